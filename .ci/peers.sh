@@ -1,0 +1,33 @@
+#!/bin/sh
+# Installs foreign clients and registries for the live tests: peers.sh DIR ORAS CRANE REGCTL REGISTRY (pinned versions).
+# What cannot be installed here is named and left out; the tests that need it say so.
+set -u
+dir=$1
+mkdir -p "$dir"
+
+debian() {
+    command -v "$2" >/dev/null 2>&1 && return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        [ -n "${updated:-}" ] || { apt-get update -q >/dev/null && updated=yes; }
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$1" >/dev/null && return 0
+    fi
+    echo "peers: $1 is not here and could not be installed"
+}
+
+golang() {
+    name=$1 module=$2
+    [ -x "$dir/$name" ] && [ "$(cat "$dir/.$name.version" 2>/dev/null)" = "$module" ] && return 0
+    if command -v go >/dev/null 2>&1 && (cd / && GOBIN="$dir" GOFLAGS=-trimpath go install "$module" 2>&1 | tail -n 3); then
+        if [ -x "$dir/$name" ]; then echo "$module" >"$dir/.$name.version"; return 0; fi
+    fi
+    echo "peers: $name could not be built (is there a Go toolchain?)"
+}
+
+debian docker-registry docker-registry
+debian skopeo skopeo
+debian apache2-utils htpasswd
+golang oras "oras.land/oras/cmd/oras@$2"
+golang crane "github.com/google/go-containerregistry/cmd/crane@$3"
+golang regctl "github.com/regclient/regclient/cmd/regctl@$4"
+golang registry "github.com/distribution/distribution/v3/cmd/registry@$5"
+echo "peers: $(ls "$dir" | tr '\n' ' ')"

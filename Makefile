@@ -1,0 +1,54 @@
+# The two commands a newcomer needs: `make demo` and `make test`. Each sets up what it needs itself.
+PYTHON ?= python3
+VENV   ?= .venv
+PEERS  ?= $(HOME)/.cache/epoch-oci/peers/bin
+BIN    := $(VENV)/bin
+export EPOCH_OCI_PEERS := $(PEERS)
+
+ORAS_VERSION     := v1.3.6
+CRANE_VERSION    := v0.22.1
+REGCTL_VERSION   := v0.11.7
+REGISTRY_VERSION := v3.1.2
+
+.PHONY: demo test test-long check bench peers format clean
+
+demo: $(BIN)/.run
+	$(BIN)/epoch-oci demo
+
+test: $(BIN)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long"
+
+test-long: $(BIN)/.dev
+	$(BIN)/python -m pytest --timeout 1800
+
+check: $(BIN)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python .ci/check_schemas.py
+
+format: $(BIN)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Foreign clients for the live tests and benchmarks: from Debian where this is root, with Go where there is a toolchain.
+peers:
+	@sh .ci/peers.sh "$(PEERS)" $(ORAS_VERSION) $(CRANE_VERSION) $(REGCTL_VERSION) $(REGISTRY_VERSION)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "no venv module; trying to install it"; apt-get update -q && apt-get install -y -q python3-venv && $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(BIN)/.run: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(BIN)/.dev: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@ $(BIN)/.run
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

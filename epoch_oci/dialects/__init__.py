@@ -1,0 +1,1 @@
+"""Pure functions between Epoch's words and OCI's."""

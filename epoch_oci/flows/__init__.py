@@ -1,0 +1,1 @@
+"""The verbs, one file each. They see ports, never a concrete store."""

@@ -1,0 +1,115 @@
+"""Reading an artifact out of a source: two small documents, checked before one blob is asked for."""
+
+from dataclasses import dataclass
+
+from epoch_oci import dialects, schemas
+from epoch_oci.dialects.base import Snapshot
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
+from epoch_oci.errors import ContentError, NotFoundError
+from epoch_oci.oci import media_types, verify
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import shown
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import ImageIndex, ImageManifest
+from epoch_oci.stores.base import Content, Source
+from epoch_oci.transfer.content import JoinedContent
+
+_INDEX_NESTING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FoundArtifact:
+    """An artifact and what it says: resolved once, by digest from here on."""
+
+    image: ImageManifest
+    config: Document | None
+    snapshot: Snapshot
+
+    @property
+    def artifact_type(self) -> str:
+        """What kind of artifact it calls itself."""
+        return self.image.kind
+
+
+def read_artifact(source: Source, name: str) -> FoundArtifact:
+    """Resolve `name` and read manifest and config.
+
+    Raises ContentError for a document that is wrong or of a kind no dialect reads, NotFoundError.
+    """
+    image = _image(source, source.resolve(name), name, _INDEX_NESTING)
+    dialect = dialects.detect(image)
+    config = read_config(source, image)
+    return FoundArtifact(image, config, dialect.decode(image, config))
+
+
+def read_config(source: Source, image: ImageManifest) -> Document | None:
+    """The config document, None when it is the empty one. Raises ContentError (SIZE, DIGEST), NotFoundError."""
+    target = image.config
+    if target.media_type == media_types.EMPTY:
+        return None
+    if target.size > MANIFEST_LIMIT:
+        raise ContentError(
+            f"the config is {target.size} bytes, more than the {MANIFEST_LIMIT} allowed",
+            code="SIZE",
+            object=str(target.digest),
+        )
+    with source.content(target).open() as reader:
+        blocks = list(verify.VerifyingReader(reader, target, "the config").blocks())
+    return Document(target.media_type, b"".join(blocks))
+
+
+def read_epoch(source: Source, name: str) -> Manifest:
+    """An Epoch manifest of a store, checked against its schema and its meaning. Raises ContentError, NotFoundError."""
+    document = source.resolve(name)
+    schemas.check(document.raw, "epoch-manifest.v1", f"the manifest of {name}")
+    return Manifest.parse(document, f"the manifest of {name}")
+
+
+def is_epoch(document: Document) -> bool:
+    """Whether a store handed out an Epoch manifest rather than an OCI document."""
+    return document.media_type == EPOCH_MANIFEST
+
+
+def joined(source: Source, carriers: tuple[Descriptor, ...]) -> Content:
+    """The content that `carriers` have together."""
+    contents = [source.content(carrier) for carrier in carriers]
+    return contents[0] if len(contents) == 1 else JoinedContent(contents)
+
+
+def _image(source: Source, document: Document, what: str, nesting: int) -> ImageManifest:
+    if not _is_index(document):
+        return ImageManifest.parse(document, what)
+    if nesting == 0:
+        raise ContentError(f"{what}: indexes nest too deep", code="TYPE", object=what)
+    index = ImageIndex.parse(document, what)
+    fitting = [image for image in _children(source, index, what, nesting) if dialects.accepting(image) is not None]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(f"{item.digest} ({shown(item.media_type)})" for item in index.manifests) or "none"
+    raise ContentError(
+        f"{what} is an index with {len(fitting)} snapshots among its manifests: {listed}",
+        code="TYPE",
+        object=what,
+        hint="name one of them by its digest",
+    )
+
+
+def _is_index(document: Document) -> bool:
+    if document.media_type in media_types.INDEXES:
+        return True
+    value = document.json()
+    return isinstance(value, dict) and value.get("mediaType", document.media_type) in media_types.INDEXES
+
+
+def _children(source: Source, index: ImageIndex, what: str, nesting: int) -> list[ImageManifest]:
+    found = []
+    for item in index.manifests:
+        if item.media_type not in media_types.MANIFESTS | media_types.INDEXES:
+            continue
+        try:
+            document = source.resolve(str(item.digest))
+        except NotFoundError:
+            continue
+        verify.check_bytes(document.raw, item, f"{what}, child {item.digest}")
+        found.append(_image(source, document, f"{what}, child {item.digest}", nesting - 1))
+    return found

@@ -1,0 +1,163 @@
+"""What something is: kind, dialect, files, sizes, resources, who wrote it, and what is missing."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from epoch_oci.dialects.base import Role
+from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.errors import Finding
+from epoch_oci.flows.artifact import read_artifact, read_epoch
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.document import Document
+from epoch_oci.stores.base import Source
+
+_ZERO_TIME = "0001-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedFile:
+    """One file of a snapshot; `parts` is how many layers carry it (an Epoch store always keeps one blob)."""
+
+    name: str
+    role: Role
+    media_type: str
+    digest: str
+    size: int
+    parts: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As the command-line contract spells it."""
+        return {
+            "name": self.name,
+            "role": self.role,
+            "mediaType": self.media_type,
+            "digest": self.digest,
+            "size": self.size,
+            "parts": self.parts,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """Everything worth knowing before a snapshot is moved or started. Sizes, memory and storage in bytes."""
+
+    location: str
+    dialect: str
+    document: Document
+    manifest: Manifest
+    files: tuple[InspectedFile, ...]
+    missing: tuple[str, ...]
+    warnings: tuple[str, ...]
+    derived: bool = False
+
+    @property
+    def kind(self) -> str:
+        """`snapshot` or `cloud-image`."""
+        return "cloud-image" if self.manifest.is_cloud_image else "snapshot"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files as stored."""
+        return sum(file.size for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the command-line contract spells it."""
+        manifest = self.manifest
+        return {
+            "location": self.location,
+            "kind": self.kind,
+            "dialect": self.dialect,
+            "writer": manifest.writer,
+            "derived": self.derived,
+            "name": manifest.name,
+            "tag": manifest.tag,
+            "digest": str(self.document.digest),
+            "mediaType": self.document.media_type,
+            "snapshotId": manifest.snapshot_id,
+            "image": manifest.image,
+            "cpu": manifest.cpu,
+            "memory": manifest.memory,
+            "storage": manifest.storage,
+            "nics": manifest.nics,
+            "createdAt": known_time(manifest.created_at),
+            "pushedAt": known_time(manifest.pushed_at),
+            "size": self.size,
+            "files": [file.to_json() for file in self.files],
+            "missing": list(self.missing),
+            "warnings": list(self.warnings),
+        }
+
+
+def known_time(text: str) -> str | None:
+    """A time as it was written; None for none, and for Go's zero time, which means none."""
+    return text if text and text != _ZERO_TIME else None
+
+
+def inspect_snapshot(source: Source, name: str, *, where: str) -> Inspection:
+    """Look at a snapshot of an Epoch store. Raises ContentError, NotFoundError."""
+    manifest = read_epoch(source, name)
+    rows: list[tuple[str, Role, Descriptor]] = [
+        *((layer.filename, "layer", _blob(layer)) for layer in manifest.layers),
+        *((layer.filename, "base-image", _blob(layer)) for layer in manifest.base_images),
+    ]
+    files = tuple(
+        InspectedFile(title, role, blob.media_type, str(blob.digest), blob.size) for title, role, blob in rows
+    )
+    absent = tuple(f"{title} ({blob.digest}) is not in the store" for title, _, blob in rows if not source.has(blob))
+    return Inspection(
+        location=where,
+        dialect="epoch",
+        document=manifest.document,
+        manifest=manifest,
+        files=files,
+        missing=(*absent, *missing_images(manifest)),
+        warnings=_warnings(manifest, manifest.warnings),
+    )
+
+
+def inspect_artifact(source: Source, name: str, *, where: str) -> Inspection:
+    """Look at an artifact in a repository or layout. Raises ContentError, NotFoundError."""
+    found = read_artifact(source, name)
+    snapshot = found.snapshot
+    files = tuple(
+        InspectedFile(file.name, file.role, file.media_type, str(file.digest), file.size, len(file.carriers))
+        for file in snapshot.files
+    )
+    absent = tuple(
+        f"{file.name} ({carrier.digest}) is not there"
+        for file in snapshot.files
+        for carrier in file.carriers
+        if not source.has(carrier)
+    )
+    return Inspection(
+        location=where,
+        dialect=snapshot.dialect,
+        document=found.image.document,
+        manifest=snapshot.manifest,
+        files=files,
+        missing=(*absent, *missing_images(snapshot.manifest)),
+        warnings=_warnings(snapshot.manifest, snapshot.warnings),
+        derived=snapshot.derived,
+    )
+
+
+def missing_images(manifest: Manifest) -> tuple[str, ...]:
+    """Image blobs the snapshot pins and no base image of the manifest provides (epoch-formats, traps 16 and 19)."""
+    provided = {layer.filename.split(".")[0] for layer in manifest.base_images}
+    return tuple(
+        f"image blob {blob} is needed, and the manifest does not carry it"
+        for blob in manifest.image_blob_ids
+        if blob not in provided
+    )
+
+
+def _blob(layer: Any) -> Descriptor:
+    return Descriptor(media_type=layer.media_type or "application/octet-stream", digest=layer.digest, size=layer.size)
+
+
+def _warnings(manifest: Manifest, findings: tuple[Finding, ...]) -> tuple[str, ...]:
+    names = {layer.filename for layer in manifest.layers}
+    notes = [str(finding) for finding in findings]
+    if "state.json" in names and "cocoon.json" not in names:
+        notes.append("a Cloud Hypervisor snapshot without cocoon.json: Cocoon 0.3.8 and later cannot clone it")
+    return tuple(notes)

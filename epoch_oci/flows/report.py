@@ -1,0 +1,106 @@
+"""What a transfer tells afterwards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from epoch_oci.oci.document import Document
+from epoch_oci.transfer.execute import Outcome
+from epoch_oci.transfer.plan import Plan
+
+_REUSED = frozenset({"skipped", "mounted", "reused", "skip", "mount"})
+
+
+@dataclass(frozen=True, slots=True)
+class BlobReport:
+    """One blob: `size` in bytes, `action` what was done, or in a dry run would be done, and the bytes moved for it."""
+
+    digest: str
+    size: int
+    title: str | None
+    media_type: str
+    action: str
+    moved: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As the command-line contract spells it."""
+        return {
+            "digest": self.digest,
+            "size": self.size,
+            "title": self.title,
+            "mediaType": self.media_type,
+            "action": self.action,
+            "bytes": self.moved,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferReport:
+    """The result of a push or a pull; sizes in bytes, `seconds` of wall-clock time."""
+
+    command: str
+    reference: str
+    document: Document
+    artifact_type: str
+    name: str
+    tag: str
+    blobs: tuple[BlobReport, ...]
+    retries: int = 0
+    seconds: float = 0.0
+    derived: bool = False
+    dry_run: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Sum of all blobs."""
+        return sum(blob.size for blob in self.blobs)
+
+    @property
+    def transferred(self) -> int:
+        """Bytes that were moved, or would be."""
+        return sum(blob.moved for blob in self.blobs)
+
+    @property
+    def reused(self) -> int:
+        """Bytes of blobs that were skipped, mounted or reused."""
+        return sum(blob.size for blob in self.blobs if blob.action in _REUSED)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the command-line contract spells it."""
+        return {
+            "command": self.command,
+            "reference": self.reference,
+            "digest": str(self.document.digest),
+            "mediaType": self.document.media_type,
+            "artifactType": self.artifact_type,
+            "name": self.name,
+            "tag": self.tag,
+            "size": self.size,
+            "blobs": [blob.to_json() for blob in self.blobs],
+            "bytesTransferred": self.transferred,
+            "bytesReused": self.reused,
+            "retries": self.retries,
+            "seconds": round(self.seconds, 3),
+            "derived": self.derived,
+            "dryRun": self.dry_run,
+            "warnings": list(self.warnings),
+        }
+
+
+def planned(plan: Plan, word: str) -> tuple[BlobReport, ...]:
+    """The blobs of a dry run; `word` is what moving one is called (`send` or `fetch`)."""
+    return tuple(
+        _blob(item, word if item.step == "move" else item.step, item.target.size if item.step == "move" else 0)
+        for item in plan.items
+    )
+
+
+def done(outcomes: Sequence[Outcome]) -> tuple[BlobReport, ...]:
+    """The blobs of a finished transfer."""
+    return tuple(_blob(outcome.item, outcome.action, outcome.bytes) for outcome in outcomes)
+
+
+def _blob(item: Any, action: str, moved: int) -> BlobReport:
+    target = item.target
+    return BlobReport(str(target.digest), target.size, item.title, target.media_type, action, moved)

@@ -1,0 +1,184 @@
+"""Location text → store. The wiring: the only file that knows every store.
+
+HOST[:PORT]/REPO[:TAG][@DIGEST]     a registry repository (also with docker:// or oci:// before it)
+oci:DIR[:TAG][@DIGEST]              an OCI image layout
+DIR, file:///DIR                    an Epoch store in a directory
+NAME[:TAG]                          a snapshot in the store that was named beside it
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from epoch_oci.epoch.keys import SnapshotKey
+from epoch_oci.errors import ContentError, NotFoundError, UsageError
+from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.oci.reference import Reference, is_registry, tag_problem
+from epoch_oci.stores.base import FileSink, Sink, SnapshotEntry, Source
+from epoch_oci.transfer.events import OnEvent, ignore
+
+_REGISTRY_SCHEMES = ("docker://", "oci://")
+_LAYOUT = "oci:"
+
+
+class SnapshotStore(Source, Sink, Protocol):
+    """An Epoch store: a source and sink of snapshots that can enumerate itself."""
+
+    def snapshots(self) -> Iterator[SnapshotEntry]:
+        """As `stores.base.SnapshotLister`."""
+
+
+class ArtifactStore(Source, Sink, Protocol):
+    """A repository or layout: a source and sink of artifacts that knows its tags."""
+
+    def tags(self) -> Iterator[str]:
+        """As `stores.base.TagLister`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How registries are reached. `environ` serves credentials and proxies only; secrets never show in `repr`."""
+
+    plain_http: bool = False
+    insecure: bool = False
+    ca_file: str | None = None
+    registry_config: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    profile: str | None = None
+    on_event: OnEvent = ignore
+    on_debug: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPlace:
+    """A snapshot in an Epoch store, or with `key` None the whole store."""
+
+    store: SnapshotStore
+    key: SnapshotKey | None
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactPlace:
+    """An artifact in a repository or layout; with neither tag nor digest, all of it. `where` has neither."""
+
+    store: ArtifactStore
+    tag: str | None
+    digest: Digest | None
+    where: str
+
+    @property
+    def name(self) -> str | None:
+        """What a document is asked for by: the digest, else the tag."""
+        return str(self.digest) if self.digest else self.tag
+
+
+Place = SnapshotPlace | ArtifactPlace
+
+
+def locate(word: str, *, store: str | None, connection: Connection, create: bool = False) -> Place:
+    """What `word` means. `store` is where plain names are looked up; `create` lets a layout be made.
+
+    Raises UsageError for what cannot be a location.
+    """
+    if word.startswith(_REGISTRY_SCHEMES) or _is_reference(word):
+        return _repository(word, connection)
+    if word.startswith(_LAYOUT):
+        return _layout(word, create=create)
+    if _is_store(word):
+        return SnapshotPlace(open_store(word), None, word)
+    if store is None:
+        raise UsageError(
+            f"{shown(word)} is a snapshot's name, and no store is named to look it up in",
+            hint="name the store with --store DIR (or EPOCH_STORE), or write HOST/REPOSITORY:TAG or oci:DIR:TAG",
+        )
+    return SnapshotPlace(open_store(store), SnapshotKey.parse(word), store)
+
+
+def locate_artifact(word: str, *, connection: Connection, create: bool = False) -> ArtifactPlace:
+    """As `locate`, for a word that has to be a repository or a layout."""
+    place = locate(word, store="", connection=connection, create=create) if _may_be_artifact(word) else None
+    if not isinstance(place, ArtifactPlace):
+        raise UsageError(
+            f"{shown(word)} is neither a registry reference nor an OCI layout",
+            hint="write HOST[:PORT]/REPOSITORY[:TAG] or oci:DIR[:TAG]",
+        )
+    return place
+
+
+def open_store(word: str) -> SnapshotStore:
+    """The Epoch store that `word` names. Raises UsageError for a scheme that is not known."""
+    from epoch_oci.stores.backends.directory import DirectoryBackend
+    from epoch_oci.stores.epoch_store import EpochStore
+
+    return EpochStore(DirectoryBackend(_directory(word)), word)
+
+
+def open_files(directory: Path) -> FileSink:
+    """A directory that receives a snapshot's files."""
+    from epoch_oci.stores.files import FilesDirectory
+
+    return FilesDirectory(directory)
+
+
+def _may_be_artifact(word: str) -> bool:
+    return word.startswith((*_REGISTRY_SCHEMES, _LAYOUT)) or _is_reference(word)
+
+
+def _is_reference(word: str) -> bool:
+    first, slash, _ = word.partition("/")
+    if "://" in word or word.startswith(_LAYOUT) or not slash or Path(word).is_dir():
+        return False
+    return is_registry(first) or (":" in first and first[:1] not in ("", ".")) or first.startswith("[")
+
+
+def _is_store(word: str) -> bool:
+    return "://" in word or word.startswith((".", "/", "~")) or Path(word).is_dir()
+
+
+def _directory(word: str) -> Path:
+    if not word:
+        raise UsageError("the store's name is empty", hint="name a directory with --store DIR")
+    if "://" not in word:
+        return Path(word).expanduser()
+    parts = urlsplit(word)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path:
+        raise UsageError(f"{shown(word)} is not a store", hint="name a directory: DIR or file:///DIR")
+    return Path(unquote(parts.path))
+
+
+def _repository(word: str, connection: Connection) -> ArtifactPlace:
+    from epoch_oci.registry.repository import open_repository
+
+    reference = Reference.parse(word)
+    store = open_repository(reference, connection)
+    return ArtifactPlace(store, reference.tag, reference.digest, reference.name)
+
+
+def _layout(word: str, *, create: bool) -> ArtifactPlace:
+    from epoch_oci.stores.oci_layout import OciLayout
+
+    directory, tag, digest = split_layout(word)
+    if not create and not directory.is_dir():
+        raise NotFoundError(f"there is no OCI layout at {directory}", object=str(directory))
+    return ArtifactPlace(OciLayout(directory), tag, digest, f"{_LAYOUT}{directory}")
+
+
+def split_layout(word: str) -> tuple[Path, str | None, Digest | None]:
+    """Directory, tag and digest of `oci:DIR[:TAG][@DIGEST]`: the last colon divides when a legal tag follows it."""
+    rest = word.removeprefix(_LAYOUT)
+    rest, at, digest_text = rest.rpartition("@sha256:") if "@sha256:" in rest else (rest, "", "")
+    try:
+        digest = Digest.parse(f"sha256:{digest_text}") if at else None
+    except ContentError as error:
+        raise UsageError(f"{shown(word)}: {error.message}") from None
+    directory, colon, tag = rest.rpartition(":")
+    if not colon or tag_problem(tag) is not None:
+        directory, tag = rest, ""
+    if not directory:
+        raise UsageError(f"{shown(word)} names no directory", hint="write oci:DIR[:TAG]")
+    return Path(directory).expanduser(), tag or None, digest

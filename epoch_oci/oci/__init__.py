@@ -1,0 +1,1 @@
+"""What OCI says: values and pure functions."""

@@ -1,0 +1,96 @@
+"""Content descriptors (image-spec, descriptor.md)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Self
+
+from epoch_oci.errors import ContentError, Finding
+from epoch_oci.oci import media_types, strict_json
+from epoch_oci.oci.digest import Digest, shown
+
+_KNOWN = frozenset({"mediaType", "digest", "size", "annotations", "artifactType", "urls", "data", "platform"})
+
+
+def _nothing() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptor:
+    """Names content by media type, digest and size in bytes. `extra` keeps the members not modelled here."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=_nothing, hash=False)
+    artifact_type: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=_nothing, hash=False)
+
+    @property
+    def title(self) -> str | None:
+        """The file name it claims; hostile until checked (`oci.filename`)."""
+        return self.annotations.get(media_types.TITLE)
+
+    @classmethod
+    def parse(cls, value: object, path: str = "$") -> Self:
+        """Read one from parsed JSON. Raises ContentError with every finding below `path`."""
+        findings = list(_findings(value, path))
+        if findings:
+            raise ContentError.of("descriptor", findings)
+        assert isinstance(value, dict)
+        known = {"mediaType", "digest", "size", "annotations", "artifactType"}
+        return cls(
+            media_type=value["mediaType"],
+            digest=Digest.parse(value["digest"]),
+            size=value["size"],
+            annotations=MappingProxyType(dict(value.get("annotations") or {})),
+            artifact_type=value.get("artifactType"),
+            extra=MappingProxyType({key: item for key, item in value.items() if key not in known}),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The members as OCI spells them; empty annotations are left out."""
+        members: dict[str, Any] = {
+            "mediaType": self.media_type,
+            "digest": str(self.digest),
+            "size": self.size,
+        }
+        if self.annotations:
+            members["annotations"] = dict(self.annotations)
+        if self.artifact_type:
+            members["artifactType"] = self.artifact_type
+        return {**self.extra, **members}
+
+
+EMPTY = Descriptor(media_type=media_types.EMPTY, digest=Digest.of(b"{}"), size=2)
+"""The OCI empty descriptor, without inline `data`."""
+
+
+def size_problem(value: object) -> str | None:
+    """What is wrong with a size in bytes, None when it is an integer from 0 to 2^53-1."""
+    if type(value) is not int:
+        return f"{shown(value)} is not an integer"
+    if not 0 <= value <= strict_json.INTEGER_LIMIT:
+        return f"{shown(value)} is not between 0 and 2^53-1"
+    return None
+
+
+def _findings(value: object, path: str) -> "list[Finding]":
+    if not isinstance(value, dict):
+        return [Finding(path, "SCHEMA", "a descriptor must be an object")]
+    found = strict_json.alias_findings(value, _KNOWN, path)
+    if not isinstance(value.get("mediaType"), str) or "/" not in value["mediaType"]:
+        found.append(Finding(f"{path}.mediaType", "SCHEMA", f"{shown(value.get('mediaType'))} is not a media type"))
+    try:
+        Digest.parse(value.get("digest"))
+    except ContentError as error:
+        found.append(Finding(f"{path}.digest", "DIGEST", error.message))
+    if problem := size_problem(value.get("size")):
+        found.append(Finding(f"{path}.size", "SIZE", problem))
+    notes = value.get("annotations")
+    if notes is not None and not (isinstance(notes, dict) and all(isinstance(v, str) for v in notes.values())):
+        found.append(Finding(f"{path}.annotations", "SCHEMA", "annotations must map strings to strings"))
+    if not isinstance(value.get("artifactType", ""), str):
+        found.append(Finding(f"{path}.artifactType", "SCHEMA", "artifactType must be a string"))
+    return found

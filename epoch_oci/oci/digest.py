@@ -1,0 +1,65 @@
+"""Content digests (image-spec, descriptor.md, "Digests")."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from epoch_oci.errors import ContentError
+
+_LENGTHS = {"sha256": 64, "sha512": 128}
+_PATTERN = re.compile(r"(sha256|sha512):([0-9a-f]{64,128})\Z")
+_BARE = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """A checked digest; text becomes one before it comes near a URL or a path.
+
+    `hex` is lower case and of the length its algorithm has.
+    """
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Read `ALGORITHM:HEX`. Raises ContentError (DIGEST) for anything else."""
+        match = _PATTERN.match(text) if isinstance(text, str) else None
+        if match is None or len(match[2]) != _LENGTHS[match[1]]:
+            raise ContentError(f"{shown(text)} is not a digest (sha256: and 64 lower-case hex digits)", code="DIGEST")
+        return cls(match[1], match[2])
+
+    @classmethod
+    def from_hex(cls, text: object) -> Self:
+        """Read Epoch's bare form, 64 hex digits of SHA-256. Raises ContentError (DIGEST)."""
+        if not isinstance(text, str) or _BARE.match(text) is None:
+            raise ContentError(f"{shown(text)} is not a digest (64 lower-case hex digits)", code="DIGEST")
+        return cls("sha256", text)
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """The SHA-256 of `content`."""
+        return cls("sha256", hashlib.sha256(content).hexdigest())
+
+    def hasher(self) -> Any:
+        """A fresh hashlib object of this digest's algorithm."""
+        return hashlib.new(self.algorithm)
+
+    def short(self) -> str:
+        """The first twelve hex digits, for people."""
+        return self.hex[:12]
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """`value` as text that is safe on a terminal: control and bidirectional characters escaped, cut at `limit`."""
+    text = ascii(value) if not isinstance(value, str) else "".join(_visible(char) for char in value)
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return f'"{text}"' if isinstance(value, str) else text
+
+
+def _visible(char: str) -> str:
+    return char if char.isprintable() and char.isascii() else char.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,127 @@
+"""References to a registry, and the grammar of repositories and tags (distribution-spec, "Pulling manifests")."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from epoch_oci.errors import ContentError, UsageError
+from epoch_oci.oci.digest import Digest, shown
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?:(?:{_LABEL})(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?\Z")
+_SCHEMES = ("docker://", "oci://")
+REPOSITORY_LIMIT = 255
+TAG_LIMIT = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`registry/repository[:tag][@digest]`, every part checked."""
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a reference, with or without a `docker://` or `oci://` prefix. Raises UsageError naming the broken rule."""
+        rest = next((text[len(scheme) :] for scheme in _SCHEMES if text.startswith(scheme)), text)
+        if "://" in rest:
+            raise UsageError(
+                f"{shown(text)} is not a registry reference",
+                hint="write HOST[:PORT]/REPOSITORY[:TAG] without a scheme",
+            )
+        registry, slash, rest = rest.partition("/")
+        if not slash or not is_registry(registry):
+            raise UsageError(
+                f"{shown(text)} does not start with a registry host",
+                hint="write HOST[:PORT]/REPOSITORY[:TAG], for example ghcr.io/acme/bot:v1",
+            )
+        rest, at, digest_text = rest.partition("@")
+        digest = _digest(text, digest_text) if at else None
+        repository, colon, tag = rest.partition(":")
+        if (why := repository_problem(repository)) is not None:
+            raise UsageError(
+                f"{shown(text)}: repository {shown(repository)} {why}",
+                hint=_advice(repository, legal_repository(repository)),
+            )
+        if colon and (why := tag_problem(tag)) is not None:
+            raise UsageError(f"{shown(text)}: tag {shown(tag)} {why}", hint=_advice(tag, legal_tag(tag)))
+        return cls(registry, repository, tag if colon else None, digest)
+
+    @property
+    def name(self) -> str:
+        """Registry and repository."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def selector(self) -> str | None:
+        """What a manifest is asked for by: the digest, else the tag, else None."""
+        return str(self.digest) if self.digest else self.tag
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.name}{tag}{digest}"
+
+
+def is_registry(text: str) -> bool:
+    """Whether a word's first component names a registry: it has `.` or `:` or is `localhost`, and is a legal host."""
+    if not ("." in text or ":" in text or text == "localhost") or _HOST.match(text) is None:
+        return False
+    port = text.rpartition(":")[2] if ":" in text.rpartition("]")[2] else ""
+    return not port or 0 < int(port) < 65536
+
+
+def repository_problem(text: str) -> str | None:
+    """The rule that `text` breaks as an OCI repository name, None when it is legal."""
+    if not text:
+        return "is empty"
+    if len(text) > REPOSITORY_LIMIT:
+        return f"is longer than {REPOSITORY_LIMIT} characters"
+    if text != text.lower() and _REPOSITORY.match(text.lower()):
+        return "has upper-case letters"
+    if _REPOSITORY.match(text) is None:
+        return "is not lower-case words of letters and digits joined by . _ __ - and divided by /"
+    return None
+
+
+def tag_problem(text: str) -> str | None:
+    """The rule that `text` breaks as an OCI tag, None when it is legal."""
+    if not text:
+        return "is empty"
+    if len(text) > TAG_LIMIT:
+        return f"is longer than {TAG_LIMIT} characters"
+    if _TAG.match(text) is None:
+        return "may hold only letters, digits, . _ - and must start with a letter, a digit or _"
+    return None
+
+
+def legal_repository(text: str) -> str:
+    """A spelling close to `text` that is a legal repository name; "" when nothing is left of it."""
+    parts = []
+    for part in text.lower().split("/"):
+        cleaned = re.sub(r"[^a-z0-9._-]+", "-", part)
+        cleaned = re.sub(r"(\.|-+|_+)[._-]+", r"\1", cleaned.replace("___", "__"))
+        parts.append(cleaned.strip("._-"))
+    return "/".join(part for part in parts if part)[:REPOSITORY_LIMIT].rstrip("/._-")
+
+
+def legal_tag(text: str) -> str:
+    """A spelling close to `text` that is a legal tag; "" when nothing is left of it."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")[:TAG_LIMIT]
+
+
+def _advice(text: str, legal: str) -> str:
+    return f'"{legal}" would work' if legal and legal != text else "see the distribution specification for legal names"
+
+
+def _digest(reference: str, text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except ContentError as error:
+        raise UsageError(f"{shown(reference)}: {error.message}") from None

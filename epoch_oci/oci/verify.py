@@ -1,0 +1,87 @@
+"""The only code that compares digests."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from epoch_oci.errors import ContentError
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+
+BLOCK = 1 << 20
+"""Bytes moved at a time; one block is all that a transfer holds in memory."""
+
+
+class ByteReader(Protocol):
+    """Anything with `read`; returns b"" at the end, and may return fewer bytes than asked for."""
+
+    def read(self, size: int = -1, /) -> bytes: ...  # noqa: D102
+
+
+class VerifyingReader:
+    """Reads `content` and vouches for it: what has been read to its end is `target`, byte for byte.
+
+    Raises ContentError before the last byte is handed out: DIGEST when the bytes are not the ones named, SIZE when
+    there are more. Fewer bytes raise SIZE at the end. So whoever waits for the full length never gets a wrong blob.
+    """
+
+    def __init__(self, content: ByteReader, target: Descriptor, what: str | None = None) -> None:
+        self._content = content
+        self._target = target
+        self._what = what or target.title or str(target.digest)
+        self._hasher = target.digest.hasher()
+        self._left = target.size
+        if target.size == 0:
+            self._finish()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes (at most a block where `size` is negative)."""
+        if self._left == 0 or size == 0:
+            return b""
+        wanted = BLOCK if size < 0 else size
+        block = self._content.read(min(wanted, self._left))
+        if not block:
+            short = self._target.size - self._left
+            raise ContentError(
+                f"{self._what} ended after {short} of {self._target.size} bytes",
+                code="SIZE",
+                object=str(self._target.digest),
+            )
+        self._hasher.update(block)
+        self._left -= len(block)
+        if self._left == 0:
+            self._finish()
+        return block
+
+    def blocks(self, size: int = BLOCK) -> Iterator[bytes]:
+        """All of it, block by block."""
+        while block := self.read(size):
+            yield block
+
+    def _finish(self) -> None:
+        if self._content.read(1):
+            raise ContentError(
+                f"{self._what} has more than the {self._target.size} bytes declared",
+                code="SIZE",
+                object=str(self._target.digest),
+            )
+        check(self._target.digest, Digest(self._target.digest.algorithm, self._hasher.hexdigest()), self._what)
+
+
+def check(expected: Digest, actual: Digest, what: str) -> None:
+    """Raise ContentError (DIGEST) unless the two are equal; `what` names the content."""
+    if expected != actual:
+        raise ContentError(f"{what} has digest {actual}, expected {expected}", code="DIGEST", object=str(expected))
+
+
+def check_bytes(content: bytes, expected: Descriptor, what: str) -> bytes:
+    """`content` if it is what `expected` names. Raises ContentError (SIZE, DIGEST)."""
+    if len(content) != expected.size:
+        raise ContentError(
+            f"{what} is {len(content)} bytes, expected {expected.size}",
+            code="SIZE",
+            object=str(expected.digest),
+        )
+    hasher = expected.digest.hasher()
+    hasher.update(content)
+    check(expected.digest, Digest(expected.digest.algorithm, hasher.hexdigest()), what)
+    return content

@@ -1,0 +1,179 @@
+"""Finds, compiles and applies the JSON Schemas; the only opener of a schema file.
+
+In a wheel the schemas lie inside the package, in a checkout beside it.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST
+from epoch_oci.epoch.manifest import MANIFEST_LIMIT as EPOCH_LIMIT
+from epoch_oci.errors import ContentError, Finding, UsageError
+from epoch_oci.oci import media_types, strict_json
+from epoch_oci.oci.digest import shown
+from epoch_oci.oci.document import MANIFEST_LIMIT
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
+    from jsonschema.protocols import Validator
+
+_SUFFIX = ".schema.json"
+_CODES = {"digest": "DIGEST", "size": "SIZE", "totalSize": "SIZE", "filename": "NAME", "mediaType": "TYPE"}
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+CATALOG_LIMIT = 256 << 20
+_LIMITS = {
+    "epoch-manifest.v1": EPOCH_LIMIT,
+    "epoch-catalog.v1": CATALOG_LIMIT,
+    "cocoonstack-snapshot-config.v1": EPOCH_LIMIT,
+    "cocoon-export-envelope.v1": EPOCH_LIMIT,
+}
+"""Largest document of a kind in bytes; every other kind is an OCI document of 4 MiB at most."""
+
+
+@cache
+def kinds() -> tuple[str, ...]:
+    """The kinds of document there is a schema for: the stems of the schema files, sorted."""
+    return tuple(sorted(path.name.removesuffix(_SUFFIX) for path in _folder().glob(f"*{_SUFFIX}")))
+
+
+@cache
+def schema(kind: str) -> dict[str, Any]:
+    """The schema of `kind`. Raises UsageError for a kind that has none."""
+    if kind not in kinds():
+        raise UsageError(f"there is no schema {shown(kind)}", hint=f"one of: {', '.join(kinds())}")
+    text = (_folder() / f"{kind}{_SUFFIX}").read_text(encoding="utf-8")
+    value: dict[str, Any] = json.loads(text)
+    return value
+
+
+def read(raw: bytes, kind: str, what: str) -> Any:
+    """Read a document of `kind` strictly (`oci.strict_json`). Raises ContentError (JSON, SIZE)."""
+    members = None if kind == "epoch-catalog.v1" else strict_json.MEMBER_LIMIT
+    return strict_json.loads(raw, what, limit=_LIMITS.get(kind, MANIFEST_LIMIT), members=members)
+
+
+def findings(value: Any, kind: str) -> list[Finding]:
+    """Everything in the parsed document that its schema forbids, in document order."""
+    errors = _validator(kind).iter_errors(value)
+    found = [_finding(error) for error in errors] + list(_aliases(value, schema(kind), schema(kind)))
+    return sorted(set(found), key=lambda item: item.path)
+
+
+def check(raw: bytes, kind: str, what: str) -> Any:
+    """The parsed document. Raises ContentError with every finding of the reader or the schema."""
+    value = read(raw, kind, what)
+    if not _validator(kind).is_valid(value) or any(_aliases(value, schema(kind), schema(kind))):
+        raise ContentError.of(what, findings(value, kind))
+    return value
+
+
+def kind_of(value: Any) -> str | None:
+    """The kind that a parsed document says it is, None when it is none we know."""
+    if not isinstance(value, dict):
+        return None
+    return next((kind for kind, test in _TELLS if test(value)), None)
+
+
+def _is_manifest(value: dict[str, Any]) -> bool:
+    return "config" in value and "layers" in value
+
+
+def _is_cocoonstack(value: dict[str, Any]) -> bool:
+    return _is_manifest(value) and str(value.get("artifactType", "")).startswith("application/vnd.cocoonstack.")
+
+
+_TELLS = (
+    ("oci-layout.v1", lambda value: "imageLayoutVersion" in value),
+    ("epoch-catalog.v1", lambda value: "repositories" in value),
+    ("cocoonstack-snapshot-manifest.v1", _is_cocoonstack),
+    ("oci-image-manifest.cocoon.v1", _is_manifest),
+    ("oci-image-index.v1", lambda value: "manifests" in value),
+    ("cocoon-export-envelope.v1", lambda value: "config" in value and "version" in value),
+    ("cocoonstack-snapshot-config.v1", lambda value: isinstance(value.get("schemaVersion"), str)),
+    ("epoch-manifest.v1", lambda value: "layers" in value or "snapshotId" in value or "snapshotID" in value),
+)
+
+MEDIA_TYPES = {
+    "epoch-manifest.v1": EPOCH_MANIFEST,
+    "oci-image-manifest.cocoon.v1": media_types.MANIFEST,
+    "cocoonstack-snapshot-manifest.v1": media_types.MANIFEST,
+    "oci-image-index.v1": media_types.INDEX,
+}
+"""The media type of each kind that can stand on its own in a registry or a store."""
+
+
+def _folder() -> Path:
+    packaged = Path(__file__).parent / "_schemas"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "schemas"
+
+
+@cache
+def _validator(kind: str) -> "Validator":
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    # JSON Schema calls 1.0 an integer; a size that reads 1.0 or 1e3 is not one here.
+    strict = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    return extend(Draft202012Validator, type_checker=strict)(schema(kind))
+
+
+def _finding(error: "ValidationError") -> Finding:
+    path = json_path(list(error.absolute_path))
+    if error.validator == "required":
+        missing = error.message.removesuffix(" is a required property").strip("'\"")
+        return Finding(f"{path}.{missing}", "SCHEMA", "is missing")
+    key = next((part for part in reversed(error.absolute_path) if isinstance(part, str)), "")
+    return Finding(path, _CODES.get(key, "SCHEMA"), _sentence(error))
+
+
+def _sentence(error: "ValidationError") -> str:
+    value, rule = error.instance, error.validator_value
+    match error.validator:
+        case "type":
+            wanted = rule if isinstance(rule, str) else " or ".join(rule)
+            return f"{shown(value)} is not of type {wanted}"
+        case "pattern" | "const" | "enum" | "not" | "oneOf" | "anyOf":
+            meaning = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+            return f"{shown(value)} is not allowed here" + (f": {meaning}" if meaning else "")
+        case "minimum" | "exclusiveMinimum":
+            return f"{shown(value)} is less than {rule}"
+        case "maximum" | "exclusiveMaximum":
+            return f"{shown(value)} is more than {rule}"
+        case "maxItems" | "maxLength" | "maxProperties":
+            return f"has {len(value)} of at most {rule}"
+        case "minItems" | "minLength" | "minProperties":
+            return f"has {len(value)} of at least {rule}"
+        case _:
+            return shown(error.message, 200).strip('"')
+
+
+def json_path(parts: list[str | int]) -> str:
+    """A JSON path from the root: `$.layers[2].digest`, and `$["odd key"]` where a name is not a plain word."""
+    text = "$"
+    for part in parts:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if _PLAIN_KEY.match(part) else f"[{shown(part)}]"
+    return text
+
+
+def _aliases(value: Any, rule: Any, root: dict[str, Any], path: str = "$") -> Iterator[Finding]:
+    """Keys that differ in case only from one the schema knows, at every level it describes."""
+    if not isinstance(rule, dict):
+        return
+    if "$ref" in rule:
+        rule = root["$defs"][rule["$ref"].rpartition("/")[2]]
+    if isinstance(value, dict):
+        known = rule.get("properties", {})
+        yield from strict_json.alias_findings(value, known.keys(), path)
+        for key, member in value.items():
+            below = path + json_path([key])[1:]
+            yield from _aliases(member, known.get(key, rule.get("additionalProperties")), root, below)
+    elif isinstance(value, list) and "items" in rule:
+        for index, member in enumerate(value):
+            yield from _aliases(member, rule["items"], root, f"{path}[{index}]")

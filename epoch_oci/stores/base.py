@@ -1,0 +1,160 @@
+"""The ports: what a place that keeps content must be able to do, and nothing more.
+
+A *source* resolves a name to a document and hands out content; a *sink* says whether it has a blob, puts one, and
+publishes a document under a name. Names are the store's own: `TAG` or `sha256:HEX` in a layout or a repository,
+`NAME:TAG` in an Epoch store. Every implementation raises only exceptions of `epoch_oci.errors`, also while content is
+being read. Further powers are one-method protocols that callers look for with `isinstance`.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from epoch_oci.epoch.sparse import Segment
+from epoch_oci.errors import Finding
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.verify import ByteReader
+
+
+class Content(Protocol):
+    """A blob's bytes, which can be opened again and from any offset. Nothing in it has been verified."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes, as declared."""
+
+    def open(self, start: int = 0, length: int | None = None) -> AbstractContextManager[ByteReader]:
+        """A reader of `length` bytes (None: all) from `start`. Raises NotFoundError, LocalIOError, NetworkError."""
+
+
+class Source(Protocol):
+    """Where documents and blobs come from."""
+
+    def resolve(self, name: str) -> Document:
+        """The exact bytes published under `name`. Raises NotFoundError; ContentError for bytes of another digest."""
+
+    def has(self, target: Descriptor) -> bool:
+        """Whether a blob of this digest and size is here. False means known to be absent; failure is an exception."""
+
+    def content(self, target: Descriptor) -> Content:
+        """The blob `target` names. Cheap: absence shows as NotFoundError when it is opened."""
+
+
+class Sink(Protocol):
+    """Where documents and blobs go."""
+
+    def has(self, target: Descriptor) -> bool:
+        """As `Source.has`. A blob of the right digest and another size counts as absent."""
+
+    def put(self, target: Descriptor, content: Content) -> None:
+        """Store a blob: verified, atomic, durable, idempotent.
+
+        Nothing is visible under the digest before every byte was checked. Raises ContentError (DIGEST, SIZE) when the
+        content is not `target`, and leaves nothing behind. May open `content` more than once.
+        """
+
+    def resolve(self, name: str) -> Document:
+        """What is published under `name` now. Raises NotFoundError."""
+
+    def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
+        """Make `document` visible under `name`, after all it refers to is here. Atomic: readers see the old or the new.
+
+        Raises NotFoundError when something it refers to is missing, ConflictError when `name` holds another document
+        and `replace` is false. Publishing the same bytes again changes nothing.
+        """
+
+
+@runtime_checkable
+class TagLister(Protocol):
+    """A repository or layout that knows its tags."""
+
+    def tags(self) -> Iterator[str]:
+        """Every tag once, sorted where the store has no order. Raises NotFoundError when there is no repository."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SnapshotEntry:
+    """A snapshot as its store's key names it; the document inside may say otherwise (epoch-formats, writer W4)."""
+
+    name: str
+    tag: str
+
+
+@runtime_checkable
+class SnapshotLister(Protocol):
+    """An Epoch store that can enumerate itself."""
+
+    def snapshots(self) -> Iterator[SnapshotEntry]:
+        """Every snapshot, by name then tag, from the manifests that are there and not from a catalog."""
+
+
+@runtime_checkable
+class Auditor(Protocol):
+    """A store that keeps books beside its content (a catalog, an index)."""
+
+    def audit(self) -> Iterator[Finding]:
+        """What is wrong with the books (errors) or odd about them (warnings); a finding's path is its key."""
+
+
+@runtime_checkable
+class Mounter(Protocol):
+    """A registry repository that can take a blob over from a sibling without moving bytes."""
+
+    def mount(self, target: Descriptor, repository: str) -> bool:
+        """True when the blob is here now; False when the registry declined. `repository` is on the same registry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTarget:
+    """A file of a snapshot to be written under its own name.
+
+    `blob` names the stored bytes. Where `segments` is not None these are the data runs one after another (Cocoon's
+    packed form) and `logical_size` is the length of the file they unfold to; else the blob is the file.
+    """
+
+    name: str
+    blob: Descriptor
+    mode: int = 0o600
+    segments: Sequence[Segment] | None = None
+    logical_size: int = 0
+
+    @property
+    def size(self) -> int:
+        """Length of the file in bytes."""
+        return self.blob.size if self.segments is None else self.logical_size
+
+
+class FileSink(Protocol):
+    """A directory that receives a snapshot's files."""
+
+    def holds(self, target: FileTarget) -> bool:
+        """Whether the file is there with exactly this content (it is read and hashed to know)."""
+
+    def check(self, targets: Sequence[FileTarget], *, replace: bool = False) -> None:
+        """Look before the leap: raises ConflictError for what stands in the way, LocalIOError when space is short."""
+
+    def write(self, target: FileTarget, content: Content, *, replace: bool = False) -> None:
+        """Write one file: verified, sparse, atomic, durable, no symbolic link followed.
+
+        Raises ContentError when the content is not `target.blob`, ConflictError when something else stands there.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class BytesContent:
+    """Content that is already in memory; for documents, not for blobs."""
+
+    raw: bytes
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self.raw)
+
+    def open(self, start: int = 0, length: int | None = None) -> AbstractContextManager[ByteReader]:
+        """As `Content.open`."""
+        end = len(self.raw) if length is None else start + length
+        return io.BytesIO(self.raw[start:end])

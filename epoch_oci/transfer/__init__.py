@@ -1,0 +1,1 @@
+"""Moving bytes: what must move, and moving it."""

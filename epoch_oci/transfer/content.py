@@ -1,0 +1,111 @@
+"""Contents made of other contents: slices, joins, and one that counts what is read from it."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+
+from epoch_oci.oci.verify import ByteReader
+from epoch_oci.stores.base import Content
+
+
+@dataclass(frozen=True, slots=True)
+class SliceContent:
+    """`size` bytes of `whole`, from `offset` on."""
+
+    whole: Content
+    offset: int
+    size: int
+
+    def open(self, start: int = 0, length: int | None = None) -> AbstractContextManager[ByteReader]:
+        """As `Content.open`."""
+        left = self.size - start
+        return self.whole.open(self.offset + start, left if length is None else min(length, left))
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedContent:
+    """Several contents one after another; each is opened only when the one before it is through."""
+
+    pieces: Sequence[Content]
+
+    @property
+    def size(self) -> int:
+        """The sum of the pieces, in bytes."""
+        return sum(piece.size for piece in self.pieces)
+
+    @contextmanager
+    def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
+        """As `Content.open`."""
+        end = self.size if length is None else min(self.size, start + length)
+        with ExitStack() as stack:
+            yield _JoinedReader(self._spans(start, end), stack)
+
+    def _spans(self, start: int, end: int) -> Iterator[tuple[Content, int, int]]:
+        """The (piece, start, length) triples that cover start to end."""
+        offset = 0
+        for piece in self.pieces:
+            first, last = max(start, offset), min(end, offset + piece.size)
+            if first < last:
+                yield piece, first - offset, last - first
+            offset += piece.size
+
+
+class _JoinedReader:
+    def __init__(self, spans: Iterator[tuple[Content, int, int]], stack: ExitStack) -> None:
+        self._spans = spans
+        self._stack = stack
+        self._reader: ByteReader | None = None
+
+    def read(self, size: int = -1, /) -> bytes:
+        while True:
+            if self._reader is not None and (block := self._reader.read(size)):
+                return block
+            self._stack.close()
+            span = next(self._spans, None)
+            if span is None:
+                return b""
+            piece, start, length = span
+            self._reader = self._stack.enter_context(piece.open(start, length))
+
+
+class CancelledError(Exception):
+    """Raised inside a transfer when another one failed or the user gave up; never leaves `execute`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedContent:
+    """Passes bytes on, tells `moved` how far each reading got, and stops as soon as `cancelled` is set.
+
+    `moved` gets the offset reached, in bytes from the blob's start: a second `open` may report less than the first.
+    """
+
+    content: Content
+    moved: Callable[[int], None]
+    cancelled: threading.Event
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self.content.size
+
+    @contextmanager
+    def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
+        """As `Content.open`. Raises CancelledError."""
+        with self.content.open(start, length) as reader:
+            yield _WatchedReader(reader, start, self)
+
+
+class _WatchedReader:
+    def __init__(self, reader: ByteReader, start: int, watched: WatchedContent) -> None:
+        self._reader = reader
+        self._offset = start
+        self._watched = watched
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._watched.cancelled.is_set():
+            raise CancelledError
+        block = self._reader.read(size)
+        self._offset += len(block)
+        self._watched.moved(self._offset)
+        return block

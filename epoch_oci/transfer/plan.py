@@ -1,0 +1,128 @@
+"""What must move. A plan is data: it is the dry run, the total of the progress bar, and the test."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+from epoch_oci.errors import NotFoundError
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.stores.base import Content, FileSink, FileTarget, Mounter, Sink
+
+Step = Literal["move", "mount", "skip"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """A blob that should be in a sink, and where its bytes can be had; `title` is the file it is, if it is one."""
+
+    target: Descriptor
+    content: Content
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One blob of a plan and what to do about it.
+
+    `put` moves it. `mount` is tried first when the step is `mount`; where it returns False the blob is moved after all.
+    """
+
+    target: Descriptor
+    content: Content
+    title: str | None
+    step: Step
+    put: Callable[[Content], None]
+    mount: Callable[[], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every blob that is wanted, each digest once, in the order of the artifact."""
+
+    items: tuple[Item, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all blobs."""
+        return sum(item.target.size for item in self.items)
+
+    @property
+    def to_move(self) -> int:
+        """Bytes that are not there yet and cannot be mounted."""
+        return sum(item.target.size for item in self.items if item.step == "move")
+
+
+def plan_blobs(sink: Sink, wants: Iterable[Want], *, mount_from: Sequence[str] = (), jobs: int = 4) -> Plan:
+    """Ask `sink` about every blob, `jobs` at a time. A blob wanted twice is asked for once.
+
+    `mount_from` are repositories of the sink's own registry that may hold the blobs already.
+    """
+    unique: dict[Digest, Want] = {}
+    for want in wants:
+        unique.setdefault(want.target.digest, want)
+    ordered = list(unique.values())
+    present = _in_parallel(sink.has, [want.target for want in ordered], jobs)
+    return Plan(tuple(_item(sink, want, there, mount_from) for want, there in zip(ordered, present, strict=True)))
+
+
+def _item(sink: Sink, want: Want, there: bool, mount_from: Sequence[str]) -> Item:
+    mounter = sink if mount_from and isinstance(sink, Mounter) else None
+    return Item(
+        target=want.target,
+        content=want.content,
+        title=want.title,
+        step="skip" if there else "mount" if mounter else "move",
+        put=lambda content: sink.put(want.target, content),
+        mount=(lambda: any(mounter.mount(want.target, place) for place in mount_from)) if mounter else None,
+    )
+
+
+def plan_files(sink: FileSink, wants: Sequence[tuple[FileTarget, Content]], *, replace: bool) -> Plan:
+    """Ask `sink` about every file. Raises ConflictError for what is in the way, LocalIOError when space is short."""
+    held = [sink.holds(target) for target, _ in wants]
+    sink.check([target for (target, _), there in zip(wants, held, strict=True) if not there], replace=replace)
+    return Plan(
+        tuple(
+            Item(
+                target=target.blob,
+                content=content,
+                title=target.name,
+                step="skip" if there else "move",
+                put=_writer(sink, target, replace),
+            )
+            for (target, content), there in zip(wants, held, strict=True)
+        )
+    )
+
+
+def require(
+    present: Callable[[Descriptor], bool],
+    targets: Sequence[Descriptor],
+    names: Mapping[Digest, str],
+    *,
+    jobs: int = 4,
+) -> None:
+    """Raise NotFoundError naming the targets that are known to be absent; `names` says which file a digest is."""
+    there = _in_parallel(present, targets, jobs)
+    missing = [target for target, found in zip(targets, there, strict=True) if not found]
+    if missing:
+        listed = ", ".join(f"{names.get(target.digest, 'document')} ({target.digest})" for target in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise NotFoundError(
+            f"the source does not hold {listed}{more}",
+            object=str(missing[0].digest),
+            hint="nothing was sent; restore the missing content, or run `epoch-oci verify` on the source",
+        )
+
+
+def _writer(sink: FileSink, target: FileTarget, replace: bool) -> Callable[[Content], None]:
+    return lambda content: sink.write(target, content, replace=replace)
+
+
+def _in_parallel(present: Callable[[Descriptor], bool], targets: Sequence[Descriptor], jobs: int) -> list[bool]:
+    if len(targets) < 2:
+        return [present(target) for target in targets]
+    with ThreadPoolExecutor(max_workers=min(jobs, len(targets)), thread_name_prefix="plan") as pool:
+        return list(pool.map(present, targets))

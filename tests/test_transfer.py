@@ -1,0 +1,217 @@
+"""Contents made of contents, plans, and the pool that carries them out."""
+
+import io
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epoch_oci.errors import ContentError, NetworkError, NotFoundError
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.stores.base import BytesContent
+from epoch_oci.transfer.content import CancelledError, JoinedContent, SliceContent, WatchedContent
+from epoch_oci.transfer.execute import execute
+from epoch_oci.transfer.plan import Want, plan_blobs, require
+
+
+def descriptor(content: bytes) -> Descriptor:
+    return Descriptor(media_type="application/octet-stream", digest=Digest.of(content), size=len(content))
+
+
+class MemorySink:
+    """The smallest real sink: verified content by digest."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[Digest, bytes] = {}
+        self.asked: list[Digest] = []
+        self.mounted: list[tuple[Digest, str]] = []
+        self.mountable: set[str] = set()
+        self.lock = threading.Lock()
+
+    def has(self, target: Descriptor) -> bool:
+        with self.lock:
+            self.asked.append(target.digest)
+        return target.digest in self.blobs and len(self.blobs[target.digest]) == target.size
+
+    def put(self, target: Descriptor, content) -> None:
+        with content.open() as reader:
+            raw = b"".join(VerifyingReader(reader, target).blocks())
+        self.blobs[target.digest] = raw
+
+    def mount(self, target: Descriptor, repository: str) -> bool:
+        self.mounted.append((target.digest, repository))
+        return repository in self.mountable
+
+    def resolve(self, name: str) -> Document:
+        raise NotFoundError(name)
+
+    def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
+        raise AssertionError
+
+
+def read_all(content, *span: int) -> bytes:
+    with content.open(*span) as reader:
+        return b"".join(iter(lambda: reader.read(7), b""))
+
+
+@given(st.lists(st.binary(max_size=20), max_size=6), st.integers(0, 60), st.one_of(st.none(), st.integers(0, 60)))
+def test_joined_content_reads_as_the_concatenation(pieces, start, length):
+    whole = b"".join(pieces)
+    content = JoinedContent([BytesContent(piece) for piece in pieces])
+    assert content.size == len(whole)
+    assert read_all(content, start, length) == whole[start : None if length is None else start + length]
+
+
+@given(st.binary(min_size=1, max_size=60), st.data())
+def test_slice_content_stays_inside_its_slice(whole, data):
+    offset = data.draw(st.integers(0, len(whole)))
+    size = data.draw(st.integers(0, len(whole) - offset))
+    start = data.draw(st.integers(0, size))
+    length = data.draw(st.one_of(st.none(), st.integers(0, 80)))
+    inner = whole[offset : offset + size]
+    content = SliceContent(BytesContent(whole), offset, size)
+    assert read_all(content, start, length) == inner[start : None if length is None else start + length]
+
+
+def test_parts_of_a_blob_join_to_the_blob():
+    whole = bytes(range(256)) * 41
+    parts = [
+        SliceContent(BytesContent(whole), offset, min(1000, len(whole) - offset))
+        for offset in range(0, len(whole), 1000)
+    ]
+    assert read_all(JoinedContent(parts)) == whole
+
+
+def test_watched_content_reports_offsets_and_stops():
+    seen: list[int] = []
+    stop = threading.Event()
+    content = WatchedContent(BytesContent(b"x" * 20), seen.append, stop)
+    with content.open(5) as reader:
+        assert reader.read(10) == b"x" * 10
+        stop.set()
+        with pytest.raises(CancelledError):
+            reader.read(1)
+    assert seen == [15]
+
+
+def test_a_plan_asks_once_for_each_digest_and_skips_what_is_there():
+    sink, here, gone = MemorySink(), b"here", b"gone"
+    sink.blobs[Digest.of(here)] = here
+    wants = [Want(target=descriptor(raw), content=BytesContent(raw)) for raw in (here, gone, gone)]
+    plan = plan_blobs(sink, wants)
+    assert sorted(sink.asked) == sorted({Digest.of(here), Digest.of(gone)})
+    assert [item.step for item in plan.items] == ["skip", "move"]
+    assert (plan.size, plan.to_move) == (8, 4)
+
+
+def test_execute_moves_only_what_is_missing_and_reports_it():
+    sink, contents = MemorySink(), [b"a" * 10, b"b" * 3_000_000, b""]
+    sink.blobs[Digest.of(contents[0])] = contents[0]
+    events = []
+    plan = plan_blobs(sink, [Want(target=descriptor(raw), content=BytesContent(raw)) for raw in contents])
+    outcomes = execute(plan, moved="sent", jobs=2, on_event=events.append)
+    assert [(outcome.action, outcome.bytes) for outcome in outcomes] == [
+        ("skipped", 0),
+        ("sent", 3_000_000),
+        ("sent", 0),
+    ]
+    assert set(sink.blobs.values()) == set(contents)
+    assert events[0].event == "plan" and events[-1].event == "done"
+    done = {event.digest: event.action for event in events if event.event == "blob-done"}
+    assert done == {Digest.of(raw): action for raw, action in zip(contents, ("skipped", "sent", "sent"), strict=True)}
+
+
+def test_a_declined_mount_becomes_a_transfer():
+    sink, first, second = MemorySink(), b"first", b"second"
+    wants = [Want(target=descriptor(raw), content=BytesContent(raw)) for raw in (first, second)]
+    plan = plan_blobs(sink, wants, mount_from=["acme/one", "acme/two"])
+    assert [item.step for item in plan.items] == ["mount", "mount"]
+    assert plan.to_move == 0
+    sink.mountable = {"acme/two"}
+    assert [outcome.action for outcome in execute(plan, moved="sent")] == ["mounted", "mounted"]
+    assert not sink.blobs
+    sink.mountable = set()
+    assert [outcome.action for outcome in execute(plan, moved="sent")] == ["sent", "sent"]
+    assert len(sink.blobs) == 2
+
+
+class Blocking:
+    """Content that waits for a signal, then hands out endless blocks."""
+
+    size = 1 << 40
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+
+    @contextmanager
+    def open(self, start=0, length=None):
+        self.started.set()
+
+        class Reader:
+            def read(self, size=-1, /):
+                time.sleep(0.001)
+                return b"z"
+
+        yield Reader()
+
+
+class Failing:
+    size = 5
+
+    def __init__(self, after: threading.Event) -> None:
+        self.after = after
+
+    @contextmanager
+    def open(self, start=0, length=None):
+        assert self.after.wait(5)
+        raise NetworkError("the line is dead")
+        yield
+
+
+def test_the_first_error_stops_the_others_and_is_the_one_raised():
+    sink, endless = MemorySink(), Blocking()
+    big = Descriptor(media_type="a/b", digest=Digest.of(b"big"), size=endless.size)
+    small = Descriptor(media_type="a/b", digest=Digest.of(b"small"), size=5)
+    plan = plan_blobs(sink, [Want(target=big, content=endless), Want(target=small, content=Failing(endless.started))])
+    started = time.monotonic()
+    with pytest.raises(NetworkError, match="the line is dead"):
+        execute(plan, moved="sent", jobs=2)
+    assert time.monotonic() - started < 4
+    assert not sink.blobs
+
+
+def test_altered_content_is_refused_by_the_sink():
+    sink = MemorySink()
+    plan = plan_blobs(sink, [Want(target=descriptor(b"right"), content=BytesContent(b"wrong"))])
+    with pytest.raises(ContentError) as caught:
+        execute(plan, moved="sent")
+    assert caught.value.code == "DIGEST"
+    assert not sink.blobs
+
+
+def test_require_names_every_missing_blob_before_anything_moves():
+    targets = [descriptor(raw) for raw in (b"1", b"2", b"3", b"4", b"5")]
+    names = {target.digest: f"file-{index}" for index, target in enumerate(targets)}
+    require(lambda target: True, targets, names)
+    with pytest.raises(NotFoundError) as caught:
+        require(lambda target: target is targets[0], targets, names)
+    assert "file-1" in str(caught.value) and "and 1 more" in str(caught.value)
+
+
+class Trickle(io.BytesIO):
+    """A reader that hands out less than it is asked for."""
+
+    def read(self, size=-1, /):
+        return super().read(1)
+
+
+def test_short_reads_change_nothing():
+    raw = b"short reads"
+    reader = VerifyingReader(Trickle(raw), descriptor(raw))
+    assert b"".join(reader.blocks()) == raw
