@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epoch_oci import schema_gate
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT as EPOCH_LIMIT
 from epoch_oci.errors import ContentError, Finding, UsageError
@@ -22,7 +23,19 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 _SUFFIX = ".schema.json"
-_CODES = {"digest": "DIGEST", "size": "SIZE", "totalSize": "SIZE", "filename": "NAME", "mediaType": "TYPE"}
+_CODES = {
+    **dict.fromkeys(("digest", "imageDigest", "image_digest", "vnd.cocoon.part.digest"), "DIGEST"),
+    **dict.fromkeys(("size", "totalSize", "sparseSize", "vnd.cocoon.part.size"), "SIZE"),
+    **dict.fromkeys(
+        ("filename", "name", "tag", "repositories", "tags", media_types.TITLE, "vnd.cocoon.part.file"), "NAME"
+    ),
+    **dict.fromkeys(
+        ("mediaType", "artifactType", "schemaVersion", "version", "imageLayoutVersion", "manifests"), "TYPE"
+    ),
+}
+"""The code word of a finding by the member it is about; SCHEMA for every other."""
+_MAPS = frozenset({"annotations", "paxRecords"})
+"""Members whose keys are data: a reader that folds the case of member names does not fold these."""
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 CATALOG_LIMIT = 256 << 20
 _LIMITS = {
@@ -66,7 +79,7 @@ def findings(value: Any, kind: str) -> list[Finding]:
 def check(raw: bytes, kind: str, what: str) -> Any:
     """The parsed document. Raises ContentError with every finding of the reader or the schema."""
     value = read(raw, kind, what)
-    if not _validator(kind).is_valid(value) or any(_aliases(value, schema(kind), schema(kind))):
+    if not _allows(value, kind):
         raise ContentError.of(what, findings(value, kind))
     return value
 
@@ -121,11 +134,22 @@ def _validator(kind: str) -> "Validator":
     return extend(Draft202012Validator, type_checker=strict)(schema(kind))
 
 
+def _allows(value: Any, kind: str) -> bool:
+    gate = _gate(kind)
+    allowed = gate(value) if gate is not None else _validator(kind).is_valid(value)
+    return allowed and not any(_aliases(value, schema(kind), schema(kind)))
+
+
+@cache
+def _gate(kind: str) -> schema_gate.Gate | None:
+    return schema_gate.compile_gate(schema(kind))
+
+
 def _finding(error: "ValidationError") -> Finding:
     path = json_path(list(error.absolute_path))
     if error.validator == "required":
         missing = error.message.removesuffix(" is a required property").strip("'\"")
-        return Finding(f"{path}.{missing}", "SCHEMA", "is missing")
+        return Finding(json_path([*error.absolute_path, missing]), "SCHEMA", "is missing")
     key = next((part for part in reversed(error.absolute_path) if isinstance(part, str)), "")
     return Finding(path, _CODES.get(key, "SCHEMA"), _sentence(error))
 
@@ -170,7 +194,8 @@ def _aliases(value: Any, rule: Any, root: dict[str, Any], path: str = "$") -> It
         rule = root["$defs"][rule["$ref"].rpartition("/")[2]]
     if isinstance(value, dict):
         known = rule.get("properties", {})
-        yield from strict_json.alias_findings(value, known.keys(), path)
+        if path.rpartition(".")[2] not in _MAPS:
+            yield from strict_json.alias_findings(value, known.keys(), path)
         for key, member in value.items():
             below = path + json_path([key])[1:]
             yield from _aliases(member, known.get(key, rule.get("additionalProperties")), root, below)

@@ -10,6 +10,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.parts import PartTable
 
 Role = Literal["layer", "base-image"]
 
@@ -65,14 +66,6 @@ class Artifact:
     def image(self) -> ImageManifest:
         """The manifest, parsed."""
         return ImageManifest.parse(self.manifest)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartTable:
-    """How one blob is cut: `size` bytes a part, the last one shorter; `digests` in order."""
-
-    size: int
-    digests: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
