@@ -15,6 +15,7 @@ REGISTRY_VERSION := v3.1.2
 demo: $(BIN)/.run
 	$(BIN)/epoch-oci demo
 
+test: export EPOCH_OCI_INSTALL_LIVE = 1
 test: $(BIN)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long"
 

@@ -12,6 +12,7 @@ import struct
 import termios
 import threading
 import time
+from collections.abc import Callable
 from typing import Self
 
 LOOPBACK = "127.0.0.1"
@@ -97,8 +98,9 @@ class Server:
             self._listener = None
         self._interrupt_all()
         self._join_all()
-        if self._errors:
-            raise self._errors[0]
+        errors, self._errors = self._errors, []
+        if errors:
+            raise errors[0]
 
     def _interrupt_all(self) -> None:
         with self._guard:
@@ -149,7 +151,7 @@ class Server:
             self._sockets.discard(sock)
         sock.close()
 
-    def _spawn(self, target: object, *args: object) -> threading.Thread:
+    def _spawn(self, target: Callable[..., object], *args: object) -> threading.Thread:
         thread = threading.Thread(target=target, args=args, name=f"{type(self).__name__}:{self.port}", daemon=True)
         with self._guard:
             self._threads = [known for known in self._threads if known.is_alive()] + [thread]
@@ -174,14 +176,12 @@ class Server:
             if self.tls is not None:
                 sock = self._handshake(raw, self.tls)
             self.serve(sock)
-        except ssl.SSLError as refused:
-            self.tls_failures.append(str(refused))
-        except (ConnectionError, TimeoutError):
+        except (ConnectionError, TimeoutError, ssl.SSLError):
             pass
-        except OSError:
-            # A socket that stop() or a fault closed under the thread.
+        except OSError as broken:
+            # A socket that stop() or a fault closed under the thread is an expected end.
             if sock.fileno() >= 0 and not self.stopping.is_set():
-                raise
+                self._errors.append(broken)
         except Exception as unexpected:
             self._errors.append(unexpected)
         finally:
@@ -194,7 +194,8 @@ class Server:
         self.track(wrapped)
         try:
             wrapped.do_handshake()
-        except BaseException:
+        except OSError as refused:
+            self.tls_failures.append(str(refused))
             self.untrack(wrapped)
             raise
         wrapped.settimeout(None)
