@@ -131,7 +131,8 @@ def _validator(kind: str) -> "Validator":
 
     # JSON Schema calls 1.0 an integer; a size that reads 1.0 or 1e3 is not one here.
     strict = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
-    return extend(Draft202012Validator, type_checker=strict)(schema(kind))
+    validator: Validator = extend(Draft202012Validator, type_checker=strict)(schema(kind))  # type: ignore[no-untyped-call]
+    return validator
 
 
 def _allows(value: Any, kind: str) -> bool:
@@ -155,7 +156,8 @@ def _finding(error: "ValidationError") -> Finding:
 
 
 def _sentence(error: "ValidationError") -> str:
-    value, rule = error.instance, error.validator_value
+    value: Any = error.instance
+    rule: Any = error.validator_value
     match error.validator:
         case "type":
             wanted = rule if isinstance(rule, str) else " or ".join(rule)

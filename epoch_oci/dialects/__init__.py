@@ -1,1 +1,38 @@
-"""Pure functions between Epoch's words and OCI's."""
+"""Pure functions between Epoch's words and OCI's. A new dialect is one module and one row."""
+
+from epoch_oci.dialects.base import Dialect
+from epoch_oci.dialects.cocoon import CocoonDialect
+from epoch_oci.dialects.foreign import derive
+from epoch_oci.errors import ContentError, UsageError
+from epoch_oci.oci.digest import shown
+from epoch_oci.oci.manifest import ImageManifest
+
+__all__ = ["DIALECTS", "accepting", "derive", "detect", "named"]
+
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (CocoonDialect(),)}
+"""Every dialect by the word that `--dialect` takes, in the order in which they are asked whether they can read."""
+
+
+def named(name: str) -> Dialect:
+    """The dialect of this name. Raises UsageError for an unknown one."""
+    if name not in DIALECTS:
+        raise UsageError(f"there is no dialect {shown(name)}", hint=f"one of: {', '.join(DIALECTS)}")
+    return DIALECTS[name]
+
+
+def accepting(manifest: ImageManifest) -> Dialect | None:
+    """The dialect that can read the artifact, None when there is none."""
+    return next((dialect for dialect in DIALECTS.values() if dialect.accepts(manifest)), None)
+
+
+def detect(manifest: ImageManifest) -> Dialect:
+    """The dialect that can read the artifact. Raises ContentError (TYPE) when there is none."""
+    dialect = accepting(manifest)
+    if dialect is not None:
+        return dialect
+    raise ContentError(
+        f"the artifact is of type {shown(manifest.kind)} (config {shown(manifest.config.media_type)}), "
+        "which is no snapshot that is known here",
+        code="TYPE",
+        object=str(manifest.document.digest),
+    )

@@ -1,8 +1,8 @@
 """What a dialect turns into what."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import Finding
@@ -13,6 +13,8 @@ from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.parts import PartTable
 
 Role = Literal["layer", "base-image"]
+Encoding = Literal["", "zstd"]
+"""How a layer's content is encoded; "" is not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,8 @@ class SnapshotFile:
     """One file of a snapshot and how an artifact carries it.
 
     `digest` and `size` (bytes) are those of the stored blob as Epoch names it. `carriers` are the OCI layers whose
-    contents joined in order are that blob: one for a whole file, several for parts, none for an empty file.
+    contents joined in order are that blob: one for a whole file, several for parts, none for an empty file. Where there
+    is an `encoding`, each of them is decoded before it is joined.
     """
 
     name: str
@@ -29,6 +32,7 @@ class SnapshotFile:
     digest: Digest
     size: int
     carriers: tuple[Descriptor, ...]
+    encoding: Encoding = ""
 
     @property
     def blob(self) -> Descriptor:
@@ -41,7 +45,8 @@ class Snapshot:
     """A snapshot as read out of an artifact.
 
     `epoch` has the exact bytes of the Epoch manifest. When `derived`, no such document travelled with the artifact and
-    it was made from the layers.
+    it was made from the layers; `carried` then names what rides in it although Epoch has no member for it, and `lost`
+    what does not.
     """
 
     dialect: str
@@ -51,11 +56,82 @@ class Snapshot:
     derived: bool = False
     warnings: tuple[Finding, ...] = ()
     lost: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+
+    @property
+    def absent(self) -> tuple[Descriptor, ...]:
+        """The blobs that the Epoch manifest lists and no layer carries, for the dialect has no place for them."""
+        there = {file.digest for file in self.files}
+        return tuple(blob for blob in self.manifest.descriptors if blob.digest not in there)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedFile:
+    """A file of a snapshot whose layers are encoded or cut. `media_type` and `size` (bytes) are of the decoded blob.
+
+    `digest` is None where nothing but decoding the `carriers` tells it.
+    """
+
+    name: str
+    media_type: str
+    size: int
+    digest: Digest | None
+    carriers: tuple[Descriptor, ...]
+    encoding: Encoding = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedSnapshot:
+    """What two documents tell of a snapshot whose blobs are known only after its layers were decoded.
+
+    `memory` and `storage` are bytes; times are the text as written, "" when absent. `complete` makes the snapshot of
+    the files, all with their digests.
+    """
+
+    dialect: str
+    files: tuple[EncodedFile, ...]
+    complete: Callable[[tuple[SnapshotFile, ...]], Snapshot]
+    name: str = ""
+    tag: str = ""
+    snapshot_id: str = ""
+    image: str = ""
+    cpu: int = 0
+    memory: int = 0
+    storage: int = 0
+    nics: int = 0
+    created_at: str = ""
+    pushed_at: str = ""
+    warnings: tuple[Finding, ...] = ()
+
+    @property
+    def undigested(self) -> tuple[EncodedFile, ...]:
+        """The files that have to be decoded before `finish`."""
+        return tuple(file for file in self.files if file.digest is None)
+
+    def finish(self, digests: Mapping[str, Digest]) -> Snapshot:
+        """The snapshot; `digests` has by name those of the decoded `undigested` files. Raises ContentError."""
+        return self.complete(
+            tuple(
+                SnapshotFile(
+                    name=file.name,
+                    role="layer",
+                    media_type=file.media_type,
+                    digest=file.digest or digests[file.name],
+                    size=file.size,
+                    carriers=file.carriers if file.size else (),
+                    encoding=file.encoding,
+                )
+                for file in self.files
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A snapshot as an OCI artifact: two documents, and the files that its layers carry."""
+    """A snapshot as an OCI artifact: two documents, and the files that its layers carry.
+
+    `lost` names what the dialect has no place for.
+    """
 
     manifest: Document
     config: Document
@@ -96,3 +172,11 @@ class Dialect(Protocol):
 
     def decode(self, manifest: ImageManifest, config: Document | None) -> Snapshot:
         """Read an artifact back. `config` is None when the artifact has the empty one. Raises ContentError with every finding."""
+
+
+@runtime_checkable
+class EncodedReader(Protocol):
+    """A dialect some of whose artifacts `decode` refuses, because their layers must be decoded first."""
+
+    def read_encoded(self, manifest: ImageManifest, config: Document | None) -> EncodedSnapshot | None:
+        """What the documents tell of such an artifact, None for every other. Raises ContentError with every finding."""

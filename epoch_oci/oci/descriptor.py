@@ -76,11 +76,24 @@ def size_problem(value: object) -> str | None:
     return None
 
 
-def _findings(value: object, path: str) -> "list[Finding]":
+def annotation_findings(value: object, path: str) -> list[Finding]:
+    """What is wrong with parsed annotations at `path`; null stands for none."""
+    if value is None:
+        return []
+    if not isinstance(value, dict):
+        return [Finding(path, "SCHEMA", f"{shown(value)} is not an object of strings")]
+    return [
+        Finding(strict_json.member_path(path, key), "SCHEMA", f"{shown(item)} is not a string")
+        for key, item in value.items()
+        if not isinstance(item, str)
+    ]
+
+
+def _findings(value: object, path: str) -> list[Finding]:
     if not isinstance(value, dict):
         return [Finding(path, "SCHEMA", "a descriptor must be an object")]
     found = strict_json.alias_findings(value, _KNOWN, path)
-    if not isinstance(value.get("mediaType"), str) or "/" not in value["mediaType"]:
+    if not media_types.is_media_type(value.get("mediaType")):
         found.append(Finding(f"{path}.mediaType", "SCHEMA", f"{shown(value.get('mediaType'))} is not a media type"))
     try:
         Digest.parse(value.get("digest"))
@@ -88,9 +101,11 @@ def _findings(value: object, path: str) -> "list[Finding]":
         found.append(Finding(f"{path}.digest", "DIGEST", error.message))
     if problem := size_problem(value.get("size")):
         found.append(Finding(f"{path}.size", "SIZE", problem))
-    notes = value.get("annotations")
-    if notes is not None and not (isinstance(notes, dict) and all(isinstance(v, str) for v in notes.values())):
-        found.append(Finding(f"{path}.annotations", "SCHEMA", "annotations must map strings to strings"))
-    if not isinstance(value.get("artifactType", ""), str):
-        found.append(Finding(f"{path}.artifactType", "SCHEMA", "artifactType must be a string"))
+    found.extend(annotation_findings(value.get("annotations"), f"{path}.annotations"))
+    for key in ("artifactType", "data"):
+        if not isinstance(value.get(key, ""), str):
+            found.append(Finding(f"{path}.{key}", "SCHEMA", f"{key} must be a string"))
+    urls = value.get("urls", [])
+    if not (isinstance(urls, list) and all(isinstance(url, str) for url in urls)):
+        found.append(Finding(f"{path}.urls", "SCHEMA", "urls must be an array of strings"))
     return found

@@ -54,12 +54,26 @@ class Digest:
         return f"{self.algorithm}:{self.hex}"
 
 
+_PLAIN = re.compile(r"[ !#-\[\]-~]*\Z")
+_JSON_WORDS = {type(None): "null", dict: "an object", list: "an array"}
+
+
 def shown(value: object, limit: int = 80) -> str:
-    """`value` as text that is safe on a terminal: control and bidirectional characters escaped, cut at `limit`."""
-    text = ascii(value) if not isinstance(value, str) else "".join(_visible(char) for char in value)
-    text = text if len(text) <= limit else text[: limit - 1] + "…"
-    return f'"{text}"' if isinstance(value, str) else text
+    """`value` in JSON's words, safe on a terminal: control and bidirectional characters escaped, cut at `limit`."""
+    if isinstance(value, str):
+        # Cut before escaping as well: the value may be megabytes of a hostile document.
+        text = value[: limit + 1]
+        return f'"{_cut(text if _PLAIN.match(text) else "".join(map(_visible, text)), limit)}"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _JSON_WORDS.get(type(value)) or _cut(ascii(value), limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _visible(char: str) -> str:
-    return char if char.isprintable() and char.isascii() else char.encode("unicode_escape").decode("ascii")
+    if char in '"\\':
+        return "\\" + char
+    return char if " " <= char <= "~" else char.encode("unicode_escape").decode("ascii")

@@ -1,18 +1,19 @@
 """Image manifests and indexes as views over a document (image-spec, manifest.md and image-index.md)."""
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
 from epoch_oci.errors import ContentError, Finding
-from epoch_oci.oci import media_types, strict_json
-from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.digest import shown
+from epoch_oci.oci import media_types, strict_json, verify
+from epoch_oci.oci.descriptor import Descriptor, annotation_findings
+from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 
 LAYER_LIMIT = 2_000
-INDEX_LIMIT = 256
+INDEX_LIMIT = 10_000
 _MANIFEST_KEYS = frozenset(
     {"schemaVersion", "mediaType", "artifactType", "config", "layers", "subject", "annotations", "manifests"}
 )
@@ -43,6 +44,9 @@ class ImageManifest:
             findings.append(Finding("$.artifactType", "SCHEMA", "artifactType must be a string"))
         if findings or config is None:
             raise ContentError.of(what, findings)
+        numbered = [(f"$.layers[{index}]", layer) for index, layer in enumerate(layers)]
+        if conflicts := _size_conflicts([("$.config", config), *numbered]):
+            raise ContentError.of(what, conflicts)
         return cls(document, config, layers, annotations, value.get("artifactType"), subject)
 
     @property
@@ -72,6 +76,7 @@ class ImageIndex:
         findings = strict_json.alias_findings(value, _MANIFEST_KEYS)
         manifests = _descriptors(value, "manifests", INDEX_LIMIT, findings)
         annotations = _annotations(value, findings)
+        findings = findings or _size_conflicts((f"$.manifests[{index}]", item) for index, item in enumerate(manifests))
         if findings:
             raise ContentError.of(what, findings)
         return cls(document, manifests, annotations)
@@ -97,7 +102,7 @@ def _refuse_other_kind(
     if own not in value:
         findings.append(Finding("$", "TYPE", f'there is no "{own}"'))
     stated = value.get("mediaType", document.media_type)
-    if stated not in allowed:
+    if not isinstance(stated, str) or stated not in allowed:
         findings.append(
             Finding(
                 "$.mediaType",
@@ -119,41 +124,52 @@ def _refuse_other_kind(
 
 def _descriptor(value: object, path: str, findings: list[Finding]) -> Descriptor | None:
     try:
-        return Descriptor.parse(value, path)
+        found = Descriptor.parse(value, path)
     except ContentError as error:
         findings.extend(error.findings)
         return None
+    findings.extend(_inline_findings(found, path))
+    return found
+
+
+def _inline_findings(item: Descriptor, path: str) -> list[Finding]:
+    """Embedded content must be what the descriptor names (image-spec, descriptor.md, "Embedded Content")."""
+    inline = item.extra.get("data")
+    if inline is None:
+        return []
+    try:
+        verify.check_bytes(base64.b64decode(inline, validate=True), item, "the embedded content")
+    except ValueError:
+        return [Finding(f"{path}.data", "SCHEMA", "data is not base64")]
+    except ContentError as error:
+        return [Finding(f"{path}.data", error.code, error.message)]
+    return []
 
 
 def _descriptors(value: dict[str, Any], key: str, limit: int, findings: list[Finding]) -> tuple[Descriptor, ...]:
     items = value.get(key)
+    # Epoch 0.1.6 and later write null for no layers (a nil slice in Go).
+    if items is None and key in value:
+        return ()
     if not isinstance(items, list) or len(items) > limit:
         findings.append(Finding(f"$.{key}", "SCHEMA", f"{key} must be an array of at most {limit}"))
         return ()
     parsed = [_descriptor(item, f"$.{key}[{index}]", findings) for index, item in enumerate(items)]
-    found = tuple(item for item in parsed if item is not None)
-    findings.extend(_size_conflicts(found, key))
-    return found
+    return tuple(item for item in parsed if item is not None)
 
 
-def _size_conflicts(items: tuple[Descriptor, ...], key: str) -> list[Finding]:
-    sizes: dict[object, int] = {}
+def _size_conflicts(items: Iterable[tuple[str, Descriptor]]) -> list[Finding]:
+    """One digest cannot have two sizes."""
+    sizes: dict[Digest, int] = {}
     return [
-        Finding(
-            f"$.{key}[{index}].size",
-            "SIZE",
-            f"{item.digest} is {item.size} bytes here and {sizes[item.digest]} before",
-        )
-        for index, item in enumerate(items)
+        Finding(f"{path}.size", "SIZE", f"{item.digest} is {item.size} bytes here and {sizes[item.digest]} before")
+        for path, item in items
         if sizes.setdefault(item.digest, item.size) != item.size
     ]
 
 
 def _annotations(value: dict[str, Any], findings: list[Finding]) -> Mapping[str, str]:
     notes = value.get("annotations")
-    if notes is None:
-        return MappingProxyType({})
-    if not isinstance(notes, dict) or not all(isinstance(item, str) for item in notes.values()):
-        findings.append(Finding("$.annotations", "SCHEMA", "annotations must map strings to strings"))
-        return MappingProxyType({})
-    return MappingProxyType(notes)
+    found = annotation_findings(notes, "$.annotations")
+    findings.extend(found)
+    return MappingProxyType({} if found or notes is None else notes)

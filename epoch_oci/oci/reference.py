@@ -28,7 +28,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a reference, with or without a `docker://` or `oci://` prefix. Raises UsageError naming the broken rule."""
+        """Read a reference, with or without `docker://` or `oci://`. Raises UsageError naming the broken rule."""
         rest = next((text[len(scheme) :] for scheme in _SCHEMES if text.startswith(scheme)), text)
         if "://" in rest:
             raise UsageError(
@@ -106,9 +106,13 @@ def legal_repository(text: str) -> str:
     parts = []
     for part in text.lower().split("/"):
         cleaned = re.sub(r"[^a-z0-9._-]+", "-", part)
-        cleaned = re.sub(r"(\.|-+|_+)[._-]+", r"\1", cleaned.replace("___", "__"))
-        parts.append(cleaned.strip("._-"))
+        parts.append(re.sub(r"[._-]+", _separator, cleaned).strip("._-"))
     return "/".join(part for part in parts if part)[:REPOSITORY_LIMIT].rstrip("/._-")
+
+
+def _separator(found: re.Match[str]) -> str:
+    run = found[0]
+    return run if run in (".", "_", "__") or not run.strip("-") else run[0]
 
 
 def legal_tag(text: str) -> str:
@@ -124,4 +128,6 @@ def _digest(reference: str, text: str) -> Digest:
     try:
         return Digest.parse(text)
     except ContentError as error:
-        raise UsageError(f"{shown(reference)}: {error.message}") from None
+        raise UsageError(
+            f"{shown(reference)}: {error.message}", hint="write HOST/REPOSITORY@sha256:HEX as the registry shows it"
+        ) from None

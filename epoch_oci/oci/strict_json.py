@@ -1,11 +1,12 @@
 """A JSON reader that refuses what two parsers could read differently.
 
 RFC 7493 (I-JSON) and more: UTF-8 without a byte-order mark, no duplicate names, no NaN or Infinity, no lone surrogate
-or NUL in a string, bounded size, depth and number of members. Go's decoder folds the case of keys and lets the last
-duplicate win, so `alias_findings` refuses keys that differ from a known one in case only.
+or NUL in a string, bounded size, depth and number of members and elements. Go's decoder folds the case of keys and lets
+the last duplicate win, so `alias_findings` refuses keys that differ from a known one in case only.
 """
 
 import json
+import math
 import re
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -16,15 +17,21 @@ from epoch_oci.oci.digest import shown
 
 DEPTH_LIMIT = 64
 MEMBER_LIMIT = 100_000
+ELEMENT_LIMIT = 250_000
 INTEGER_LIMIT = 2**53 - 1
+_DIGIT_LIMIT = 400
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
-_SUSPECT_ESCAPE = re.compile(rb"\\u(?:[dD][89abAB]|0000)")
+# Up to the next bracket or comma outside strings, or to the end, or to a quote that nothing closes: one match begins
+# where the one before it ended. Possessive, so that it never backtracks over megabytes of string.
+_PUNCTUATION = re.compile(rb'(?:[^"\[\]{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+([\[\]{},"]|\Z)', re.DOTALL)
+_STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1, b",": 0}
+_SUSPECT_ESCAPE = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
+_SUSPECT_CHARACTER = re.compile("[\x00\ud800-\udfff]")
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def loads(raw: bytes, what: str, *, limit: int, members: int | None = MEMBER_LIMIT) -> Any:
-    """Parse `raw`; `limit` is the largest size in bytes, `members` the most object members (None: no limit).
+    """Parse `raw`; `limit` is the largest size in bytes, `members` the most object members (None: any number of them).
 
     Raises ContentError: SIZE when too large, JSON for everything else. `what` names the document in messages.
     """
@@ -37,14 +44,15 @@ def loads(raw: bytes, what: str, *, limit: int, members: int | None = MEMBER_LIM
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise refuse(f"{what} is not UTF-8 (byte {error.start})") from None
-    if _too_deep(raw):
-        raise refuse(f"{what} nests deeper than {DEPTH_LIMIT} levels")
+    if (why := _shape_problem(raw, None if members is None else ELEMENT_LIMIT)) is not None:
+        raise refuse(f"{what} {why}")
     try:
         value = json.loads(
             text,
             object_pairs_hook=_Pairs(what, members),
             parse_constant=partial(_refuse_constant, what),
             parse_int=partial(_integer, what),
+            parse_float=partial(_float, what),
         )
     except (ValueError, RecursionError) as error:
         raise refuse(f"{what} is not JSON: {error}") from None
@@ -55,11 +63,14 @@ def loads(raw: bytes, what: str, *, limit: int, members: int | None = MEMBER_LIM
 
 def alias_findings(members: Mapping[str, Any], known: Collection[str], path: str = "$") -> list[Finding]:
     """Findings for the keys that a case-folding reader would take for one of `known`."""
+    unknown = [key for key in members if key not in known]
+    if not unknown:
+        return []
     folded = {fold(name): name for name in known}
     return [
-        Finding(f"{path}.{key}", "JSON", f'key {shown(key)} differs from "{folded[fold(key)]}" in case only')
-        for key in members
-        if key not in known and fold(key) in folded
+        Finding(member_path(path, key), "JSON", f'key {shown(key)} differs from "{folded[fold(key)]}" in case only')
+        for key in unknown
+        if fold(key) in folded
     ]
 
 
@@ -68,8 +79,15 @@ def fold(key: str) -> str:
     return key.lower() if key.isascii() else key.casefold()
 
 
+def member_path(path: str, key: str) -> str:
+    """The JSON path of member `key` of the object at `path`: `$.name`, and `$["odd key"]` for what is no plain word."""
+    return f"{path}.{key}" if _PLAIN_KEY.match(key) else f"{path}[{shown(key)}]"
+
+
 class _Pairs:
     """An object hook that counts members and refuses a name twice."""
+
+    __slots__ = ("left", "what")
 
     def __init__(self, what: str, members: int | None) -> None:
         self.what = what
@@ -90,29 +108,46 @@ class _Pairs:
 
 def _integer(what: str, text: str) -> int | float:
     """Digits as an int; `-0` stays a float, for no size or count may be written so."""
-    if len(text) > 400:
+    if len(text) > _DIGIT_LIMIT:
         raise ContentError(f"{what} has a number of {len(text)} digits", code="JSON", object=what)
     return -0.0 if text == "-0" else int(text)
+
+
+def _float(what: str, text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ContentError(f"{what} has the number {shown(text)}, which is too large", code="JSON", object=what)
+    return value
 
 
 def _refuse_constant(what: str, name: str) -> Any:
     raise ContentError(f"{what} has the value {name}, which is not JSON", code="JSON", object=what)
 
 
-def _too_deep(raw: bytes) -> bool:
-    if raw.count(b"[") + raw.count(b"{") <= DEPTH_LIMIT:
-        return False
-    depth = 0
-    for bracket in _BRACKET.finditer(_STRING.sub(b"", raw)):
-        depth += 1 if bracket[0] in b"[{" else -1
+def _shape_problem(raw: bytes, elements: int | None) -> str | None:
+    """Too deep or too many elements, told from the punctuation before anything is built from it."""
+    openings = raw.count(b"[") + raw.count(b"{")
+    if openings <= DEPTH_LIMIT and (elements is None or openings + raw.count(b",") <= elements):
+        return None
+    depth = count = 0
+    for found in _PUNCTUATION.finditer(raw):
+        step = _STEPS.get(found[1])
+        if step is None:
+            break
+        depth += step
+        count += step >= 0
         if depth > DEPTH_LIMIT:
-            return True
-    return False
+            return f"nests deeper than {DEPTH_LIMIT} levels"
+        if elements is not None and count > elements:
+            return f"has more than {elements} elements"
+        if depth < 0:
+            break
+    return None  # where it broke off the text is no JSON, and the parser says so better
 
 
 def _check_strings(value: Any, what: str) -> None:
     if isinstance(value, str):
-        if "\x00" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        if _SUSPECT_CHARACTER.search(value):
             raise ContentError(f"{what} has a NUL or a lone surrogate in a string", code="JSON", object=what)
     elif isinstance(value, dict):
         for key, member in value.items():

@@ -10,6 +10,8 @@ from epoch_oci.oci.digest import Digest
 BLOCK = 1 << 20
 """Bytes moved at a time; one block is all that a transfer holds in memory."""
 
+_EMPTY = Digest.of(b"")
+
 
 class ByteReader(Protocol):
     """Anything with `read`; returns b"" at the end, and may return fewer bytes than asked for."""
@@ -46,6 +48,8 @@ class VerifyingReader:
                 code="SIZE",
                 object=str(self._target.digest),
             )
+        if len(block) > self._left:
+            raise self._too_long()
         self._hasher.update(block)
         self._left -= len(block)
         if self._left == 0:
@@ -59,12 +63,15 @@ class VerifyingReader:
 
     def _finish(self) -> None:
         if self._content.read(1):
-            raise ContentError(
-                f"{self._what} has more than the {self._target.size} bytes declared",
-                code="SIZE",
-                object=str(self._target.digest),
-            )
+            raise self._too_long()
         check(self._target.digest, Digest(self._target.digest.algorithm, self._hasher.hexdigest()), self._what)
+
+    def _too_long(self) -> ContentError:
+        return ContentError(
+            f"{self._what} has more than the {self._target.size} bytes declared",
+            code="SIZE",
+            object=str(self._target.digest),
+        )
 
 
 def check(expected: Digest, actual: Digest, what: str) -> None:
@@ -85,3 +92,10 @@ def check_bytes(content: bytes, expected: Descriptor, what: str) -> bytes:
     hasher.update(content)
     check(expected.digest, Digest(expected.digest.algorithm, hasher.hexdigest()), what)
     return content
+
+
+def empty_problem(digest: Digest, size: int) -> str | None:
+    """Why a digest and a size cannot belong together: empty content has one digest, and no other content has it."""
+    if digest.algorithm != "sha256" or (size == 0) == (digest == _EMPTY):
+        return None
+    return f"{digest} is not the digest of 0 bytes" if size == 0 else f"{digest} is the digest of 0 bytes, not {size}"

@@ -1,0 +1,263 @@
+"""The `cocoon` profile: the Epoch manifest is the config, its blobs are the layers (docs/format.md)."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from epoch_oci.dialects import foreign, profile
+from epoch_oci.dialects.base import Artifact, EncodeOptions, Role, Snapshot, SnapshotFile
+from epoch_oci.dialects.carried import (
+    BASE_IMAGE,
+    CarriedFile,
+    carried_files,
+    is_placeholder,
+    part_layers,
+    part_type,
+    to_snapshot_file,
+    whole_layer,
+)
+from epoch_oci.epoch import times
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
+from epoch_oci.epoch.media_types import PREFIX
+from epoch_oci.errors import ContentError, Finding, UsageError
+from epoch_oci.oci import filename, media_types, verify
+from epoch_oci.oci.descriptor import EMPTY, Descriptor
+from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.oci.document import MANIFEST_LIMIT, Document
+from epoch_oci.oci.manifest import LAYER_LIMIT, ImageManifest
+from epoch_oci.oci.parts import PART_LIMIT, PartTable
+from epoch_oci.oci.strict_json import member_path
+
+
+class CocoonDialect:
+    """Translates between an Epoch manifest and an artifact of Cocoon's media types. Pure: no clock, no environment."""
+
+    name = "cocoon"
+
+    def accepts(self, manifest: ImageManifest) -> bool:
+        """Artifacts of the profile, and those that others made with Cocoon's media types."""
+        if (
+            manifest.artifact_type in profile.ARTIFACT_TYPES.values()
+            or manifest.config.media_type in profile.ARTIFACT_TYPES
+        ):
+            return True
+        foreign_type = (manifest.artifact_type or "").startswith(profile.COCOONSTACK)
+        return not foreign_type and any(layer.media_type.startswith(PREFIX) for layer in manifest.layers)
+
+    def encode(self, epoch: Document, options: EncodeOptions) -> Artifact:
+        """As `Dialect.encode`. UsageError for annotations of the profile, and for part tables that do not fit."""
+        manifest = Manifest.parse(epoch)
+        config = Document(_config_type(manifest), epoch.raw)
+        files = _files(manifest, options.parts or {})
+        layers = [carrier for file in files for carrier in file.carriers]
+        _refuse_clashes(layers, parts=bool(options.parts))
+        value: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": media_types.MANIFEST,
+            "artifactType": profile.ARTIFACT_TYPES[config.media_type],
+            "config": config.descriptor.to_json(),
+            "layers": [layer.to_json() for layer in layers or [EMPTY]],
+        }
+        if annotations := {**_profile_annotations(manifest), **_user_annotations(options.annotations or {})}:
+            value["annotations"] = annotations
+        return Artifact(_bounded(Document.encode(media_types.MANIFEST, value)), config, files)
+
+    def decode(self, manifest: ImageManifest, config: Document | None) -> Snapshot:
+        """As `Dialect.decode`. What others made is derived from its layers (`foreign.derive`)."""
+        if manifest.config.media_type not in profile.ARTIFACT_TYPES:
+            return foreign.derive(manifest)
+        if config is None:
+            raise ContentError(
+                "the artifact's config was not read", code="MISMATCH", object=str(manifest.config.digest)
+            )
+        verify.check_bytes(config.raw, manifest.config, "the config")
+        epoch = Manifest.parse(Document(EPOCH_MANIFEST, config.raw), "the config")
+        found = [*_type_findings(manifest, epoch), *_placeholder_findings(manifest)]
+        carried = carried_files(manifest.layers, found)
+        files = _matched(_files(epoch, {}), carried, found)
+        if found:
+            raise ContentError.of("the artifact", found)
+        return Snapshot(
+            dialect=self.name,
+            epoch=epoch.document,
+            manifest=epoch,
+            files=files,
+            warnings=(*epoch.warnings, *_disagreements(manifest, epoch), *foreign.url_warnings(manifest)),
+            lost=tuple(f"annotation {shown(key)}" for key in manifest.annotations if key not in profile.MANIFEST_KEYS),
+        )
+
+
+def _config_type(manifest: Manifest) -> str:
+    return profile.OS_IMAGE_CONFIG if manifest.is_cloud_image else profile.SNAPSHOT_CONFIG
+
+
+def _files(manifest: Manifest, parts: Mapping[Digest, PartTable]) -> tuple[SnapshotFile, ...]:
+    rows: list[tuple[Role, Any]] = [
+        *(("layer", layer) for layer in manifest.layers),
+        *((BASE_IMAGE, layer) for layer in manifest.base_images),
+    ]
+    return tuple(_file(layer.filename, role, layer.descriptor, parts.get(layer.digest)) for role, layer in rows)
+
+
+def _file(name: str, role: Role, blob: Descriptor, table: PartTable | None) -> SnapshotFile:
+    carriers: tuple[Descriptor, ...] = ()
+    if blob.size:
+        whole = whole_layer(name, role, blob)
+        carriers = (whole,) if table is None or blob.size <= table.size else _parts(whole, table)
+    return SnapshotFile(
+        name=name, role=role, media_type=blob.media_type, digest=blob.digest, size=blob.size, carriers=carriers
+    )
+
+
+def _parts(whole: Descriptor, table: PartTable) -> tuple[Descriptor, ...]:
+    count = -(-whole.size // table.size) if table.size > 0 else 0
+    if count != len(table.digests) or not 0 < count <= PART_LIMIT:
+        raise UsageError(
+            f"{shown(whole.title)} of {whole.size} bytes cannot be cut into {len(table.digests)} parts "
+            f"of {table.size} bytes",
+            hint=f"a file may have {PART_LIMIT} parts; choose a larger part size",
+        )
+    return part_layers(whole, table)
+
+
+def _refuse_clashes(layers: list[Descriptor], *, parts: bool) -> None:
+    """Parts bring names of their own; a client that writes layers by title must not write two to one file."""
+    if len(layers) > LAYER_LIMIT:
+        raise UsageError(
+            f"{len(layers)} layers are more than the {LAYER_LIMIT} allowed", hint="choose a larger part size"
+        )
+    if not parts:
+        return
+    titles = [(f"$.layers[{index}]", layer.title or "") for index, layer in enumerate(layers)]
+    found = [Finding(path, "NAME", why) for path, title in titles if (why := filename.problem(title))]
+    found += filename.clash_findings(titles)
+    if found:
+        raise ContentError("the names of parts do not fit; carry the files whole", code="NAME", findings=found)
+
+
+def _profile_annotations(manifest: Manifest) -> dict[str, str]:
+    created = next((text for text in (manifest.created_at, manifest.pushed_at) if times.is_set(text)), "")
+    values = {
+        media_types.CREATED: created,
+        media_types.TITLE: manifest.name,
+        media_types.VERSION: manifest.tag,
+        profile.SNAPSHOT_ID: manifest.snapshot_id,
+        profile.IMAGE: manifest.image,
+    }
+    return {key: value for key, value in values.items() if value}
+
+
+def _user_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
+    for key, value in annotations.items():
+        if key in profile.MANIFEST_KEYS or key.startswith(profile.NAMESPACE):
+            raise UsageError(
+                f"the annotation {shown(key)} belongs to the profile", hint="choose a key in a namespace of your own"
+            )
+        if not key or not _encodable(key) or not _encodable(value):
+            raise UsageError(f"the annotation {shown(key)} is not text that JSON can hold")
+    return {key: value for key, value in annotations.items() if value}
+
+
+def _encodable(text: str) -> bool:
+    return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
+
+
+def _bounded(document: Document) -> Document:
+    if document.size > MANIFEST_LIMIT:
+        raise ContentError(
+            f"the OCI manifest would be {document.size} bytes, more than the {MANIFEST_LIMIT} that registries take",
+            code="SIZE",
+            hint="give fewer annotations, or a larger part size",
+        )
+    return document
+
+
+def _type_findings(manifest: ImageManifest, epoch: Manifest) -> list[Finding]:
+    found = []
+    own, stated = manifest.config.media_type, manifest.artifact_type
+    if stated is not None and stated != profile.ARTIFACT_TYPES[own]:
+        found.append(Finding("$.artifactType", "TYPE", f"{shown(stated)} contradicts the config type {shown(own)}"))
+    if own != _config_type(epoch):
+        problem = f"{shown(own)} is not the type of what the config describes, {shown(_config_type(epoch))}"
+        found.append(Finding("$.config.mediaType", "TYPE", problem))
+    return found
+
+
+def _placeholder_findings(manifest: ImageManifest) -> list[Finding]:
+    """The empty descriptor stands for no layers, so it stands alone."""
+    return [
+        Finding(f"$.layers[{index}]", "MISMATCH", "the empty descriptor stands beside other layers")
+        for index, layer in enumerate(manifest.layers)
+        if len(manifest.layers) > 1 and is_placeholder(layer)
+    ]
+
+
+def _matched(
+    expected: Iterable[SnapshotFile], carried: list[CarriedFile], found: list[Finding]
+) -> tuple[SnapshotFile, ...]:
+    """The files that the config lists, with the layers that carry them; every disagreement is added to `found`."""
+    files = {file.name: file for file in expected}
+    taken: dict[str, CarriedFile] = {}
+    for item in carried:
+        file = files.get(item.name) if item.name is not None else None
+        if file is None or not file.size or file.name in taken:
+            found.append(_unexpected(item, file))
+        else:
+            taken[file.name] = item
+            found.extend(_differences(item, file))
+    listed = [name for name, file in files.items() if file.size]
+    found.extend(_order_findings([name for name in listed if name in taken], taken))
+    found.extend(
+        Finding("$.layers", "MISMATCH", f"{shown(name)} is in the config, and no layer carries it")
+        for name in listed
+        if name not in taken
+    )
+    return tuple(to_snapshot_file(taken[name]) if name in taken else file for name, file in files.items())
+
+
+def _unexpected(item: CarriedFile, file: SnapshotFile | None) -> Finding:
+    if item.name is None:
+        return Finding(item.path, "NAME", "the layer has no title")
+    if file is None:
+        why = filename.problem(item.name)
+        return Finding(item.name_path, "NAME" if why else "MISMATCH", why or f"{shown(item.name)} is not in the config")
+    problem = "is carried twice" if file.size else "is empty and must not be listed"
+    return Finding(item.name_path, "MISMATCH", f"{shown(item.name)} {problem}")
+
+
+def _differences(item: CarriedFile, file: SnapshotFile) -> list[Finding]:
+    media_type = part_type(file.media_type) if item.in_parts else file.media_type
+    rows = (
+        ("digest", str(item.digest), str(file.digest)),
+        ("size", item.size, file.size),
+        ("mediaType", item.carriers[0].media_type, media_type),
+        (f'annotations["{profile.ROLE}"]', item.role, file.role),
+    )
+    return [
+        Finding(
+            f"{item.path}.{what}", "MISMATCH", f"{shown(file.name)} is {shown(is_)}, the config says {shown(should)}"
+        )
+        for what, is_, should in rows
+        if is_ != should
+    ]
+
+
+def _order_findings(names: list[str], taken: Mapping[str, CarriedFile]) -> list[Finding]:
+    for name, item in zip(names, taken.values(), strict=True):
+        if item.name != name:
+            problem = f"{shown(item.name)} stands where the config has {shown(name)}"
+            return [Finding(item.path, "MISMATCH", problem)]
+    return []
+
+
+def _disagreements(manifest: ImageManifest, epoch: Manifest) -> list[Finding]:
+    expected, actual = _profile_annotations(epoch), manifest.annotations
+    return [
+        Finding(member_path("$.annotations", key), "MISMATCH", _contrast(actual.get(key), expected.get(key)), "warning")
+        for key in sorted(profile.MANIFEST_KEYS)
+        if actual.get(key) != expected.get(key)
+    ]
+
+
+def _contrast(actual: str | None, expected: str | None) -> str:
+    is_ = "is missing" if actual is None else f"is {shown(actual)}"
+    return f"{is_}, the config says {'nothing' if expected is None else shown(expected)}"

@@ -1,0 +1,149 @@
+"""Artifacts that others made with Cocoon's media types: an Epoch manifest is derived from the layers.
+
+`oras push HOST/REPO overlay.qcow2:application/vnd.cocoon.disk.qcow2 …` makes one. No Epoch manifest travels with it, so
+one is written as Epoch would, out of nothing but the artifact: the same artifact gives the same bytes.
+"""
+
+from typing import Any
+
+from epoch_oci.dialects import profile
+from epoch_oci.dialects.base import Snapshot
+from epoch_oci.dialects.carried import BASE_IMAGE, CarriedFile, carried_files, to_snapshot_file
+from epoch_oci.epoch import gojson, times
+from epoch_oci.epoch.keys import hostile_problem
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
+from epoch_oci.errors import ContentError, Finding
+from epoch_oci.oci import filename, media_types
+from epoch_oci.oci.digest import shown
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.strict_json import member_path
+
+_UNPACK = "io.deis.oras.content.unpack"
+_USED_BY_LAYERS = frozenset({media_types.TITLE, profile.ROLE, *profile.PART_KEYS})
+
+
+def derive(manifest: ImageManifest, name: str | None = None, tag: str | None = None) -> Snapshot:
+    """The snapshot that an artifact's layers amount to; `name` and `tag` override what its annotations say.
+
+    Dates are the artifact's or Go's zero time, never the clock's. Raises ContentError with every finding.
+    """
+    found: list[Finding] = []
+    files = carried_files(manifest.layers, found)
+    found.extend(_type_findings(manifest))
+    for file in files:
+        found.extend(_file_findings(file))
+    found.extend(filename.clash_findings((file.name_path, file.name) for file in files if file.name))
+    found.extend(_identity_findings(manifest, name, tag))
+    if not files:
+        found.append(Finding("$.layers", "SCHEMA", "no layer carries a file"))
+    if found:
+        raise ContentError.of("the artifact", found)
+    epoch = Document(EPOCH_MANIFEST, gojson.dumps(_members(manifest, files, name, tag)))
+    parsed = Manifest.parse(epoch, "the Epoch manifest derived from the artifact")
+    return Snapshot(
+        dialect="cocoon",
+        epoch=epoch,
+        manifest=parsed,
+        files=tuple(to_snapshot_file(file) for role in ("layer", BASE_IMAGE) for file in files if file.role == role),
+        derived=True,
+        warnings=tuple(_warnings(manifest, parsed)),
+        lost=tuple(_lost(manifest)),
+    )
+
+
+def url_warnings(manifest: ImageManifest) -> list[Finding]:
+    """One warning when descriptors offer other places to download from; they are never asked."""
+    for index, layer in enumerate(manifest.layers):
+        if layer.extra.get("urls"):
+            return [Finding(f"$.layers[{index}].urls", "SCHEMA", "urls of descriptors are not used", "warning")]
+    return []
+
+
+def _type_findings(manifest: ImageManifest) -> list[Finding]:
+    config = manifest.config.media_type
+    if config.startswith(profile.COCOONSTACK):
+        problem = f"{shown(config)} contradicts layers and artifact type of Cocoon"
+        return [Finding("$.config.mediaType", "TYPE", problem)]
+    return []
+
+
+def _file_findings(file: CarriedFile) -> list[Finding]:
+    found = []
+    if (why := filename.problem(file.name)) is not None:
+        found.append(Finding(file.name_path, "NAME", why))
+    if file.digest.algorithm != "sha256":
+        found.append(Finding(f"{file.path}.digest", "DIGEST", f"{file.digest} is not sha256, all that Epoch knows"))
+    if not file.in_parts and file.media_type.endswith(profile.PART_SUFFIX):
+        problem = (
+            "the layer is a part, and no vnd.cocoon.part annotations say of what; join the parts before pushing them"
+        )
+        found.append(Finding(f"{file.path}.mediaType", "TYPE", problem))
+    if file.carriers[0].annotations.get(_UNPACK) == "true":
+        problem = "the layer is a packed directory; a snapshot has files only"
+        found.append(Finding(member_path(f"{file.path}.annotations", _UNPACK), "TYPE", problem))
+    return found
+
+
+def _identity_findings(manifest: ImageManifest, name: str | None, tag: str | None) -> list[Finding]:
+    found = []
+    for key, given in ((media_types.TITLE, name), (media_types.VERSION, tag)):
+        text = _text(manifest, key, given)
+        if text and (why := hostile_problem(text)) is not None:
+            found.append(Finding(member_path("$.annotations", key), "NAME", f"{shown(text)} {why}"))
+    return found
+
+
+def _members(manifest: ImageManifest, files: list[CarriedFile], name: str | None, tag: str | None) -> dict[str, Any]:
+    """The members in the order of Epoch's struct, the empty ones left out as its tags say (epoch-formats, 1.2)."""
+    created = manifest.annotations.get(media_types.CREATED, "")
+    members = {
+        "schemaVersion": 1,
+        "name": _text(manifest, media_types.TITLE, name),
+        "tag": _text(manifest, media_types.VERSION, tag),
+        "snapshotId": manifest.annotations.get(profile.SNAPSHOT_ID, ""),
+        "image": manifest.annotations.get(profile.IMAGE, ""),
+        "layers": [_layer(file) for file in files if file.role == "layer"],
+        "baseImages": [_layer(file) for file in files if file.role == BASE_IMAGE],
+        "totalSize": sum(file.size for file in files),
+        "createdAt": created if times.is_time(created) else times.ZERO_TIME,
+        "pushedAt": times.ZERO_TIME,
+    }
+    return {key: value for key, value in members.items() if value or key not in ("image", "baseImages")}
+
+
+def _layer(file: CarriedFile) -> dict[str, Any]:
+    return {
+        "digest": file.digest.hex,
+        "size": file.size,
+        "filename": file.name,
+        "mediaType": file.media_type,
+    }
+
+
+def _text(manifest: ImageManifest, key: str, given: str | None) -> str:
+    return manifest.annotations.get(key, "") if given is None else given
+
+
+def _warnings(manifest: ImageManifest, epoch: Manifest) -> list[Finding]:
+    found = url_warnings(manifest)
+    text = manifest.annotations.get(media_types.CREATED, "")
+    if text and not times.is_time(text):
+        path = member_path("$.annotations", media_types.CREATED)
+        found.append(Finding(path, "SCHEMA", f"{shown(text)} is not a time (RFC 3339) and is left out", "warning"))
+    kind = profile.OS_IMAGE if epoch.is_cloud_image else profile.SNAPSHOT
+    if manifest.artifact_type in profile.ARTIFACT_TYPES.values() and manifest.artifact_type != kind:
+        problem = f"is {shown(manifest.artifact_type)}, from its files Epoch will take it for {shown(kind)}"
+        found.append(Finding("$.artifactType", "TYPE", problem, "warning"))
+    return found
+
+
+def _lost(manifest: ImageManifest) -> list[str]:
+    """What the artifact says and an Epoch manifest has no place for."""
+    lost = [f"annotation {shown(key)}" for key in manifest.annotations if key not in profile.MANIFEST_KEYS]
+    if manifest.config.media_type != media_types.EMPTY:
+        lost.append(f"config of type {shown(manifest.config.media_type)}")
+    for layer in manifest.layers:
+        keys = [key for key in layer.annotations if key not in _USED_BY_LAYERS]
+        lost += [f"annotation {shown(key)} of {shown(layer.title)}" for key in keys]
+    return lost
