@@ -127,6 +127,49 @@ class FileTarget:
         return self.blob.size if self.segments is None else self.logical_size
 
 
+class Assembly(Protocol):
+    """A blob being put together in any order. What is there outlives the process; nothing of it is visible."""
+
+    @property
+    def resumed(self) -> int:
+        """Bytes that an earlier run left."""
+
+    @property
+    def covered(self) -> int:
+        """Bytes that are there now."""
+
+    def missing(self) -> list[tuple[int, int]]:
+        """The (offset, length) of what has to be fetched, in order."""
+
+    def write(self, offset: int, block: bytes, start: int) -> None:
+        """Put `block` at `offset`, as the next one of the span that began at `start`. Safe for threads."""
+
+    def finish(self) -> bool:
+        """Check the whole and show it; False when something else may not be replaced.
+
+        Raises ContentError when the bytes are not the blob, and throws them away.
+        """
+
+    def discard(self) -> None:
+        """Throw away what is there."""
+
+
+@runtime_checkable
+class Assembler(Protocol):
+    """A sink that can take a blob's bytes out of order and keep them across runs."""
+
+    def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly]:
+        """Start or go on with a blob; waits while another process is at it. Then ask `has` again."""
+
+
+@runtime_checkable
+class Ranged(Protocol):
+    """Content of which a middle part can be read at the price of that part."""
+
+    def ranged(self) -> bool:
+        """Whether that is so; may ask the other side, once."""
+
+
 class FileSink(Protocol):
     """A directory that receives a snapshot's files."""
 

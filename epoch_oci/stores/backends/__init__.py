@@ -1,0 +1,1 @@
+"""Flat key spaces that stores keep their content in."""

@@ -1,0 +1,285 @@
+"""A blob put together on the disk, span by span in any order, and kept when the process dies.
+
+Beside the place where the blob will appear lie a hidden file with the bytes and a small record of the spans that are
+complete. The record is written after the bytes; after a power cut it may still claim too much, which the hash over
+the whole blob finds out, and then both are thrown away. A lock on the file lets one process work on a blob at a time.
+"""
+
+import bisect
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Sequence
+from itertools import accumulate
+from types import TracebackType
+from typing import Self
+
+from epoch_oci.epoch.sparse import Segment
+from epoch_oci.errors import ContentError
+from epoch_oci.oci import verify
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.verify import BLOCK
+from epoch_oci.stores.backends.draft import reveal, write_sparse
+from epoch_oci.stores.backends.local import local_errors
+
+_RECORD_EVERY = 8 * BLOCK
+"""A span's progress is recorded this often; so much at most is fetched again for each span after a kill."""
+_LINE = re.compile(rb"([0-9]{1,16}) ([0-9]{1,16})")
+_RECORD_LIMIT = 4 << 20
+
+
+class Spans:
+    """Which bytes of a blob are there: sorted, disjoint, merged half-open intervals."""
+
+    def __init__(self) -> None:
+        self._intervals: list[tuple[int, int]] = []
+
+    def add(self, start: int, end: int) -> None:
+        """Count `start` to `end` as there."""
+        if start >= end:
+            return
+        first = bisect.bisect_left(self._intervals, start, key=lambda item: item[1])
+        last = bisect.bisect_right(self._intervals, end, key=lambda item: item[0])
+        if first < last:
+            start, end = min(start, self._intervals[first][0]), max(end, self._intervals[last - 1][1])
+        self._intervals[first:last] = [(start, end)]
+
+    def prefix(self) -> int:
+        """How much is there from the start without a gap."""
+        return self._intervals[0][1] if self._intervals and self._intervals[0][0] == 0 else 0
+
+    def total(self) -> int:
+        """How many bytes are there."""
+        return sum(end - start for start, end in self._intervals)
+
+    def gaps(self, size: int) -> list[tuple[int, int]]:
+        """The (offset, length) of what is not there, in order."""
+        found, offset = [], 0
+        for start, end in (*self._intervals, (size, size)):
+            if offset < start:
+                found.append((offset, start - offset))
+            offset = max(offset, end)
+        return found
+
+
+class Placement:
+    """Where a blob's bytes lie in the file: as they are, or each segment of a packed file at its offset."""
+
+    def __init__(self, segments: Sequence[Segment] | None) -> None:
+        self._segments = [segment for segment in segments or () if segment.length]
+        self._starts = [0, *accumulate(segment.length for segment in self._segments)]
+        self._plain = segments is None
+
+    def runs(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """The (file offset, length) of each run that bytes `offset` to `offset + length` of the blob occupy."""
+        if self._plain:
+            return [(offset, length)]
+        found = []
+        index = bisect.bisect_right(self._starts, offset) - 1
+        while length:
+            inside = offset - self._starts[index]
+            count = min(length, self._segments[index].length - inside)
+            found.append((self._segments[index].offset + inside, count))
+            offset, length, index = offset + count, length - count, index + 1
+        return found
+
+
+class Assembly:
+    """See `stores.base.Assembly`. `directory` is an open descriptor that outlives this; `name` the final file's.
+
+    `size` is the length of the finished file, `mode` its permission bits.
+    """
+
+    def __init__(
+        self,
+        directory: int,
+        name: str,
+        target: Descriptor,
+        what: str,
+        *,
+        segments: Sequence[Segment] | None = None,
+        size: int | None = None,
+        mode: int = 0o600,
+        replace: bool = True,
+    ) -> None:
+        self._directory, self._name, self._target, self._what = directory, name, target, what
+        self._size = target.size if size is None else size
+        self._mode, self._replace = mode, replace
+        self._placement = Placement(segments)
+        identity = hashlib.sha256(f"{name}\0{target.digest}\0{target.size}\0{segments}".encode()).hexdigest()[:32]
+        self._part, self._record = f".epoch-oci-{identity}.part", f".epoch-oci-{identity}.done"
+        self._spans = Spans()
+        self._marked: dict[int, int] = {}
+        self._state = threading.Condition()
+        self._closing = False
+        self._hasher: threading.Thread | None = None
+        self._digest: Digest | None = None
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        with local_errors(self._what):
+            self._descriptor = _open_locked(self._part, self._directory)
+            self._log = os.open(self._record, _RECORD_FLAGS, 0o600, dir_fd=self._directory)
+        self._load()
+        self.resumed = self._spans.total()
+        self._hasher = threading.Thread(target=self._follow, name="hash", daemon=True)
+        self._hasher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._state:
+            self._closing = True
+            self._state.notify_all()
+        if self._hasher is not None:
+            self._hasher.join()
+        if self._spans.total() == 0:
+            self._remove()
+        os.close(self._log)
+        os.close(self._descriptor)
+
+    @property
+    def covered(self) -> int:
+        """Bytes that are there."""
+        with self._state:
+            return self._spans.total()
+
+    def missing(self) -> list[tuple[int, int]]:
+        """The (offset, length) of what has to be fetched, in order."""
+        with self._state:
+            return self._spans.gaps(self._target.size)
+
+    def write(self, offset: int, block: bytes, start: int) -> None:
+        """Put `block` at `offset` of the blob; `start` is where the span began that it belongs to. Safe for threads."""
+        view, at = memoryview(block), 0
+        with local_errors(self._what):
+            for place, length in self._placement.runs(offset, len(block)):
+                write_sparse(self._descriptor, bytes(view[at : at + length]) if length != len(block) else block, place)
+                at += length
+        self._count(start, offset + len(block))
+
+    def finish(self) -> bool:
+        """Show the blob under its name. False when it may not replace what is there.
+
+        Raises ContentError when the bytes are not the target; they are thrown away then.
+        """
+        if gaps := self.missing():
+            raise ContentError(
+                f"{self._what} lacks {sum(length for _, length in gaps)} bytes",
+                code="SIZE",
+                object=str(self._target.digest),
+            )
+        with self._state:
+            self._state.wait_for(lambda: self._digest is not None or self._failure is not None)
+        if self._failure is not None:
+            raise self._failure
+        assert self._digest is not None
+        try:
+            verify.check(self._target.digest, self._digest, self._target.title or str(self._target.digest))
+        except ContentError:
+            self.discard()
+            raise
+        with local_errors(self._what):
+            done = reveal(
+                self._descriptor, self._part, self._directory, self._name, self._size, self._mode, replace=self._replace
+            )
+            with contextlib.suppress(OSError):
+                os.unlink(self._record, dir_fd=self._directory)
+        if not done:
+            self.discard()
+        return done
+
+    def discard(self) -> None:
+        """Throw away what is there."""
+        with self._state:
+            self._spans = Spans()
+        self._remove()
+
+    def _remove(self) -> None:
+        for name in (self._part, self._record):
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self._directory)
+
+    def _count(self, start: int, end: int) -> None:
+        with self._state:
+            self._spans.add(start, end)
+            self._state.notify_all()
+            if end - self._marked.get(start, start) < _RECORD_EVERY and end != self._target.size:
+                return
+            self._marked[start] = end
+        with local_errors(self._what):
+            os.write(self._log, f"{start} {end}\n".encode())
+
+    def settle(self, start: int, end: int) -> None:
+        """Record that the span from `start` is there up to `end`."""
+        with local_errors(self._what):
+            os.write(self._log, f"{start} {end}\n".encode())
+
+    def _load(self) -> None:
+        """What an earlier run left. Without it the file starts empty, whatever it holds."""
+        with local_errors(self._what):
+            length = os.fstat(self._descriptor).st_size
+            raw = os.pread(self._log, _RECORD_LIMIT, 0) if length else b""
+            for line in raw.split(b"\n")[:-1]:
+                found = _LINE.fullmatch(line)
+                if found and int(found[1]) < int(found[2]) <= self._target.size:
+                    self._spans.add(int(found[1]), int(found[2]))
+            if self._spans.total() == 0:
+                os.ftruncate(self._descriptor, 0)
+                os.ftruncate(self._log, 0)
+            if self._size:
+                os.ftruncate(self._descriptor, self._size)
+
+    def _follow(self) -> None:
+        """Hash the blob from its start as far as it is there, while the rest arrives."""
+        hasher, offset = self._target.digest.hasher(), 0
+        try:
+            while offset < self._target.size:
+                with self._state:
+                    self._state.wait_for(lambda: self._closing or self._spans.prefix() > offset)  # noqa: B023
+                    ready = self._spans.prefix()
+                    if self._closing:
+                        return
+                while offset < ready and not self._closing:
+                    offset += self._hash(hasher, offset, min(BLOCK, ready - offset))
+            self._digest = Digest(self._target.digest.algorithm, hasher.hexdigest())
+        except BaseException as error:  # handed to whoever waits in `finish`
+            self._failure = error
+        with self._state:
+            self._state.notify_all()
+
+    def _hash(self, hasher: "hashlib._Hash", offset: int, length: int) -> int:
+        with local_errors(self._what):
+            for place, count in self._placement.runs(offset, length):
+                hasher.update(os.pread(self._descriptor, count, place))
+        return length
+
+
+_RECORD_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _open_locked(name: str, directory: int) -> int:
+    """The file, made if need be, once no other process holds it; it is waited for."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, descriptor)
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_still(descriptor, name, directory):
+                undo.pop_all()
+                return descriptor
+
+
+def _is_still(descriptor: int, name: str, directory: int) -> bool:
+    """Whether the name still means this file: whoever held the lock may have finished it, or thrown it away."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
+    except FileNotFoundError:
+        return False

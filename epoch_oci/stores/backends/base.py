@@ -1,0 +1,112 @@
+"""What a key space must be able to do, so that one store serves a directory and an object store alike.
+
+Keys are relative, `/` divides their components. Every implementation raises only exceptions of `epoch_oci.errors`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from epoch_oci.errors import ContentError, NotFoundError
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import shown
+from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.stores.base import Content
+
+Opener = Callable[[], AbstractContextManager[ByteReader]]
+"""Opens an object's bytes from their start; may be called again for another attempt."""
+
+Change = Callable[[bytes | None], bytes | None]
+"""From what a key holds (None: nothing) to what it shall hold (None: leave it). May be called more than once."""
+
+
+class Backend(Protocol):
+    """Objects by key. Reading finds an object whole or not at all; a writer that fails leaves what was there."""
+
+    def check(self) -> None:
+        """Raise NotFoundError when there is no such place at all, rather than one that holds nothing."""
+
+    def head(self, key: str) -> int | None:
+        """The object's size in bytes, None when it is known not to be there."""
+
+    def open(self, key: str, start: int = 0, length: int | None = None) -> AbstractContextManager[ByteReader]:
+        """Its bytes, `length` of them (None: to the end) from `start`. Raises NotFoundError."""
+
+    def write(self, key: str, content: Opener, size: int) -> None:
+        """Store all that `content` reads, `size` bytes as declared: all or nothing, durable, replacing what is there.
+
+        Whatever reading raises is passed on, and then nothing was stored.
+        """
+
+    def update(self, key: str, change: Change, *, limit: int) -> bool:
+        """Read, change and write a small object; no other update of this key comes between. True when it was written.
+
+        A directory takes a lock, an object store writes on condition and tries again. What `change` raises is passed
+        on. Raises ContentError (SIZE) when the object has more than `limit` bytes.
+        """
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key that starts with `prefix`, in no particular order."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+
+    def flush(self, prefix: str) -> None:
+        """Make durable what others, perhaps killed since, stored below `prefix` (a key's folder)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredContent:
+    """An object as content; `size` is what the caller expects it to have."""
+
+    backend: Backend
+    key: str
+    size: int
+
+    def open(self, start: int = 0, length: int | None = None) -> AbstractContextManager[ByteReader]:
+        """As `Content.open`."""
+        return self.backend.open(self.key, start, length)
+
+
+@contextmanager
+def verified(content: Content, target: Descriptor) -> Iterator[ByteReader]:
+    """`content` from its start, vouched for as `oci.verify.VerifyingReader` does."""
+    with content.open() as reader:
+        yield VerifyingReader(reader, target)
+
+
+def read_object(backend: Backend, key: str, *, limit: int, what: str) -> bytes:
+    """A small object whole. Raises NotFoundError, ContentError (SIZE) when it has more than `limit` bytes."""
+    with backend.open(key) as reader:
+        return read_bounded(reader, limit, what)
+
+
+def read_bounded(reader: ByteReader, limit: int, what: str) -> bytes:
+    """All that `reader` has. Raises ContentError (SIZE) when that is more than `limit` bytes."""
+    blocks, size = [], 0
+    while block := reader.read(min(BLOCK, limit + 1 - size)):
+        blocks.append(block)
+        size += len(block)
+        if size > limit:
+            raise ContentError(f"{what} is larger than the {limit} bytes allowed", code="SIZE", object=what)
+    return b"".join(blocks)
+
+
+def read_if_there(backend: Backend, key: str, *, limit: int, what: str) -> bytes | None:
+    """As `read_object`; None when the object is not there."""
+    try:
+        return read_object(backend, key, limit=limit, what=what)
+    except NotFoundError:
+        return None
+
+
+def check_key(key: str) -> None:
+    """Raise ContentError (NAME) for a key that could lead out of its place or that not every backend can keep."""
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        why = "has an empty, . or .. component"
+    elif "\x00" in key or any("\ud800" <= char <= "\udfff" for char in key):
+        why = "has a NUL or is not Unicode"
+    else:
+        return
+    raise ContentError(f"the key {shown(key)} {why}", code="NAME", object=shown(key))

@@ -1,0 +1,189 @@
+"""A key space in a directory: one file an object.
+
+Nothing below the directory is followed or opened but directories and regular files: a symbolic link, a FIFO or a
+device in place of an object is refused (ContentError, TYPE). New files have mode 0600 and new directories 0700.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
+from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.stores.backends import local
+from epoch_oci.stores.backends.base import Change, Opener, check_key, read_if_there
+from epoch_oci.stores.backends.draft import Draft, is_ours, sweep
+
+
+class DirectoryBackend:
+    """Objects below `path`, which is made when the first one is written. Safe for threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._settled: set[str] = set()
+
+    def check(self) -> None:
+        """As `Backend.check`."""
+        with self._opened("") as root:
+            if root is None:
+                raise NotFoundError(f"{self.path} is not there", object=str(self.path))
+
+    def head(self, key: str) -> int | None:
+        """As `Backend.head`."""
+        folder, name = _split(key)
+        with self._opened(folder) as directory:
+            found = None if directory is None else local.look_for_file(name, directory, self._what(key))
+            return None if found is None else found.st_size
+
+    @contextmanager
+    def open(self, key: str, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
+        """As `Backend.open`."""
+        folder, name = _split(key)
+        with self._opened(folder) as directory:
+            descriptor = None if directory is None else local.open_file(name, directory, self._what(key))
+        if descriptor is None:
+            raise NotFoundError(f"{self._what(key)} is not there", object=self._what(key))
+        try:
+            yield local.FileReader(descriptor, self._what(key), start, length)
+        finally:
+            os.close(descriptor)
+
+    def write(self, key: str, content: Opener, size: int) -> None:
+        """As `Backend.write`. A disk that has no room for `size` bytes is an error before the first one."""
+        folder, name = _split(key)
+        what = self._what(key)
+        with self._made(folder) as directory:
+            local.look_for_file(name, directory, what)
+            self._require_room(directory, size, what)
+            with Draft(directory, what) as draft:
+                with content() as reader:
+                    while block := reader.read(BLOCK):
+                        draft.write(block)
+                draft.commit(name)
+
+    def update(self, key: str, change: Change, *, limit: int) -> bool:
+        """As `Backend.update`, under a lock on the directory."""
+        with self._made("") as root, local.locked(root, str(self.path)):
+            old = read_if_there(self, key, limit=limit, what=self._what(key))
+            new = change(old)
+            if new is None or new == old:
+                return False
+            self.write(key, lambda: io.BytesIO(new), len(new))
+            return True
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """As `Backend.keys`. A file whose name is not UTF-8 has no key; what is not a regular file has one."""
+        folders = [prefix.rpartition("/")[0]]
+        while folders:
+            folder = folders.pop()
+            for name, is_directory in self._entries(folder):
+                key = f"{folder}/{name}" if folder else name
+                if not key.startswith(prefix):
+                    continue
+                if is_directory:
+                    folders.append(key)
+                else:
+                    yield key
+
+    def delete(self, key: str) -> None:
+        """As `Backend.delete`."""
+        folder, name = _split(key)
+        what = self._what(key)
+        with self._opened(folder) as directory:
+            if directory is None or local.look_for_file(name, directory, what) is None:
+                return
+            with local.local_errors(what):
+                os.unlink(name, dir_fd=directory)
+                local.sync_directory(directory)
+
+    def flush(self, prefix: str) -> None:
+        """As `Backend.flush`: files are synced before they get their names, so their directories are what is left."""
+        with self._opened(prefix.rpartition("/")[0], sync=True):
+            pass
+
+    def _what(self, key: str) -> str:
+        return f"{self.path}/{key}" if key else str(self.path)
+
+    def _require_room(self, directory: int, size: int, what: str) -> None:
+        free = local.free_space(directory, what)
+        if size > free:
+            raise LocalIOError(
+                f"{what}: it has {size} bytes, and the disk has room for {free}",
+                object=what,
+                hint="make room and run the same command again",
+            )
+
+    @contextmanager
+    def _made(self, folder: str) -> Iterator[int]:
+        """A directory to write in. The first time it is tidied, and made durable with all above it."""
+        local.make_directories(self.path)
+        with self._opened(folder, create=True) as directory:
+            if directory is None:
+                raise LocalIOError(f"{self._what(folder)} was removed meanwhile", object=self._what(folder))
+            if folder not in self._settled:
+                self.flush(f"{folder}/")
+                sweep(directory)
+                self._settled.add(folder)
+            yield directory
+
+    @contextmanager
+    def _opened(self, folder: str, *, create: bool = False, sync: bool = False) -> Iterator[int | None]:
+        """A directory below the root, None when it or one above it is not there; `sync` makes all of them durable."""
+        directory = local.open_directory(self.path, str(self.path))
+        for place in _ancestry(folder):
+            directory = None if directory is None else self._step(directory, place, create, sync)
+        try:
+            if sync and directory is not None:
+                with local.local_errors(self._what(folder)):
+                    local.sync_directory(directory)
+            yield directory
+        finally:
+            if directory is not None:
+                os.close(directory)
+
+    def _step(self, parent: int, folder: str, create: bool, sync: bool) -> int | None:
+        """From `parent`, which is closed, into its child `folder`."""
+        name, what = folder.rpartition("/")[2], self._what(folder)
+        try:
+            if sync:
+                with local.local_errors(what):
+                    local.sync_directory(parent)
+            child = local.open_directory(name, what, parent=parent)
+            if child is None and create:
+                local.make_directory(name, parent, what)
+                child = local.open_directory(name, what, parent=parent)
+            return child
+        finally:
+            os.close(parent)
+
+    def _entries(self, folder: str) -> list[tuple[str, bool]]:
+        """What is in a directory, with whether it is one itself."""
+        with self._opened(folder) as directory, local.local_errors(self._what(folder)):
+            if directory is None:
+                return []
+            with os.scandir(directory) as entries:
+                found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        return [(name, is_directory) for name, is_directory in found if _is_key(name)]
+
+
+def _split(key: str) -> tuple[str, str]:
+    """The folder of a key ("" at the root) and the name in it. Raises ContentError (NAME)."""
+    check_key(key)
+    folder, _, name = key.rpartition("/")
+    if any(map(is_ours, key.split("/"))):
+        raise ContentError(f"the key {key} is reserved for drafts and locks", code="NAME", object=key)
+    return folder, name
+
+
+def _ancestry(folder: str) -> Iterator[str]:
+    """Every folder from the root, which is left out, to `folder`."""
+    walked = ""
+    for part in folder.split("/") if folder else ():
+        walked = f"{walked}/{part}" if walked else part
+        yield walked
+
+
+def _is_key(name: str) -> bool:
+    return not is_ours(name) and not any("\ud800" <= char <= "\udfff" for char in name)

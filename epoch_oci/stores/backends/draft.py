@@ -1,0 +1,185 @@
+"""Files that appear all at once: written under a hidden name beside their place, then given their own."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+import stat
+from types import TracebackType
+from typing import Self
+
+from epoch_oci.oci.verify import BLOCK
+from epoch_oci.stores.backends.local import OPEN_FILE, OUR_PREFIX, local_errors, look, sync_directory
+
+_DRAFT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{16}\.tmp\Z")
+_PAGE = 4096
+_ZERO_PAGE = bytes(_PAGE)
+_ZEROS = bytes(BLOCK)
+_WRITEBACK = 16 * BLOCK
+"""How much is left unwritten before the disk is set to work; else the last fsync waits for all of it."""
+
+
+class Draft:
+    """A file that nobody sees before `commit`: under a hidden name, locked by its owner, gone when it is given up.
+
+    Pages of zeros become holes. The lock tells a later run whether the owner still lives (`sweep`).
+    """
+
+    def __init__(self, directory: int, what: str) -> None:
+        self._directory = directory
+        self._what = what
+        self._offset = 0
+        self._written_back = 0
+        self._name: str | None = None
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        with local_errors(self._what):
+            self._name, self._descriptor = _create(self._directory)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._name is not None:
+            _remove(self._name, self._directory)
+        with contextlib.suppress(OSError):  # what was committed is on the disk already
+            os.close(self._descriptor)
+
+    def seek(self, offset: int) -> None:
+        """Go on at `offset` bytes from the start; what is never written is a hole."""
+        self._offset = offset
+
+    def write(self, block: bytes) -> None:
+        """Write at the current offset and move it. Raises LocalIOError."""
+        with local_errors(self._what):
+            write_sparse(self._descriptor, block, self._offset)
+            self._offset += len(block)
+            if self._offset - self._written_back >= _WRITEBACK:
+                self._write_back()
+
+    def _write_back(self) -> None:
+        """Have the disk start on what was written. Linux does so on this advice, and does not wait for it."""
+        length = self._offset - self._written_back
+        os.posix_fadvise(self._descriptor, self._written_back, length, os.POSIX_FADV_DONTNEED)
+        self._written_back = self._offset
+
+    def commit(self, name: str, *, size: int | None = None, mode: int = 0o600, replace: bool = True) -> bool:
+        """Show the file as `name`, `size` bytes long (None: up to the current offset), when it is safe on the disk.
+
+        False when `replace` is false and the name is taken. Raises LocalIOError.
+        """
+        assert self._name is not None
+        size = self._offset if size is None else size
+        with local_errors(self._what):
+            shown = reveal(self._descriptor, self._name, self._directory, name, size, mode, replace=replace)
+        if shown:
+            self._name = None
+        return shown
+
+
+def reveal(descriptor: int, draft: str, directory: int, name: str, size: int, mode: int, *, replace: bool) -> bool:
+    """Give the file under the hidden name `draft` its length, its mode and its own name, each step safe on the disk.
+
+    False when `replace` is false and `name` is taken; the draft is still there then. Raises OSError.
+    """
+    os.ftruncate(descriptor, size)
+    os.fchmod(descriptor, mode)
+    os.fsync(descriptor)
+    if replace:
+        os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
+    elif not _link(draft, name, directory):
+        return False
+    sync_directory(directory)
+    return True
+
+
+def sweep(directory: int) -> None:
+    """Remove the drafts of owners that are gone; what cannot be removed is left."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for name in [entry.name for entry in entries if _DRAFT.match(entry.name)]:
+            with contextlib.suppress(OSError):
+                _remove_stale(name, directory)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file is one of this program's own beside the content: a draft, what is half-done, the lock."""
+    return name.startswith(OUR_PREFIX)
+
+
+def write_sparse(descriptor: int, block: bytes, offset: int) -> None:
+    """Write `block` at `offset` of a new file, and leave out the pages that hold nothing but zeros."""
+    if _ZEROS.startswith(block):
+        return
+    view, start = memoryview(block), 0
+    for page in range(-offset % _PAGE, len(block) - _PAGE + 1, _PAGE):
+        if block.startswith(_ZERO_PAGE, page):
+            _write_all(descriptor, view[start:page], offset + start)
+            start = page + _PAGE
+    _write_all(descriptor, view[start:], offset + start)
+
+
+def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
+
+
+def _create(directory: int) -> tuple[str, int]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        name = f"{OUR_PREFIX}-{secrets.token_hex(8)}.tmp"
+        descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, descriptor)
+            undo.callback(_remove, name, directory)
+            if _own(descriptor):
+                undo.pop_all()
+                return name, descriptor
+
+
+def _remove(name: str, directory: int) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=directory)
+
+
+def _own(descriptor: int) -> bool:
+    """Lock a new draft. False when a sweep was quicker and took it for a stale one."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # no locks here, so no sweep can lock it either, and none removes it
+    return os.fstat(descriptor).st_nlink > 0
+
+
+def _remove_stale(name: str, directory: int) -> None:
+    # For writing, because NFS grants an exclusive lock for nothing less.
+    descriptor = os.open(name, (OPEN_FILE & ~os.O_ACCMODE) | os.O_RDWR, dir_fd=directory)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(descriptor)
+
+
+def _link(draft: str, name: str, directory: int) -> bool:
+    """Give the draft its name unless that is taken; a link, unlike a rename, never replaces."""
+    try:
+        os.link(draft, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # A file system without hard links: look, then rename.
+        if look(name, directory, name) is not None:
+            return False
+        os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
+    else:
+        _remove(draft, directory)
+    return True

@@ -1,0 +1,229 @@
+"""Files of this machine, opened without following a link; their errors in words.
+
+A directory is given as an open descriptor and a file by its name in it, so that nobody can swap what lies between.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from epoch_oci.errors import ContentError, LocalIOError
+from epoch_oci.oci.verify import BLOCK
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# O_NONBLOCK: should a FIFO get past the look before, opening it must not wait for a writer.
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+OUR_PREFIX = ".epoch-oci"
+"""What the names of files begin with that are this program's own and no content; no key and no file name does."""
+_LOCK_FILE = f"{OUR_PREFIX}.lock"
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk reported an error",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open",
+    errno.EFBIG: "it is larger than the file system or the limits of this process allow",
+    errno.ENAMETOOLONG: "its name is too long for the file system",
+    errno.ENOENT: "it is not there",
+    errno.ENOTDIR: "a part of its path is not a directory",
+    errno.EEXIST: "something else is in its place",
+    errno.EISDIR: "a directory is in its place",
+    errno.ELOOP: "a symbolic link is in its place, or too many are on its way",
+}
+_ROOM = "make room and run the same command again"
+_HINTS = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EACCES: "look at its owner and mode, and at those of the directories above it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n) or use fewer jobs",
+}
+_KINDS = (
+    (stat.S_ISREG, "a regular file"),
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+@contextlib.contextmanager
+def local_errors(what: str) -> Iterator[None]:
+    """Turn OSError into LocalIOError, in words, about the file or directory `what`."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        reason = _REASONS.get(number) or os.strerror(number).lower()
+        raise LocalIOError(f"{what}: {reason}", object=what, hint=_HINTS.get(number)) from error
+
+
+def kind_of(mode: int) -> str:
+    """What a file of this `st_mode` is, with its article."""
+    return next((word for test, word in _KINDS if test(mode)), "a device")
+
+
+def look(name: str, directory: int, what: str) -> os.stat_result | None:
+    """What is there under `name`, itself and not what it may point to; None when nothing is."""
+    with local_errors(what):
+        try:
+            return os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+
+def look_for_file(name: str, directory: int, what: str) -> os.stat_result | None:
+    """As `look`. Raises ContentError (TYPE) for anything but a regular file."""
+    found = look(name, directory, what)
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        raise _wrong_kind(what, found.st_mode, "a regular file")
+    return found
+
+
+def open_file(name: str, directory: int, what: str) -> int | None:
+    """A descriptor to read a regular file by, None when it is not there. Raises ContentError (TYPE), LocalIOError."""
+    if look_for_file(name, directory, what) is None:
+        return None
+    with local_errors(what):
+        try:
+            descriptor = os.open(name, OPEN_FILE, dir_fd=directory)
+        except FileNotFoundError:
+            return None
+    try:
+        with local_errors(what):
+            mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise _wrong_kind(what, mode, "a regular file")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_directory(name: str | Path, what: str, *, parent: int | None = None) -> int | None:
+    """A descriptor of a directory, None when it is not there. Below a `parent` no symbolic link is followed.
+
+    Raises ContentError (TYPE) when it is something else, LocalIOError.
+    """
+    flags = _DIRECTORY if parent is None else _DIRECTORY | os.O_NOFOLLOW
+    with local_errors(what):
+        try:
+            return os.open(name, flags, dir_fd=parent)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            found = os.stat(name, dir_fd=parent, follow_symlinks=parent is None)
+            if stat.S_ISDIR(found.st_mode):
+                raise
+    raise _wrong_kind(what, found.st_mode, "a directory")
+
+
+def make_directory(name: str, parent: int, what: str) -> None:
+    """Make sure that a directory is there, and durable."""
+    with local_errors(what):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent)
+        sync_directory(parent)
+
+
+def make_directories(path: Path) -> None:
+    """Make sure that a directory and all above it are there, new ones with mode 0700, and durable."""
+    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    for folder in reversed(missing):
+        with local_errors(str(folder)):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            parent = os.open(folder.parent, _DIRECTORY)
+            try:
+                sync_directory(parent)
+            finally:
+                os.close(parent)
+
+
+def sync_directory(directory: int) -> None:
+    """Make names in a directory durable; some file systems have no such call and say EINVAL."""
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+
+
+def free_space(directory: int, what: str) -> int:
+    """Bytes that this user may still write there."""
+    with local_errors(what):
+        room = os.fstatvfs(directory)
+    return room.f_bavail * room.f_frsize
+
+
+class FileReader:
+    """Reads an open file from `start` on, at most `length` bytes (None: to the end). Does not close it."""
+
+    def __init__(self, descriptor: int, what: str, start: int = 0, length: int | None = None) -> None:
+        self._descriptor = descriptor
+        self._what = what
+        self._offset = start
+        self._end = None if length is None else start + length
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes, and never more than a block. Raises LocalIOError."""
+        wanted = BLOCK if size < 0 else min(size, BLOCK)
+        if self._end is not None:
+            wanted = min(wanted, self._end - self._offset)
+        with local_errors(self._what):
+            block = os.pread(self._descriptor, wanted, self._offset)
+        self._offset += len(block)
+        return block
+
+
+@contextlib.contextmanager
+def locked(directory: int, what: str) -> Iterator[None]:
+    """Hold a directory for one thread of one process; all the others wait."""
+    with local_errors(what):
+        held = _lock(directory)
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
+def _lock(directory: int) -> int:
+    """A descriptor that holds the lock until it is closed.
+
+    The directory itself is locked, which leaves nothing behind. NFS locks only what is open for writing (EBADF), so
+    there a file serves.
+    """
+    try:
+        return _lock_opened(".", _DIRECTORY, directory)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+    return _lock_opened(_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, directory)
+
+
+def _lock_opened(name: str, flags: int, directory: int) -> int:
+    held = os.open(name, flags, 0o600, dir_fd=directory)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(held)
+        raise
+    return held
+
+
+def _wrong_kind(what: str, mode: int, wanted: str) -> ContentError:
+    return ContentError(
+        f"{what} is {kind_of(mode)} and not {wanted}",
+        code="TYPE",
+        object=what,
+        hint="it was neither followed nor read; look at who put it there, and remove it",
+    )

@@ -1,0 +1,173 @@
+"""An Epoch store: Epoch's key layout over any backend (epoch-formats, chapter 2).
+
+The objects under `manifests/` are the truth; `catalog.json` is kept for Epoch's servers and never relied upon.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, with_tag
+from epoch_oci.epoch.keys import (
+    CATALOG_KEY,
+    MANIFESTS,
+    SnapshotKey,
+    blob_key,
+    hostile_problem,
+    manifest_key,
+    parse_manifest_key,
+)
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
+from epoch_oci.errors import ConflictError, ContentError, Finding, NotFoundError
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import shown
+from epoch_oci.oci.document import Document
+from epoch_oci.stores.backends.base import Backend, StoredContent, read_if_there, verified
+from epoch_oci.stores.base import Content, SnapshotEntry
+
+_BLOBS = "blobs/sha256/"
+
+
+def go_now() -> str:
+    """This moment as Go writes a UTC time: RFC 3339, nine digits at most after the point, no zeros at their end."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    fraction = f".{nanoseconds:09}".rstrip("0").rstrip(".")
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"
+
+
+class EpochStore:
+    """Snapshots named `NAME:TAG` by the store's own keys; `where` is what people call the store.
+
+    Names of `resolve` and `publish` are read by `SnapshotKey.parse`. `clock` gives the catalog's times as text.
+    """
+
+    def __init__(self, backend: Backend, where: str, *, clock: Callable[[], str] = go_now) -> None:
+        self._backend = backend
+        self._where = where
+        self._clock = clock
+
+    def resolve(self, name: str) -> Document:
+        """The manifest's exact bytes; not parsed. Raises NotFoundError, ContentError (NAME, SIZE, TYPE), UsageError."""
+        key = SnapshotKey.parse(name)
+        raw = self._read(manifest_key(key), MANIFEST_LIMIT)
+        if raw is None:
+            self._backend.check()
+            raise NotFoundError(
+                f"{self._where} holds no snapshot {key}",
+                object=str(key),
+                hint=f"see what it holds with `epoch-oci ls {self._where}`",
+            )
+        return Document(EPOCH_MANIFEST, raw)
+
+    def has(self, target: Descriptor) -> bool:
+        """Whether a blob of this name and size is here: a look, its bytes are not read (`verify` does that)."""
+        return self._backend.head(blob_key(target.digest)) == target.size
+
+    def content(self, target: Descriptor) -> Content:
+        """As `Source.content`."""
+        return StoredContent(self._backend, blob_key(target.digest), target.size)
+
+    def put(self, target: Descriptor, content: Content) -> None:
+        """As `Sink.put`. Reads and checks `content` whatever is here already, and replaces it."""
+        self._backend.write(blob_key(target.digest), lambda: verified(content, target), target.size)
+
+    def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
+        """Store a manifest, after all its blobs are here, then list it in the catalog.
+
+        Raises NotFoundError for a missing blob (an empty one counts too), ConflictError, and ContentError for a wrong
+        manifest or a catalog that cannot be read; then nothing was written.
+        """
+        key = SnapshotKey.parse(name)
+        self._require_blobs(key, Manifest.parse(document, f"the manifest of {key}"))
+        self.catalog()
+        self._backend.flush(_BLOBS)
+        written = self._backend.update(
+            manifest_key(key), lambda old: self._replacement(key, old, document, replace), limit=MANIFEST_LIMIT
+        )
+        self._backend.update(CATALOG_KEY, lambda old: self._listing(key, old, written), limit=CATALOG_LIMIT)
+
+    def snapshots(self) -> Iterator[SnapshotEntry]:
+        """As `SnapshotLister.snapshots`, hostile names included. Raises NotFoundError when there is no store."""
+        self._backend.check()
+        for key in sorted(self._manifest_keys()):
+            yield SnapshotEntry(key.name, key.tag)
+
+    def catalog(self) -> Catalog | None:
+        """What `catalog.json` says, None when there is none. Raises ContentError when it cannot be read."""
+        raw = self._read(CATALOG_KEY, CATALOG_LIMIT)
+        return None if raw is None else Catalog.parse(raw)
+
+    def audit(self) -> Iterator[Finding]:
+        """As `Auditor.audit`: the catalog held against the manifests that are there, and keys of no snapshot."""
+        keys = set(self._manifest_keys())
+        yield from self._stray_keys()
+        try:
+            catalog = self.catalog()
+        except ContentError as error:
+            yield from (Finding(CATALOG_KEY, item.code, str(item)) for item in error.findings)
+            return
+        listed: set[SnapshotKey] = set()
+        for name, repository in sorted(catalog.repositories.items() if catalog else ()):
+            for tag, value in sorted(repository.tags.items()):
+                listed.add(SnapshotKey(name, tag))
+                if (why := _entry_problem(SnapshotKey(name, tag), value, keys)) is not None:
+                    yield why
+        for key in sorted(keys - listed):
+            yield Finding(CATALOG_KEY, "MISMATCH", f"{shown(str(key))} is not listed", "warning")
+
+    def _read(self, key: str, limit: int) -> bytes | None:
+        return read_if_there(self._backend, key, limit=limit, what=f"{key} of {self._where}")
+
+    def _manifest_keys(self) -> Iterator[SnapshotKey]:
+        for text in self._backend.keys(MANIFESTS):
+            if (key := parse_manifest_key(text)) is not None:
+                yield key
+
+    def _stray_keys(self) -> Iterator[Finding]:
+        copies = 0
+        for text in sorted(self._backend.keys(MANIFESTS)):
+            if parse_manifest_key(text) is not None:
+                continue
+            if "/_digests/" in text:
+                copies += 1
+            else:
+                yield Finding(text, "NAME", f"{shown(text)} is not the key of a snapshot", "warning")
+        if copies:
+            yield Finding(MANIFESTS, "NAME", f"{copies} copies under _digests/ were passed over", "warning")
+
+    def _require_blobs(self, key: SnapshotKey, manifest: Manifest) -> None:
+        missing = [blob for blob in manifest.descriptors if not self.has(blob)]
+        if missing:
+            named = ", ".join(str(blob.digest) for blob in missing[:3]) + (" …" if len(missing) > 3 else "")
+            raise NotFoundError(
+                f"{key} cannot be stored: {self._where} lacks {len(missing)} of its blobs ({named})",
+                object=str(missing[0].digest),
+                hint="blobs are stored before the manifest that names them",
+            )
+
+    def _replacement(self, key: SnapshotKey, old: bytes | None, document: Document, replace: bool) -> bytes | None:
+        if old == document.raw:
+            return None
+        if old is not None and not replace:
+            raise ConflictError(
+                f"{self._where} holds another snapshot as {key}",
+                object=str(key),
+                hint="store it under another name (--as NAME:TAG), or replace it with --force",
+            )
+        return document.raw
+
+    def _listing(self, key: SnapshotKey, old: bytes | None, written: bool) -> bytes | None:
+        if not written and old is not None and Catalog.parse(old).lists(key):
+            return None
+        return with_tag(old, key.name, key.tag, self._clock())
+
+
+def _entry_problem(key: SnapshotKey, value: str, keys: set[SnapshotKey]) -> Finding | None:
+    """What is wrong with a catalog's entry. Its value is never used as a key, so a foreign one is no danger."""
+    for word in (key.name, key.tag):
+        if (why := hostile_problem(word)) is not None:
+            return Finding(CATALOG_KEY, "NAME", f"{shown(str(key))}: {shown(word)} {why}")
+    if key not in keys:
+        return Finding(CATALOG_KEY, "MISMATCH", f"{shown(str(key))} is listed and its manifest is not there")
+    if value != manifest_key(key):
+        return Finding(CATALOG_KEY, "MISMATCH", f"{shown(str(key))} points to {shown(value)}")
+    return None

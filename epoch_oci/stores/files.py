@@ -1,0 +1,277 @@
+"""A directory that receives a snapshot's files under their own names, as a hypervisor wants them."""
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from epoch_oci.epoch.sparse import Segment
+from epoch_oci.errors import ConflictError, ContentError, LocalIOError, PolicyError
+from epoch_oci.oci import filename
+from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.stores.backends import local
+from epoch_oci.stores.backends.draft import Draft, sweep
+from epoch_oci.stores.base import Content, FileTarget
+
+_OWNER = 0o700
+_DEFAULT_MODE = 0o600
+_ZEROS = bytes(BLOCK)
+
+
+class FilesDirectory:
+    """Files below `path`, which is made when the first one is written. Safe for threads.
+
+    The directory is opened once and kept: whatever its path comes to mean later, the files land in the same place. A
+    directory that others could tamper with is refused (PolicyError).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        self._lock = threading.Lock()
+        self._directory: int | None = None
+        self._swept = False
+
+    def close(self) -> None:
+        """Let go of the directory; it is opened again when needed."""
+        with self._lock:
+            directory, self._directory = self._directory, None
+        if directory is not None:
+            os.close(directory)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def holds(self, target: FileTarget) -> bool:
+        """As `FileSink.holds`. The stored bytes of a packed file are hashed, and between them all must be zero."""
+        _check_target(target)
+        directory = self._opened()
+        if directory is None:
+            return False
+        what = self._what(target)
+        found = local.look(target.name, directory, what)
+        if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != target.size:
+            return False
+        descriptor = local.open_file(target.name, directory, what)
+        if descriptor is None:
+            return False
+        try:
+            return _matches(descriptor, what, target)
+        finally:
+            os.close(descriptor)
+
+    def check(self, targets: Sequence[FileTarget], *, replace: bool = False) -> None:
+        """As `FileSink.check`, naming everything in the way. What a file holds already is not asked of the disk."""
+        for target in targets:
+            _check_target(target)
+        problems = [why for target in targets if (why := self._conflicting(target, replace)) is not None]
+        if problems:
+            more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+            raise self._conflict("; ".join(problems[:3]) + more)
+        self._refuse_lack_of_room(sum(target.blob.size for target in targets))
+
+    def write(self, target: FileTarget, content: Content, *, replace: bool = False) -> None:
+        """As `FileSink.write`. A file that is there with this very content is left as it is."""
+        _check_target(target)
+        directory = self._made()
+        what = self._what(target)
+        if (why := self._obstacle(target, replace)) is not None:
+            if self.holds(target):
+                return
+            raise self._conflict(why)
+        with Draft(directory, what) as draft:
+            with content.open() as reader:
+                _unfold(VerifyingReader(reader, target.blob, target.name), draft, target.segments)
+            mode = target.mode & _OWNER or _DEFAULT_MODE
+            committed = draft.commit(target.name, size=target.size, mode=mode, replace=replace)
+        if not committed and not self.holds(target):
+            raise self._conflict(f"{what} was put there by another process")
+
+    def _what(self, target: FileTarget) -> str:
+        return str(self._path / target.name)
+
+    def _opened(self) -> int | None:
+        """The directory, None when it is not there. Raises PolicyError."""
+        with self._lock:
+            if self._directory is None:
+                directory = local.open_directory(self._path, str(self._path))
+                if directory is None:
+                    return None
+                try:
+                    _refuse_shared(directory, self._path)
+                except BaseException:
+                    os.close(directory)
+                    raise
+                self._directory = directory
+            return self._directory
+
+    def _made(self) -> int:
+        directory = self._opened()
+        if directory is None:
+            local.make_directories(self._path)
+            directory = self._opened()
+        if directory is None:
+            raise LocalIOError(f"{self._path} was removed meanwhile", object=str(self._path))
+        with self._lock:
+            if not self._swept:
+                sweep(directory)
+                self._swept = True
+        return directory
+
+    def _conflicting(self, target: FileTarget, replace: bool) -> str | None:
+        why = self._obstacle(target, replace)
+        return None if why is None or self.holds(target) else why
+
+    def _obstacle(self, target: FileTarget, replace: bool) -> str | None:
+        """What stands where the file is to go, in words; None when nothing does, or what does may be replaced."""
+        directory = self._opened()
+        what = self._what(target)
+        found = None if directory is None else local.look(target.name, directory, what)
+        if found is None:
+            return None
+        kind = local.kind_of(found.st_mode)
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISLNK(found.st_mode):
+            return f"{what} is {kind}, which is never replaced"
+        if replace:
+            return None
+        return f"{what} is {kind}" if stat.S_ISLNK(found.st_mode) else f"{what} has other content"
+
+    def _refuse_lack_of_room(self, needed: int) -> None:
+        free = self._free_space()
+        if needed > free:
+            raise LocalIOError(
+                f"{self._path}: {needed} bytes are to be written, and the disk has room for {free}",
+                object=str(self._path),
+                hint="make room, or choose some of the files with --only",
+            )
+
+    def _free_space(self) -> int:
+        """Of the disk that the directory is on, or will be on once it is made."""
+        for folder in (self._path, *self._path.parents):
+            directory = local.open_directory(folder, str(folder))
+            if directory is not None:
+                break
+        else:
+            raise LocalIOError(f"{self._path} has no directory above it", object=str(self._path))
+        try:
+            return local.free_space(directory, str(folder))
+        finally:
+            os.close(directory)
+
+    def _conflict(self, problem: str) -> ConflictError:
+        return ConflictError(
+            problem,
+            object=str(self._path),
+            hint="write to another directory, or replace files and links with --force",
+        )
+
+
+def _check_target(target: FileTarget) -> None:
+    """The last look at what came from a manifest, should nobody have looked before."""
+    if (why := filename.problem(target.name)) is not None:
+        raise ContentError(why, code="NAME", object=target.name)
+    if target.segments is None:
+        return
+    end = 0
+    for segment in target.segments:
+        if segment.offset < end or segment.length < 0:
+            raise ContentError(f"{target.name}: its sparse map is out of order", code="SIZE", object=target.name)
+        end = segment.offset + segment.length
+    if end > target.logical_size or sum(item.length for item in target.segments) != target.blob.size:
+        raise ContentError(f"{target.name}: its sparse map does not fit its size", code="SIZE", object=target.name)
+
+
+def _refuse_shared(directory: int, path: Path) -> None:
+    """Raise PolicyError unless nobody but this user and root can put things there."""
+    with local.local_errors(str(path)):
+        found = os.fstat(directory)
+    if found.st_uid not in (os.geteuid(), 0):
+        why = "belongs to another user"
+    elif found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        why = "can be written to by everybody"
+    else:
+        return
+    raise PolicyError(
+        f"{path} {why}, who could swap files while they are written",
+        object=str(path),
+        hint="choose a directory of your own",
+    )
+
+
+def _unfold(reader: VerifyingReader, draft: Draft, segments: Sequence[Segment] | None) -> None:
+    """Write what `reader` has: as it is, or each segment where it belongs."""
+    if segments is None:
+        for block in reader.blocks():
+            draft.write(block)
+        return
+    for segment in segments:
+        draft.seek(segment.offset)
+        left = segment.length
+        while left:
+            block = reader.read(min(BLOCK, left))
+            draft.write(block)
+            left -= len(block)
+
+
+def _matches(descriptor: int, what: str, target: FileTarget) -> bool:
+    segments = target.segments
+    reader: ByteReader = (
+        local.FileReader(descriptor, what) if segments is None else _SegmentReader(descriptor, what, segments)
+    )
+    try:
+        for _ in VerifyingReader(reader, target.blob, target.name).blocks():
+            pass
+    except ContentError:
+        return False
+    with local.local_errors(what):
+        return segments is None or all(
+            _is_zero(descriptor, start, end) for start, end in _gaps(segments, target.logical_size)
+        )
+
+
+class _SegmentReader:
+    """Reads the segments of a file one after another: its packed form."""
+
+    def __init__(self, descriptor: int, what: str, segments: Sequence[Segment]) -> None:
+        self._readers = (local.FileReader(descriptor, what, item.offset, item.length) for item in segments)
+        self._reader = next(self._readers, None)
+
+    def read(self, size: int = -1, /) -> bytes:
+        while self._reader is not None:
+            if block := self._reader.read(size):
+                return block
+            self._reader = next(self._readers, None)
+        return b""
+
+
+def _gaps(segments: Sequence[Segment], size: int) -> Iterator[tuple[int, int]]:
+    """Start and end of what lies between the segments of a file, and behind the last one."""
+    end = 0
+    for segment in segments:
+        yield end, segment.offset
+        end = segment.offset + segment.length
+    yield end, size
+
+
+def _is_zero(descriptor: int, start: int, end: int) -> bool:
+    while (start := _data_from(descriptor, start, end)) < end:
+        block = os.pread(descriptor, min(BLOCK, end - start), start)
+        if not block or not _ZEROS.startswith(block):
+            return False
+        start += len(block)
+    return True
+
+
+def _data_from(descriptor: int, start: int, end: int) -> int:
+    """Where the next data is at or behind `start`, `end` when there are only holes before it."""
+    if start >= end:
+        return end
+    try:
+        return min(end, os.lseek(descriptor, start, os.SEEK_DATA))
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return end
+        if error.errno != errno.EINVAL:
+            raise
+        return start  # a file system that knows no holes: all of it is data

@@ -1,0 +1,117 @@
+"""The `index.json` of an OCI image layout as a view over its bytes, and how an entry is added (image-layout.md)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from epoch_oci.errors import ConflictError, ContentError, Finding
+from epoch_oci.oci import media_types, strict_json
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.oci.document import MANIFEST_LIMIT, Document
+
+_KEYS = frozenset({"schemaVersion", "mediaType", "artifactType", "manifests", "subject", "annotations"})
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutIndex:
+    """A view of an index. It has as many entries as fit into its bytes, unlike one in a registry."""
+
+    members: Mapping[str, Any]
+    entries: tuple[Descriptor, ...]
+
+    @classmethod
+    def parse(cls, raw: bytes, what: str) -> Self:
+        """Read an index; null stands for no manifests. Raises ContentError with every finding."""
+        members = strict_json.loads(raw, what, limit=MANIFEST_LIMIT)
+        if not isinstance(members, dict):
+            raise ContentError(f"{what} is not a JSON object", code="TYPE", object=what)
+        found = strict_json.alias_findings(members, _KEYS)
+        if type(members.get("schemaVersion")) is not int or members["schemaVersion"] != 2:
+            found.append(Finding("$.schemaVersion", "TYPE", f"{shown(members.get('schemaVersion'))} is not 2"))
+        stated = members.get("mediaType", media_types.INDEX)
+        if stated not in media_types.INDEXES:
+            found.append(Finding("$.mediaType", "TYPE", f"{shown(stated)} is not the type of an index"))
+        entries = _entries(members.get("manifests"), found)
+        if found:
+            raise ContentError.of(what, found)
+        return cls(members, entries)
+
+    @property
+    def tags(self) -> list[str]:
+        """Every tag once, sorted."""
+        return sorted({tag for entry in self.entries if (tag := tag_of(entry)) is not None})
+
+    def tagged(self, tag: str, what: str) -> Descriptor | None:
+        """The entry with this tag. Raises ContentError when there are two."""
+        found = [entry for entry in self.entries if tag_of(entry) == tag]
+        if len(found) > 1:
+            raise ContentError(
+                f"{what} has {len(found)} entries with the tag {shown(tag)}",
+                object=what,
+                hint="name the one you want by its digest",
+            )
+        return found[0] if found else None
+
+    def with_digest(self, digest: Digest) -> Descriptor | None:
+        """The first entry with this digest."""
+        return next((entry for entry in self.entries if entry.digest == digest), None)
+
+    def added(self, entry: Descriptor) -> bytes:
+        """The index with `entry` in the place of the one that had its tag, else at the end; the rest stays as it is."""
+        manifests = list(self.members.get("manifests") or ())
+        tag = tag_of(entry)
+        places = [index for index, old in enumerate(self.entries) if tag_of(old) == tag]
+        at = places[0] if places else len(manifests)
+        manifests[at : at + 1] = [entry.to_json()]
+        return _encoded({**self.members, "manifests": manifests})
+
+
+def tag_of(entry: Descriptor) -> str | None:
+    """The tag of an entry, None when it has none."""
+    return entry.annotations.get(media_types.REF_NAME)
+
+
+def empty_index() -> bytes:
+    """An index without entries."""
+    return _encoded({"schemaVersion": 2, "mediaType": media_types.INDEX, "manifests": []})
+
+
+def with_entry(raw: bytes | None, entry: Descriptor, what: str, *, replace: bool) -> bytes | None:
+    """The index `raw` (None: there is none yet) with `entry`, whose tag is in its annotations; None when it has it.
+
+    Raises ConflictError when the tag names something else and `replace` is false, ContentError for a wrong index.
+    """
+    index = LayoutIndex.parse(empty_index() if raw is None else raw, what)
+    old = index.tagged(tag_of(entry) or "", what)
+    if old is not None and (old.digest, old.size) == (entry.digest, entry.size):
+        return None
+    if old is not None and not replace:
+        raise ConflictError(
+            f"the tag {shown(tag_of(entry))} of {what} names {old.digest}, which is another artifact",
+            object=what,
+            hint="use another tag, or replace it with --force",
+        )
+    return index.added(entry)
+
+
+def _entries(value: Any, found: list[Finding]) -> tuple[Descriptor, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        found.append(Finding("$.manifests", "SCHEMA", "manifests must be an array"))
+        return ()
+    entries = []
+    for index, item in enumerate(value):
+        try:
+            entries.append(Descriptor.parse(item, f"$.manifests[{index}]"))
+        except ContentError as error:
+            found.extend(error.findings)
+    return tuple(entries)
+
+
+def _encoded(members: Mapping[str, Any]) -> bytes:
+    try:
+        return Document.encode(media_types.INDEX, members).raw
+    except ValueError as error:  # a number beyond any double, in a member of somebody else's
+        raise ContentError(f"the index cannot be written again: {error}", code="JSON") from None

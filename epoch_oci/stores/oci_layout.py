@@ -1,0 +1,235 @@
+"""An OCI image layout in a directory (image-spec, image-layout.md): many tags over shared blobs."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from epoch_oci.errors import ContentError, Finding, NotFoundError, UsageError
+from epoch_oci.oci import media_types, strict_json, verify
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.oci.document import MANIFEST_LIMIT, Document
+from epoch_oci.oci.manifest import ImageIndex, ImageManifest
+from epoch_oci.oci.reference import tag_problem
+from epoch_oci.stores.backends.base import Backend, StoredContent, read_if_there, verified
+from epoch_oci.stores.backends.directory import DirectoryBackend
+from epoch_oci.stores.base import BytesContent, Content
+from epoch_oci.stores.layout_index import LayoutIndex, empty_index, tag_of, with_entry
+
+_MARK = "oci-layout"
+_INDEX = "index.json"
+_BLOBS = "blobs/sha256/"
+_VERSION = "1.0.0"
+_MARK_BYTES = b'{"imageLayoutVersion":"1.0.0"}'
+_MARK_LIMIT = 4096
+_DEFAULT_TAG = "latest"
+
+
+class OciLayout:
+    """Artifacts named `TAG` or `ALGORITHM:HEX`. The layout is made when the first blob is stored."""
+
+    def __init__(self, directory: Path) -> None:
+        self._backend: Backend = DirectoryBackend(directory)
+        self._where = str(directory)
+
+    def resolve(self, name: str) -> Document:
+        """As `Source.resolve`; a digest also finds what only another index of the layout refers to.
+
+        Raises NotFoundError also when the directory is no layout yet, ContentError for two entries with one tag.
+        """
+        index = self._index()
+        digest = _digest(name)
+        entry = index.tagged(name, self._index_name) if digest is None else index.with_digest(digest)
+        if entry is not None:
+            return self._document(entry)
+        if digest is not None:
+            return self._unlisted(digest)
+        raise NotFoundError(
+            f"{self._where} has no tag {shown(name)}",
+            object=name,
+            hint=f"its tags are {', '.join(index.tags)}" if index.tags else "it has no tags at all",
+        )
+
+    def has(self, target: Descriptor) -> bool:
+        """Whether a blob of this name and size is here: a look, its bytes are not read."""
+        return self._backend.head(_blob_key(target.digest)) == target.size
+
+    def content(self, target: Descriptor) -> Content:
+        """As `Source.content`."""
+        return StoredContent(self._backend, _blob_key(target.digest), target.size)
+
+    def put(self, target: Descriptor, content: Content) -> None:
+        """As `Sink.put`. Reads and checks `content` whatever is here already, and replaces it."""
+        self._has_mark()
+        self._backend.write(_blob_key(target.digest), lambda: verified(content, target), target.size)
+        self._make()
+
+    def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
+        """As `Sink.publish`: the manifest as a blob, then its entry in `index.json`. `name` must be a legal tag."""
+        if (why := tag_problem(name)) is not None:
+            raise UsageError(f"{shown(name)} cannot be a tag: it {why}")
+        self._has_mark()
+        entry = self._entry(name, document)
+        raw = self._read(_INDEX)
+        with_entry(raw, entry, self._index_name, replace=replace)  # refuses, before anything is written
+        if not self._stores(document):
+            self.put(document.descriptor, BytesContent(document.raw))
+        self._make()
+        self._backend.flush(_BLOBS)
+        self._backend.update(
+            _INDEX, lambda old: with_entry(old, entry, self._index_name, replace=replace), limit=MANIFEST_LIMIT
+        )
+
+    def tags(self) -> Iterator[str]:
+        """As `TagLister.tags`."""
+        yield from self._index().tags
+
+    def sole_entry(self) -> str:
+        """What to read when nobody said which: the only entry, else `latest`. A tag, or a digest where there is none.
+
+        Raises NotFoundError, which lists the tags.
+        """
+        index = self._index()
+        named = {entry.digest for entry in index.entries if tag_of(entry) is not None}
+        names = [*index.tags, *dict.fromkeys(str(item.digest) for item in index.entries if item.digest not in named)]
+        if len(names) == 1:
+            return names[0]
+        if _DEFAULT_TAG in index.tags:
+            return _DEFAULT_TAG
+        if not names:
+            raise NotFoundError(f"{self._where} is a layout without entries", object=self._where)
+        raise NotFoundError(
+            f"{self._where} has {len(names)} entries and none of them is tagged {_DEFAULT_TAG}",
+            object=self._where,
+            hint=f"name one: {', '.join(shown(name).strip(chr(34)) for name in names)}",
+        )
+
+    def audit(self) -> Iterator[Finding]:
+        """As `Auditor.audit`: tags that occur twice, and entries whose blob is not there."""
+        try:
+            index = self._index()
+        except ContentError as error:
+            yield from (Finding(_INDEX, item.code, str(item)) for item in error.findings)
+            return
+        tags = [tag_of(entry) for entry in index.entries]
+        for tag in index.tags:
+            if tags.count(tag) > 1:
+                yield Finding(_INDEX, "SCHEMA", f"{tags.count(tag)} entries have the tag {shown(tag)}")
+        for entry in index.entries:
+            if not self.has(entry):
+                yield Finding(_INDEX, "NOT_FOUND", f"{entry.digest} ({entry.size} bytes) is listed and not there")
+            if tag_of(entry) is None:
+                yield Finding(_INDEX, "NAME", f"{entry.digest} has no tag", "warning")
+
+    @property
+    def _index_name(self) -> str:
+        return f"{self._where}/{_INDEX}"
+
+    def _read(self, key: str, limit: int = MANIFEST_LIMIT) -> bytes | None:
+        return read_if_there(self._backend, key, limit=limit, what=f"{self._where}/{key}")
+
+    def _has_mark(self) -> bool:
+        """Whether the directory says it is a layout. Raises ContentError when it says so of another version."""
+        raw = self._read(_MARK, _MARK_LIMIT)
+        if raw is None:
+            return False
+        what = f"{self._where}/{_MARK}"
+        value = strict_json.loads(raw, what, limit=_MARK_LIMIT)
+        version = value.get("imageLayoutVersion") if isinstance(value, dict) else None
+        if version != _VERSION:
+            raise ContentError(
+                f"{what} gives the layout's version as {shown(version)}, only {_VERSION} is understood",
+                code="TYPE",
+                object=what,
+            )
+        return True
+
+    def _index(self) -> LayoutIndex:
+        self._backend.check()
+        marked, raw = self._has_mark(), self._read(_INDEX)
+        if not marked or raw is None:
+            missing = _INDEX if marked else _MARK
+            raise NotFoundError(
+                f"{self._where} is not an OCI image layout: it has no {missing}",
+                object=self._where,
+                hint="name the directory of a layout: oci:DIR[:TAG]",
+            )
+        return LayoutIndex.parse(raw, self._index_name)
+
+    def _make(self) -> None:
+        """Make it a layout if it is none yet."""
+        if self._backend.head(_INDEX) is None:
+            self._backend.update(_INDEX, lambda old: empty_index() if old is None else None, limit=MANIFEST_LIMIT)
+        if self._backend.head(_MARK) is None:
+            self._backend.write(_MARK, lambda: io.BytesIO(_MARK_BYTES), len(_MARK_BYTES))
+
+    def _document(self, entry: Descriptor) -> Document:
+        return Document(entry.media_type, self._checked(entry))
+
+    def _checked(self, entry: Descriptor) -> bytes:
+        if entry.size > MANIFEST_LIMIT:
+            raise ContentError(
+                f"{entry.digest} is {entry.size} bytes, more than the {MANIFEST_LIMIT} of a manifest",
+                code="SIZE",
+                object=str(entry.digest),
+            )
+        raw = self._read(_blob_key(entry.digest))
+        if raw is None:
+            raise NotFoundError(f"{self._where} lists {entry.digest} and does not have it", object=str(entry.digest))
+        return verify.check_bytes(raw, entry, f"the manifest in {self._where}")
+
+    def _unlisted(self, digest: Digest) -> Document:
+        """A manifest that `index.json` does not list; it says itself what it is."""
+        size = self._backend.head(_blob_key(digest))
+        if size is None:
+            raise NotFoundError(f"{self._where} has no manifest {digest}", object=str(digest))
+        raw = self._checked(Descriptor(media_type=media_types.OCTET_STREAM, digest=digest, size=size))
+        value = strict_json.loads(raw, f"{digest} in {self._where}", limit=MANIFEST_LIMIT)
+        stated = value.get("mediaType") if isinstance(value, dict) else None
+        if isinstance(stated, str):
+            return Document(stated, raw)
+        return Document(
+            media_types.INDEX if isinstance(value, dict) and "manifests" in value else media_types.MANIFEST, raw
+        )
+
+    def _stores(self, document: Document) -> bool:
+        return self._read(_blob_key(document.digest)) == document.raw
+
+    def _entry(self, tag: str, document: Document) -> Descriptor:
+        """The entry for a document all of whose parts are here. Raises ContentError, NotFoundError."""
+        what = f"the manifest for {self._where}:{tag}"
+        if not document.media_type:
+            raise ContentError(f"{what} has no media type", code="TYPE", object=what)
+        artifact_type: str | None = None
+        if document.media_type in media_types.INDEXES:
+            parts = ImageIndex.parse(document, what).manifests
+        else:
+            image = ImageManifest.parse(document, what)
+            parts, artifact_type = image.successors, image.artifact_type
+        missing = [part for part in parts if not self.has(part)]
+        if missing:
+            raise NotFoundError(
+                f"{self._where} lacks {missing[0].digest}, which {what} refers to"
+                + (f", and {len(missing) - 1} more" if len(missing) > 1 else ""),
+                object=str(missing[0].digest),
+                hint="content is stored before the manifest that refers to it",
+            )
+        return Descriptor(
+            media_type=document.media_type,
+            digest=document.digest,
+            size=document.size,
+            artifact_type=artifact_type,
+            annotations={media_types.REF_NAME: tag},
+        )
+
+
+def _digest(name: str) -> Digest | None:
+    """The digest that `name` is, None when it is a tag."""
+    try:
+        return Digest.parse(name)
+    except ContentError:
+        return None
+
+
+def _blob_key(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.hex}"

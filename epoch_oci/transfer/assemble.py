@@ -1,0 +1,102 @@
+"""Fetching one blob in several spans at a time, and only what an earlier run did not leave."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass, field
+
+from epoch_oci.errors import ContentError
+from epoch_oci.oci.verify import BLOCK
+from epoch_oci.stores.base import Assembly, Content, Ranged
+from epoch_oci.transfer.content import JoinedContent
+
+SMALLEST_SPAN = 32 << 20
+"""Spans get no smaller, in bytes: a request for less costs more than it wins."""
+
+
+@dataclass(slots=True)
+class Fetch:
+    """The spans of one blob that are still to be fetched; several threads take from it until it is empty."""
+
+    content: Content
+    assembly: Assembly
+    waiting: deque[tuple[int, int]]
+    error: BaseException | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def drain(self) -> None:
+        """Fetch spans until none is left or one failed; the first error is kept for whoever waits."""
+        while (span := self._next()) is not None:
+            try:
+                self._span(*span)
+            except BaseException as error:
+                with self.lock:
+                    self.error = self.error or error
+                return
+
+    def _next(self) -> tuple[int, int] | None:
+        with self.lock:
+            return self.waiting.popleft() if self.waiting and self.error is None else None
+
+    def _span(self, start: int, length: int) -> None:
+        offset, end = start, start + length
+        with self.content.open(start, length) as reader:
+            while offset < end:
+                block = reader.read(min(BLOCK, end - offset))
+                if not block:
+                    raise ContentError(f"the content ended after {offset} bytes", code="SIZE")
+                self.assembly.write(offset, block, start)
+                offset += len(block)
+
+
+def assemble(content: Content, assembly: Assembly, jobs: int, executor: Executor | None) -> bool:
+    """Fetch what is missing, with idle workers of `executor` helping out, and finish the blob.
+
+    False when it may not replace what is there. Raises what reading raises, ContentError when the bytes are wrong.
+    """
+    fetch = Fetch(content, assembly, deque(_cut(content, assembly.missing(), jobs)))
+    helpers: list[Future[None]] = []
+    if executor is not None:
+        helpers = [executor.submit(fetch.drain) for _ in range(min(jobs, len(fetch.waiting)) - 1)]
+    fetch.drain()
+    wait([helper for helper in helpers if not helper.cancel()])
+    if fetch.error is not None:
+        raise fetch.error
+    return assembly.finish()
+
+
+def _cut(content: Content, missing: list[tuple[int, int]], jobs: int) -> Iterator[tuple[int, int]]:
+    """Spans worth a request each. Joined pieces are never cut across; other content only where ranges are cheap."""
+    edges = list(_edges(content))
+    for offset, length in missing:
+        for start, end in _between(offset, offset + length, edges):
+            if len(edges) > 2 or not _is_ranged(content):
+                yield start, end - start
+            else:
+                yield from _pieces(start, end - start, jobs)
+
+
+def _is_ranged(content: Content) -> bool:
+    return isinstance(content, Ranged) and content.ranged()
+
+
+def _edges(content: Content) -> Iterator[int]:
+    yield 0
+    offset = 0
+    for piece in content.pieces if isinstance(content, JoinedContent) else (content,):
+        offset += piece.size
+        yield offset
+
+
+def _between(start: int, end: int, edges: list[int]) -> Iterator[tuple[int, int]]:
+    for low, high in zip(edges, edges[1:], strict=False):
+        if max(start, low) < min(end, high):
+            yield max(start, low), min(end, high)
+
+
+def _pieces(offset: int, length: int, jobs: int) -> Iterator[tuple[int, int]]:
+    count = max(1, min(jobs, length // SMALLEST_SPAN))
+    size = -(-length // count)
+    for start in range(offset, offset + length, size):
+        yield start, min(size, offset + length - start)
