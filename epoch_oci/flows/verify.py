@@ -16,7 +16,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verify import VerifyingReader
-from epoch_oci.stores.base import Source
+from epoch_oci.stores.base import Auditor, Source
 from epoch_oci.transfer.events import Event, OnEvent, ignore
 
 
@@ -129,6 +129,17 @@ def verify_artifacts(
     return result
 
 
+def audit(store: object, result: Verification) -> None:
+    """Add what a store says about its own books, if it keeps any: errors as findings, oddities as notes."""
+    if not isinstance(store, Auditor):
+        return
+    for finding in store.audit():
+        if finding.severity == "error":
+            result.findings.append(Problem(finding.path, finding.code, finding.problem))
+        else:
+            result.notes.append(f"{finding.path}: {finding.problem}")
+
+
 def _check_blobs(
     source: Source,
     wanted: Iterable[tuple[Descriptor, str]],
@@ -138,7 +149,8 @@ def _check_blobs(
 ) -> None:
     check = _present if options.fast else _hashed
     rows = list(wanted)
-    on_event(Event(event="plan", total=sum(target.size for target, _ in rows)))
+    size = sum(target.size for target, _ in rows)
+    on_event(Event(event="plan", bytes=0 if options.fast else size, total=size))
     with ThreadPoolExecutor(max_workers=options.jobs, thread_name_prefix="verify") as pool:
         for (target, name), error in zip(
             rows, pool.map(lambda row: _attempt(check, source, row[0], on_event), rows), strict=True
