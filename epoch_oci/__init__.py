@@ -1,3 +1,127 @@
-"""The bridge between Epoch snapshots and OCI registries."""
+"""The bridge between Epoch snapshots and OCI registries.
+
+    from epoch_oci import SnapshotKey, locate_artifact, Connection, open_store, push
+
+    target = locate_artifact("ghcr.io/acme/bot:v2", connection=Connection())
+    report = push(open_store("/srv/epoch"), SnapshotKey.parse("bot:v2"), target.store, target.tag, where=target.where)
+
+`to_oci` and `to_epoch` translate without a network or a disk. What is named here is the public interface; it is loaded
+when it is first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from epoch_oci import errors, locate, schemas
+    from epoch_oci.dialects.base import Artifact, Snapshot
+    from epoch_oci.epoch.keys import SnapshotKey
+    from epoch_oci.epoch.manifest import Manifest
+    from epoch_oci.errors import (
+        AccessError,
+        BatchError,
+        ConflictError,
+        ContentError,
+        EpochOciError,
+        Finding,
+        InterruptedTransferError,
+        LocalIOError,
+        NetworkError,
+        NotFoundError,
+        PolicyError,
+        UsageError,
+    )
+    from epoch_oci.flows.convert import to_epoch, to_oci
+    from epoch_oci.flows.inspect import Inspection, inspect_artifact, inspect_snapshot
+    from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
+    from epoch_oci.flows.push import PushOptions, push
+    from epoch_oci.flows.report import TransferReport
+    from epoch_oci.flows.validate import validate
+    from epoch_oci.flows.verify import VerifyOptions, verify_artifacts, verify_snapshots
+    from epoch_oci.locate import Connection, locate_artifact, open_files, open_store
+    from epoch_oci.oci.descriptor import Descriptor
+    from epoch_oci.oci.digest import Digest
+    from epoch_oci.oci.document import Document
+    from epoch_oci.oci.reference import Reference
+    from epoch_oci.events import Event
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AccessError",
+    "Artifact",
+    "BatchError",
+    "ConflictError",
+    "Connection",
+    "ContentError",
+    "Descriptor",
+    "Digest",
+    "Document",
+    "EpochOciError",
+    "Event",
+    "Finding",
+    "Inspection",
+    "InterruptedTransferError",
+    "LocalIOError",
+    "Manifest",
+    "NetworkError",
+    "NotFoundError",
+    "PolicyError",
+    "PullOptions",
+    "PushOptions",
+    "Reference",
+    "Snapshot",
+    "SnapshotKey",
+    "TransferReport",
+    "UsageError",
+    "VerifyOptions",
+    "errors",
+    "inspect_artifact",
+    "inspect_snapshot",
+    "locate",
+    "locate_artifact",
+    "open_files",
+    "open_store",
+    "pull_to_files",
+    "pull_to_store",
+    "push",
+    "schemas",
+    "to_epoch",
+    "to_oci",
+    "validate",
+    "verify_artifacts",
+    "verify_snapshots",
+]
+
+_HOMES = {
+    "dialects.base": ("Artifact", "Snapshot"),
+    "epoch.keys": ("SnapshotKey",),
+    "epoch.manifest": ("Manifest",),
+    "flows.convert": ("to_epoch", "to_oci"),
+    "flows.inspect": ("Inspection", "inspect_artifact", "inspect_snapshot"),
+    "flows.pull": ("PullOptions", "pull_to_files", "pull_to_store"),
+    "flows.push": ("PushOptions", "push"),
+    "flows.report": ("TransferReport",),
+    "flows.validate": ("validate",),
+    "flows.verify": ("VerifyOptions", "verify_artifacts", "verify_snapshots"),
+    "locate": ("Connection", "locate_artifact", "open_files", "open_store"),
+    "oci.descriptor": ("Descriptor",),
+    "oci.digest": ("Digest",),
+    "oci.document": ("Document",),
+    "oci.reference": ("Reference",),
+    "events": ("Event",),
+}
+_MODULES = frozenset({"errors", "locate", "schemas"})
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,18 +6,22 @@ DIR, file:///DIR                    an Epoch store in a directory
 NAME[:TAG]                          a snapshot in the store that was named beside it
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
+from epoch_oci import __version__
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
+from epoch_oci.events import Event, OnEvent, ignore
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.reference import Reference, is_registry, tag_problem
 from epoch_oci.stores.base import FileSink, Sink, SnapshotEntry, Source
-from epoch_oci.transfer.events import OnEvent, ignore
+
+if TYPE_CHECKING:
+    from epoch_oci.registry.settings import RegistrySettings
 
 _REGISTRY_SCHEMES = ("docker://", "oci://")
 _LAYOUT = "oci:"
@@ -49,8 +53,13 @@ class Connection:
     password: str | None = field(default=None, repr=False)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     profile: str | None = None
+    trusted_hosts: frozenset[str] = frozenset()
     on_event: OnEvent = ignore
-    on_debug: object = None
+    on_debug: Callable[[str], None] | None = None
+
+    def warn(self, text: str) -> None:
+        """Report something odd about the configuration."""
+        self.on_event(Event(event="warning", message=text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +161,35 @@ def _directory(word: str) -> Path:
 
 
 def _repository(word: str, connection: Connection) -> ArtifactPlace:
-    from epoch_oci.registry.repository import open_repository
+    from epoch_oci.registry.repository import RegistryRepository
 
     reference = Reference.parse(word)
-    store = open_repository(reference, connection)
+    store = RegistryRepository(reference, registry_settings(reference.registry, connection))
     return ArtifactPlace(store, reference.tag, reference.digest, reference.name)
+
+
+def registry_settings(registry: str, connection: Connection) -> "RegistrySettings":
+    """How `registry` (HOST[:PORT]) is reached. Plain http is used unasked only on a literal loopback host."""
+    from epoch_oci.registry.connect import proxies, speaks_tls
+    from epoch_oci.registry.credentials import Credential, CredentialStore
+    from epoch_oci.registry.settings import RegistrySettings
+
+    encrypted = connection.insecure or connection.ca_file is not None
+    explicit = None
+    if connection.username is not None or connection.password is not None:
+        explicit = Credential(connection.username or "", connection.password or "")
+    return RegistrySettings(
+        plain_http=connection.plain_http or (not encrypted and not speaks_tls(registry)),
+        insecure=connection.insecure,
+        ca_file=connection.ca_file,
+        credentials=CredentialStore(connection.environ, connection.registry_config, explicit, connection.warn),
+        profile=connection.profile,
+        trusted=connection.trusted_hosts,
+        proxies=proxies(registry, connection.environ),
+        user_agent=f"epoch-oci/{__version__}",
+        on_event=connection.on_event,
+        on_debug=connection.on_debug,
+    )
 
 
 def _layout(word: str, *, create: bool) -> ArtifactPlace:

@@ -183,6 +183,14 @@ def test_parts_with_all_their_annotations_are_joined():
     assert snapshot.manifest.layers[0].media_type == QCOW2
 
 
+def test_parts_must_have_the_media_type_of_parts():
+    whole = json.dumps({"layers": [{"digest": hex_of("d"), "size": 20, "filename": "d.qcow2"}]})
+    cut = PartTable(size=10, digests=(Digest.of(b"0"), Digest.of(b"1")))
+    minted = encode(whole.encode(), EncodeOptions(parts={Digest.from_hex(hex_of("d")): cut}))
+    layers = [{**item, "mediaType": QCOW2} for item in json.loads(minted.manifest.raw)["layers"]]
+    assert findings(lambda: decode(oras(*layers), None)) == [("$.layers[0].mediaType", "TYPE")]
+
+
 TITLE_OF = '$.layers[{}].annotations["org.opencontainers.image.title"]'
 
 
@@ -197,7 +205,8 @@ TITLE_OF = '$.layers[{}].annotations["org.opencontainers.image.title"]'
         ([layer("dir", **{"io.deis.oras.content.unpack": "true"})],
          [('$.layers[0].annotations["io.deis.oras.content.unpack"]', "TYPE")]),
         ([layer("a", **{ROLE: "other"})], [(f'$.layers[0].annotations["{ROLE}"]', "SCHEMA")]),
-        ([{**layer("a"), "digest": "sha512:" + "a" * 128}], [("$.layers[0].digest", "DIGEST")]),
+        ([layer("a"), {**layer("b", **{ROLE: "base-image"}), "digest": "sha512:" + "a" * 128}],
+         [("$.layers[1].digest", "DIGEST")]),
         ([layer("a"), layer(None), layer("b/c")], [(TITLE_OF.format(1), "NAME"), (TITLE_OF.format(2), "NAME")]),
     ],
 )  # fmt: skip

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -334,6 +335,58 @@ class TestSparse:
         assert (tmp_path / "f").read_bytes() == bytes(offset) + raw
         assert (tmp_path / "f").stat().st_blocks * 512 <= len(raw) - (1 << 16)
 
+    @pytest.mark.parametrize(
+        ("offset", "runs", "written"),
+        [
+            (0, [("x", 4096), ("0", 4096), ("x", 4096), ("0", 8192)], [(0, 4096), (8192, 4096)]),
+            (0, [("0", 8192)], []),
+            (4096, [("x", 4096), ("0", 4096)], [(4096, 4096)]),
+            (1, [("x", 4095), ("0", 4096), ("x", 4097)], [(1, 4095), (8192, 4097)]),
+            (1, [("x", 4096), ("0", 8191), ("x", 10)], [(1, 8191), (12288, 10)]),
+            (0, [("x", 10), ("0", 4096), ("x", 10)], [(0, 4116)]),
+        ],
+    )
+    def test_pages_of_the_file_count_and_not_of_the_block(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        offset: int,
+        runs: list[tuple[str, int]],
+        written: list[tuple[int, int]],
+    ) -> None:
+        calls: list[tuple[int, int]] = []
+        real = os.pwrite
+
+        def pwrite(descriptor: int, view: memoryview, at: int) -> int:
+            calls.append((at, len(view)))
+            return real(descriptor, view, at)
+
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        raw = b"".join((b"x" if kind == "x" else b"\0") * length for kind, length in runs)
+        descriptor = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+        write_sparse(descriptor, raw, offset)
+        os.ftruncate(descriptor, offset + len(raw))
+        os.close(descriptor)
+        assert (tmp_path / "f").read_bytes() == bytes(offset) + raw
+        assert calls == written
+
+    def test_short_writes_are_gone_on_with(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = os.pwrite
+        monkeypatch.setattr(os, "pwrite", lambda descriptor, view, at: real(descriptor, view[:1000], at))
+        raw = noise(10_000, seed=14)
+        write(DirectoryBackend(tmp_path), "a", raw)
+        assert (tmp_path / "a").read_bytes() == raw
+
+    def test_the_disk_is_set_to_work_as_bytes_come(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        advice: list[tuple[int, int]] = []
+        monkeypatch.setattr(os, "posix_fadvise", lambda _, start, length, __: advice.append((start, length)))
+        directory = os.open(tmp_path, os.O_RDONLY)
+        with Draft(directory, "x") as draft:
+            for _ in range(70):
+                draft.write(bytes(1 << 20))
+        os.close(directory)
+        assert advice == [(start << 20, 16 << 20) for start in (0, 16, 32, 48)]
+
     def test_objects_are_sparse(self, backend: DirectoryBackend) -> None:
         raw = bytes(8 << 20) + b"end"
         write(backend, "a", raw)
@@ -433,6 +486,27 @@ class TestDurability:
         assert ("fsync", (path / "a/b").stat().st_ino) in events[named:]
         synced = {inode for name, inode in events if name == "fsync"}
         above = [path / "a", path, path.parent]
+        assert {folder.stat().st_ino for folder in above} <= synced
+
+    def test_of_directories_that_somebody_else_made(
+        self, backend: DirectoryBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who made them may have died before they were safe; who makes them again must look after them again."""
+        (backend.path / "a/b").mkdir(parents=True)
+        above = [backend.path / name for name in (".", "a", "a/b")]
+        synced: set[int] = set()
+        real = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            synced.add(os.fstat(descriptor).st_ino)
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        write(backend, "a/b/c", b"x")
+        assert {folder.stat().st_ino for folder in above} <= synced
+        shutil.rmtree(backend.path / "a")
+        synced.clear()
+        write(backend, "a/b/c", b"x")
         assert {folder.stat().st_ino for folder in above} <= synced
 
     def test_flush_syncs_every_directory_on_the_way(

@@ -50,8 +50,6 @@ def test_an_empty_part_is_wrong_usage(written):
         "a:b\n",
         "a\x7f",
         "a\x9f",
-        "a\\b",
-        "a:b\\c",
     ],
 )
 def test_a_hostile_name_or_tag_is_wrong_content(written):
@@ -68,7 +66,7 @@ def test_no_object_key_is_made_of_a_hostile_one(key):
     assert caught.value.code == "NAME"
 
 
-@pytest.mark.parametrize("name", ["UPPER", ".hidden", "a..b", "über", "a b", "x" * 300, "sha256:abc", "100%"])
+@pytest.mark.parametrize("name", ["UPPER", ".hidden", "a..b", "über", "a b", "x" * 300, "sha256:abc", "a\\b", "100%"])
 def test_names_that_only_oci_refuses_are_epochs_own_business(name):
     assert hostile_problem(name) is None
     key = SnapshotKey(name, "v1")

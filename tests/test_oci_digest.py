@@ -3,7 +3,8 @@
 import hashlib
 
 import pytest
-from hypothesis import given, settings
+from epoch_strategies import PROPERTY
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epoch_oci.errors import ContentError
@@ -115,7 +116,7 @@ def test_values_are_shown_in_words_of_json(value, text):
     assert shown(value) == text
 
 
-@settings(derandomize=True, deadline=None, database=None)
+@PROPERTY
 @given(st.text() | st.integers() | st.floats() | st.none() | st.booleans() | st.lists(st.text()))
 def test_whatever_is_shown_is_short_and_harmless(value):
     text = shown(value)

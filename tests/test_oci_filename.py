@@ -1,7 +1,8 @@
 """File names: flat and portable, or refused (N1-N5); every name Cocoon gives is accepted (R25)."""
 
 import pytest
-from hypothesis import given, settings
+from epoch_strategies import PROPERTY
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epoch_oci.oci import filename
@@ -151,7 +152,7 @@ def test_names_that_are_not(name):
     assert all(" " <= char <= "~" or char == "…" for char in why)
 
 
-@settings(derandomize=True, deadline=None, database=None)
+@PROPERTY
 @given(st.text(max_size=12))
 def test_what_is_accepted_is_flat_and_plain(name):
     if filename.problem(name) is None:

@@ -516,3 +516,25 @@ def test_modes_are_the_owners(layout: OciLayout, root: Path) -> None:
         os.umask(before)
     for path in [root, *root.rglob("*")]:
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_blobs_of_others_are_made_safe_before_a_manifest_names_them(
+    layout: OciLayout, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have died between giving a blob its name and syncing the directory."""
+    made = fill(layout, "v1", BLOB)
+    blobs, events = (root / "blobs/sha256").stat().st_ino, []
+    real_fsync, real_rename = os.fsync, os.rename
+
+    def fsync(descriptor: int) -> None:
+        events.append(os.fstat(descriptor).st_ino)
+        real_fsync(descriptor)
+
+    def rename(old: str, new: str, **directories: int) -> None:
+        events.append(new)
+        real_rename(old, new, **directories)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    OciLayout(root).publish("v2", made)
+    assert blobs in events[: events.index("index.json")]

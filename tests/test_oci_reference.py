@@ -4,7 +4,8 @@ import hashlib
 import re
 
 import pytest
-from hypothesis import given, settings
+from epoch_strategies import PROPERTY
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epoch_oci.errors import UsageError
@@ -23,7 +24,6 @@ DIGEST = f"sha256:{HEX}"
 # distribution-spec, "Pulling manifests"
 SPEC_NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 SPEC_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-PROPERTY = settings(derandomize=True, deadline=None, database=None, max_examples=300)
 
 
 @pytest.mark.parametrize(

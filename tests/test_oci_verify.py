@@ -4,7 +4,8 @@ import hashlib
 import io
 
 import pytest
-from hypothesis import given, settings
+from epoch_strategies import PROPERTY
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epoch_oci.errors import ContentError
@@ -107,7 +108,7 @@ def test_reading_nothing_moves_nothing():
     assert b"".join(reader.blocks()) == RAW
 
 
-@settings(derandomize=True, deadline=None, database=None)
+@PROPERTY
 @given(st.binary(min_size=1, max_size=300), st.data())
 def test_any_flipped_bit_is_found(raw, data):
     at, bit = data.draw(st.integers(0, len(raw) - 1)), data.draw(st.integers(0, 7))

@@ -1,7 +1,7 @@
 """What a dialect turns into what."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from epoch_oci.epoch.manifest import Manifest
@@ -90,7 +90,7 @@ class EncodedSnapshot:
 
     dialect: str
     files: tuple[EncodedFile, ...]
-    complete: Callable[[tuple[SnapshotFile, ...]], Snapshot]
+    complete: Callable[[tuple[SnapshotFile, ...]], Snapshot] = field(repr=False, compare=False)
     name: str = ""
     tag: str = ""
     snapshot_id: str = ""
@@ -171,7 +171,7 @@ class Dialect(Protocol):
         """Translate an Epoch manifest. Raises ContentError for what is wrong with it, UsageError for the options."""
 
     def decode(self, manifest: ImageManifest, config: Document | None) -> Snapshot:
-        """Read an artifact back. `config` is None when the artifact has the empty one. Raises ContentError with every finding."""
+        """Read an artifact back; `config` is None when it has the empty one. Raises ContentError with every finding."""
 
 
 @runtime_checkable

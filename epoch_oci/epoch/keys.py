@@ -48,8 +48,6 @@ def hostile_problem(text: str) -> str | None:
     """Why a name or a tag must not become part of a path, None when it may: Epoch itself allows anything."""
     if any(part in ("", ".", "..") for part in text.split("/")):
         return "has an empty, . or .. component"
-    if "\\" in text:
-        return "has a backslash, which divides paths on some systems"
     if _CONTROL.search(text):
         return "has a control character"
     return None

@@ -12,7 +12,7 @@ from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest
 from epoch_oci.stores.base import Content, Source
-from epoch_oci.transfer.content import JoinedContent
+from epoch_oci.transfer.content import CheckedContent, JoinedContent
 
 _INDEX_NESTING = 2
 
@@ -71,9 +71,10 @@ def is_epoch(document: Document) -> bool:
 
 
 def joined(source: Source, carriers: tuple[Descriptor, ...]) -> Content:
-    """The content that `carriers` have together."""
-    contents = [source.content(carrier) for carrier in carriers]
-    return contents[0] if len(contents) == 1 else JoinedContent(contents)
+    """The content that `carriers` have together; each part is verified as well."""
+    if len(carriers) == 1:
+        return source.content(carriers[0])
+    return JoinedContent([CheckedContent(source.content(carrier), carrier) for carrier in carriers])
 
 
 def _image(source: Source, document: Document, what: str, nesting: int) -> ImageManifest:

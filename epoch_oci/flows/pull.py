@@ -10,11 +10,11 @@ from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ConflictError, ContentError, NotFoundError, UsageError
+from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.artifact import FoundArtifact, joined, read_artifact
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.oci.digest import shown
 from epoch_oci.stores.base import BytesContent, Content, FileSink, FileTarget, Sink, Source
-from epoch_oci.transfer.events import OnEvent, ignore
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs, plan_files
 

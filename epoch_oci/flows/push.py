@@ -9,6 +9,7 @@ from epoch_oci.dialects.base import Artifact, EncodeOptions
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ConflictError, NotFoundError, UsageError
+from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.artifact import read_epoch
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.oci import media_types
@@ -17,7 +18,6 @@ from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import legal_tag, tag_problem
 from epoch_oci.stores.base import BytesContent, Sink, Source
 from epoch_oci.transfer.content import SliceContent
-from epoch_oci.transfer.events import OnEvent, ignore
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Plan, Want, plan_blobs, require
 

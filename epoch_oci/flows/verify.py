@@ -10,6 +10,7 @@ from epoch_oci.dialects.base import EncodeOptions
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, EpochOciError, Finding, NotFoundError
+from epoch_oci.events import Event, OnEvent, ignore
 from epoch_oci.flows.artifact import read_artifact, read_epoch
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
@@ -17,7 +18,6 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.base import Auditor, Source
-from epoch_oci.transfer.events import Event, OnEvent, ignore
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,8 +158,11 @@ class Assembly(Protocol):
 class Assembler(Protocol):
     """A sink that can take a blob's bytes out of order and keep them across runs."""
 
-    def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly]:
-        """Start or go on with a blob; waits while another process is at it. Then ask `has` again."""
+    def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
+        """Start or go on with a blob; waits while another process is at it, so ask `has` again inside.
+
+        None when this sink cannot.
+        """
 
 
 @runtime_checkable
@@ -168,6 +171,39 @@ class Ranged(Protocol):
 
     def ranged(self) -> bool:
         """Whether that is so; may ask the other side, once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a sink is known to bear: the largest blob and what larger files are cut into, in bytes; most transfers."""
+
+    largest: int | None = None
+    part_size: int | None = None
+    jobs: int | None = None
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A sink that knows its limits."""
+
+    def limits(self) -> Limits:
+        """What is known of them; nothing is asked."""
+
+
+@runtime_checkable
+class Preflight(Protocol):
+    """A sink that can say beforehand whether it may be written to."""
+
+    def check_write(self) -> None:
+        """Raises AccessError or NotFoundError when it may not. Leaves nothing behind."""
+
+
+@runtime_checkable
+class Exposed(Protocol):
+    """A sink that others may be able to read."""
+
+    def anonymous_can_read(self) -> bool:
+        """Whether somebody without credentials can."""
 
 
 class FileSink(Protocol):
@@ -184,6 +220,9 @@ class FileSink(Protocol):
 
         Raises ContentError when the content is not `target.blob`, ConflictError when something else stands there.
         """
+
+    def assemble(self, target: FileTarget, *, replace: bool = False) -> AbstractContextManager[Assembly]:
+        """As `Assembler.assemble` for the blob of a file; raises what `write` raises."""
 
 
 @dataclass(frozen=True, slots=True)

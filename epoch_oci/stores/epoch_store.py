@@ -5,6 +5,7 @@ The objects under `manifests/` are the truth; `catalog.json` is kept for Epoch's
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, with_tag
 from epoch_oci.epoch.keys import (
@@ -21,8 +22,8 @@ from epoch_oci.errors import ConflictError, ContentError, Finding, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
-from epoch_oci.stores.backends.base import Backend, StoredContent, read_if_there, verified
-from epoch_oci.stores.base import Content, SnapshotEntry
+from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredContent, read_if_there, verified
+from epoch_oci.stores.base import Assembly, Content, SnapshotEntry
 
 _BLOBS = "blobs/sha256/"
 
@@ -69,6 +70,12 @@ class EpochStore:
     def put(self, target: Descriptor, content: Content) -> None:
         """As `Sink.put`. Reads and checks `content` whatever is here already, and replaces it."""
         self._backend.write(blob_key(target.digest), lambda: verified(content, target), target.size)
+
+    def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
+        """As `Assembler.assemble`."""
+        if not isinstance(self._backend, AssemblingBackend):
+            return None
+        return self._backend.assemble(blob_key(target.digest), target)
 
     def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
         """Store a manifest, after all its blobs are here, then list it in the catalog.

@@ -5,6 +5,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from epoch_oci.epoch.sparse import Segment
@@ -12,6 +13,7 @@ from epoch_oci.errors import ConflictError, ContentError, LocalIOError, PolicyEr
 from epoch_oci.oci import filename
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.backends import local
+from epoch_oci.stores.backends.assembly import Assembly
 from epoch_oci.stores.backends.draft import Draft, sweep
 from epoch_oci.stores.base import Content, FileTarget
 
@@ -87,6 +89,25 @@ class FilesDirectory:
             committed = draft.commit(target.name, size=target.size, mode=mode, replace=replace)
         if not committed and not self.holds(target):
             raise self._conflict(f"{what} was put there by another process")
+
+    @contextmanager
+    def assemble(self, target: FileTarget, *, replace: bool = False) -> Iterator[Assembly]:
+        """As `FileSink.assemble`."""
+        _check_target(target)
+        directory = self._made()
+        if (why := self._obstacle(target, replace)) is not None and not self.holds(target):
+            raise self._conflict(why)
+        with Assembly(
+            directory,
+            target.name,
+            target.blob,
+            self._what(target),
+            segments=target.segments,
+            size=target.size,
+            mode=target.mode & _OWNER or _DEFAULT_MODE,
+            replace=replace,
+        ) as assembly:
+            yield assembly
 
     def _what(self, target: FileTarget) -> str:
         return str(self._path / target.name)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from epoch_oci.errors import ContentError, Finding, NotFoundError, UsageError
@@ -11,9 +12,9 @@ from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest
 from epoch_oci.oci.reference import tag_problem
-from epoch_oci.stores.backends.base import Backend, StoredContent, read_if_there, verified
+from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredContent, read_if_there, verified
 from epoch_oci.stores.backends.directory import DirectoryBackend
-from epoch_oci.stores.base import BytesContent, Content
+from epoch_oci.stores.base import Assembly, BytesContent, Content
 from epoch_oci.stores.layout_index import LayoutIndex, empty_index, tag_of, with_entry
 
 _MARK = "oci-layout"
@@ -63,6 +64,13 @@ class OciLayout:
         self._has_mark()
         self._backend.write(_blob_key(target.digest), lambda: verified(content, target), target.size)
         self._make()
+
+    def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
+        """As `Assembler.assemble`."""
+        if not isinstance(self._backend, AssemblingBackend):
+            return None
+        self._has_mark()
+        return self._backend.assemble(_blob_key(target.digest), target)
 
     def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
         """As `Sink.publish`: the manifest as a blob, then its entry in `index.json`. `name` must be a legal tag."""

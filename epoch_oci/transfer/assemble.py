@@ -5,11 +5,12 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.verify import BLOCK
-from epoch_oci.stores.base import Assembly, Content, Ranged
-from epoch_oci.transfer.content import JoinedContent
+from epoch_oci.stores.base import Assembly
+from epoch_oci.transfer.content import WatchedContent
 
 SMALLEST_SPAN = 32 << 20
 """Spans get no smaller, in bytes: a request for less costs more than it wins."""
@@ -19,7 +20,7 @@ SMALLEST_SPAN = 32 << 20
 class Fetch:
     """The spans of one blob that are still to be fetched; several threads take from it until it is empty."""
 
-    content: Content
+    content: WatchedContent
     assembly: Assembly
     waiting: deque[tuple[int, int]]
     error: BaseException | None = None
@@ -50,7 +51,7 @@ class Fetch:
                 offset += len(block)
 
 
-def assemble(content: Content, assembly: Assembly, jobs: int, executor: Executor | None) -> bool:
+def assemble(content: WatchedContent, assembly: Assembly, jobs: int, executor: Executor | None) -> bool:
     """Fetch what is missing, with idle workers of `executor` helping out, and finish the blob.
 
     False when it may not replace what is there. Raises what reading raises, ContentError when the bytes are wrong.
@@ -66,33 +67,18 @@ def assemble(content: Content, assembly: Assembly, jobs: int, executor: Executor
     return assembly.finish()
 
 
-def _cut(content: Content, missing: list[tuple[int, int]], jobs: int) -> Iterator[tuple[int, int]]:
+def _cut(content: WatchedContent, missing: list[tuple[int, int]], jobs: int) -> Iterator[tuple[int, int]]:
     """Spans worth a request each. Joined pieces are never cut across; other content only where ranges are cheap."""
-    edges = list(_edges(content))
+    edges = content.edges()
     for offset, length in missing:
-        for start, end in _between(offset, offset + length, edges):
-            if len(edges) > 2 or not _is_ranged(content):
-                yield start, end - start
-            else:
+        for low, high in pairwise(edges):
+            start, end = max(offset, low), min(offset + length, high)
+            if start >= end:
+                continue
+            if len(edges) == 2 and content.ranged():
                 yield from _pieces(start, end - start, jobs)
-
-
-def _is_ranged(content: Content) -> bool:
-    return isinstance(content, Ranged) and content.ranged()
-
-
-def _edges(content: Content) -> Iterator[int]:
-    yield 0
-    offset = 0
-    for piece in content.pieces if isinstance(content, JoinedContent) else (content,):
-        offset += piece.size
-        yield offset
-
-
-def _between(start: int, end: int, edges: list[int]) -> Iterator[tuple[int, int]]:
-    for low, high in zip(edges, edges[1:], strict=False):
-        if max(start, low) < min(end, high):
-            yield max(start, low), min(end, high)
+            else:
+                yield start, end - start
 
 
 def _pieces(offset: int, length: int, jobs: int) -> Iterator[tuple[int, int]]:

@@ -4,9 +4,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 
-from epoch_oci.oci.verify import ByteReader
-from epoch_oci.stores.base import Content
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.verify import ByteReader, VerifyingReader
+from epoch_oci.stores.base import Content, Ranged
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,26 @@ class _JoinedReader:
             self._reader = self._stack.enter_context(piece.open(start, length))
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedContent:
+    """A piece that knows what it has to be: read from its start to its end, it is verified on the way."""
+
+    content: Content
+    target: Descriptor
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self.target.size
+
+    @contextmanager
+    def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
+        """As `Content.open`; raises ContentError for a whole piece that is not `target`."""
+        whole = start == 0 and length in (None, self.target.size)
+        with self.content.open(start, length) as reader:
+            yield VerifyingReader(reader, self.target) if whole else reader
+
+
 class CancelledError(Exception):
     """Raised inside a transfer when another one failed or the user gave up; never leaves `execute`."""
 
@@ -94,6 +116,15 @@ class WatchedContent:
         """As `Content.open`. Raises CancelledError."""
         with self.content.open(start, length) as reader:
             yield _WatchedReader(reader, start, self)
+
+    def ranged(self) -> bool:
+        """As `stores.base.Ranged`."""
+        return isinstance(self.content, Ranged) and self.content.ranged()
+
+    def edges(self) -> list[int]:
+        """Where the pieces begin that it is joined from, and where the last one ends."""
+        pieces = self.content.pieces if isinstance(self.content, JoinedContent) else (self.content,)
+        return [0, *accumulate(piece.size for piece in pieces)]
 
 
 class _WatchedReader:

@@ -1,35 +1,5 @@
-"""What a running transfer reports. A library never prints: it calls `on_event`."""
+"""What a running transfer reports; see `epoch_oci.events`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from epoch_oci.events import Action, Event, Kind, OnEvent, ignore
 
-from epoch_oci.oci.digest import Digest
-
-Kind = Literal["plan", "blob-start", "blob-progress", "blob-done", "retry", "wait", "done", "error"]
-Action = Literal["sent", "mounted", "skipped", "received", "reused"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One thing that happened; `bytes` and `total` are bytes of the blob (of everything, where `digest` is None).
-
-    `bytes` of a blob may fall: a failed attempt that starts again gives back what it had counted.
-    `seconds` is the length of a wait. `message` says why, and never holds a secret.
-    """
-
-    event: Kind
-    digest: Digest | None = None
-    title: str | None = None
-    bytes: int = 0
-    total: int = 0
-    action: Action | None = None
-    message: str | None = None
-    seconds: float | None = None
-
-
-OnEvent = Callable[[Event], None]
-
-
-def ignore(event: Event) -> None:
-    """The listener that does nothing."""
+__all__ = ["Action", "Event", "Kind", "OnEvent", "ignore"]

@@ -6,13 +6,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from epoch_oci.errors import ConflictError, ContentError
+from epoch_oci.events import Action, Event, OnEvent, ignore
 from epoch_oci.oci.verify import BLOCK
+from epoch_oci.stores.base import Assembly
+from epoch_oci.transfer.assemble import assemble
 from epoch_oci.transfer.content import CancelledError, WatchedContent
-from epoch_oci.transfer.events import Action, Event, OnEvent, ignore
 from epoch_oci.transfer.plan import Item, Plan
 
 _SHUTDOWN_SECONDS = 4.0
 _REPORT_SECONDS = 0.1
+_ASSEMBLED_FROM = 4 * BLOCK
+"""Smaller blobs are moved in one piece: there is nothing to resume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +42,13 @@ def execute(
     Returns one outcome for each item, in the plan's order. The first error stops the rest and is raised; what was
     verified until then stays. `executor` runs the transfers elsewhere (its workers must reach source and sink).
     """
-    run = _Run(on_event, moved)
     on_event(Event(event="plan", bytes=plan.to_move, total=plan.size))
     if executor is not None:
-        outcomes = run.all(plan, executor)
+        outcomes = _Run(on_event, moved, jobs, executor).all(plan)
     else:
         pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="transfer")
         try:
-            outcomes = run.all(plan, pool)
+            outcomes = _Run(on_event, moved, jobs, pool).all(plan)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     on_event(Event(event="done", bytes=sum(outcome.bytes for outcome in outcomes), total=plan.size))
@@ -52,17 +56,19 @@ def execute(
 
 
 class _Run:
-    def __init__(self, on_event: OnEvent, moved: Action) -> None:
+    def __init__(self, on_event: OnEvent, moved: Action, jobs: int, executor: Executor) -> None:
         self._on_event = on_event
         self._moved = moved
+        self._jobs = jobs
+        self._executor = executor
         self._cancelled = threading.Event()
 
-    def all(self, plan: Plan, executor: Executor) -> tuple[Outcome, ...]:
+    def all(self, plan: Plan) -> tuple[Outcome, ...]:
         order = sorted(range(len(plan.items)), key=lambda index: -plan.items[index].target.size)
         futures: dict[int, Future[Outcome]] = {}
         try:
             for index in order:
-                futures[index] = executor.submit(self._one, plan.items[index])
+                futures[index] = self._executor.submit(self._one, plan.items[index])
             self._wait(list(futures.values()))
         except BaseException:
             self._cancelled.set()
@@ -91,9 +97,44 @@ class _Run:
             self._report("blob-done", item, item.target.size, "mounted")
             return Outcome(item, "mounted", 0)
         self._report("blob-start", item, 0)
+        moved = self._move(item)
+        action = self._moved if moved or not item.target.size else "reused"
+        self._report("blob-done", item, item.target.size, action)
+        return Outcome(item, action, moved)
+
+    def _move(self, item: Item) -> int:
+        """Move a blob; returns the bytes that were moved. What an earlier run left of it is not moved again."""
+        if item.assemble is not None and item.target.size >= _ASSEMBLED_FROM:
+            assembling = item.assemble()
+            if assembling is not None:
+                with assembling as assembly:
+                    return self._assemble(item, assembly)
         item.put(WatchedContent(item.content, self._progress(item), self._cancelled))
-        self._report("blob-done", item, item.target.size, self._moved)
-        return Outcome(item, self._moved, item.target.size)
+        return item.target.size
+
+    def _assemble(self, item: Item, assembly: Assembly) -> int:
+        if item.present():  # another process was at it meanwhile
+            return 0
+        report = self._progress(item)
+        content = WatchedContent(item.content, lambda _: report(assembly.covered), self._cancelled)
+        moved = item.target.size - assembly.resumed
+        try:
+            finished = assemble(content, assembly, self._jobs, self._executor)
+        except ContentError:
+            if not assembly.resumed:
+                assembly.discard()
+                raise
+            finished = self._again(item, content, assembly)
+            moved = item.target.size
+        if not finished and not item.present():
+            raise ConflictError(f"{item.title} was put there by another process", object=item.title)
+        return moved
+
+    def _again(self, item: Item, content: WatchedContent, assembly: Assembly) -> bool:
+        """What an earlier run left was not what it claimed to be (a power cut): fetch all of it, once."""
+        assembly.discard()
+        item.put(content)
+        return True
 
     def _progress(self, item: Item) -> Callable[[int], None]:
         last = [time.monotonic(), 0.0]

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 from epoch_oci.errors import NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.stores.base import Content, FileSink, FileTarget, Mounter, Sink
+from epoch_oci.stores.base import Assembler, Assembly, Content, FileSink, FileTarget, Mounter, Sink
 
 Step = Literal["move", "mount", "skip"]
 
@@ -26,7 +27,8 @@ class Want:
 class Item:
     """One blob of a plan and what to do about it.
 
-    `put` moves it. `mount` is tried first when the step is `mount`; where it returns False the blob is moved after all.
+    `put` moves it, or `assemble` where the sink can take a blob out of order; `present` asks again whether it is there.
+    `mount` is tried first when the step is `mount`; where it returns False the blob is moved after all.
     """
 
     target: Descriptor
@@ -34,6 +36,8 @@ class Item:
     title: str | None
     step: Step
     put: Callable[[Content], None]
+    present: Callable[[], bool]
+    assemble: Callable[[], AbstractContextManager[Assembly] | None] | None = None
     mount: Callable[[], bool] | None = None
 
 
@@ -68,6 +72,7 @@ def plan_blobs(sink: Sink, wants: Iterable[Want], *, mount_from: Sequence[str] =
 
 
 def _item(sink: Sink, want: Want, there: bool, mount_from: Sequence[str]) -> Item:
+    assembler = sink if isinstance(sink, Assembler) else None
     mounter = sink if mount_from and isinstance(sink, Mounter) else None
     return Item(
         target=want.target,
@@ -75,6 +80,8 @@ def _item(sink: Sink, want: Want, there: bool, mount_from: Sequence[str]) -> Ite
         title=want.title,
         step="skip" if there else "mount" if mounter else "move",
         put=lambda content: sink.put(want.target, content),
+        present=lambda: sink.has(want.target),
+        assemble=(lambda: assembler.assemble(want.target)) if assembler else None,
         mount=(lambda: any(mounter.mount(want.target, place) for place in mount_from)) if mounter else None,
     )
 
@@ -85,15 +92,21 @@ def plan_files(sink: FileSink, wants: Sequence[tuple[FileTarget, Content]], *, r
     sink.check([target for (target, _), there in zip(wants, held, strict=True) if not there], replace=replace)
     return Plan(
         tuple(
-            Item(
-                target=target.blob,
-                content=content,
-                title=target.name,
-                step="skip" if there else "move",
-                put=_writer(sink, target, replace),
-            )
+            _file_item(sink, target, content, there, replace)
             for (target, content), there in zip(wants, held, strict=True)
         )
+    )
+
+
+def _file_item(sink: FileSink, target: FileTarget, content: Content, there: bool, replace: bool) -> Item:
+    return Item(
+        target=target.blob,
+        content=content,
+        title=target.name,
+        step="skip" if there else "move",
+        put=lambda content: sink.write(target, content, replace=replace),
+        present=lambda: sink.holds(target),
+        assemble=lambda: sink.assemble(target, replace=replace),
     )
 
 
@@ -115,10 +128,6 @@ def require(
             object=str(missing[0].digest),
             hint="nothing was sent; restore the missing content, or run `epoch-oci verify` on the source",
         )
-
-
-def _writer(sink: FileSink, target: FileTarget, replace: bool) -> Callable[[Content], None]:
-    return lambda content: sink.write(target, content, replace=replace)
 
 
 def _in_parallel(present: Callable[[Descriptor], bool], targets: Sequence[Descriptor], jobs: int) -> list[bool]:

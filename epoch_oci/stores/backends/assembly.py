@@ -24,7 +24,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK
 from epoch_oci.stores.backends.draft import reveal, write_sparse
-from epoch_oci.stores.backends.local import local_errors
+from epoch_oci.stores.backends.local import OUR_PREFIX, local_errors
 
 _RECORD_EVERY = 8 * BLOCK
 """A span's progress is recorded this often; so much at most is fetched again for each span after a kill."""
@@ -111,7 +111,7 @@ class Assembly:
         self._mode, self._replace = mode, replace
         self._placement = Placement(segments)
         identity = hashlib.sha256(f"{name}\0{target.digest}\0{target.size}\0{segments}".encode()).hexdigest()[:32]
-        self._part, self._record = f".epoch-oci-{identity}.part", f".epoch-oci-{identity}.done"
+        self._part, self._record = f"{OUR_PREFIX}-{identity}.part", f"{OUR_PREFIX}-{identity}.done"
         self._spans = Spans()
         self._marked: dict[int, int] = {}
         self._state = threading.Condition()

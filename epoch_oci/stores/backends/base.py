@@ -6,13 +6,13 @@ Keys are relative, `/` divides their components. Every implementation raises onl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
-from epoch_oci.stores.base import Content
+from epoch_oci.stores.base import Assembly, Content
 
 Opener = Callable[[], AbstractContextManager[ByteReader]]
 """Opens an object's bytes from their start; may be called again for another attempt."""
@@ -56,6 +56,14 @@ class Backend(Protocol):
         """Make durable what others, perhaps killed since, stored below `prefix` (a key's folder)."""
 
 
+@runtime_checkable
+class AssemblingBackend(Protocol):
+    """A key space that can take an object's bytes out of order."""
+
+    def assemble(self, key: str, target: Descriptor) -> AbstractContextManager[Assembly]:
+        """As `stores.base.Assembler.assemble`, for the object `key`."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredContent:
     """An object as content; `size` is what the caller expects it to have."""
@@ -67,6 +75,10 @@ class StoredContent:
     def open(self, start: int = 0, length: int | None = None) -> AbstractContextManager[ByteReader]:
         """As `Content.open`."""
         return self.backend.open(self.key, start, length)
+
+    def ranged(self) -> bool:
+        """As `stores.base.Ranged`: every backend reads from any offset."""
+        return True
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
+from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verify import BLOCK, ByteReader
 from epoch_oci.stores.backends import local
+from epoch_oci.stores.backends.assembly import Assembly
 from epoch_oci.stores.backends.base import Change, Opener, check_key, read_if_there
 from epoch_oci.stores.backends.draft import Draft, is_ours, sweep
 
@@ -62,6 +64,16 @@ class DirectoryBackend:
                     while block := reader.read(BLOCK):
                         draft.write(block)
                 draft.commit(name)
+
+    @contextmanager
+    def assemble(self, key: str, target: Descriptor) -> Iterator[Assembly]:
+        """As `stores.base.Assembler.assemble`, for the object `key`. The disk must have room for what is missing."""
+        folder, name = _split(key)
+        what = self._what(key)
+        with self._made(folder) as directory, Assembly(directory, name, target, what) as assembly:
+            local.look_for_file(name, directory, what)
+            self._require_room(directory, target.size - assembly.resumed, what)
+            yield assembly
 
     def update(self, key: str, change: Change, *, limit: int) -> bool:
         """As `Backend.update`, under a lock on the directory."""

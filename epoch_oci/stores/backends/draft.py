@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,9 @@ from epoch_oci.oci.verify import BLOCK
 from epoch_oci.stores.backends.local import OPEN_FILE, OUR_PREFIX, local_errors, look, sync_directory
 
 _DRAFT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{16}\.tmp\Z")
+_KEPT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{32}\.(?:part|done)\Z")
+_KEPT_SECONDS = 14 * 24 * 3600
+"""How long an unfinished assembly that nobody goes on with is kept."""
 _PAGE = 4096
 _ZERO_PAGE = bytes(_PAGE)
 _ZEROS = bytes(BLOCK)
@@ -97,11 +101,14 @@ def reveal(descriptor: int, draft: str, directory: int, name: str, size: int, mo
 
 
 def sweep(directory: int) -> None:
-    """Remove the drafts of owners that are gone; what cannot be removed is left."""
+    """Remove the drafts of owners that are gone, and assemblies long forgotten; what cannot be removed is left."""
+    old = time.time() - _KEPT_SECONDS
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
-        for name in [entry.name for entry in entries if _DRAFT.match(entry.name)]:
+        for entry in list(entries):
             with contextlib.suppress(OSError):
-                _remove_stale(name, directory)
+                forgotten = _KEPT.match(entry.name) and entry.stat(follow_symlinks=False).st_mtime < old
+                if forgotten or _DRAFT.match(entry.name):
+                    _remove_stale(entry.name, directory)
 
 
 def is_ours(name: str) -> bool:

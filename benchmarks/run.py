@@ -1,0 +1,221 @@
+"""The command behind `make bench`: makes the inputs, runs everything, writes RESULTS.md, results.svg, results.json."""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import platform
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from benchmarks import extras, measure, plot, profiles, report, targets, tools
+from benchmarks.bench import Bench
+from benchmarks.registry import Binary, find_registry
+from benchmarks.results import Arena, Results, load
+from benchmarks.rounds import race
+from benchmarks.snapshot import SCALES, Artifact, Scale, blob_path, make_inputs
+
+HERE = Path(__file__).parent
+STAGES = ("memory", "disk", "snapshot", "repeat", "second", "scaling", "startup", "translation", "plan", "profile")
+LATER_SECONDS = {"small": 60, "full": 600}  # kept for what comes after the races
+ROOM_GIB = 6  # memory that must stay free beside what lies in the RAM file system
+RAM_DISK = Path("/dev/shm")
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the benchmarks, or only write the report of a run again."""
+    options = _options(words)
+    out = options.out or HERE
+    if options.render:
+        write(load(out / "results.json"), out)
+        return 0
+    signal.signal(signal.SIGTERM, _terminated)
+    with _scratch(options.work, options.scale, options.keep) as (disk, memory):
+        bench = _bench(options, disk, memory)
+        _run(bench, set(options.only or STAGES))
+    out.mkdir(parents=True, exist_ok=True)
+    write(bench.results, out)
+    bench.say(f"written: {out / 'RESULTS.md'}")
+    return 1 if any(sample.tool == tools.OURS and sample.error for sample in bench.results.samples) else 0
+
+
+def _terminated(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
+def _options(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
+    parser.add_argument("--scale", choices=SCALES, default="full", help="how large the inputs are (default: full)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each race (default: 3)")
+    parser.add_argument("--budget", type=int, default=2400, help="seconds for all; rounds are dropped (default: 2400)")
+    parser.add_argument("--work", type=Path, help="directory for everything that is made (default: the system's)")
+    parser.add_argument("--keep", action="store_true", help="keep the inputs in --work for the next run")
+    parser.add_argument("--out", type=Path, help="directory of the results (default: this one)")
+    parser.add_argument("--only", nargs="+", choices=STAGES, help="these stages only")
+    parser.add_argument("--tools", nargs="+", help="these contenders only; the raw limits always take part")
+    parser.add_argument("--render", action="store_true", help="write the report again from --out's results.json")
+    return parser.parse_args(words)
+
+
+def write(results: Results, out: Path) -> None:
+    """The three files; `notes.md` beside them is a person's comment and goes into the report."""
+    notes = out / "notes.md"
+    results.dump(out / "results.json")
+    (out / "results.svg").write_text(plot.svg(results))
+    (out / "RESULTS.md").write_text(report.markdown(results, notes.read_text() if notes.exists() else ""))
+
+
+@contextlib.contextmanager
+def _scratch(work: Path | None, scale: str, keep: bool) -> Iterator[tuple[Path, Path]]:
+    """Two directories of our own, on disk and in memory; they are removed at the end, the inputs unless `keep`."""
+    disk = (work or Path(tempfile.gettempdir())) / f"epoch-oci-bench-{scale}"
+    disk.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ram = RAM_DISK if os.access(RAM_DISK, os.W_OK) else disk
+    with (disk / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SystemExit(f"another run is using {disk}") from None
+        memory = Path(tempfile.mkdtemp(prefix="epoch-oci-bench-", dir=ram))
+        try:
+            yield disk, memory
+        finally:
+            shutil.rmtree(memory, ignore_errors=True)
+            _clean(disk, keep)
+
+
+def _clean(disk: Path, keep: bool) -> None:
+    if not keep:
+        shutil.rmtree(disk, ignore_errors=True)
+        return
+    for entry in disk.iterdir():
+        if not entry.name.startswith("inputs-"):
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
+
+
+def _bench(options: argparse.Namespace, disk: Path, memory: Path) -> Bench:
+    begin = time.monotonic()
+    binary = find_registry()
+    if binary is None:
+        raise SystemExit("no registry found: install Debian's docker-registry, or run `make peers`")
+    scale = SCALES[options.scale]
+    _require_room(disk, scale)
+    contenders = [tools.ours(), *tools.peers()]
+    if options.tools:
+        contenders = [tool for tool in contenders if tool.name in options.tools]
+    results = Results(
+        scale=scale.name,
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
+        rounds=options.rounds,
+        machine=_machine(),
+        versions={tool.name: tool.version for tool in contenders} | {"registry (distribution)": binary.version},
+    )
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
+    return Bench(
+        scale=scale,
+        rounds=options.rounds,
+        disk=disk,
+        memory=memory,
+        binary=Binary(binary.path, binary.version),
+        inputs=make_inputs(disk, scale, say),
+        tools=[*contenders, *tools.limits()],
+        results=results,
+        timeout=900 if scale.name == "full" else 120,
+        deadline=begin + options.budget,
+        begin=begin,
+    )
+
+
+def _require_room(disk: Path, scale: Scale) -> None:
+    whole = scale.memory + scale.qcow2 + scale.disk
+    # Two versions of the inputs, then the registry's copy and a dense pulled one, or the largest file of the scaling.
+    need = 2 * (scale.memory + scale.qcow2 + scale.disk_data) + max(2 * whole, scale.scaling[-1]) + measure.GIB
+    free = shutil.disk_usage(disk).free
+    if free < need:
+        raise SystemExit(
+            f"{need / measure.GIB:.0f} GiB of disk are needed in {disk}, {free / measure.GIB:.0f} are free"
+        )
+
+
+def _machine() -> dict[str, str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    kernel = re.match(r"[\d.]+", platform.release())
+    return {
+        "cores": str(os.cpu_count()),
+        "architecture": platform.machine(),
+        "memory": f"{memory / measure.GIB:.0f} GiB of memory",
+        "kernel": f"{platform.system()} {kernel[0] if kernel else ''}".strip(),
+        "python": f"Python {platform.python_version()}",
+    }
+
+
+def _run(bench: Bench, stages: set[str]) -> None:
+    later = LATER_SECONDS[bench.scale.name]
+    memory, snapshot = bench.inputs.memory, bench.inputs.snapshot
+    in_memory = _fits(snapshot.size)
+    if "memory" in stages:
+        arena = _arena("memory", "a memory image", memory, in_memory=(True, True))
+        race(bench, arena, memory, until=bench.deadline, repeats=False)
+    if "disk" in stages:
+        arena = _arena("disk", "a memory image, to disk", memory, in_memory=(False, False))
+        race(bench, arena, memory, until=bench.deadline, repeats=False)
+    if "snapshot" in stages:
+        arena = _arena("snapshot", "a whole snapshot", snapshot, in_memory=(in_memory, False))
+        race(bench, arena, snapshot, until=bench.deadline - later, repeats="repeat" in stages)
+    if "second" in stages:
+        part = max(bench.scale.memory // 64, measure.MIB)
+        for part_size in ("none", f"{part // measure.MIB}MiB"):
+            extras.second_version(bench, part_size, _fits(2 * snapshot.size))
+    if "scaling" in stages:
+        for size in bench.scale.scaling:
+            extras.scaling(bench, size)
+    for stage, measured in (("startup", extras.startup), ("translation", extras.translation), ("plan", extras.plan)):
+        if stage in stages:
+            measured(bench)
+    if "profile" in stages:
+        _profile(bench)
+
+
+def _arena(name: str, title: str, artifact: Artifact, *, in_memory: tuple[bool, bool]) -> Arena:
+    disks = [blob_path(artifact.store, file.digest) for file in artifact.files if file.name == "cow.raw"]
+    return Arena(
+        name=name,
+        title=title,
+        size=artifact.size,
+        blobs=len(artifact.files) + 1,
+        registry_in_memory=in_memory[0],
+        target_in_memory=in_memory[1],
+        disk_data=sum(measure.allocated(disk) for disk in disks),
+    )
+
+
+def _fits(size: int) -> bool:
+    """Whether the registry may keep `size` bytes in memory and the page cache still has room."""
+    available = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
+    return available is not None and int(available[1]) * 1024 - size > ROOM_GIB * measure.GIB and RAM_DISK.exists()
+
+
+def _profile(bench: Bench) -> None:
+    """What misses its target is looked at more closely."""
+    missed = {verdict.kind for verdict in targets.verdicts(bench.results) if verdict.met is False}
+    bench.say(f"targets missed: {', '.join(sorted(kind for kind in missed if kind)) or 'none that a profile explains'}")
+    profiles.profile_transfers(bench, bench.inputs.memory, "a memory image", True, missed)
+    if "translation" in missed:
+        profiles.profile_translation(bench)
+    if "help" in missed:
+        profiles.profile_startup(bench)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+"""`python -m epoch_oci`."""
+
+from epoch_oci.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The command line: a parser, settings, rendering, and one short function a verb."""

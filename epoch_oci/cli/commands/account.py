@@ -1,0 +1,89 @@
+"""`login` and `logout`."""
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from epoch_oci.cli import flags
+from epoch_oci.cli.session import Run
+from epoch_oci.cli.streams import is_terminal
+from epoch_oci.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.registry.credentials import CredentialStore
+
+
+def login(run: Run, host: flags.Host) -> None:
+    """Keep the credentials of a registry.
+
+    They are tried first. Asks for what is not given, on a terminal only.
+    """
+    from epoch_oci.locate import registry_settings
+    from epoch_oci.registry.repository import verify_login
+
+    registry = _registry(host)
+    username = run.settings.username or _asked_username(registry)
+    password = run.connection.password or _asked_password(run, username, registry)
+    connection = replace(run.connection, username=username, password=password)
+    verify_login(registry, registry_settings(registry, connection))
+    where = _credentials(run).keep(registry, username, password)
+    run.result(
+        {"command": "login", "registry": registry, "username": username, "credentials": where},
+        lambda: [f"Logged in to {registry} as {username}; the credentials are kept in {where}"],
+    )
+
+
+def logout(run: Run, host: flags.Host) -> None:
+    """Forget the credentials of a registry."""
+    registry = _registry(host)
+    if not _credentials(run).forget(registry):
+        raise NotFoundError(
+            f"no credentials of {registry} are kept", object=registry, hint="there is nothing to forget"
+        )
+    run.result({"command": "logout", "registry": registry}, lambda: [f"Logged out of {registry}"])
+
+
+def _registry(host: str) -> str:
+    """The registry that was named. Raises UsageError for what is no HOST[:PORT]."""
+    from epoch_oci.oci.reference import is_registry
+
+    registry = host.removeprefix("https://").removesuffix("/")
+    if not is_registry(registry):
+        raise UsageError(f"{host} is no registry", object=host, hint="write HOST[:PORT], for example ghcr.io")
+    return registry
+
+
+def _credentials(run: Run) -> "CredentialStore":
+    from epoch_oci.registry.credentials import CredentialStore
+
+    connection = run.connection
+    return CredentialStore(connection.environ, connection.registry_config, None, run.warn)
+
+
+def _asked_username(registry: str) -> str:
+    _need_terminal("--username U")
+    sys.stderr.write(f"User of {registry}: ")
+    sys.stderr.flush()
+    username = sys.stdin.readline().strip()
+    if not username:
+        raise UsageError("no user was given", hint="say who logs in with --username U")
+    return username
+
+
+def _asked_password(run: Run, username: str, registry: str) -> str:
+    import getpass
+
+    _need_terminal("--password-stdin")
+    try:
+        password = getpass.getpass(f"Password of {username} at {registry}: ", stream=sys.stderr)
+    except EOFError:
+        password = ""
+    if not password:
+        raise UsageError("no password was given", hint="type it, or pipe it in with --password-stdin")
+    run.secrets.add(password)
+    return password
+
+
+def _need_terminal(flag: str) -> None:
+    if not is_terminal(sys.stdin):
+        raise UsageError(f"there is no terminal to ask on for what {flag} gives", hint=f"use {flag}")

@@ -1,0 +1,170 @@
+"""`convert` and `validate`: documents, without a blob."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epoch_oci.cli import flags
+from epoch_oci.cli.annotations import parsed
+from epoch_oci.cli.files import STANDARD_INPUT, read_document
+from epoch_oci.cli.places import artifact_of, is_artifact, name_to_read
+from epoch_oci.cli.session import Run
+from epoch_oci.cli.streams import write_result
+from epoch_oci.errors import ContentError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.flows.convert import Conversion
+    from epoch_oci.oci.document import Document
+
+OCI_FILE = "oci-manifest.json"
+EPOCH_FILE = "epoch-manifest.json"
+_EPOCH_KIND = "epoch-manifest.v1"
+_OCI_KINDS = frozenset({"oci-image-manifest.cocoon.v1", "cocoonstack-snapshot-manifest.v1"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What is to be translated: an Epoch manifest, or an OCI manifest with its config (None: the empty one).
+
+    `from_file` is true for an OCI manifest in a file, which needs its config from elsewhere.
+    """
+
+    epoch: bytes | None = None
+    manifest: "Document | None" = None
+    config: "Document | None" = None
+    from_file: bool = False
+
+
+def convert(
+    run: Run,
+    file: flags.File,
+    to: flags.To = None,
+    dialect: flags.Dialect = "cocoon",
+    annotation: flags.Annotations = (),
+    config: flags.Config = None,
+    output: flags.DocumentsOutput = None,
+    force: flags.Force = False,
+) -> None:
+    """Translate one manifest between Epoch and OCI.
+
+    No blob is read. Without -o the document's exact bytes go to standard output.
+    """
+    from epoch_oci.flows.convert import converted_to_epoch, converted_to_oci, read
+
+    given = _given(run, file, to, config)
+    if run.origin("config") == "--config" and not given.from_file:
+        raise UsageError("--config goes with an OCI manifest in a file", object="--config", hint="leave it out")
+    if to is None:
+        to = "oci" if given.manifest is None else "epoch"
+    if to == "oci":
+        raw = given.epoch if given.manifest is None else read(given.manifest, given.config).epoch.raw
+        conversion = converted_to_oci(raw or b"", dialect=dialect, annotations=parsed(annotation))
+    elif given.manifest is not None:
+        conversion = converted_to_epoch(given.manifest, given.config)
+    else:
+        raise UsageError(f"{file} is an Epoch manifest already", object=file, hint="translate it with --to oci")
+    _show(run, conversion, output, force)
+
+
+def validate(run: Run, files: flags.Files, schema: flags.Schema = None) -> None:
+    """Check documents; every finding at once.
+
+    Each is read strictly, held against its JSON Schema, and then looked at for what a schema cannot say.
+    """
+    from epoch_oci import schemas
+    from epoch_oci.cli.render import validation_lines
+    from epoch_oci.flows.validate import validate as check
+
+    if schema is not None:
+        schemas.schema(schema)
+    reports = [check(read_document(file, schemas.CATALOG_LIMIT), file, schema) for file in files]
+    value = {"valid": all(report.valid for report in reports), "documents": [report.to_json() for report in reports]}
+    run.result(value, lambda: validation_lines(reports))
+    wrong = [report for report in reports if not report.valid]
+    if wrong:
+        first = next(finding for finding in wrong[0].findings if finding.severity == "error")
+        raise ContentError(
+            f"{wrong[0].file} is not valid" if len(reports) == 1 else f"{len(wrong)} of {len(reports)} are not valid",
+            code=first.code,
+            object=wrong[0].file,
+            hint="the findings are on standard output",
+        )
+
+
+def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
+    """Raises ContentError for what cannot be translated, NotFoundError, UsageError."""
+    from epoch_oci import schemas
+    from epoch_oci.epoch.manifest import MANIFEST_LIMIT
+    from epoch_oci.oci import media_types
+    from epoch_oci.oci.document import Document
+
+    if is_artifact(word) and not Path(word).exists():
+        return _given_artifact(run, word)
+    raw = read_document(word, MANIFEST_LIMIT)
+    kind = schemas.kind_of(schemas.read(raw, _EPOCH_KIND, word))
+    if kind in _OCI_KINDS:
+        manifest = Document(media_types.MANIFEST, raw)
+        return _Given(manifest=manifest, config=_config(word, manifest, config), from_file=True)
+    if kind != _EPOCH_KIND and to != "oci":
+        raise ContentError(
+            f"{word} is neither an Epoch manifest nor an OCI manifest",
+            code="TYPE",
+            object=word,
+            hint=f"`epoch-oci validate {word}` says what it is",
+        )
+    return _Given(epoch=raw)
+
+
+def _given_artifact(run: Run, word: str) -> _Given:
+    from epoch_oci.flows.artifact import read_artifact
+
+    place = artifact_of(run, word)
+    found = read_artifact(place.store, name_to_read(place))
+    return _Given(manifest=found.image.document, config=found.config)
+
+
+def _config(word: str, manifest: "Document", config: str | None) -> "Document | None":
+    """The config of a manifest in a file: the file that was named, else the Epoch manifest that lies beside it."""
+    from epoch_oci.epoch.manifest import MANIFEST_LIMIT
+    from epoch_oci.oci import media_types, verify
+    from epoch_oci.oci.document import Document
+    from epoch_oci.oci.manifest import ImageManifest
+
+    target = ImageManifest.parse(manifest, word).config
+    if target.media_type == media_types.EMPTY:
+        return None
+    beside = Path(word).with_name(EPOCH_FILE)
+    if config is None and (word == STANDARD_INPUT or not beside.is_file()):
+        raise NotFoundError(
+            f"{word} needs its config {target.digest}", object=str(target.digest), hint="name it with --config FILE"
+        )
+    where = config or str(beside)
+    raw = verify.check_bytes(read_document(where, MANIFEST_LIMIT), target, f"the config {where}")
+    return Document(target.media_type, raw)
+
+
+def _show(run: Run, conversion: "Conversion", output: str | None, force: bool) -> None:
+    from epoch_oci.cli.render import conversion_lines
+
+    if conversion.derived:
+        run.warn("no Epoch manifest travels with the artifact; one was derived from its layers")
+    for item in conversion.lost:
+        run.warn(f"not carried over: {item}")
+    if output is None:
+        write_result(conversion.result.raw)
+        return
+    _write(conversion, Path(output), force=force)
+    run.result(conversion.to_json(), lambda: conversion_lines(conversion, output))
+
+
+def _write(conversion: "Conversion", directory: Path, *, force: bool) -> None:
+    """Both documents, each whole or not at all. Raises ConflictError for other content in their place."""
+    from epoch_oci.locate import open_files
+    from epoch_oci.stores.base import BytesContent, FileTarget
+
+    sink = open_files(directory)
+    documents = {OCI_FILE: conversion.oci, EPOCH_FILE: conversion.epoch}
+    targets = {name: FileTarget(name=name, blob=document.descriptor) for name, document in documents.items()}
+    sink.check(list(targets.values()), replace=force)
+    for name, document in documents.items():
+        sink.write(targets[name], BytesContent(document.raw), replace=force)

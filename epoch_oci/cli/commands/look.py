@@ -1,0 +1,132 @@
+"""`inspect`, `verify` and `ls`: looking, never changing."""
+
+from typing import TYPE_CHECKING
+
+from epoch_oci.cli import flags
+from epoch_oci.cli.places import full_name, name_to_read, named_store, place_of
+from epoch_oci.cli.session import Run
+from epoch_oci.errors import ContentError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.flows.verify import Verification, VerifyOptions
+    from epoch_oci.locate import ArtifactPlace, SnapshotPlace
+
+
+def inspect(run: Run, location: flags.Location, store: flags.Store = None) -> None:
+    """Show what a snapshot is made of.
+
+    Kind, files, sizes, digests, the VM's resources, who wrote it, and what is missing.
+    """
+    from epoch_oci.cli.card import show_inspection
+    from epoch_oci.flows.inspect import inspect_artifact, inspect_snapshot
+    from epoch_oci.locate import SnapshotPlace
+
+    place = place_of(run, location, store)
+    if isinstance(place, SnapshotPlace):
+        if place.key is None:
+            raise UsageError(
+                f"{location} is a whole store",
+                object=location,
+                hint=f"name a snapshot: `epoch-oci inspect NAME:TAG --store {location}`, or list them with `ls`",
+            )
+        found = inspect_snapshot(place.store, str(place.key), where=str(place.key))
+    else:
+        name = name_to_read(place)
+        found = inspect_artifact(place.store, name, where=full_name(place.where, name))
+    show_inspection(run, found)
+
+
+def verify(
+    run: Run,
+    location: flags.Location,
+    store: flags.Store = None,
+    fast: flags.Fast = False,
+    round_trip: flags.RoundTrip = False,
+    jobs: flags.Jobs = 2,
+) -> None:
+    """Check that everything is there and intact.
+
+    Every byte is hashed again, unless --fast. A store and a layout are checked whole.
+    """
+    from epoch_oci.cli.render import verification_lines
+    from epoch_oci.flows.verify import VerifyOptions
+    from epoch_oci.locate import SnapshotPlace
+
+    options = VerifyOptions(fast=fast, round_trip=round_trip, jobs=jobs)
+    place = place_of(run, location, store)
+    check = (
+        _check_snapshots(run, place, options)
+        if isinstance(place, SnapshotPlace)
+        else _check_artifacts(run, place, options)
+    )
+    run.progress.close()
+    run.result(check.to_json(), lambda: verification_lines(check, fast=fast))
+    if not check.ok:
+        first = check.findings[0]
+        raise ContentError(
+            f"{check.location}: {len(check.findings)} things are wrong, the first with {first.object}",
+            code=first.code,
+            object=first.object,
+            hint="the findings are on standard output",
+        )
+
+
+def ls(run: Run, location: flags.OptionalLocation = None, store: flags.Store = None) -> None:
+    """List snapshots of a store, or tags of a repository."""
+    from epoch_oci.locate import SnapshotPlace
+
+    place = place_of(run, location or named_store(store), store)
+    if isinstance(place, SnapshotPlace):
+        _list_snapshots(run, place, whole_name=":" not in (location or ""))
+    else:
+        _list_tags(run, place)
+
+
+def _check_snapshots(run: Run, place: "SnapshotPlace", options: "VerifyOptions") -> "Verification":
+    from epoch_oci.epoch.keys import SnapshotKey
+    from epoch_oci.flows.verify import audit, verify_snapshots
+
+    if place.key is not None:
+        return verify_snapshots(place.store, [place.key], where=str(place.key), options=options, on_event=run.listen)
+    keys = [SnapshotKey(entry.name, entry.tag) for entry in place.store.snapshots()]
+    result = verify_snapshots(place.store, keys, where=place.where, options=options, on_event=run.listen)
+    audit(place.store, result)
+    return result
+
+
+def _check_artifacts(run: Run, place: "ArtifactPlace", options: "VerifyOptions") -> "Verification":
+    from epoch_oci.cli.places import SoleEntry
+    from epoch_oci.flows.verify import audit, verify_artifacts
+
+    whole = place.name is None and isinstance(place.store, SoleEntry)
+    names = list(place.store.tags()) if whole else [name_to_read(place)]
+    where = place.where if whole else full_name(place.where, names[0])
+    result = verify_artifacts(place.store, names, where=where, options=options, on_event=run.listen)
+    if whole:
+        audit(place.store, result)
+    return result
+
+
+def _list_snapshots(run: Run, place: "SnapshotPlace", *, whole_name: bool) -> None:
+    from epoch_oci.cli.render import listing_lines
+    from epoch_oci.flows.listing import list_snapshots
+
+    key = place.key
+    rows = list_snapshots(place.store, name=key.name if key else None, tag=key.tag if key and not whole_name else None)
+    if key is not None and not rows:
+        what = key.name if whole_name else str(key)
+        raise NotFoundError(f"{place.where} holds no snapshot {what}", object=what)
+    for row in rows:
+        if row.problem is not None:
+            run.warn(f"{row.key}: {row.problem}")
+    value = {"location": place.where, "snapshots": [row.to_json() for row in rows]}
+    run.result(value, lambda: listing_lines(rows))
+
+
+def _list_tags(run: Run, place: "ArtifactPlace") -> None:
+    if place.name is not None:
+        raise UsageError(
+            f"{full_name(place.where, place.name)} is one artifact", hint="leave the tag out, or use `inspect`"
+        )
+    tags = list(place.store.tags())
+    run.result({"location": place.where, "tags": tags}, lambda: tags)

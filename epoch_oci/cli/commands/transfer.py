@@ -1,0 +1,167 @@
+"""`push` and `pull`."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epoch_oci.cli import flags
+from epoch_oci.cli.annotations import parsed
+from epoch_oci.cli.places import artifact_of, name_to_read, snapshot_in
+from epoch_oci.cli.session import Run
+from epoch_oci.errors import UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.flows.report import TransferReport
+    from epoch_oci.locate import ArtifactPlace
+
+
+def push(
+    run: Run,
+    snapshot: flags.Snapshot,
+    target: flags.Target,
+    store: flags.Store = None,
+    dialect: flags.Dialect = "cocoon",
+    part_size: flags.PartSize = "auto",
+    annotation: flags.Annotations = (),
+    mount_from: flags.MountFrom = (),
+    allow_loss: flags.AllowLoss = False,
+    allow_public: flags.AllowPublic = False,
+    force: flags.Force = False,
+    dry_run: flags.DryRun = False,
+    jobs: flags.Jobs = 4,
+) -> None:
+    """Push a snapshot to a registry or an OCI image layout.
+
+    It is looked up in the Epoch store of --store. Blobs that are there already are not sent; the tag is set last.
+    """
+    from epoch_oci.flows.push import PushOptions
+    from epoch_oci.flows.push import push as push_snapshot
+
+    options = PushOptions(
+        dialect=dialect,
+        annotations=parsed(annotation),
+        allow_loss=allow_loss,
+        force=force,
+        dry_run=dry_run,
+        jobs=jobs,
+        **_later(PushOptions, allow_public=allow_public, part_size=_part_size(PushOptions, part_size)),
+    )
+    source, key = snapshot_in(snapshot, store)
+    place = _target(run, target)
+    options = replace(options, mount_from=_siblings(place, mount_from))
+    report = push_snapshot(source, key, place.store, place.tag, where=place.where, options=options, on_event=run.listen)
+    _show(run, report, place.where)
+
+
+def pull(
+    run: Run,
+    reference: flags.Reference,
+    store: flags.Store = None,
+    output: flags.Output = None,
+    as_: flags.As = None,
+    only: flags.Only = (),
+    force: flags.Force = False,
+    dry_run: flags.DryRun = False,
+    jobs: flags.Jobs = 4,
+) -> None:
+    """Pull a snapshot into a store, or its files into a directory.
+
+    Every byte is verified before it is visible; a second pull moves nothing.
+    """
+    from epoch_oci.epoch.keys import SnapshotKey
+    from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
+    from epoch_oci.locate import open_files, open_store
+
+    store, output = _destination(run, store, output)
+    if only and output is None:
+        raise UsageError("--only chooses files, and a store takes them all", hint="write the files with -o DIR")
+    options = PullOptions(
+        key=SnapshotKey.parse(as_) if as_ else None, only=only, force=force, dry_run=dry_run, jobs=jobs
+    )
+    place = artifact_of(run, reference)
+    name = name_to_read(place)
+    if output is not None:
+        report = pull_to_files(
+            place.store, name, open_files(Path(output)), where=place.where, options=options, on_event=run.listen
+        )
+    else:
+        assert store is not None
+        report = pull_to_store(
+            place.store, name, open_store(store), where=place.where, options=options, on_event=run.listen
+        )
+    _show(run, report, output or store or "")
+
+
+def _show(run: Run, report: "TransferReport", where: str) -> None:
+    from epoch_oci.cli.render import transfer_lines
+
+    run.progress.close()
+    report = replace(report, retries=run.progress.retries)
+    for warning in report.warnings:
+        run.warn(warning)
+    run.result(report.to_json(), lambda: transfer_lines(report, where))
+
+
+def _destination(run: Run, store: str | None, output: str | None) -> tuple[str | None, str | None]:
+    """Exactly one of store and directory. What is typed outweighs what the environment says."""
+    if output == "-":
+        raise UsageError("this version writes no archive to standard output", hint="write the files with -o DIR")
+    if not store and not output:
+        raise UsageError(
+            "pull needs a place to put the snapshot",
+            hint="name a store with --store DIR (or EPOCH_STORE), or a directory for its files with -o DIR",
+        )
+    typed = {name for name in ("store", "output") if (run.origin(name) or "").startswith("--")}
+    if store and output and len(typed) != 1:
+        raise UsageError("--store and -o exclude each other", hint="pull twice, or copy the files afterwards")
+    if typed == {"store"}:
+        return store, None
+    return (None, output) if output else (store, None)
+
+
+def _target(run: Run, word: str) -> "ArtifactPlace":
+    from epoch_oci.locate import locate_artifact
+
+    place = locate_artifact(word, connection=run.connection, create=True)
+    if place.digest is not None:
+        raise UsageError(
+            f"{word}: a push target has no digest, for the digest follows from the snapshot",
+            object=word,
+            hint="name a tag, or leave it out for the snapshot's own",
+        )
+    return place
+
+
+def _part_size(options: type[Any], text: str) -> int | None:
+    """The part size in bytes, 0 for none, None for auto. Refused where the flow would pass it over in silence."""
+    from epoch_oci.cli.units import part_size
+
+    size = part_size(text)
+    if size and not _later(options, part_size=size):
+        raise UsageError(
+            f"--part-size {text}: this version sends every file whole", object="--part-size", hint="leave it at auto"
+        )
+    return size
+
+
+def _later(options: type[Any], **values: Any) -> dict[str, Any]:
+    """Those of `values` that the flow's options have a place for."""
+    return {name: value for name, value in values.items() if name in {field.name for field in fields(options)}}
+
+
+def _siblings(place: "ArtifactPlace", words: Sequence[str]) -> tuple[str, ...]:
+    """Repositories of the target's own registry, written with or without its host."""
+    from epoch_oci.oci.reference import repository_problem
+    from epoch_oci.stores.base import Mounter
+
+    if words and not isinstance(place.store, Mounter):
+        raise UsageError("--mount-from works within one registry, and the target is none", object="--mount-from")
+    host = place.where.partition("/")[0] + "/"
+    found = tuple(word.removeprefix(host) for word in words)
+    for word in found:
+        if (why := repository_problem(word)) is not None:
+            raise UsageError(
+                f"--mount-from {word} {why}", object="--mount-from", hint=f"name a repository of {host.rstrip('/')}"
+            )
+    return found

@@ -1,0 +1,132 @@
+"""`demo`: the main job from end to end on a made-up snapshot, and an independent look at the result."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from epoch_oci.cli.sample import KEY, Sample, SampleFile
+from epoch_oci.cli.units import size_text
+from epoch_oci.epoch.catalog import Catalog
+from epoch_oci.errors import ContentError
+from epoch_oci.events import OnEvent
+from epoch_oci.flows.pull import pull_to_files, pull_to_store
+from epoch_oci.flows.push import push
+from epoch_oci.flows.report import TransferReport
+from epoch_oci.locate import ArtifactPlace, Connection, locate_artifact, open_files, open_store
+from epoch_oci.oci import verify
+from epoch_oci.oci.digest import Digest
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """One demonstration below `root`; `tell` gets a line at a time, `steps` what was done."""
+
+    root: Path
+    tell: Tell
+    on_event: OnEvent
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self) -> Digest:
+        """Go through it all; the artifact's digest. Raises ContentError (MISMATCH, DIGEST) when the ends differ."""
+        sample = Sample()
+        first, second, layout, files = (self.root / name for name in ("store-a", "store-b", "layout", "files"))
+        self.tell(f"1. A sample snapshot in an Epoch store: {len(sample.files)} files, {size_text(sample.size)}")
+        sample.store(open_store(str(first)))
+        self._step("make", location=str(first), size=sample.size)
+
+        target = f"oci:{layout}:{KEY.tag}"
+        self._command(f"push {KEY} {target} --store {first}", "2. Push it to an OCI image layout:")
+        pushed = self._push(first, target)
+        self.tell(f"   {pushed.document.digest}")
+        self.tell("3. Push it again: what is there is not sent")
+        if self._push(first, target).transferred:
+            raise ContentError("the second push moved bytes", code="MISMATCH", object=target)
+
+        self._command(f"pull {target} --store {second}", "4. Pull it into another, empty store:")
+        self._pull(target, second)
+        self._compare(first, second)
+
+        self._command(f"pull {target} -o {files}", "6. Pull its files as a hypervisor wants them:")
+        self._unpack(target, files, sample)
+        return pushed.document.digest
+
+    def _push(self, store: Path, target: str) -> TransferReport:
+        place = _layout(target)
+        report = push(open_store(str(store)), KEY, place.store, place.tag, where=place.where, on_event=self.on_event)
+        self.tell(f"   sent {size_text(report.transferred)}, there already {size_text(report.reused)}")
+        self._step("push", digest=str(report.document.digest), bytes=report.transferred)
+        return report
+
+    def _pull(self, target: str, store: Path) -> None:
+        place = _layout(target)
+        report = pull_to_store(place.store, KEY.tag, open_store(str(store)), where=place.where, on_event=self.on_event)
+        self.tell(f"   received {size_text(report.transferred)} in {len(report.blobs)} blobs")
+        self._step("pull", location=str(store), bytes=report.transferred)
+
+    def _compare(self, first: Path, second: Path) -> None:
+        """Hold the two stores against each other, file by file, past our own stores."""
+        self.tell("5. Compare the two stores:")
+        names = _names(first)
+        if names != _names(second):
+            raise ContentError("the stores hold different objects", code="MISMATCH", object=str(second))
+        for name in names:
+            verify.check(Digest.of((first / name).read_bytes()), Digest.of((second / name).read_bytes()), name)
+        catalogs = [Catalog.parse((store / "catalog.json").read_bytes()) for store in (first, second)]
+        if not all(catalog.lists(KEY) for catalog in catalogs):
+            raise ContentError("a catalog lacks the snapshot", code="MISMATCH", object=str(second))
+        self.tell(f"   {len(names)} objects, byte for byte the same; both catalogs list {KEY}")
+        self._step("compare", objects=len(names), equal=True)
+
+    def _unpack(self, target: str, directory: Path, sample: Sample) -> None:
+        place = _layout(target)
+        pull_to_files(place.store, KEY.tag, open_files(directory), where=place.where, on_event=self.on_event)
+        for file in sample.files:
+            _check_file(directory / file.name, file)
+        found = [(directory / file.name).stat() for file in sample.files]
+        size, used = sum(item.st_size for item in found), sum(item.st_blocks * 512 for item in found)
+        self.tell(f"   {len(found)} files of {size_text(size)}, which take {size_text(used)} of disk: holes stay holes")
+        self._step("files", location=str(directory), size=size, disk=used)
+
+    def _command(self, words: str, title: str) -> None:
+        self.tell(title)
+        self.tell(f"   $ epoch-oci {words}")
+
+    def _step(self, name: str, **facts: Any) -> None:
+        self.steps.append({"step": name, **facts})
+
+
+@contextmanager
+def root_directory(keep: str | None) -> Iterator[Path]:
+    """Where the demonstration takes place: the directory to keep, else one that is removed at the end."""
+    if keep is not None:
+        yield Path(keep).absolute()
+        return
+    with TemporaryDirectory(prefix="epoch-oci-demo-") as directory:
+        yield Path(directory)
+
+
+def _layout(target: str) -> ArtifactPlace:
+    return locate_artifact(target, connection=Connection(), create=True)
+
+
+def _names(store: Path) -> list[str]:
+    """Manifests and blobs by their keys; catalogs differ in their times, and a lock file is no content."""
+    found = (path for top in ("manifests", "blobs") for path in (store / top).rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(store)) for path in found if not path.name.startswith("."))
+
+
+def _check_file(path: Path, file: SampleFile) -> None:
+    """The file as it lies on the disk against what it should have been unfolded to."""
+    expected, found = hashlib.sha256(), hashlib.sha256()
+    for piece in file.unfolded():
+        expected.update(piece)
+    with path.open("rb") as reader:
+        while block := reader.read(verify.BLOCK):
+            found.update(block)
+    verify.check(Digest("sha256", expected.hexdigest()), Digest("sha256", found.hexdigest()), path.name)

@@ -1,0 +1,48 @@
+"""Exceptions → exit codes, and what to do next where an error does not say it itself."""
+
+from epoch_oci import errors
+from epoch_oci.errors import EpochOciError, InterruptedTransferError
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_READER_GONE = 141
+"""128 + SIGPIPE: who read our standard output has gone; what a shell reports of any other tool then."""
+
+EXIT_CODES: dict[type[EpochOciError], int] = {
+    errors.UsageError: 2,
+    errors.ContentError: 3,
+    errors.AccessError: 4,
+    errors.NotFoundError: 5,
+    errors.NetworkError: 6,
+    errors.LocalIOError: 7,
+    errors.PolicyError: 8,
+    errors.ConflictError: 9,
+    errors.BatchError: 10,
+}
+
+_NEXT: dict[type[EpochOciError], str] = {
+    errors.UsageError: "see `epoch-oci --help`",
+    errors.ContentError: "`epoch-oci verify LOCATION`, or for a file `epoch-oci validate FILE`, lists every finding",
+    errors.AccessError: "log in with `epoch-oci login HOST`, or ask for access",
+    errors.NotFoundError: "see what is there with `epoch-oci ls`",
+    errors.NetworkError: "run the same command again: it goes on from what was verified",
+    errors.LocalIOError: "mend it and run the same command again",
+    errors.PolicyError: "nothing was sent",
+    errors.ConflictError: "choose another name, or replace what is there with --force",
+    errors.BatchError: "run the same command again for what failed",
+}
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of the contract; 1 for what nobody foresaw."""
+    if isinstance(error, InterruptedTransferError):
+        return 128 + error.signum
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_BUG)
+
+
+def hint_of(error: EpochOciError) -> str:
+    """What to do next."""
+    if error.hint:
+        return error.hint
+    default = "run it again with --debug, and report what it prints"
+    return next((hint for kind, hint in _NEXT.items() if isinstance(error, kind)), default)

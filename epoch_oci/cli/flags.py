@@ -1,0 +1,180 @@
+"""Every flag and argument: what it is called, what it takes, what it is for. The parser and the help are made of it."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+Kind = Literal["text", "switch", "count", "number", "many"]
+PREFIX = "EPOCH_OCI_"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag. Its environment variable is EPOCH_OCI_<FLAG>; `variables` are asked after it.
+
+    A `count` may be repeated, a `number` is an integer from 1 to `most`, a `many` is a list: in the environment one
+    value a line.
+    """
+
+    words: tuple[str, ...]
+    help: str
+    kind: Kind = "text"
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    most: int = 256
+
+    @property
+    def word(self) -> str:
+        """The long form, as it is typed."""
+        return self.words[0]
+
+    @property
+    def name(self) -> str:
+        """The long form as an identifier."""
+        return self.word.removeprefix("--").replace("-", "_")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The environment variables that stand in for it, in the order in which they are asked."""
+        return (PREFIX + self.name.upper(), *self.variables)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One argument of a command."""
+
+    metavar: str
+    help: str
+    optional: bool = False
+    many: bool = False
+
+    @property
+    def usage(self) -> str:
+        """How the usage line shows it."""
+        text = self.metavar + ("…" if self.many else "")
+        return f"[{text}]" if self.optional else text
+
+
+COMMON = (
+    Flag(("--format",), "How the result is printed.", choices=("text", "json"), metavar="FORMAT"),
+    Flag(
+        ("--progress",),
+        "How progress is shown on standard error (auto: bars on a terminal, else a line every 10 s).",
+        choices=("auto", "bar", "plain", "json", "none"),
+        metavar="MODE",
+    ),
+    Flag(("--quiet", "-q"), "No progress and no warnings.", kind="switch"),
+    Flag(("--verbose", "-v"), "Say more about what is done.", kind="count"),
+    Flag(("--debug",), "Show HTTP exchanges, without secrets, and the traceback of an error.", kind="switch"),
+    Flag(("--plain-http",), "Speak http to the registry, not https.", kind="switch"),
+    Flag(("--insecure",), "Do not verify the registry's TLS certificate.", kind="switch"),
+    Flag(("--ca-file",), "Trust the certificate authorities of this file.", metavar="PEM"),
+    Flag(("--registry-config",), "Read and write credentials in this file.", metavar="FILE"),
+    Flag(
+        ("--trust-host",),
+        "Let the registry send credentials and content to this host as well.",
+        kind="many",
+        metavar="HOST",
+    ),
+    Flag(("--username", "-u"), "Log in as this user.", metavar="U"),
+    Flag(
+        ("--password-stdin",),
+        "Read the password, or a token, from standard input (or set EPOCH_OCI_PASSWORD).",
+        kind="switch",
+    ),
+)
+"""The flags that every command takes, before its name or after it."""
+
+Store = Annotated[
+    str | None,
+    Flag(("--store",), "The Epoch store: DIR or file:///DIR.", metavar="S", variables=("EPOCH_STORE",)),
+]
+Dialect = Annotated[str, Flag(("--dialect",), "How the artifact is written (default: cocoon).", metavar="D")]
+PartSize = Annotated[
+    str,
+    Flag(
+        ("--part-size",),
+        "Carry larger files in parts: none, auto, or a size such as 1GiB (default: auto).",
+        metavar="SIZE",
+    ),
+]
+Annotations = Annotated[
+    tuple[str, ...],
+    Flag(("--annotation", "-a"), "Add an annotation; an empty value omits it.", kind="many", metavar="K=V"),
+]
+MountFrom = Annotated[
+    tuple[str, ...],
+    Flag(
+        ("--mount-from",),
+        "Take blobs over from this repository of the same registry.",
+        kind="many",
+        metavar="REPOSITORY",
+    ),
+]
+AllowLoss = Annotated[
+    bool, Flag(("--allow-loss",), "Go on where the dialect has no home for something.", kind="switch")
+]
+AllowPublic = Annotated[
+    bool,
+    Flag(
+        ("--allow-public",), "Push guest memory and state even where everybody can read the repository.", kind="switch"
+    ),
+]
+Force = Annotated[bool, Flag(("--force",), "Replace a tag, snapshot or file that holds something else.", kind="switch")]
+DryRun = Annotated[bool, Flag(("--dry-run",), "Print the plan and change nothing.", kind="switch")]
+Jobs = Annotated[
+    int, Flag(("--jobs", "-j"), "Blobs moved at a time (default: 4).", kind="number", metavar="N", most=64)
+]
+Output = Annotated[
+    str | None,
+    Flag(
+        ("--output", "-o"),
+        "Write the files into this directory; `-` writes an archive to standard output.",
+        metavar="DIR",
+    ),
+]
+DocumentsOutput = Annotated[
+    str | None,
+    Flag(("--output", "-o"), "Write oci-manifest.json and epoch-manifest.json into this directory.", metavar="DIR"),
+]
+As = Annotated[str | None, Flag(("--as",), "What the snapshot shall be called in the store.", metavar="NAME[:TAG]")]
+Only = Annotated[
+    tuple[str, ...],
+    Flag(("--only",), "With -o DIR: only files whose name matches, for example *.json.", kind="many", metavar="GLOB"),
+]
+To = Annotated[
+    str | None,
+    Flag(("--to",), "What to translate to (default: the other side).", choices=("oci", "epoch"), metavar="SIDE"),
+]
+Config = Annotated[
+    str | None,
+    Flag(
+        ("--config",),
+        "The config that goes with an OCI manifest in a file (default: epoch-manifest.json beside it).",
+        metavar="FILE",
+    ),
+]
+Schema = Annotated[
+    str | None, Flag(("--schema",), "Check as this kind of document (default: what it is).", metavar="NAME")
+]
+Fast = Annotated[bool, Flag(("--fast",), "Look whether everything is there; read no blob.", kind="switch")]
+RoundTrip = Annotated[
+    bool,
+    Flag(("--round-trip",), "Also translate each manifest there and back, and compare the bytes.", kind="switch"),
+]
+Keep = Annotated[str | None, Flag(("--keep",), "Leave the stores it made in this directory.", metavar="DIR")]
+
+Snapshot = Annotated[str, Word("SNAPSHOT", "The snapshot, NAME[:TAG], in the store.")]
+Target = Annotated[str, Word("TARGET", "HOST[:PORT]/REPOSITORY[:TAG] or oci:DIR[:TAG].")]
+Reference = Annotated[str, Word("REFERENCE", "HOST[:PORT]/REPOSITORY[:TAG][@DIGEST] or oci:DIR[:TAG][@DIGEST].")]
+File = Annotated[str, Word("FILE", "A manifest: a file, `-`, oci:DIR[:TAG] or a registry reference.")]
+Files = Annotated[tuple[str, ...], Word("FILE", "The documents to check; `-` is standard input.", many=True)]
+Location = Annotated[
+    str, Word("LOCATION", "A registry reference, oci:DIR[:TAG], a store, or NAME[:TAG] in the store of --store.")
+]
+OptionalLocation = Annotated[
+    str | None,
+    Word("LOCATION", "A store, a repository or a layout (default: the store of --store).", optional=True),
+]
+Host = Annotated[str, Word("HOST", "The registry, HOST[:PORT].")]
+Shell = Annotated[str, Word("SHELL", "bash, zsh or fish.")]

@@ -1,0 +1,127 @@
+"""The entry point, and the one place where an exception becomes a line, an exit code and, if asked for, JSON."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from epoch_oci.cli import signals
+from epoch_oci.cli.exit_codes import EXIT_OK, EXIT_READER_GONE, exit_code, hint_of
+from epoch_oci.cli.settings import environment, guessed, secrets_of
+from epoch_oci.cli.streams import (
+    ReaderGoneError,
+    Secrets,
+    discard_output,
+    flush_result,
+    prepare,
+    safe,
+    write_error,
+)
+from epoch_oci.errors import ContentError, EpochOciError, InterruptedTransferError, LocalIOError, NetworkError
+
+_KEPT = {
+    "push": "what was sent is kept, and the tag is set last; ",
+    "pull": "what was received and verified is kept, and nothing half-written is visible; ",
+}
+
+
+def main() -> None:
+    """Run this process's command line and end the process."""
+    had_output = prepare()
+    words, environ = sys.argv[1:], environment()
+    signals.install(lambda error: _failed(error, words, environ, Secrets(secrets_of(environ))))
+    try:
+        code = run(words, environ, had_output=had_output)
+    except InterruptedTransferError as error:  # the signal came while an error was being told
+        code = exit_code(error)
+    _leave(code)
+
+
+def run(words: Sequence[str], environ: Mapping[str, str], *, had_output: bool = True) -> int:
+    """Do what `words` ask for; the exit code. Whatever goes wrong has been told on standard error."""
+    secrets = Secrets(secrets_of(environ))
+    try:
+        if not had_output:
+            raise LocalIOError(
+                "standard output is closed", object="standard output", hint="redirect it, to /dev/null for example"
+            )
+        code = _run(words, environ, secrets)
+        flush_result()
+        return code
+    except ReaderGoneError:
+        discard_output()
+        return EXIT_READER_GONE
+    except Exception as error:
+        return _failed(error, words, environ, secrets)
+
+
+def _run(words: Sequence[str], environ: Mapping[str, str], secrets: Secrets) -> int:
+    from epoch_oci.cli.app import parse
+
+    call = parse(words, environ)
+    if isinstance(call, int):
+        return call
+    from epoch_oci.cli.session import Run
+
+    with Run(call.settings, secrets, call.origins) as session:
+        return call.verb(session, **call.arguments) or EXIT_OK
+
+
+def _failed(raised: Exception, words: Sequence[str], environ: Mapping[str, str], secrets: Secrets) -> int:
+    """Tell what went wrong, with what to do next."""
+    import json
+
+    shape, hidden = guessed(words, environ), secrets.hidden
+    error = _ours(raised)
+    if shape.debug and not isinstance(error, InterruptedTransferError):
+        _show_traceback(raised, hidden)
+    if isinstance(error, ContentError) and len(error.findings) > 1 and shape.verbose and not shape.json_progress:
+        for finding in error.findings:
+            write_error(f"epoch-oci: {finding.code}: {hidden(safe(str(finding)))}")
+    text = hidden(safe(f"{error.message}; {_next(error, words)}"))
+    if shape.json_progress:
+        write_error(json.dumps({"event": "error", "digest": None, "bytes": 0, "total": 0, "message": text}))
+    write_error(f"epoch-oci: {error.code}: {text}")
+    if shape.json:
+        about = hidden(safe(error.object)) if error.object is not None else None
+        write_error(json.dumps({"error": {"code": error.code, "message": text, "object": about}}))
+    return exit_code(error)
+
+
+def _ours(error: Exception) -> EpochOciError:
+    """The error in our words; what nobody foresaw is a bug of ours, except what the system reports."""
+    if isinstance(error, EpochOciError):
+        return error
+    if isinstance(error, ConnectionError | TimeoutError):
+        return NetworkError(f"the connection failed: {error}")
+    if isinstance(error, OSError) and error.strerror:
+        name = str(error.filename) if error.filename is not None else None
+        return LocalIOError(f"{name or 'this machine'}: {error.strerror.lower()}", object=name)
+    return EpochOciError(f"{type(error).__name__}: {error}")
+
+
+def _next(error: EpochOciError, words: Sequence[str]) -> str:
+    if isinstance(error, InterruptedTransferError):
+        command = next((word for word in words if word in _KEPT), "")
+        return _KEPT.get(command, "") + "run the same command again to go on"
+    return hint_of(error)
+
+
+def _show_traceback(error: Exception, hidden: Callable[[str], str]) -> None:
+    import traceback
+
+    for part in traceback.format_exception(error):
+        for line in part.splitlines():
+            write_error(hidden(safe(line)))
+
+
+def _leave(code: int) -> None:
+    """End the process now: a transfer's thread may hang for long, and nothing it does counts any more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard_output()
+    if threading.active_count() > 1 or code > 128:
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,72 @@
+"""What the words of a command line mean: stores, snapshots in them, repositories, layouts."""
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from epoch_oci.cli.session import Run
+from epoch_oci.errors import UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.epoch.keys import SnapshotKey
+    from epoch_oci.locate import ArtifactPlace, Place, SnapshotStore
+
+_DEFAULT_TAG = "latest"
+
+
+@runtime_checkable
+class SoleEntry(Protocol):
+    """A layout that can say which of its entries is meant when nobody did."""
+
+    def sole_entry(self) -> str:
+        """The only entry, else `latest`. Raises NotFoundError, which lists the tags."""
+
+
+def named_store(store: str | None) -> str:
+    """The store that was named. Raises UsageError when none was."""
+    if store:
+        return store
+    raise UsageError("no store is named", object="--store", hint="name it with --store DIR, or set EPOCH_STORE")
+
+
+def snapshot_in(word: str, store: str | None) -> "tuple[SnapshotStore, SnapshotKey]":
+    """The store and the snapshot `NAME[:TAG]` in it. Raises UsageError, ContentError (NAME)."""
+    from epoch_oci.epoch.keys import SnapshotKey
+    from epoch_oci.locate import open_store
+
+    if word == "-":
+        raise UsageError("this version reads no archive from standard input", hint="name a snapshot of a store")
+    key = SnapshotKey.parse(word)
+    return open_store(named_store(store)), key
+
+
+def place_of(run: Run, word: str, store: str | None) -> "Place":
+    """Whatever `word` names. Raises UsageError, NotFoundError."""
+    from epoch_oci.locate import locate
+
+    return locate(word, store=store, connection=run.connection)
+
+
+def artifact_of(run: Run, word: str) -> "ArtifactPlace":
+    """The repository or layout that `word` names, to be read. Raises UsageError, NotFoundError."""
+    from epoch_oci.locate import locate_artifact
+
+    return locate_artifact(word, connection=run.connection)
+
+
+def is_artifact(word: str) -> bool:
+    """Whether `word` is written as a repository or a layout."""
+    from epoch_oci.oci.reference import is_registry
+
+    first, slash, _ = word.partition("/")
+    return word.startswith(("oci:", "docker://")) or (bool(slash) and is_registry(first))
+
+
+def name_to_read(place: "ArtifactPlace") -> str:
+    """The digest or tag to ask for: as written, else a layout's only entry, else `latest`."""
+    if place.name is not None:
+        return place.name
+    return place.store.sole_entry() if isinstance(place.store, SoleEntry) else _DEFAULT_TAG
+
+
+def full_name(where: str, name: str) -> str:
+    """`where` and a tag or digest, as a reference is written."""
+    return f"{where}{'@' if name.startswith('sha256:') else ':'}{name}"

@@ -1,0 +1,141 @@
+"""Events → bars, a line now and then, JSON lines, or nothing. All of it on standard error."""
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from epoch_oci.cli.settings import Settings
+from epoch_oci.cli.streams import is_terminal, safe
+from epoch_oci.cli.tally import Tally
+from epoch_oci.cli.units import duration_text, size_text
+from epoch_oci.events import Event
+
+PLAIN_SECONDS = 10.0
+_BLOBS_NAMED = 3
+
+Say = Callable[[str], None]
+
+
+class Progress:
+    """The listener of a run, and the base of all: counts, and says why something waits. Safe for threads."""
+
+    def __init__(self, say: Say, *, verbose: bool = False) -> None:
+        self.tally = Tally()
+        self._out = say
+        self._verbose = verbose
+        self._lock = threading.RLock()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event in."""
+        with self._lock:
+            self.tally.add(event)
+            self._show(event)
+
+    @property
+    def retries(self) -> int:
+        """How often something was tried again."""
+        return self.tally.retries
+
+    def say(self, line: str) -> None:
+        """Say something beside the progress."""
+        self._out(line)
+
+    def close(self) -> None:
+        """Nothing is shown any more."""
+
+    def _show(self, event: Event) -> None:
+        """Show one event; the lock is held."""
+
+
+class PlainProgress(Progress):
+    """A line every ten seconds, whether bytes move or not, and one for each wait."""
+
+    def __init__(self, say: Say, *, verbose: bool = False) -> None:
+        super().__init__(say, verbose=verbose)
+        self._closed = threading.Event()
+        self._ticker: threading.Thread | None = None
+
+    def close(self) -> None:
+        """Say nothing any more."""
+        self._closed.set()
+
+    def _show(self, event: Event) -> None:
+        if event.event == "plan" and self._ticker is None:
+            self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
+            self._ticker.start()
+        elif (line := event_line(event, verbose=self._verbose)) is not None:
+            self.say(line)
+
+    def _tick(self) -> None:
+        while not self._closed.wait(PLAIN_SECONDS):
+            with self._lock:
+                self.say(status_line(self.tally))
+
+
+class JsonProgress(Progress):
+    """One JSON object a line for each event."""
+
+    def _show(self, event: Event) -> None:
+        self.say(event_json(event))
+
+
+def event_json(event: Event) -> str:
+    """An event as one line; `digest` is null where it is about everything."""
+    members: dict[str, Any] = {
+        "event": event.event,
+        "digest": str(event.digest) if event.digest else None,
+        "bytes": event.bytes,
+        "total": event.total,
+    }
+    extra = {"title": event.title, "action": event.action, "message": event.message, "seconds": event.seconds}
+    return json.dumps(members | {key: item for key, item in extra.items() if item is not None})
+
+
+def event_line(event: Event, *, verbose: bool) -> str | None:
+    """What is worth a line of its own: waits, retries, and under -v every finished blob. None for the rest."""
+    reason = safe(event.message or "")
+    about = f"{safe(event.title)}: " if event.title and safe(event.title) not in reason else ""
+    when = f" {duration_text(event.seconds)}" if event.seconds is not None else ""
+    match event.event:
+        case "wait":
+            return f"{about}waiting{when}{': ' + reason if reason else ''}"
+        case "retry":
+            return f"{about}trying again{' in' + when if when else ''}{': ' + reason if reason else ''}"
+        case "error":
+            return f"{about}failed{': ' + reason if reason else ''}"
+        case "blob-done" if verbose:
+            what = safe(event.title or str(event.digest))
+            return f"{event.action or 'checked'} {what} ({size_text(event.total)})"
+        case _:
+            return None
+
+
+def status_line(tally: Tally) -> str:
+    """`41 % of 1.6 GiB, 82.0 MiB/s, 0:14 left (memory-ranges 12 %)`."""
+    left = tally.seconds_left()
+    parts = [f"{_percent(tally.moved, tally.total)} of {size_text(tally.total)}", f"{size_text(tally.rate())}/s"]
+    parts += [f"{duration_text(left)} left"] if left is not None else []
+    flows = sorted(tally.flows.values(), key=lambda flow: -flow.total)
+    named = ", ".join(f"{safe(flow.title)} {_percent(flow.done, flow.total)}" for flow in flows[:_BLOBS_NAMED])
+    more = f" and {len(flows) - _BLOBS_NAMED} more" if len(flows) > _BLOBS_NAMED else ""
+    return ", ".join(parts) + (f" ({named}{more})" if named else "")
+
+
+def _percent(done: int, total: int) -> str:
+    return f"{100 * done // total if total else 100} %"
+
+
+def progress_for(settings: Settings, say: Say) -> Progress:
+    """The listener that the settings ask for."""
+    mode = "none" if settings.quiet else settings.progress
+    verbose = settings.verbose > 0
+    if mode == "auto":
+        mode = "bar" if is_terminal(sys.stderr) and settings.environ.get("TERM") != "dumb" else "plain"
+    if mode == "bar":
+        from epoch_oci.cli.bars import BarProgress
+
+        return BarProgress(say, verbose=verbose)
+    kinds = {"plain": PlainProgress, "json": JsonProgress}
+    return kinds.get(mode, Progress)(say, verbose=verbose)

@@ -1,0 +1,118 @@
+"""Results → lines of text. Whoever prints them makes them safe for a terminal."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from epoch_oci.cli.units import duration_text, size_text
+
+if TYPE_CHECKING:
+    from epoch_oci.flows.convert import Conversion
+    from epoch_oci.flows.listing import ListedSnapshot
+    from epoch_oci.flows.report import BlobReport, TransferReport
+    from epoch_oci.flows.validate import DocumentReport
+    from epoch_oci.flows.verify import Verification
+
+_ORDER = ("send", "fetch", "sent", "received", "mount", "mounted", "reused", "skip", "skipped")
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> list[str]:
+    """Columns as wide as their widest cell; those in `right` are aligned to the right."""
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(max(map(len, rows), default=0))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def transfer_lines(report: "TransferReport", where: str) -> list[str]:
+    """A push or a pull in a few lines; the last one is the digest. `where` is the store or directory of a pull."""
+    snapshot = f"{report.name}:{report.tag}"
+    if report.command == "push":
+        moved = f"{snapshot} to {report.reference}"
+    else:
+        moved = f"{report.reference} as {snapshot} into {where}"
+    if report.dry_run:
+        lines = [f"Would {report.command} {moved}:", *_blob_lines(report.blobs)]
+    else:
+        lines = [f"{report.command.capitalize()}ed {moved}"]
+    lines.append(_summary(report))
+    if report.derived:
+        lines.append("The Epoch manifest was derived from the artifact's layers; none travels with it.")
+    return [*lines, f"Digest: {report.document.digest}"]
+
+
+def _blob_lines(blobs: Iterable["BlobReport"]) -> list[str]:
+    rows = [[f"  {blob.action}", size_text(blob.size), blob.title or "(config)", short(blob.digest)] for blob in blobs]
+    return aligned(rows, right=frozenset({1}))
+
+
+def _summary(report: "TransferReport") -> str:
+    """`5 blobs, 1.6 GiB: sent 4 (1.6 GiB), skipped 1 (2.8 KiB) in 3.2 s, 512.0 MiB/s`."""
+    parts = []
+    for action in _ORDER:
+        chosen = [blob for blob in report.blobs if blob.action == action]
+        if chosen:
+            parts.append(f"{action} {len(chosen)} ({size_text(sum(blob.size for blob in chosen))})")
+    text = f"{_count(len(report.blobs), 'blob')}, {size_text(report.size)}: {', '.join(parts) or 'nothing to move'}"
+    if report.dry_run:
+        return text
+    rate = f", {size_text(report.transferred / report.seconds)}/s" if report.transferred and report.seconds else ""
+    again = f", {_count(report.retries, 'retry', 'retries')}" if report.retries else ""
+    return f"{text} in {duration_text(report.seconds)}{rate}{again}"
+
+
+def short(digest: str) -> str:
+    """The first twelve digits, for people."""
+    return digest.partition(":")[2][:12]
+
+
+def validation_lines(reports: Iterable["DocumentReport"]) -> list[str]:
+    """One line for each finding, and one for each document that has none worth refusing it."""
+    lines = []
+    for report in reports:
+        for finding in report.findings:
+            word = "warning: " if finding.severity == "warning" else ""
+            lines.append(f"{report.file}: {finding.path}: {finding.code}: {word}{finding.problem}")
+        if report.valid:
+            lines.append(f"{report.file}: ok ({report.kind})")
+    return lines
+
+
+def verification_lines(check: "Verification", *, fast: bool) -> list[str]:
+    """Findings, notes, and what was looked at."""
+    lines = [f"{item.object}: {item.code}: {item.problem}" for item in check.findings]
+    lines += [f"note: {note}" for note in check.notes]
+    how = "present" if fast else f"{size_text(check.bytes)} hashed"
+    looked = f"{_count(check.documents, 'document')}, {_count(check.blobs, 'blob')}, {how}"
+    verdict = "ok" if check.ok else f"{_count(len(check.findings), 'finding')}"
+    return [*lines, f"{check.location}: {verdict} ({looked})"]
+
+
+def listing_lines(rows: Iterable["ListedSnapshot"]) -> list[str]:
+    """`NAME:TAG`, kind, size and digest, in columns."""
+    cells = [
+        [
+            str(row.key),
+            row.kind or "unreadable",
+            "-" if row.size is None else size_text(row.size),
+            "-" if row.digest is None else short(row.digest),
+        ]
+        for row in rows
+    ]
+    return aligned([["SNAPSHOT", "KIND", "SIZE", "DIGEST"], *cells], right=frozenset({2})) if cells else []
+
+
+def conversion_lines(conversion: "Conversion", directory: str) -> list[str]:
+    """What was written where; the last line is the digest of the document that was asked for."""
+    return [
+        f"Wrote oci-manifest.json and epoch-manifest.json to {directory}",
+        f"{_count(len(conversion.carried), 'file')}, {conversion.artifact_type}",
+        f"Digest: {conversion.result.digest}",
+    ]
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,166 @@
+"""One run of one command: its settings, its streams, and the way to registries."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from epoch_oci.cli.settings import PASSWORD_VARIABLE, Settings, without_password
+from epoch_oci.cli.streams import Secrets, safe, write_error, write_result
+from epoch_oci.errors import UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.cli.progress import Progress
+    from epoch_oci.events import Event
+    from epoch_oci.locate import Connection
+
+_PASSWORD_LIMIT = 64 << 10
+_LOGGER = logging.getLogger("epoch_oci")
+
+
+class Run:
+    """What a verb is given. Standard output gets the result and nothing else; all else goes to standard error."""
+
+    def __init__(self, settings: Settings, secrets: Secrets, origins: Mapping[str, str | None]) -> None:
+        self.settings = settings
+        self.secrets = secrets
+        self._origins = origins
+        self._progress: Progress | None = None
+        self._connection: Connection | None = None
+        self._handler = _LogHandler(self)
+        self._level_before = logging.NOTSET
+
+    def __enter__(self) -> Self:
+        self._handler.setLevel(_log_level(self.settings))
+        self._level_before = _LOGGER.level
+        _LOGGER.addHandler(self._handler)
+        _LOGGER.setLevel(self._handler.level)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _LOGGER.removeHandler(self._handler)
+        _LOGGER.setLevel(self._level_before)
+        if self._progress is not None:
+            self._progress.close()
+
+    @property
+    def progress(self) -> "Progress":
+        """The listener for transfers of this run."""
+        if self._progress is None:
+            from epoch_oci.cli.progress import progress_for
+
+            self._progress = progress_for(self.settings, self._write)
+        return self._progress
+
+    @property
+    def connection(self) -> "Connection":
+        """How registries are reached; a password on standard input is read now, once. Raises UsageError."""
+        if self._connection is None:
+            from epoch_oci.locate import Connection
+
+            settings = self.settings
+            self._connection = Connection(
+                plain_http=settings.plain_http,
+                insecure=settings.insecure,
+                ca_file=settings.ca_file,
+                registry_config=settings.registry_config,
+                username=settings.username,
+                password=self._password(),
+                environ=without_password(settings.environ),
+                trusted_hosts=frozenset(settings.trust_host),
+                on_event=self.listen,
+                on_debug=self.debug if settings.debug else None,
+            )
+        return self._connection
+
+    def listen(self, event: "Event") -> None:
+        """Take an event of a transfer or a registry. Safe for threads."""
+        if event.event == "warning":
+            self.warn(event.message or "")
+        else:
+            self.progress(event)
+
+    def origin(self, name: str) -> str | None:
+        """Where a flag of the command was set: its own word or an environment variable; None for nowhere."""
+        return self._origins.get(name)
+
+    def result(self, value: Mapping[str, Any], text: Callable[[], list[str]]) -> None:
+        """Print the result: `value` as one JSON object, or the lines of `text`."""
+        if self.settings.json:
+            write_result(json.dumps(value, indent=2) + "\n")
+        else:
+            write_result("".join(safe(line) + "\n" for line in text()))
+
+    def warn(self, text: str) -> None:
+        """Say that something is odd, on standard error."""
+        if not self.settings.quiet:
+            self._say(f"warning: {text}", "warning", text)
+
+    def note(self, text: str) -> None:
+        """A line for people on standard error."""
+        self._say(text, "log", text)
+
+    def debug(self, text: str) -> None:
+        """What --debug shows."""
+        for line in text.splitlines():
+            self.note(f"debug: {line}")
+
+    def _say(self, text: str, event: str, message: str) -> None:
+        if self.settings.json_progress:
+            text = json.dumps({"event": event, "digest": None, "bytes": 0, "total": 0, "message": message})
+        if self._progress is not None:
+            self._progress.say(text)
+        else:
+            self._write(text)
+
+    def _write(self, line: str) -> None:
+        """To standard error: JSON as it is, else for people."""
+        text = line if self.settings.json_progress else f"epoch-oci: {safe(line)}"
+        write_error(self.secrets.hidden(text))
+
+    def _password(self) -> str | None:
+        settings = self.settings
+        if settings.password_stdin:
+            if settings.username is None:
+                raise UsageError("--password-stdin needs --username", hint="say who logs in with --username U")
+            password: str | None = read_password()
+        else:
+            password = settings.environ.get(PASSWORD_VARIABLE) if settings.username else None
+        self.secrets.add(password or "")
+        return password
+
+
+def read_password() -> str:
+    """The first line of standard input. Raises UsageError when there is none."""
+    raw = sys.stdin.buffer.read(_PASSWORD_LIMIT + 1)
+    text = raw.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
+    if not text or len(raw) > _PASSWORD_LIMIT or "\n" in text:
+        raise UsageError(
+            "standard input holds no password", object="--password-stdin", hint="pipe in the password, on one line"
+        )
+    return text
+
+
+class _LogHandler(logging.Handler):
+    """Log records of the library as lines on standard error."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self._run.warn(text)
+        else:
+            self._run.note(text)
+
+
+def _log_level(settings: Settings) -> int:
+    if settings.debug:
+        return logging.DEBUG
+    return logging.INFO if settings.verbose else logging.WARNING

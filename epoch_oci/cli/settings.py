@@ -1,0 +1,160 @@
+"""Flags and environment become settings. The only reader of the environment."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from epoch_oci.cli.flags import COMMON, PREFIX, Flag
+from epoch_oci.errors import NotFoundError, UsageError
+
+PASSWORD_VARIABLE = PREFIX + "PASSWORD"
+"""Where a password may stand instead of on standard input; there is no flag that takes one."""
+
+_YES = frozenset({"1", "true", "yes", "on"})
+_NO = frozenset({"0", "false", "no", "off"})
+_SECRET_WORDS = ("PASSWORD", "PASSWD", "TOKEN", "SECRET", "CREDENTIAL", "APIKEY", "API_KEY", "ACCESS_KEY")
+_SHORTEST_SECRET = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What holds for a whole run, whatever the command. `environ` is never changed, and never shown."""
+
+    format: str = "text"
+    progress: str = "auto"
+    quiet: bool = False
+    verbose: int = 0
+    debug: bool = False
+    plain_http: bool = False
+    insecure: bool = False
+    ca_file: str | None = None
+    registry_config: str | None = None
+    trust_host: tuple[str, ...] = ()
+    username: str | None = None
+    password_stdin: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def json(self) -> bool:
+        """Whether results are printed as JSON."""
+        return self.format == "json"
+
+    @property
+    def json_progress(self) -> bool:
+        """Whether standard error holds JSON lines."""
+        return self.progress == "json" and not self.quiet
+
+
+DEFAULTS = Settings()
+
+
+def environment() -> dict[str, str]:
+    """A copy of this process's environment."""
+    return dict(os.environ)
+
+
+def settings(given: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
+    """The common flags as given, else from the environment, else their defaults. Raises UsageError, NotFoundError."""
+    values: dict[str, Any] = {
+        flag.name: value(flag, given.get(flag.name), environ, getattr(DEFAULTS, flag.name)) for flag in COMMON
+    }
+    ca_file = values["ca_file"]
+    if ca_file is not None and not os.path.isfile(ca_file):  # noqa: PTH113 (pathlib costs start-up time here)
+        raise NotFoundError(f"--ca-file: there is no file {ca_file}", object=ca_file, hint="name a PEM file")
+    return Settings(**values, environ=environ)
+
+
+def guessed(words: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """What can be told of the settings from a command line that cannot be parsed: how its error is to be shown."""
+    typed = list(words[: words.index("--")] if "--" in words else words)
+    return Settings(
+        format=_guess("--format", typed, environ, ("text", "json")),
+        progress=_guess("--progress", typed, environ, ("auto", "bar", "plain", "json", "none")),
+        quiet="--quiet" in typed or "-q" in typed,
+        verbose=sum(word in ("-v", "-vv", "--verbose") for word in typed),
+        debug="--debug" in typed or environ.get(PREFIX + "DEBUG", "").lower() in _YES,
+        environ=environ,
+    )
+
+
+def value(flag: Flag, given: object, environ: Mapping[str, str], default: object) -> object:
+    """What `flag` says: as given, else in the environment, else `default`. Raises UsageError naming where it stands."""
+    if given:
+        return _typed(flag, given)
+    for name in flag.sources:
+        if text := environ.get(name, ""):
+            return _from_text(flag, text, name)
+    return default
+
+
+def is_given(flag: Flag, given: object, environ: Mapping[str, str]) -> str | None:
+    """Where `flag` was set: the flag's own word, the environment variable's name, or None for nowhere."""
+    if given:
+        return flag.word
+    return next((name for name in flag.sources if environ.get(name)), None)
+
+
+def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
+    """The values in the environment that, by their names, must never be printed."""
+    return frozenset(
+        text
+        for name, text in environ.items()
+        if len(text) >= _SHORTEST_SECRET and any(word in name.upper() for word in _SECRET_WORDS)
+    )
+
+
+def without_password(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for those who need no more than where credentials lie."""
+    return {name: text for name, text in environ.items() if name != PASSWORD_VARIABLE}
+
+
+def _typed(flag: Flag, given: object) -> object:
+    match flag.kind:
+        case "many":
+            assert isinstance(given, list | tuple)
+            return tuple(str(item) for item in given)
+        case "switch" | "count":
+            return given
+        case _:
+            return _from_text(flag, str(given), flag.word)
+
+
+def _from_text(flag: Flag, text: str, where: str) -> object:
+    match flag.kind:
+        case "many":
+            return tuple(line for line in text.splitlines() if line)
+        case "switch":
+            return _switch(text, where)
+        case "count" | "number":
+            return _number(text, where, flag)
+        case "text":
+            if flag.choices and text not in flag.choices:
+                raise _refused(text, where, f"one of: {', '.join(flag.choices)}")
+            return text
+
+
+def _switch(text: str, where: str) -> bool:
+    if text.lower() not in _YES | _NO:
+        raise _refused(text, where, "one of: 1, true, yes, on, 0, false, no, off")
+    return text.lower() in _YES
+
+
+def _number(text: str, where: str, flag: Flag) -> int:
+    least = 0 if flag.kind == "count" else 1
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= flag.most):
+        raise _refused(text, where, f"a number from {least} to {flag.most}")
+    return int(text)
+
+
+def _refused(text: str, where: str, allowed: str) -> UsageError:
+    from epoch_oci.oci.digest import shown
+
+    return UsageError(f"{where} cannot be {shown(text)}", object=where, hint=f"it takes {allowed}")
+
+
+def _guess(word: str, typed: Sequence[str], environ: Mapping[str, str], choices: tuple[str, ...]) -> str:
+    found = [text.partition("=")[2] for text in typed if text.startswith(word + "=")]
+    found += [typed[index + 1] for index, text in enumerate(typed[:-1]) if text == word]
+    found += [environ.get(PREFIX + word[2:].upper(), "")]
+    return next((text for text in found if text in choices), choices[0])

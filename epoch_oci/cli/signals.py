@@ -1,0 +1,76 @@
+"""SIGINT and SIGTERM end the work in order; a second one ends it at once, and so does time."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from epoch_oci.errors import InterruptedTransferError
+
+GRACE_SECONDS = 1.8
+"""From the first signal to the end, whatever still hangs: what is half-done then is what a kill would have left."""
+
+_SHOW_CURSOR = b"\x1b[?25h"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+Farewell = Callable[[InterruptedTransferError], object]
+
+
+class Interruption:
+    """Turns the first signal into InterruptedTransferError in the main thread; `farewell` tells of it if that hangs."""
+
+    def __init__(self, farewell: Farewell) -> None:
+        self._signum = 0
+        self._farewell = farewell
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """Handle SIGINT or SIGTERM."""
+        if self._signum:
+            self._exit()
+        self._signum = signum
+        signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+        raise _interruption(signum)
+
+    def give_up(self, signum: int, frame: FrameType | None) -> None:
+        """Handle SIGALRM: the work did not end in time."""
+        with contextlib.suppress(Exception):
+            self._farewell(_interruption(self._signum))
+        self._exit()
+
+    def _exit(self) -> None:
+        if os.isatty(2):
+            with contextlib.suppress(OSError):
+                os.write(2, _SHOW_CURSOR)
+        os._exit(128 + self._signum)
+
+
+def install(farewell: Farewell) -> None:
+    """Handle the signals from here to the end of the process: the way out after an interruption may hang as well."""
+    interruption = Interruption(farewell)
+    for number in _SIGNALS:
+        if _is_wanted(number):
+            signal.signal(number, interruption)
+    signal.signal(signal.SIGALRM, interruption.give_up)
+    sys.unraisablehook = _quietly(sys.unraisablehook)
+
+
+def _interruption(signum: int) -> InterruptedTransferError:
+    return InterruptedTransferError("interrupted" if signum == signal.SIGINT else "asked to stop", signum)
+
+
+def _is_wanted(number: int) -> bool:
+    """A signal that whoever started us ignores (nohup, a shell's background job) stays ignored."""
+    return signal.getsignal(number) is not signal.SIG_IGN
+
+
+def _quietly(before: Any) -> Any:
+    """An interruption that lands in a destructor cannot be raised; the alarm ends the work then."""
+
+    def hook(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, InterruptedTransferError):
+            before(unraisable)
+
+    return hook

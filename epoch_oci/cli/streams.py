@@ -1,0 +1,135 @@
+"""Standard output and standard error: what may be written there, and what becomes of a stream that fails."""
+
+import base64
+import contextlib
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import TextIO
+from urllib.parse import quote
+
+from epoch_oci.errors import LocalIOError
+
+_HOSTILE_DIRECTIONS = frozenset({"R", "AL", "AN", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "FSI", "PDF", "PDI"})
+_QUERY_VALUE = re.compile(r"([?&][^=&\s\"'<>]{1,64}=)[^&\s\"'<>]+")
+_USER_INFO = re.compile(r"(://)[^/@\s\"'<>]+@")
+_HIDDEN = "***"
+
+
+class ReaderGoneError(Exception):
+    """Whoever read our standard output has closed it."""
+
+
+def safe(text: str) -> str:
+    """`text` as one line that a terminal only shows: control, invisible and right-to-left characters escaped."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if _is_harmless(char) else _escape(char) for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() and unicodedata.bidirectional(char) not in _HOSTILE_DIRECTIONS
+
+
+def _escape(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte that is not UTF-8, as Python keeps it
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+class Secrets:
+    """Known secrets, which no line on standard error may hold; a last gate behind those who redact at the source."""
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._forms: set[str] = set()
+        for value in values:
+            self.add(value)
+
+    def add(self, value: str) -> None:
+        """Hide `value` from now on, also percent-encoded and in base64."""
+        if value:
+            raw = value.encode("utf-8", "surrogateescape")
+            encoded = (base64.b64encode(raw), base64.urlsafe_b64encode(raw))
+            self._forms |= {value, quote(raw, safe=""), *(form.decode("ascii") for form in encoded)}
+
+    def hidden(self, text: str) -> str:
+        """`text` without secrets, without user info in URLs and without the values of their queries."""
+        for form in sorted(self._forms, key=len, reverse=True):
+            text = text.replace(form, _HIDDEN)
+        return _QUERY_VALUE.sub(rf"\g<1>{_HIDDEN}", _USER_INFO.sub(rf"\g<1>{_HIDDEN}@", text))
+
+
+def prepare() -> bool:
+    """Make the standard streams safe to use; False when standard output was closed from the start.
+
+    A file opened later must not take the place of a closed stream, and no text may fail to be encoded.
+    """
+    had_output = sys.stdout is not None
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        else:
+            stream.reconfigure(errors="backslashreplace")
+    return had_output
+
+
+def write_result(content: str | bytes) -> None:
+    """Write to standard output. Raises ReaderGoneError, LocalIOError."""
+    with _output_errors():
+        if isinstance(content, str):
+            sys.stdout.write(content)
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(content)
+
+
+def flush_result() -> None:
+    """All that was written has arrived. Raises ReaderGoneError, LocalIOError."""
+    with _output_errors():
+        sys.stdout.flush()
+
+
+def write_error(line: str) -> None:
+    """One line to standard error; where nobody listens is no reason to fail."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def discard_output() -> None:
+    """Standard output leads nowhere from here on, so that nothing fails again at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether people look at it, on something that can move its cursor."""
+    with contextlib.suppress(ValueError):
+        return stream.isatty()
+    return False
+
+
+@contextlib.contextmanager
+def _output_errors() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGoneError from None
+    except OSError as error:
+        raise LocalIOError(
+            f"standard output cannot be written: {(error.strerror or str(error)).lower()}",
+            object="standard output",
+            hint="the work itself was done; make room and run the same command again for its result",
+        ) from error

@@ -1,0 +1,177 @@
+"""Cloud images of modern Epoch, ours and those of other publishers, as Epoch manifests (epoch-formats, 4.7)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from epoch_oci.dialects import foreign
+from epoch_oci.dialects.base import Snapshot, SnapshotFile
+from epoch_oci.dialects.cocoonstack import words
+from epoch_oci.dialects.cocoonstack.agreement import file_findings
+from epoch_oci.dialects.cocoonstack.artifact import checked_config
+from epoch_oci.dialects.cocoonstack.carried import Carried
+from epoch_oci.dialects.cocoonstack.derived import derive
+from epoch_oci.dialects.cocoonstack.labels import Labels
+from epoch_oci.dialects.cocoonstack.titles import are_names, epoch_names
+from epoch_oci.epoch import times
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
+from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.errors import ContentError, Finding
+from epoch_oci.oci import filename, media_types
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import shown
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.strict_json import member_path
+from epoch_oci.oci.verify import empty_problem
+
+
+def read_image(manifest: ImageManifest, document: Document | None, dialect: str) -> Snapshot:
+    """A cloud image. Raises ContentError with every finding."""
+    found: list[Finding] = []
+    disks = _disks(manifest, found)
+    labels = Labels.read(manifest, found)
+    if not disks:
+        found.append(Finding("$.layers", "SCHEMA", "no layer is a disk or a part of one"))
+    if found:
+        raise ContentError.of("the artifact", found)
+    image = _Image(dialect, manifest, labels, disks)
+    return image.original(document) if manifest.config.media_type == EPOCH_MANIFEST else image.derived()
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    dialect: str
+    manifest: ImageManifest
+    labels: Labels
+    disks: tuple[Descriptor, ...]
+
+    def original(self, document: Document | None) -> Snapshot:
+        """With the Epoch manifest that is the config."""
+        config = checked_config(self.manifest, document, EPOCH_MANIFEST)
+        epoch = Manifest.parse(Document(EPOCH_MANIFEST, config.raw), "the config")
+        files = tuple(_grouped(epoch, self.disks))
+        found = [*file_findings(epoch, files), *_empty_parts(files)]
+        if not epoch.is_cloud_image:
+            found.append(Finding("$", "TYPE", "the config describes a snapshot, the artifact is a cloud image"))
+        if found:
+            raise ContentError.of("the config", found)
+        known = Carried.of(epoch).annotations
+        notes = [key for key, text in self.labels.rest.items() if known.get(key) != text]
+        return Snapshot(
+            dialect=self.dialect,
+            epoch=epoch.document,
+            manifest=epoch,
+            files=files,
+            warnings=(*epoch.warnings, *self.labels.warnings, *foreign.url_warnings(self.manifest)),
+            lost=(*(f"annotation {shown(key)}" for key in notes), *self._lost()),
+            carried=Carried.of(epoch).words(),
+        )
+
+    def derived(self) -> Snapshot:
+        """With an Epoch manifest made of the layers, under names by which Epoch knows a cloud image."""
+        titles = [layer.title or "" for layer in self.disks]
+        if are_names(titles) and (snapshot := self._named(titles, ())).manifest.is_cloud_image:
+            return snapshot
+        return self._named(epoch_names(titles, _layer_format(self.disks)), tuple(titles))
+
+    def _named(self, names: Sequence[str], titles: tuple[str, ...]) -> Snapshot:
+        files = tuple(_file(name, layer) for name, layer in zip(names, self.disks, strict=True))
+        carried = Carried(annotations=self.labels.unlike(snapshot_id="", image=self.labels.image), titles=titles)
+        created = self.labels.created or times.ZERO_TIME
+        facts = {
+            "name": self.labels.name,
+            "tag": self.labels.tag,
+            "image": self.labels.image,
+            "createdAt": created,
+        }
+        epoch = derive(facts, files, entries={}, carried=carried)
+        return Snapshot(
+            dialect=self.dialect,
+            epoch=epoch.document,
+            manifest=epoch,
+            files=files,
+            derived=True,
+            warnings=(*self.labels.warnings, *_renamed(titles, names), *foreign.url_warnings(self.manifest)),
+            lost=tuple(self._lost()),
+            carried=carried.words(),
+        )
+
+    def _lost(self) -> Iterator[str]:
+        """The layers beside the disk, whose bytes would be joined to it by a reader of Epoch's manifest (trap 25)."""
+        for layer in self.manifest.layers:
+            if layer.media_type not in words.DISKS:
+                yield f"layer {shown(layer.title or '')} ({shown(layer.media_type)}, {layer.size} bytes)"
+            else:
+                keys = [key for key in layer.annotations if key != media_types.TITLE]
+                yield from (f"annotation {shown(key)} of {shown(layer.title or '')}" for key in keys)
+        if self.manifest.config.media_type not in (media_types.EMPTY, EPOCH_MANIFEST):
+            yield f"config of type {shown(self.manifest.config.media_type)}"
+        if self.manifest.subject is not None:
+            yield f"subject {self.manifest.subject.digest}"
+
+
+def _disks(manifest: ImageManifest, found: list[Finding]) -> tuple[Descriptor, ...]:
+    """The layers that are joined, in the byte order of their titles; equal ones stay in the order of the array."""
+    disks = []
+    for index, layer in enumerate(manifest.layers):
+        if layer.media_type not in words.DISKS:
+            continue
+        disks.append(layer)
+        path = f"$.layers[{index}]"
+        if layer.title and (why := filename.problem(layer.title)) is not None:
+            found.append(Finding(member_path(f"{path}.annotations", media_types.TITLE), "NAME", why))
+        if layer.digest.algorithm != "sha256":
+            found.append(Finding(f"{path}.digest", "DIGEST", f"{layer.digest} is not sha256, all that Epoch knows"))
+        elif (why := empty_problem(layer.digest, layer.size)) is not None:
+            found.append(Finding(f"{path}.digest", "DIGEST", why))
+    # The order of UTF-8 bytes is that of code points.
+    return tuple(sorted(disks, key=lambda layer: layer.title or ""))
+
+
+def _file(name: str, layer: Descriptor) -> SnapshotFile:
+    return SnapshotFile(
+        name=name,
+        role="layer",
+        media_type=media_type_for_file(name),
+        digest=layer.digest,
+        size=layer.size,
+        carriers=(layer,) if layer.size else (),
+    )
+
+
+def _grouped(epoch: Manifest, disks: Sequence[Descriptor]) -> Iterator[SnapshotFile]:
+    """The files of the manifest, each with as many layers as its size takes; what is left over is one more file."""
+    left = list(disks)[::-1]
+    for layer in epoch.layers:
+        carriers = [left.pop()] if left else []
+        while left and sum(item.size for item in carriers) < layer.size:
+            carriers.append(left.pop())
+        size = sum(item.size for item in carriers)
+        digest = carriers[0].digest if len(carriers) == 1 else layer.digest
+        yield SnapshotFile(
+            name=layer.filename,
+            role="layer",
+            media_type=layer.descriptor.media_type,
+            digest=digest,
+            size=size,
+            carriers=tuple(carriers) if size else (),
+        )
+    yield from (_file(layer.title or "", layer) for layer in reversed(left))
+
+
+def _empty_parts(files: Sequence[SnapshotFile]) -> Iterator[Finding]:
+    """A part of nothing is none of ours, and in the way of telling which layers are one file."""
+    for index, file in enumerate(files):
+        if any(carrier.size == 0 for carrier in file.carriers):
+            yield Finding(f"$.layers[{index}]", "MISMATCH", f"a part of {shown(file.name)} is empty")
+
+
+def _layer_format(disks: Sequence[Descriptor]) -> str:
+    return next(word for word in words.FORMATS if f"disk.{word}" in disks[0].media_type)
+
+
+def _renamed(titles: Sequence[str], names: Sequence[str]) -> list[Finding]:
+    if not titles:
+        return []
+    problem = f"the parts are called {shown(names[0])} and so on, for by their titles Epoch would not know a disk"
+    return [Finding("$.layers", "NAME", problem, "warning")]

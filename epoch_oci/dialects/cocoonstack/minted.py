@@ -1,0 +1,88 @@
+"""The config that Epoch would have written for an Epoch manifest (epoch-formats, 4.4)."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from epoch_oci.dialects.cocoonstack.carried import MEMBER, Carried
+from epoch_oci.dialects.cocoonstack.config import MINTED, ORDER, RIDING, FileEntry, SnapshotConfig
+from epoch_oci.dialects.cocoonstack.words import SNAPSHOT_CONFIG
+from epoch_oci.epoch import gojson, sparse, times
+from epoch_oci.epoch.manifest import LayerHeader, Manifest
+from epoch_oci.errors import ContentError, Finding
+from epoch_oci.oci.document import Document
+
+_BASE_IMAGE = re.compile(r"([0-9a-f]{64})(?:\.qcow2|\.raw)?\Z")
+
+
+def file_entries(epoch: Manifest) -> dict[str, FileEntry]:
+    """One entry for each layer; without one a reader must suspect a packed file whose map was lost (trap 8)."""
+    return {layer.filename: entry_of(epoch.layer_headers.get(layer.filename)) for layer in epoch.layers}
+
+
+def entry_of(header: LayerHeader | None) -> FileEntry:
+    """The entry of a file; an empty one when nothing is known of its mode and the blob is the file itself."""
+    if header is None:
+        return FileEntry()
+    if not sparse.is_packed(header.pax_records):
+        return FileEntry(mode=header.mode)
+    size = int(header.pax_records[sparse.SIZE])
+    return FileEntry(mode=header.mode, sparse_map=header.pax_records[sparse.MAP], sparse_size=size)
+
+
+def image_blob_ids(epoch: Manifest) -> list[str]:
+    """The blobs that Cocoon must keep for the snapshot: those it names and those its base images are (trap 16)."""
+    stems = (_BASE_IMAGE.match(layer.filename) for layer in epoch.base_images)
+    return sorted({*epoch.image_blob_ids, *(match[1] for match in stems if match)})
+
+
+def mint(epoch: Manifest, carried: Carried, riding: Mapping[str, Any] | None) -> Document:
+    """The config of `epoch`, in compact form as Go writes it; `carried` has what `epoch` has no member for."""
+    members = {
+        **{key: value for key, value in carried.config.items() if key not in MINTED},
+        "schemaVersion": "v1",
+        "snapshotId": epoch.snapshot_id,
+        "image": epoch.image,
+        "imageBlobIds": {blob: {} for blob in image_blob_ids(epoch)},
+        "cpu": epoch.cpu,
+        "memory": epoch.memory,
+        "storage": epoch.storage,
+        "nics": epoch.nics,
+        "files": gojson.sorted_map({name: _members(entry) for name, entry in file_entries(epoch).items()}),
+        "createdAt": created_at(epoch) or times.ZERO_TIME,
+        RIDING: dict(riding or {}),
+    }
+    filled = {key: value for key, value in members.items() if value or key not in MINTED or key == "snapshotId"}
+    return Document(SNAPSHOT_CONFIG, gojson.dumps(_ordered(filled), indent=None))
+
+
+def check(config: Document) -> None:
+    """Raise ContentError when Epoch's decoder would not take a minted config.
+
+    What rode in the manifest may be anybody's invention, and Go refuses a config with a member of a wrong type.
+    """
+    try:
+        SnapshotConfig.parse(config)
+    except ContentError as error:
+        found = [
+            Finding(f"$.{MEMBER}.config{item.path.removeprefix('$')}", item.code, item.problem)
+            for item in error.findings
+        ]
+        raise ContentError.of("the Epoch manifest", found) from None
+
+
+def created_at(epoch: Manifest) -> str:
+    """When the snapshot was made, else when it was pushed, as the text Epoch wrote; "" when it does not say."""
+    return next((text for text in (epoch.created_at, epoch.pushed_at) if times.is_set(text)), "")
+
+
+def _members(entry: FileEntry) -> dict[str, Any]:
+    members = {"mode": entry.mode, "sparseMap": entry.sparse_map, "sparseSize": entry.sparse_size}
+    return {key: value for key, value in members.items() if value}
+
+
+def _ordered(members: dict[str, Any]) -> dict[str, Any]:
+    """Epoch's members in Epoch's order, then the unknown ones in theirs, the manifest that rides at the end."""
+    known = {key: members[key] for key in ORDER if key in members}
+    rest = {key: value for key, value in members.items() if key not in known and key != RIDING}
+    return {**known, **rest, **({RIDING: members[RIDING]} if RIDING in members else {})}

@@ -1,0 +1,287 @@
+"""The client: `oras.provider.Registry` with its transport replaced, one for each registry."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+from urllib.parse import urljoin, urlsplit
+
+import oras.provider
+import requests
+from oras.container import Container
+from requests.adapters import HTTPAdapter
+
+from epoch_oci.errors import ContentError, LocalIOError, NetworkError, PolicyError
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.reference import Reference
+from epoch_oci.oci.verify import BLOCK
+from epoch_oci.registry.answers import dismiss, foreign_errors, refusal
+from epoch_oci.registry.auth import BACKEND, Authenticator, Scope
+from epoch_oci.registry.origin import Origin, check_hop, redacted
+from epoch_oci.registry.retry import Attempts
+from epoch_oci.registry.settings import RegistrySettings
+
+PULL, PUSH = "pull", "pull,push"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_HOPS = 5
+_POOL = 32
+_PATH = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags|referrers)(?:/|\Z)")
+_HUB = "registry-1.docker.io"
+
+
+class Body(Protocol):
+    """A request body that is sent block by block with a Content-Length."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Any: ...
+
+
+class _Adapter(HTTPAdapter):
+    """Blocks of 1 MiB instead of 16 KiB, and room for many transfers."""
+
+    def __init__(self) -> None:
+        super().__init__(pool_connections=4, pool_maxsize=_POOL, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **{**kwargs, "blocksize": BLOCK})
+
+
+class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
+    """Speaks to one registry. Every exchange goes through `do_request`, those of the inherited methods too."""
+
+    auth: Authenticator
+
+    def __init__(self, registry: str, settings: RegistrySettings) -> None:
+        if settings.ca_file is not None:
+            _check_ca(settings.ca_file)
+        verify: bool | str = False if settings.insecure else settings.ca_file or True
+        # oras would silence urllib3's warnings for the whole process when it is told not to verify.
+        super().__init__(registry, insecure=settings.plain_http, tls_verify=True, auth_backend=BACKEND)
+        self._tls_verify = self.auth._tls_verify = verify
+        self.settings = settings
+        host = _HUB if registry == "docker.io" else registry
+        self.base = f"{self.prefix}://{host}"
+        self.origin = Origin.of(self.base)
+        self.session.trust_env = False
+        self.session.proxies = dict(settings.proxies)
+        self.session.headers = requests.structures.CaseInsensitiveDict(
+            {"User-Agent": settings.user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
+        )
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, _Adapter())
+        self.ranges: bool | None = None  # whether blobs can be read in ranges; None: not tried yet
+        self.auth.setup(self.origin, registry, settings, self._send)
+
+    def do_request(
+        self,
+        url: str,
+        method: str = "GET",
+        data: bytes | Body | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: None = None,
+        stream: bool = False,
+        *,
+        scope: Scope | None = None,
+        timeout: float | None = None,
+    ) -> requests.Response:
+        """One exchange with the registry, authenticated once more when it answers 401; redirects are not followed.
+
+        Raises NetworkError when no answer comes, PolicyError for a foreign URL, AccessError when the 401 stands. A body
+        that is sent in blocks is sent once: its 401 is returned.
+        """
+        there = Origin.of(url)
+        if there != self.origin and there.address not in self.settings.trusted:
+            raise PolicyError(f"{there} is not the registry {self.origin}", object=redacted(url))
+        scope = scope or self._scope_of(url, method)
+        plain = {name: value for name, value in (headers or {}).items() if name.lower() != "authorization"}
+        ours = there == self.origin
+        sent = self.auth.header_for(scope) if ours else None
+        response = self._send(method, url, headers=_with(plain, sent), data=data, timeout=timeout)
+        if response.status_code != 401 or not ours:
+            return response
+        if data is not None and not isinstance(data, bytes):
+            return response
+        if not self.auth.answer(response, scope, sent):
+            raise refusal(response, f"{method} {redacted(url)}", self.auth.secrets())
+        dismiss(response)
+        again = self._send(method, url, headers=_with(plain, self.auth.header_for(scope)), data=data, timeout=timeout)
+        if again.status_code == 401:
+            raise refusal(again, f"{method} {redacted(url)}", self.auth.secrets())
+        return again
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        expect: Iterable[int],
+        *,
+        what: str,
+        scope: Scope | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        replay: bool = True,
+    ) -> requests.Response:
+        """An exchange without a large body, tried again as the retry policy says. Answers other than `expect` raise.
+
+        `replay` False: an attempt whose answer was lost is not sent again.
+        """
+        attempts = Attempts(self.settings, what)
+        while True:
+            try:
+                response = self.do_request(url, method, data=data, headers=headers, scope=scope)
+                if response.status_code in expect:
+                    return response
+                raise refusal(response, what, self.auth.secrets())
+            except NetworkError as error:
+                if error.status is None and not replay:
+                    raise
+                attempts.again(error)
+
+    def follow(self, response: requests.Response, headers: Mapping[str, str]) -> requests.Response:
+        """Follow the redirects of a GET by hand: no credentials off-origin, no way down from https."""
+        hops = 0
+        while response.status_code in _REDIRECTS:
+            hops += 1
+            here, url = Origin.of(response.url), self.location(response)
+            dismiss(response)
+            if hops > _HOPS:
+                raise NetworkError(f"{here}: more than {_HOPS} redirects", object=str(here), retryable=False)
+            check_hop(here, Origin.of(url))
+            if Origin.of(url) == self.origin:
+                response = self.do_request(url, headers=headers)
+            else:
+                response = self._send("GET", url, headers=dict(headers))
+        return response
+
+    def location(self, response: requests.Response) -> str:
+        """The absolute URL of a Location header. Raises NetworkError when there is none."""
+        location = response.headers.get("Location")
+        if not location:
+            raise NetworkError(f"{redacted(response.url)}: an answer without Location", retryable=False)
+        return urljoin(response.url, location)
+
+    def upload_location(self, response: requests.Response) -> str:
+        """Where a body is to be sent. Raises PolicyError before a byte of it goes to anybody but the registry."""
+        url = self.location(response)
+        there = Origin.of(url)
+        same_host = (there.host, self.origin.scheme, there.scheme) == (self.origin.host, "http", "https")
+        if there == self.origin or there.address in self.settings.trusted or same_host:
+            return url
+        raise PolicyError(
+            f"{self.origin} wants the content to be sent to {there}",
+            object=str(there),
+            hint=f"if that is right, allow it with --trust-host {there.address}",
+        )
+
+    def url(self, path: str) -> str:
+        """An absolute URL below `/v2/`."""
+        return f"{self.base}/v2/{path}"
+
+    def get_container(self, name: str | Container) -> Container:
+        """As oras, for references that are legal and name their registry. Raises UsageError."""
+        if isinstance(name, Container):
+            return name
+        reference = Reference.parse(name)
+        if reference.registry != self.hostname:
+            raise PolicyError(f"{reference.registry} is not the registry {self.hostname}", object=str(reference))
+        return Container(str(reference))
+
+    def _scope_of(self, url: str, method: str) -> Scope:
+        found = _PATH.search(urlsplit(url).path)
+        actions = PULL if method in ("GET", "HEAD") else PUSH
+        return Scope(found[1], actions) if found else Scope()
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        data: bytes | Body | None = None,
+        timeout: float | None = None,
+    ) -> requests.Response:
+        limits = self.settings.timeouts
+        with foreign_errors(redacted(url)):
+            response: requests.Response = self.session.request(
+                method,
+                url,
+                data=data,
+                headers=dict(headers),
+                stream=True,
+                verify=self._tls_verify,
+                allow_redirects=False,
+                timeout=(limits.connect, timeout or limits.answer),
+            )
+        self._debug(method, url, headers, data, response)
+        return response
+
+    def _debug(
+        self, method: str, url: str, headers: Mapping[str, str], data: object, response: requests.Response
+    ) -> None:
+        say = self.settings.on_debug
+        if say is None:
+            return
+        names = ", ".join(f"{name}: {_shown(name, value)}" for name, value in headers.items())
+        length = f" [{len(data)} bytes]" if isinstance(data, bytes) or hasattr(data, "__len__") else ""
+        answer = ", ".join(
+            f"{name}: {_shown(name, value)}" for name, value in response.headers.items() if name in _SHOWN_ANSWER
+        )
+        say(f"{method} {redacted(url)} ({names}){length} -> {response.status_code} ({answer})")
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        raise TypeError("this method of oras is not fit for snapshots; RegistryRepository has one that is")
+
+    pull = push = login = logout = _refuse
+    delete_tag = delete_tags = get_manifest = upload_manifest = _refuse
+    upload_blob = download_blob = put_upload = chunked_upload = get_blob = blob_exists = _refuse
+
+
+_SHOWN_ANSWER = frozenset(
+    {"Content-Length", "Content-Type", "Content-Range", "Range", "Location", "Docker-Content-Digest", "Retry-After"}
+    | {"Www-Authenticate", "WWW-Authenticate", "Link", "Server"}
+)
+
+
+def _shown(name: str, value: str) -> str:
+    if name.lower() == "authorization":
+        return f"{value.partition(' ')[0]} …"
+    if name.lower() in ("location", "link"):
+        return redacted(value)
+    return value
+
+
+def _with(headers: Mapping[str, str], authorization: str | None) -> dict[str, str]:
+    return {**headers, "Authorization": authorization} if authorization else dict(headers)
+
+
+def _check_ca(path: str) -> None:
+    import ssl
+
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise LocalIOError(f"{path}: no certificates can be read from it", object=path) from error
+
+
+def read_bounded(response: requests.Response, limit: int, what: str) -> bytes:
+    """The body of an answer, whole and as it came. Raises ContentError (SIZE, TYPE), NetworkError."""
+    if (encoding := response.headers.get("Content-Encoding", "identity")) not in ("identity", ""):
+        response.close()
+        raise ContentError(f"{what} came with Content-Encoding {encoding}", code="TYPE", object=what)
+    blocks, size = [], 0
+    with foreign_errors(what):
+        for block in response.raw.stream(64 << 10, decode_content=False):
+            blocks.append(block)
+            size += len(block)
+            if size > limit:
+                response.close()
+                raise ContentError(f"{what} is larger than the {limit} bytes allowed", code="SIZE", object=what)
+    return b"".join(blocks)
+
+
+def header_digest(response: requests.Response) -> Digest | None:
+    """What `Docker-Content-Digest` says, None when it says nothing that is a digest."""
+    try:
+        return Digest.parse(response.headers.get("Docker-Content-Digest"))
+    except ContentError:
+        return None

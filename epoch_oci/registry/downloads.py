@@ -1,0 +1,188 @@
+"""Blobs as content: streamed, taken up again where they broke off, and never believed (oci-registries 5.8)."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import requests
+
+from epoch_oci.errors import ContentError, NetworkError, NotFoundError
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.registry.answers import foreign_errors, refusal
+from epoch_oci.registry.client import RegistryClient
+from epoch_oci.registry.origin import Origin, redacted
+from epoch_oci.registry.retry import Attempts
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16}|\*)\Z")
+_STALE = frozenset({400, 401, 403, 404, 410})
+"""What a storage host answers when a signed URL has run out; the registry gives a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobContent:
+    """A blob of a repository as content."""
+
+    client: RegistryClient
+    repository: str
+    target: Descriptor
+
+    @property
+    def size(self) -> int:
+        """Length in bytes, as declared."""
+        return self.target.size
+
+    @contextmanager
+    def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
+        """As `Content.open`. A body that breaks off is gone on with; what was read before stays read."""
+        end = self.size if length is None else min(self.size, start + length)
+        reader = _BlobReader(self, start, end)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def ranged(self) -> bool:
+        """As `stores.base.Ranged`: whether the registry, or its storage, answers a range with that range."""
+        known = self.client.ranges
+        if known is None:
+            response = self.request(0, 1)
+            known = self.client.ranges = response.status_code == 206
+            response.close()
+        return known
+
+    def request(self, start: int, end: int) -> requests.Response:
+        """An answer whose body begins at `start` (206), or holds the whole blob (200)."""
+        url = self.client.url(f"{self.repository}/blobs/{self.target.digest}")
+        partial = (start, end) != (0, self.size)
+        headers = {"Range": f"bytes={start}-{end - 1}"} if partial else {}
+        response = self.client.follow(self.client.do_request(url, headers=headers), headers)
+        foreign = Origin.of(response.url) != self.client.origin
+        if response.status_code == 206 and partial:
+            self._check_range(response, start)
+        elif response.status_code == 404 and not foreign:
+            response.close()
+            raise NotFoundError(
+                f"{self.client.hostname}/{self.repository} has no blob {self.target.digest}",
+                object=str(self.target.digest),
+            )
+        elif response.status_code != 200:
+            error = refusal(response, f"getting {self.target.digest}", self.client.auth.secrets())
+            if foreign and response.status_code in _STALE:
+                raise NetworkError(error.message, object=redacted(response.url), status=None) from error
+            raise error
+        self._check_encoding(response)
+        return response
+
+    def _check_range(self, response: requests.Response, start: int) -> None:
+        found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        total = found[3] if found else ""
+        if found is None or int(found[1]) != start or total not in ("*", str(self.size)):
+            response.close()
+            self.client.ranges = False
+            raise _WrongRangeError(f"{self.target.digest}: asked for bytes from {start}, got {shown_range(response)}")
+
+    def _check_encoding(self, response: requests.Response) -> None:
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding not in ("identity", ""):
+            response.close()
+            raise ContentError(
+                f"{self.target.digest} came with Content-Encoding {encoding}, which changes its bytes",
+                code="TYPE",
+                object=str(self.target.digest),
+            )
+
+
+class _WrongRangeError(NetworkError):
+    """A 206 that is not what was asked for: ranges are of no use here."""
+
+
+def shown_range(response: requests.Response) -> str:
+    """What `Content-Range` said, for a message."""
+    return response.headers.get("Content-Range", "no Content-Range")[:60]
+
+
+class _BlobReader:
+    """Reads from `start` to `end`; a broken connection is replaced, the offset reached is kept."""
+
+    def __init__(self, content: BlobContent, start: int, end: int) -> None:
+        self._content = content
+        self._offset, self._end = start, end
+        self._response: requests.Response | None = None
+        self._skip = 0
+        self._attempts = Attempts(content.client.settings, content.target.title or str(content.target.digest))
+        self._clock = content.client.settings.clock
+        self._window = (self._clock(), start)
+        self._ranges = True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes; b"" at the end of what was asked for. At the blob's end one more is looked for."""
+        wanted = BLOCK if size < 0 else min(size, BLOCK)
+        if self._offset >= self._end and not self._overrun():
+            return b""
+        while True:
+            try:
+                return self._block(wanted)
+            except NetworkError as error:
+                self.close()
+                self._attempts.again(error)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+    def _overrun(self) -> bool:
+        """At the end of the whole blob the body must end too, so that trailing bytes are found."""
+        return self._response is not None and self._end == self._content.size and self._offset == self._end
+
+    def _block(self, wanted: int) -> bytes:
+        if self._response is None:
+            self._connect()
+        block = self._receive(wanted if self._offset < self._end else 1)
+        while self._skip and block:
+            dropped = min(self._skip, len(block))
+            self._skip -= dropped
+            block = block[dropped:] or self._receive(wanted)
+        if not block and self._offset < self._end:
+            raise NetworkError(f"{self._content.target.digest}: the body ended early", object=self._content.repository)
+        self._count(len(block))
+        return block
+
+    def _connect(self) -> None:
+        start = self._offset if self._ranges else 0
+        end = self._end if self._ranges else self._content.size
+        try:
+            self._response = self._content.request(start, max(end, start + 1) if end else 0)
+        except _WrongRangeError:
+            self._ranges = False
+            self._response = self._content.request(0, self._content.size)
+        self._skip = self._offset if self._response.status_code == 200 else 0
+        if self._skip:
+            self._content.client.ranges = False
+        self._window = (self._clock(), self._offset)
+
+    def _receive(self, size: int) -> bytes:
+        assert self._response is not None
+        with foreign_errors(str(self._content.target.digest)):
+            return bytes(self._response.raw.read(size, decode_content=False) or b"")
+
+    def _count(self, count: int) -> None:
+        if self._offset < self._end:
+            self._offset += count
+        if count >= BLOCK // 2:
+            self._attempts.progress()
+        self._check_floor()
+
+    def _check_floor(self) -> None:
+        """A trickle is a stall: below the floor over the window, the connection is given up."""
+        limits = self._content.client.settings.timeouts
+        began, offset = self._window
+        elapsed = self._clock() - began
+        if elapsed < limits.floor_window:
+            return
+        if (self._offset - offset) / elapsed < limits.floor_rate:
+            self.close()
+        self._window = (self._clock(), self._offset)

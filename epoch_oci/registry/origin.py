@@ -1,0 +1,116 @@
+"""Origins: what credentials are bound to, and where requests may be led (reliability C1-C5)."""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from epoch_oci.errors import PolicyError
+
+_PORTS = {"http": 80, "https": 443}
+_SHOWN_QUERY = frozenset({"service", "scope", "n", "last", "from", "mount", "digest", "account", "client_id"})
+_REALMS = {
+    "registry-1.docker.io": "auth.docker.io",
+    "registry.gitlab.com": "gitlab.com",
+}
+"""Token services on another host than their registry, as their operators document them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port of a URL (RFC 6454)."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """The origin of an absolute URL. Raises PolicyError for one that is not http or https, or carries a user."""
+        parts = urlsplit(url)
+        scheme = parts.scheme.lower()
+        if scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
+            raise PolicyError(f"{redacted(url)} is no URL that a registry may name", object=redacted(url))
+        return cls(scheme, parts.hostname.lower(), parts.port or _PORTS[scheme])
+
+    @property
+    def address(self) -> str:
+        """`HOST:PORT`, the port left out where it is the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.address}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, literally: `localhost` or a loopback address; names are not looked up."""
+    if host.strip("[]").lower() == "localhost":
+        return True
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+def is_private(host: str) -> bool:
+    """Whether a host is an address that only this machine or its neighbours can mean."""
+    address = _address(host)
+    return is_loopback(host) or (address is not None and not address.is_global)
+
+
+def check_hop(here: Origin, there: Origin) -> None:
+    """Raise PolicyError for a hop that gives up encryption, or leads from a public host to a private one."""
+    if here.scheme == "https" and there.scheme == "http":
+        raise PolicyError(f"{here} leads to {there}, which is not encrypted", object=str(there))
+    if is_private(there.host) and not is_private(here.host) and there.host != here.host:
+        raise PolicyError(f"{here} leads to {there}, an address inside this network", object=str(there))
+
+
+def realm_fits(registry: Origin, realm: Origin) -> bool:
+    """Whether a token service may see the registry's credentials: the same host, a documented pair, or a sibling.
+
+    A sibling shares the registry's parent domain (`auth.example.com` for `registry.example.com`).
+    """
+    if registry.scheme == "https" and realm.scheme != "https":
+        return False
+    if realm.host == registry.host:
+        return realm.port == registry.port or realm.port == _PORTS[realm.scheme]
+    return _REALMS.get(registry.host) == realm.host or _siblings(registry.host, realm.host)
+
+
+def redacted(url: str) -> str:
+    """A URL fit to be shown: no user, and only those query values that are known to hold no secret."""
+    parts = urlsplit(url)
+    netloc = parts.netloc.rpartition("@")[2]
+    query = [
+        (key, value if key in _SHOWN_QUERY else "…") for key, value in parse_qsl(parts.query, keep_blank_values=True)
+    ]
+    return urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe=":/,…"), ""))
+
+
+def _siblings(one: str, other: str) -> bool:
+    if _address(one) is not None or _address(other) is not None:
+        return False
+    parents = [host.split(".")[1:] if host.count(".") > 1 else host.split(".") for host in (one, other)]
+    return parents[0] == parents[1] and _is_own_domain(parents[0])
+
+
+def _is_own_domain(labels: list[str]) -> bool:
+    """Whether labels make a domain somebody owns, rather than a suffix under which anybody can have a name."""
+    if len(labels) < 2 or (len(labels) == 2 and (len(labels[1]) == 2 and len(labels[0]) <= 3)):
+        return False
+    return ".".join(labels) not in _SHARED_SUFFIXES
+
+
+_SHARED_SUFFIXES = frozenset(
+    {"amazonaws.com", "azurecr.io", "azurewebsites.net", "cloudfront.net", "fly.dev", "github.io", "gitlab.io"}
+    | {"herokuapp.com", "netlify.app", "onrender.com", "pages.dev", "run.app", "vercel.app", "web.app", "workers.dev"}
+)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address

@@ -1,0 +1,226 @@
+"""One repository of a registry as a store."""
+
+from collections.abc import Iterator
+from urllib.parse import urlencode
+
+import requests
+
+from epoch_oci.errors import AccessError, ConflictError, ContentError, EpochOciError, NetworkError, NotFoundError
+from epoch_oci.events import Event
+from epoch_oci.oci import media_types, verify
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.oci.document import MANIFEST_LIMIT, Document
+from epoch_oci.oci.reference import Reference
+from epoch_oci.registry.answers import body_text, codes_of, dismiss, refusal
+from epoch_oci.registry.auth import Scope
+from epoch_oci.registry.client import PULL, PUSH, RegistryClient, header_digest, read_bounded
+from epoch_oci.registry.credentials import CredentialStore
+from epoch_oci.registry.downloads import BlobContent
+from epoch_oci.registry.listing import pages
+from epoch_oci.registry.profiles import Manner, profile_for
+from epoch_oci.registry.settings import RegistrySettings
+from epoch_oci.registry.uploads import Upload
+from epoch_oci.stores.base import Content, Limits
+
+_ACCEPT = ", ".join((media_types.MANIFEST, media_types.INDEX, media_types.DOCKER_MANIFEST, media_types.DOCKER_INDEX))
+_MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
+
+
+class RegistryRepository:
+    """A repository as Source, Sink, TagLister and Mounter. Safe for threads.
+
+    Names of `resolve` are tags or digests, of `publish` tags.
+    """
+
+    def __init__(self, reference: Reference, settings: RegistrySettings) -> None:
+        self._repository = _hub_name(reference)
+        self._where = reference.name
+        self._settings = settings
+        self._client = RegistryClient(reference.registry, settings)
+        self._manner = Manner(profile_for(reference.registry, settings.profile))
+
+    def resolve(self, name: str) -> Document:
+        """As `Source.resolve`."""
+        url = self._client.url(f"{self._repository}/manifests/{name}")
+        what = f"{self._where}{'@' if ':' in name else ':'}{name}"
+        response = self._client.call("GET", url, (200, 404), what=what, headers={"Accept": _ACCEPT})
+        if response.status_code == 404:
+            dismiss(response)
+            raise NotFoundError(f"{what} is not there", object=what, hint=f"see `epoch-oci ls {self._where}`")
+        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        if media_type not in media_types.MANIFESTS | media_types.INDEXES:
+            response.close()
+            raise ContentError(
+                f"{what} was served as {shown(media_type)}, which is no manifest",
+                code="TYPE",
+                object=what,
+                hint="is this a registry, and the right address?",
+            )
+        document = Document(media_type, read_bounded(response, MANIFEST_LIMIT, what))
+        self._check_document(document, name, header_digest(response), what)
+        return document
+
+    def has(self, target: Descriptor) -> bool:
+        """As `Source.has`: a HEAD, its length compared."""
+        return Upload(self._client, self._repository, self._manner, target, _NONE).is_there()
+
+    def content(self, target: Descriptor) -> Content:
+        """As `Source.content`."""
+        return BlobContent(self._client, self._repository, target)
+
+    def put(self, target: Descriptor, content: Content) -> None:
+        """As `Sink.put`. What is wrong with the content is found before the registry has all of it."""
+        Upload(self._client, self._repository, self._manner, target, content).run()
+
+    def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
+        """As `Sink.publish`: the manifest's exact bytes under a tag."""
+        if not replace and self._holds_another(name, document):
+            raise ConflictError(
+                f"{self._where}:{name} holds another artifact",
+                object=f"{self._where}:{name}",
+                hint="push to another tag, or replace it with --force",
+            )
+        url = self._client.url(f"{self._repository}/manifests/{name}")
+        try:
+            response = self._put_manifest(url, document)
+        except NetworkError as error:
+            if error.status is None and self._is_published(name, document):
+                return
+            raise
+        stated = header_digest(response)
+        dismiss(response)
+        if stated is not None:
+            verify.check(document.digest, stated, f"the manifest that {self._client.hostname} stored")
+
+    def tags(self) -> Iterator[str]:
+        """As `TagLister.tags`: every page of the registry's list."""
+        url = self._client.url(f"{self._repository}/tags/list")
+        return pages(self._client, url, "tags", self._where)
+
+    def mount(self, target: Descriptor, repository: str) -> bool:
+        """As `Mounter.mount`; a registry that opens an upload instead is asked to forget it."""
+        if repository == self._repository:
+            return False
+        query = urlencode({"mount": str(target.digest), "from": repository}, safe=":/")
+        url = self._client.url(f"{self._repository}/blobs/uploads/?{query}")
+        try:
+            response = self._client.call(
+                "POST", url, (201, 202), what="mounting", scope=Scope(self._repository, PUSH), data=b""
+            )
+        except (AccessError, NotFoundError, NetworkError):
+            return False  # Harbor and others answer 401 or 404 for a source that may not be read
+        if response.status_code == 202:
+            location = self._client.upload_location(response)
+            dismiss(response)
+            Upload(self._client, self._repository, self._manner, target, _NONE).cancel(location)
+            return False
+        dismiss(response)
+        return self.has(target)  # GHCR has been seen to claim mounts that were none
+
+    def check_write(self) -> None:
+        """Open an upload session and cancel it. Raises AccessError or NotFoundError before gigabytes were read."""
+        upload = Upload(self._client, self._repository, self._manner, _PROBE, _NONE)
+        upload.cancel(upload.open_session())
+
+    def anonymous_can_read(self) -> bool:
+        """Whether somebody without credentials can read here; an open registry on this very machine does not count."""
+        anonymous = RegistryClient(str(self._client.hostname), self._settings)
+        anonymous.auth.anonymous = True
+        url = anonymous.url(f"{self._repository}/tags/list?n=1")
+        try:
+            response = anonymous.do_request(url, scope=Scope(self._repository, PULL))
+        except EpochOciError:
+            return False
+        response.close()
+        open_to_all = response.status_code in (200, 404)
+        return open_to_all and (anonymous.auth.is_known() or not anonymous.auth.is_local)
+
+    def limits(self) -> Limits:
+        """As `stores.base.Limited`."""
+        profile = self._manner.profile
+        return Limits(largest=profile.largest, part_size=profile.part_size, jobs=profile.jobs)
+
+    def _check_document(self, document: Document, name: str, stated: Digest | None, what: str) -> None:
+        if ":" in name:
+            wanted = Digest.parse(name)
+            if wanted.algorithm == "sha256":
+                verify.check(wanted, document.digest, what)
+            else:
+                hasher = wanted.hasher()
+                hasher.update(document.raw)
+                verify.check(wanted, Digest(wanted.algorithm, hasher.hexdigest()), what)
+        elif stated is not None and stated.algorithm == "sha256" and stated != document.digest:
+            message = f"{what}: the registry states digest {stated}, the bytes have {document.digest}"
+            self._settings.on_event(Event(event="warning", message=message))
+
+    def _holds_another(self, name: str, document: Document) -> bool:
+        try:
+            return self.resolve(name).digest != document.digest
+        except NotFoundError:
+            return False
+
+    def _is_published(self, name: str, document: Document) -> bool:
+        """After an answer that was lost: whether the registry acted on the request."""
+        try:
+            return self.resolve(name).digest == document.digest
+        except (NotFoundError, NetworkError):
+            return False
+
+    def _put_manifest(self, url: str, document: Document) -> requests.Response:
+        response = self._client.call(
+            "PUT",
+            url,
+            (201, 200, 202, 400, 404),
+            what=f"publishing {self._where}",
+            headers={"Content-Type": document.media_type},
+            data=document.raw,
+            replay=True,
+        )
+        if response.status_code in (400, 404):
+            raise self._refused_manifest(response, document)
+        return response
+
+    def _refused_manifest(self, response: requests.Response, document: Document) -> Exception:
+        status, text = response.status_code, body_text(response)
+        codes = codes_of(text)
+        if _MISSING & set(codes):
+            return NotFoundError(
+                f"{self._where} lacks a blob that the manifest names",
+                object=str(document.digest),
+                hint="run the same command again: what is missing is sent then",
+            )
+        if "NAME_UNKNOWN" in codes:
+            return NotFoundError(f"{self._where}: there is no such repository", object=self._where)
+        said = ", ".join(codes) or f"status {status}"
+        return NetworkError(f"{self._where}: the manifest was refused ({said})", object=self._where, retryable=False)
+
+
+class _NoContent:
+    size = 0
+
+    def open(self, start: int = 0, length: int | None = None) -> "requests.Response":
+        raise TypeError("nothing is sent with this")
+
+
+_NONE: Content = _NoContent()  # type: ignore[assignment]
+_PROBE = Descriptor(media_type=media_types.OCTET_STREAM, digest=Digest.of(b""), size=0)
+
+
+def _hub_name(reference: Reference) -> str:
+    """Docker Hub's official repositories live under `library/`."""
+    if reference.registry == "docker.io" and "/" not in reference.repository:
+        return f"library/{reference.repository}"
+    return reference.repository
+
+
+def verify_login(registry: str, settings: RegistrySettings) -> None:
+    """Ask the registry whether it takes the credentials. Raises AccessError when it does not, NetworkError."""
+    client = RegistryClient(registry, settings)
+    response = client.call("GET", client.url(""), (200, 404), what=f"logging in to {registry}")
+    response.close()
+    if response.status_code == 404:
+        raise refusal(response, f"logging in to {registry}")
+
+
+__all__ = ["CredentialStore", "RegistryRepository", "verify_login"]

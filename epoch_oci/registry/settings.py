@@ -1,0 +1,48 @@
+"""How a registry is spoken to."""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from epoch_oci.events import Event, ignore
+from epoch_oci.registry.credentials import CredentialStore
+
+_VERSION_HEADER = "epoch-oci"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds. `commit` is the wait for the answer to a closing PUT: a registry may copy the blob before it answers."""
+
+    connect: float = 15.0
+    answer: float = 120.0
+    idle: float = 60.0
+    commit: float = 900.0
+    floor_window: float = 120.0
+    floor_rate: int = 16 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """What holds for every exchange with one registry.
+
+    `trusted` are further hosts (`HOST[:PORT]`) that may be sent credentials and content on the registry's word.
+    `proxies` map a scheme to a proxy URL. `sleep`, `clock` (monotonic seconds) and `jitter` (0 to 1) are for tests.
+    """
+
+    plain_http: bool = False
+    insecure: bool = False
+    ca_file: str | None = None
+    credentials: CredentialStore = field(default_factory=CredentialStore)
+    profile: str | None = None
+    trusted: frozenset[str] = frozenset()
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    attempts: int = 6
+    user_agent: str = _VERSION_HEADER
+    on_event: Callable[[Event], None] = ignore
+    on_debug: Callable[[str], None] | None = None
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random

@@ -1,0 +1,180 @@
+"""Decoding the layers of a file that are compressed (cocoon-common's snapshot.v2), within bounds and as a stream.
+
+Nothing of what a compressed layer expands to is trusted: the output ends at the size that the snapshot's config
+declares, the window at WINDOW_LIMIT, and memory holds one window and two blocks whatever a frame says of itself.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from epoch_oci.errors import ContentError, UsageError
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.stores.base import Content
+
+WINDOW_LIMIT = 128 << 20
+"""Largest window in bytes that a frame may ask for; the reference decoder's own limit."""
+FRAME_LIMIT = 100_000
+"""Most frames of one layer. cocoon-common writes one; tools that compress in parallel write one for a few megabytes."""
+_INPUT = 128 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackedContent:
+    """The `size` bytes that `layers` hold together, each a blob of its own, zstd frames where `zstd`.
+
+    Every layer is verified while it is read, and its last bytes are handed out only after that. Raises ContentError:
+    DIGEST or SIZE for a layer that is not what its descriptor names, TYPE for what is no zstd or is cut short, SIZE for
+    an output of another size than declared. UsageError where no zstd decoder is installed.
+    """
+
+    layers: Sequence[tuple[Descriptor, Content]]
+    size: int
+    zstd: bool
+    what: str
+
+    @contextmanager
+    def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
+        """As `Content.open`; what lies before `start` is decoded and dropped."""
+        with closing(self._blocks()) as blocks:
+            reader = _Withheld(blocks)
+            _skip(reader, start)
+            yield _Limited(reader, length)
+
+    def _blocks(self) -> Generator[bytes, None, None]:
+        left = self.size
+        for target, content in self.layers:
+            with content.open() as stored:
+                verified = VerifyingReader(stored, target, f"a layer of {self.what}")
+                reader = ZstdReader(verified, self.what) if self.zstd else verified
+                # One byte more than may come, to learn whether it comes.
+                while block := reader.read(min(BLOCK, left + 1)):
+                    left -= len(block)
+                    if left < 0:
+                        raise self._size_error(f"decodes to more than the {self.size} bytes declared")
+                    yield block
+        if left:
+            raise self._size_error(f"decodes to {self.size - left} of the {self.size} bytes declared")
+
+    def _size_error(self, problem: str) -> ContentError:
+        return ContentError(f"{self.what} {problem}", code="SIZE", object=self.what)
+
+
+class ZstdReader:
+    """Reads the zstd frames of `content` decoded, to the end of `content`. Raises ContentError (TYPE), UsageError.
+
+    Whoever reads bounds the output; skippable frames are nothing.
+    """
+
+    def __init__(self, content: ByteReader, what: str) -> None:
+        self._zstd = zstd_module()
+        self._content = content
+        self._what = what
+        self._frames = 0
+        self._decoder: Any = self._new_decoder()
+        self._at_start = True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes (at most a block where `size` is negative)."""
+        wanted = BLOCK if size < 0 else size
+        while wanted:
+            data = self._input()
+            if data is None:
+                return b""
+            try:
+                block: bytes = self._decoder.decompress(data, wanted)
+            except self._zstd.ZstdError as error:
+                raise self._broken(f"cannot be decoded as zstd: {error}") from None
+            if block:
+                return block
+        return b""
+
+    def _input(self) -> bytes | None:
+        """What the decoder is to be given next: nothing while it still has output, None when all is through."""
+        decoder = self._decoder
+        if decoder.eof:
+            data: bytes = decoder.unused_data or self._content.read(_INPUT)
+            if not data:
+                return None
+            self._decoder = self._new_decoder()
+            return data
+        if not decoder.needs_input:
+            return b""
+        data = self._content.read(_INPUT)
+        if data:
+            self._at_start = False
+            return data
+        raise self._broken("is empty" if self._at_start else "ends in the middle of a zstd frame")
+
+    def _new_decoder(self) -> Any:
+        self._frames += 1
+        if self._frames > FRAME_LIMIT:
+            raise self._broken(f"has more than {FRAME_LIMIT} zstd frames")
+        window = {self._zstd.DecompressionParameter.window_log_max: WINDOW_LIMIT.bit_length() - 1}
+        return self._zstd.ZstdDecompressor(options=window)
+
+    def _broken(self, problem: str) -> ContentError:
+        return ContentError(f"a layer of {self._what} {problem}", code="TYPE", object=self._what)
+
+
+def digest_of(content: Content) -> Digest:
+    """The SHA-256 of all of `content`, read once."""
+    hasher = Digest.of(b"").hasher()
+    with content.open() as reader:
+        while block := reader.read(BLOCK):
+            hasher.update(block)
+    return Digest("sha256", hasher.hexdigest())
+
+
+def zstd_module() -> Any:
+    """The zstd decoder of Python 3.14, or its backport for those before. Raises UsageError where there is none."""
+    try:
+        from compression import zstd  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        try:
+            from backports import zstd  # type: ignore[import-not-found,unused-ignore,no-redef]
+        except ImportError:
+            raise UsageError(
+                "the snapshot is compressed with zstd, and no decoder is installed",
+                hint="install the package backports.zstd",
+            ) from None
+    return zstd
+
+
+class _Withheld:
+    """Blocks as a reader that hands out the last of them only after the iterator came to its end without an error."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._following = next(blocks, b"")
+        self._block = memoryview(b"")
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._block and self._following:
+            self._block, self._following = memoryview(self._following), next(self._blocks, b"")
+        end = len(self._block) if size < 0 else size
+        taken, self._block = self._block[:end], self._block[end:]
+        return bytes(taken)
+
+
+@dataclass(slots=True)
+class _Limited:
+    """At most `left` bytes of `content`; None: all."""
+
+    content: ByteReader
+    left: int | None
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self.left is None:
+            return self.content.read(size)
+        block = self.content.read(self.left if size < 0 else min(size, self.left))
+        self.left -= len(block)
+        return block
+
+
+def _skip(reader: ByteReader, count: int) -> None:
+    while count and (block := reader.read(min(count, BLOCK))):
+        count -= len(block)

@@ -1,0 +1,229 @@
+"""Blobs put together out of order, kept across runs, and never shown before they are right."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from snapshots import noise, open_store
+
+from epoch_oci.epoch.sparse import Segment
+from epoch_oci.errors import ConflictError, ContentError
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.verify import BLOCK
+from epoch_oci.stores.backends.assembly import Assembly, Spans
+from epoch_oci.stores.base import BytesContent, FileTarget
+from epoch_oci.stores.files import FilesDirectory
+from epoch_oci.transfer.execute import execute
+from epoch_oci.transfer.plan import Want, plan_blobs, plan_files
+
+RAW = noise("assembly", 5 * BLOCK + 12_345)
+
+
+def blob(raw: bytes = RAW) -> Descriptor:
+    return Descriptor(media_type="a/b", digest=Digest.of(raw), size=len(raw))
+
+
+@pytest.fixture
+def directory(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def write_span(assembly: Assembly, start: int, end: int, raw: bytes = RAW) -> None:
+    for offset in range(start, end, 100_000):
+        assembly.write(offset, raw[offset : min(end, offset + 100_000)], start)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12))), st.integers(60, 80))
+def test_spans_know_what_is_there(added, size):
+    spans, model = Spans(), set()
+    for start, length in added:
+        spans.add(start, start + length)
+        model |= set(range(start, start + length))
+    assert spans.total() == len(model)
+    assert spans.prefix() == next(at for at in range(100) if at not in model)
+    missing = {at for offset, length in spans.gaps(size) for at in range(offset, offset + length)}
+    assert missing == set(range(size)) - model
+
+
+def test_spans_in_any_order_make_the_blob(tmp_path, directory):
+    cuts = [0, 70_000, BLOCK, 3 * BLOCK + 1, len(RAW)]
+    spans = list(zip(cuts, cuts[1:], strict=False))
+    random.Random(7).shuffle(spans)
+    with Assembly(directory, "blob", blob(), "blob") as assembly:
+        threads = [threading.Thread(target=write_span, args=(assembly, *span)) for span in spans]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert assembly.missing() == []
+        assert not (tmp_path / "blob").exists()
+        assert assembly.finish()
+    assert (tmp_path / "blob").read_bytes() == RAW
+    assert [path.name for path in tmp_path.iterdir()] == ["blob"]
+    assert (tmp_path / "blob").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_there_is_not_fetched_again(tmp_path, directory):
+    with Assembly(directory, "blob", blob(), "blob") as first:
+        write_span(first, 0, 2 * BLOCK)
+        first.settle(0, 2 * BLOCK)
+        write_span(first, 4 * BLOCK, len(RAW))
+    assert not (tmp_path / "blob").exists()
+    with Assembly(directory, "blob", blob(), "blob") as second:
+        assert second.resumed == len(RAW) - 2 * BLOCK
+        assert second.missing() == [(2 * BLOCK, 2 * BLOCK)]
+        write_span(second, 2 * BLOCK, 4 * BLOCK)
+        assert second.finish()
+    assert (tmp_path / "blob").read_bytes() == RAW
+    assert [path.name for path in tmp_path.iterdir()] == ["blob"]
+
+
+def test_wrong_bytes_are_never_shown_and_not_kept(tmp_path, directory):
+    with Assembly(directory, "blob", blob(), "blob") as assembly:
+        write_span(assembly, 0, len(RAW), RAW[:-1] + b"!")
+        with pytest.raises(ContentError) as caught:
+            assembly.finish()
+    assert caught.value.code == "DIGEST"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unfinished_blob_cannot_be_finished(tmp_path, directory):
+    with Assembly(directory, "blob", blob(), "blob") as assembly:
+        write_span(assembly, 0, BLOCK)
+        with pytest.raises(ContentError, match="lacks"):
+            assembly.finish()
+    assert not (tmp_path / "blob").exists()
+
+
+def test_nothing_fetched_leaves_nothing(tmp_path, directory):
+    with Assembly(directory, "blob", blob(), "blob"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage\n", b"0 99999999999\n", b"5 4\n", b"0 1048576", b"\xff\xfe\n" * 9])
+def test_a_damaged_record_is_worth_nothing_and_harms_nothing(tmp_path, directory, damage):
+    with Assembly(directory, "blob", blob(), "blob") as first:
+        write_span(first, 0, len(RAW) - 1)
+        first.settle(0, len(RAW) - 1)
+    (record,) = tmp_path.glob(".*.done")
+    record.write_bytes(damage)
+    with Assembly(directory, "blob", blob(), "blob") as second:
+        assert second.resumed == 0
+        write_span(second, 0, len(RAW))
+        assert second.finish()
+    assert (tmp_path / "blob").read_bytes() == RAW
+
+
+def test_a_record_that_claims_too_much_is_found_out_and_healed(tmp_path):
+    """What a power cut can leave: a span on record, and zeros in its place."""
+    store, want = open_store(tmp_path), Want(target=blob(), content=BytesContent(RAW))
+    with store.assemble(blob()) as assembly:
+        write_span(assembly, 0, 3 * BLOCK, bytes(len(RAW)))
+        assembly.settle(0, 3 * BLOCK)
+    (outcome,) = execute(plan_blobs(store, [want]), moved="received")
+    assert outcome.bytes == len(RAW)
+    assert (tmp_path / "blobs/sha256" / blob().digest.hex).read_bytes() == RAW
+    assert [path.name for path in (tmp_path / "blobs/sha256").iterdir()] == [blob().digest.hex]
+
+
+def test_execute_goes_on_where_an_earlier_run_stopped(tmp_path):
+    store = open_store(tmp_path)
+    with store.assemble(blob()) as assembly:
+        write_span(assembly, 0, 4 * BLOCK)
+        assembly.settle(0, 4 * BLOCK)
+    (outcome,) = execute(plan_blobs(store, [Want(target=blob(), content=BytesContent(RAW))]), moved="received")
+    assert (outcome.action, outcome.bytes) == ("received", len(RAW) - 4 * BLOCK)
+    assert store.has(blob())
+
+
+def test_a_packed_file_is_unfolded_as_it_arrives(tmp_path):
+    runs = [Segment(4096, 2 * BLOCK), Segment(3 * BLOCK, 100), Segment(6 * BLOCK, len(RAW) - 2 * BLOCK - 100)]
+    target = FileTarget(name="memory", blob=blob(), mode=0o700, segments=runs, logical_size=20 * BLOCK)
+    sink = FilesDirectory(tmp_path)
+    execute(plan_files(sink, [(target, BytesContent(RAW))], replace=False), moved="received")
+    expected, at = bytearray(20 * BLOCK), 0
+    for run in runs:
+        expected[run.offset : run.offset + run.length] = RAW[at : at + run.length]
+        at += run.length
+    assert (tmp_path / "memory").read_bytes() == bytes(expected)
+    assert (tmp_path / "memory").stat().st_blocks * 512 < len(RAW) + 64 * 1024
+    assert (tmp_path / "memory").stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in tmp_path.iterdir()] == ["memory"]
+
+
+def test_another_file_in_the_way_is_a_conflict(tmp_path):
+    (tmp_path / "memory").write_text("mine")
+    target = FileTarget(name="memory", blob=blob())
+    with pytest.raises(ConflictError):
+        plan_files(FilesDirectory(tmp_path), [(target, BytesContent(RAW))], replace=False)
+    with pytest.raises(ConflictError), FilesDirectory(tmp_path).assemble(target):
+        pass
+    assert (tmp_path / "memory").read_text() == "mine"
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_assembly import RAW, blob
+from snapshots import open_store
+from epoch_oci.stores.base import BytesContent
+from epoch_oci.transfer.content import WatchedContent
+from epoch_oci.transfer.execute import execute
+from epoch_oci.transfer.plan import Want, plan_blobs
+import io, time
+from contextlib import contextmanager
+
+class Slow(BytesContent):
+    @contextmanager
+    def open(self, start=0, length=None):
+        with BytesContent.open(self, start, length) as reader:
+            class Reader:
+                def read(self, size=-1, /):
+                    time.sleep(0.02)
+                    return reader.read(min(size, 65536) if size > 0 else 65536)
+            yield Reader()
+
+print("ready", flush=True)
+(outcome,) = execute(plan_blobs(open_store(Path(sys.argv[1])), [Want(target=blob(), content=Slow(RAW))]), moved="received")
+print(outcome.action, outcome.bytes)
+"""
+
+
+def child(path) -> subprocess.Popen:
+    code = CHILD.format(tests=os.path.dirname(__file__))
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_killed_at_any_instant_it_converges(tmp_path):
+    """Each kill may cost what was not yet on record, and no more; a wrong blob is never visible."""
+    final = tmp_path / "blobs/sha256" / blob().digest.hex
+    rng = random.Random(11)
+    for _ in range(6):
+        process = child(tmp_path)
+        time.sleep(rng.uniform(0.05, 0.6))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not final.exists() or final.read_bytes() == RAW
+    out, _ = child(tmp_path).communicate()
+    assert out.split()[0] in ("received", "skipped", "reused")
+    assert final.read_bytes() == RAW
+    assert [path.name for path in final.parent.iterdir()] == [final.name]
+
+
+def test_two_processes_fetch_a_blob_once(tmp_path):
+    first, second = child(tmp_path), child(tmp_path)
+    results = [process.communicate()[0].split() for process in (first, second)]
+    assert sum(int(count) for _, count in results) == len(RAW)
+    assert (tmp_path / "blobs/sha256" / blob().digest.hex).read_bytes() == RAW

@@ -1,0 +1,241 @@
+"""`inspect`, `verify` and `ls`."""
+
+import json
+import os
+import pty
+import subprocess
+
+import pytest
+from cli_runner import Here, command, environment, run_cli
+from snapshots import WRITERS, make_snapshot, put_snapshot
+
+INSPECTION = {
+    "location",
+    "kind",
+    "dialect",
+    "writer",
+    "name",
+    "tag",
+    "digest",
+    "snapshotId",
+    "image",
+    "cpu",
+    "memory",
+    "storage",
+    "nics",
+    "createdAt",
+    "pushedAt",
+    "files",
+    "missing",
+    "warnings",
+}
+FILE = {"name", "role", "mediaType", "digest", "size"}
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Here(capsys)
+
+
+@pytest.fixture
+def bot(cli, tmp_path):
+    """team/bot:v1 in ./store and as oci:layout:v1."""
+    made = make_snapshot("W3b")
+    put_snapshot(tmp_path / "store", made)
+    assert cli("push", "team/bot:v1", "oci:layout", "--store", "store").code == 0
+    return made
+
+
+def on_a_terminal(*words: str, cwd: object, env: dict[str, str] | None = None) -> bytes:
+    """Standard output of a command that writes to a terminal 100 columns wide."""
+    ours, theirs = pty.openpty()
+    settings = environment({"TERM": "xterm-256color", "COLUMNS": "100", **(env or {})})
+    process = subprocess.Popen(command(*words), stdout=theirs, stderr=theirs, stdin=theirs, cwd=cwd, env=settings)
+    os.close(theirs)
+    shown = b""
+    try:
+        while block := os.read(ours, 65536):
+            shown += block
+    except OSError:  # Linux: the other side is closed
+        pass
+    os.close(ours)
+    assert process.wait(30) == 0, shown
+    return shown
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_inspect_as_json(cli, tmp_path, kind):
+    made = make_snapshot(kind)
+    put_snapshot(tmp_path / "store", made)
+    found = cli("inspect", "team/bot:v1", "--store", "store", "--format", "json").json
+    assert found.keys() >= INSPECTION and all(file.keys() >= FILE for file in found["files"])
+    assert found["dialect"] == "epoch"
+    assert found["kind"] == ("cloud-image" if kind == "cloud-image" else "snapshot")
+    assert (found["name"], found["tag"]) == ("team/bot", "v1")
+    assert found["digest"] == str(made.document.digest)
+    if kind.startswith("W"):
+        assert found["writer"] == kind
+    cli("push", "team/bot:v1", "oci:layout", "--store", "store")
+    carried = cli("inspect", "oci:layout", "--format", "json").json
+    same = INSPECTION - {"location", "dialect", "digest", "files", "missing"}
+    assert {key: carried[key] for key in same} == {key: found[key] for key in same}
+    assert carried["location"] == "oci:layout:v1" and carried["dialect"] == "cocoon"
+    names = [(file["name"], file["role"], file["digest"], file["size"]) for file in found["files"]]
+    assert [(file["name"], file["role"], file["digest"], file["size"]) for file in carried["files"]] == names
+
+
+def test_inspect_in_words(cli, bot):
+    ran = cli("inspect", "oci:layout")
+    assert ran.code == 0 and ran.err == ""
+    for text in (
+        "team/bot:v1",
+        "W3b: vk-cocoon 0.1.8 and later",
+        "9f3c1a7be20d4c55",
+        "2 CPU, 1.0 GiB memory, 10.0 GiB storage, 1 NIC",
+        "memory-ranges",
+        "application/vnd.cocoon.memory",
+        "base-image",
+        "1.4 MiB",
+    ):
+        assert text in ran.out
+    assert "\x1b" not in ran.out
+
+
+def test_inspect_says_what_is_missing(cli, bot, tmp_path):
+    gone = json.loads(bot.raw)["layers"][2]
+    (tmp_path / "store/blobs/sha256" / gone["digest"]).unlink()
+    ran = cli("inspect", "team/bot:v1", "--store", "store")
+    assert ran.code == 0 and f"missing: {gone['filename']} (sha256:{gone['digest']})" in ran.out
+    found = cli("inspect", "team/bot:v1", "--store", "store", "--format", "json").json
+    assert len(found["missing"]) == 1
+    put_snapshot(tmp_path / "store", make_snapshot("W2b", tag="w2b"))
+    ran = cli("inspect", "team/bot:w2b", "--store", "store")
+    assert "missing: image blob" in ran.out and "warning: " in ran.out
+
+
+def test_inspect_on_a_terminal_has_the_same_content(bot, tmp_path):
+    plain = run_cli("inspect", "oci:layout", cwd=tmp_path).out
+    shown = on_a_terminal("inspect", "oci:layout", cwd=tmp_path)
+    assert b"\x1b[1m" in shown
+    for word in ("team/bot:v1", "9f3c1a7be20d4c55", "memory-ranges", "application/vnd.cocoon.memory", "base-image"):
+        assert word in plain and word.encode() in shown
+    assert "…" not in shown.decode()
+
+
+def test_no_color(bot, tmp_path):
+    shown = on_a_terminal("inspect", "oci:layout", cwd=tmp_path, env={"NO_COLOR": "1"})
+    assert b"memory-ranges" in shown and b"\x1b[3" not in shown
+
+
+def test_inspect_of_what_is_no_snapshot(cli, bot):
+    assert cli("inspect", "store").code == 2
+    assert cli("inspect", "./nowhere").code == 2
+    assert cli("inspect", "team/bot:v9", "--store", "store").code == 5
+    assert cli("inspect", "oci:layout:v9").code == 5
+    assert cli("inspect", "oci:nowhere").code == 5
+    assert cli("inspect", "bot").code == 2
+
+
+def test_verify_finds_nothing_wrong(cli, bot, tmp_path):
+    for words in (("store",), ("oci:layout",), ("oci:layout:v1", "--round-trip"), ("team/bot:v1", "--store", "store")):
+        ran = cli("verify", *words, "--format", "json")
+        assert ran.code == 0 and ran.err == ""
+        assert ran.json.keys() == {"location", "ok", "checked", "findings", "notes"}
+        assert ran.json["checked"].keys() == {"documents", "blobs", "bytes"}
+        assert ran.json["ok"] is True and ran.json["checked"]["bytes"] == sum(map(len, bot.blobs.values()))
+    fast = cli("verify", "store", "--fast", "--format", "json").json
+    assert fast["ok"] is True and fast["checked"]["bytes"] == 0 and fast["checked"]["blobs"] == len(bot.blobs)
+    assert "store: ok (1 document, 6 blobs, " in cli("verify", "store").out
+
+
+def test_verify_finds_every_wrong_blob(cli, bot, tmp_path):
+    first, second, *_ = bot.blobs
+    (tmp_path / "store/blobs/sha256" / first).unlink()
+    path = tmp_path / "store/blobs/sha256" / second
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+    ran = cli("verify", "store", "--format", "json")
+    assert ran.code == 3 and ran.json["ok"] is False
+    found = {item["code"] for item in ran.json["findings"]}
+    assert found == {"NOT_FOUND", "DIGEST"}
+    assert all(item.keys() == {"object", "code", "problem"} for item in ran.json["findings"])
+    assert ran.json_error["code"] in found
+    ran = cli("verify", "store", "--fast")
+    assert ran.code == 3 and len([line for line in ran.out.splitlines() if "NOT_FOUND" in line]) == 1
+    assert "1 finding" in ran.out
+
+
+def test_verify_reads_a_store_s_books(cli, bot, tmp_path):
+    catalog = {
+        "repositories": {"gone": {"tags": {"v1": "manifests/gone/v1.json"}, "updatedAt": "2026-04-04T00:00:00Z"}}
+    }
+    (tmp_path / "store/catalog.json").write_text(json.dumps({**catalog, "updatedAt": "2026-04-04T00:00:00Z"}))
+    ran = cli("verify", "store", "--format", "json")
+    assert ran.code == 3 and [item["code"] for item in ran.json["findings"]] == ["MISMATCH"]
+    assert any("team/bot:v1" in note for note in ran.json["notes"])
+    (tmp_path / "store/catalog.json").write_text("{")
+    assert cli("verify", "store").code == 3
+
+
+def test_verify_checks_a_layout_whole(cli, bot, tmp_path):
+    put_snapshot(tmp_path / "store", make_snapshot("W1", tag="v2"))
+    cli("push", "team/bot:v2", "oci:layout", "--store", "store")
+    ran = cli("verify", "oci:layout", "--format", "json")
+    assert ran.code == 0 and ran.json["location"] == "oci:layout" and ran.json["checked"]["documents"] == 4
+    ran = cli("verify", "oci:layout:v2", "--format", "json")
+    assert ran.json["location"] == "oci:layout:v2" and ran.json["checked"]["documents"] == 2
+
+
+def test_ls_of_a_store(cli, bot, tmp_path):
+    put_snapshot(tmp_path / "store", make_snapshot("cloud-image", name="images/noble", tag="latest"))
+    ran = cli("ls", "--store", "store", "--format", "json")
+    assert ran.json.keys() == {"location", "snapshots"} and ran.json["location"] == "store"
+    noble, robot = ran.json["snapshots"]
+    assert noble.keys() == {"name", "tag", "digest", "size", "kind"}
+    assert (noble["name"], noble["tag"], noble["kind"]) == ("images/noble", "latest", "cloud-image")
+    assert (robot["size"], robot["digest"]) == (sum(map(len, bot.blobs.values())), str(bot.document.digest))
+    for words in (("ls", "store"), ("ls",)):
+        text = cli(*words, env={"EPOCH_STORE": "store"})
+        assert [line.split()[0] for line in text.out.splitlines()] == ["SNAPSHOT", "images/noble:latest", "team/bot:v1"]
+    assert len(cli("ls", "team/bot", "--store", "store").out.splitlines()) == 2
+    assert len(cli("ls", "team/bot:v1", "--store", "store").out.splitlines()) == 2
+    assert cli("ls", "team/bot:v9", "--store", "store").code == 5
+    assert cli("ls", "team", "--store", "store").code == 5
+
+
+def test_ls_lists_what_it_cannot_read(cli, bot, tmp_path):
+    (tmp_path / "store/manifests/team/bot/bad.json").write_text("{")
+    ran = cli("ls", "store", "--format", "json")
+    assert ran.code == 0 and ran.err.startswith("epoch-oci: warning: team/bot:bad: ")
+    bad = ran.json["snapshots"][0]
+    assert bad == {"name": "team/bot", "tag": "bad", "digest": None, "size": None, "kind": None}
+    assert "unreadable" in cli("ls", "store", "-q").out and cli("ls", "store", "-q").err == ""
+
+
+def test_ls_of_a_layout(cli, bot):
+    assert cli("ls", "oci:layout", "--format", "json").json == {"location": "oci:layout", "tags": ["v1"]}
+    assert cli("ls", "oci:layout").out == "v1\n"
+    assert cli("ls", "oci:layout:v1").code == 2
+    assert cli("ls", "oci:nowhere").code == 5
+    assert cli("ls", "./nowhere").code == 5
+
+
+def test_an_empty_store_lists_nothing(cli, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert cli("ls", "empty").out == ""
+    assert cli("ls", "empty", "--format", "json").json["snapshots"] == []
+
+
+def test_hostile_names_reach_no_terminal(tmp_path):
+    made = make_snapshot("W1")
+    made.raw = made.raw.replace(b"https://cloud", b"\\u001b]0;pwned\\u0007\\u202e[bold]https://cloud")
+    put_snapshot(tmp_path / "store", made)
+    odd = tmp_path / "store/manifests/a\x1b[31m\u202e"
+    odd.mkdir()
+    (odd / "v1.json").write_bytes(made.raw)
+    for words in (("ls", "store"), ("verify", "store"), ("inspect", "team/bot:v1", "--store", "store")):
+        for extra in ((), ("--format", "json")):
+            ran = run_cli(*words, *extra, cwd=tmp_path)
+            assert all(line.isprintable() and "\u202e" not in line for line in (ran.out + ran.err).splitlines())
+    shown = on_a_terminal("inspect", "team/bot:v1", "--store", "store", cwd=tmp_path, env={"NO_COLOR": "1"})
+    assert b"\x1b]0" not in shown and b"[bold]" in shown and "\u202e" not in shown.decode()

@@ -1,0 +1,347 @@
+"""The command line as a process: start-up, signals, streams that fail, and the last line of an error."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cli_runner import Here, command, environment, run_cli
+from snapshots import make_snapshot, put_snapshot
+
+from epoch_oci import errors
+from epoch_oci.cli import main, settings
+from epoch_oci.cli.exit_codes import exit_code, hint_of
+from epoch_oci.cli.streams import Secrets, safe
+
+HEAVY = {"requests", "urllib3", "oras", "obstore", "jsonschema", "rich"}
+SLOW_SIZE = 1 << 36
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Here(capsys)
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level modules in a fresh interpreter after `statement`."""
+    code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return set(done.stderr.split())
+
+
+def test_importing_the_package_loads_nothing():
+    assert loaded_by("import epoch_oci") & (HEAVY | {"typer"}) == set()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["push", "--help"], ["psh"], ["completion", "bash"]])
+def test_help_loads_no_heavy_module(words):
+    run = f"from epoch_oci.cli.main import run\nrun({words!r}, {{}})"
+    assert loaded_by(run) & HEAVY == set()
+
+
+def test_a_push_to_a_layout_loads_no_http(tmp_path):
+    put_snapshot(tmp_path / "store", make_snapshot("W1"))
+    words = ["push", "team/bot:v1", f"oci:{tmp_path}/layout", "--store", f"{tmp_path}/store"]
+    run = f"from epoch_oci.cli.main import run\nassert run({words!r}, {{}}) == 0"
+    assert loaded_by(run) & {"requests", "urllib3", "oras", "obstore", "rich"} == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsageError("x"), 2),
+        (errors.ContentError("x"), 3),
+        (errors.AccessError("x"), 4),
+        (errors.NotFoundError("x"), 5),
+        (errors.NetworkError("x"), 6),
+        (errors.LocalIOError("x"), 7),
+        (errors.PolicyError("x"), 8),
+        (errors.ConflictError("x"), 9),
+        (errors.BatchError("x", []), 10),
+        (errors.InterruptedTransferError("x", signal.SIGINT), 130),
+        (errors.InterruptedTransferError("x", signal.SIGTERM), 143),
+        (errors.EpochOciError("x"), 1),
+        (ValueError("x"), 1),
+    ],
+)
+def test_exit_codes(error, code):
+    assert exit_code(error) == code
+    if isinstance(error, errors.EpochOciError):
+        assert hint_of(error)
+
+
+def subclasses(kind):
+    return {kind, *(deeper for below in kind.__subclasses__() for deeper in subclasses(below))}
+
+
+def test_every_error_has_its_exit_code():
+    made = subclasses(errors.EpochOciError) - {errors.EpochOciError, errors.InterruptedTransferError}
+    assert all(exit_code(kind.__new__(kind)) > 1 for kind in made)
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "code"),
+    [
+        (errors.ConflictError("a holds b", hint="use c"), "epoch-oci: CONFLICT: a holds b; use c", 9),
+        (errors.LocalIOError("disk: full"), "epoch-oci: IO: disk: full; mend it", 7),
+        (OSError(28, "No space left on device", "/x/y"), "epoch-oci: IO: /x/y: no space left on device; ", 7),
+        (ConnectionResetError(104, "reset"), "epoch-oci: NETWORK: ", 6),
+        (ZeroDivisionError("oops"), "epoch-oci: INTERNAL: ZeroDivisionError: oops; run it again with --debug", 1),
+        (RecursionError("deep"), "epoch-oci: INTERNAL: RecursionError: deep; ", 1),
+        (errors.NotFoundError("a\n\x1b[2Jb", hint="c"), "epoch-oci: NOT_FOUND: a\\n\\x1b[2Jb; c", 5),
+    ],
+)
+def test_the_error_line(capsys, error, line, code):
+    assert main._failed(error, [], {}, Secrets()) == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(line) and len(err.splitlines()) == 1
+
+
+def test_a_traceback_with_debug_alone(capsys):
+    try:
+        raise ZeroDivisionError("oops")
+    except ZeroDivisionError as error:
+        main._failed(error, ["push", "--debug"], {}, Secrets())
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last):" in err and err.splitlines()[-1].startswith("epoch-oci: INTERNAL: ")
+
+
+def test_the_json_error(capsys):
+    main._failed(
+        errors.NotFoundError("gone", object="thing\u202e", hint="look"), ["ls", "--format", "json"], {}, Secrets()
+    )
+    value = json.loads(capsys.readouterr().err.splitlines()[1])
+    assert value == {"error": {"code": "NOT_FOUND", "message": "gone; look", "object": "thing\\u202e"}}
+
+
+def test_no_secret_on_standard_error(capsys):
+    environ = {"EPOCH_REGISTRY_TOKEN": "tok-5f3a9c1e77", "AWS_SECRET_ACCESS_KEY": "aws/secret+key=="}
+    message = (
+        "401 for tok-5f3a9c1e77 and aws%2Fsecret%2Bkey%3D%3D at "
+        "https://me:hunter2@h/x?X-Amz-Signature=abcdef&n=1 dG9rLTVmM2E5YzFlNzc="
+    )
+    for words in ([], ["--debug"], ["--format", "json"], ["--progress", "json"]):
+        main._failed(
+            errors.AccessError(message, object="tok-5f3a9c1e77"), words, environ, Secrets(settings.secrets_of(environ))
+        )
+        err = capsys.readouterr().err
+        for secret in ("tok-5f3a9c1e77", "aws%2F", "hunter2", "abcdef", "dG9rLTVmM2E5YzFlNzc="):
+            assert secret not in err
+        assert "X-Amz-Signature=***" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain [x] ~", "plain [x] ~"),
+        ("naïve 日本 …", "naïve 日本 …"),
+        ("\x1b[31m\x07\x00\n\t", "\\x1b[31m\\x07\\x00\\n\\t"),
+        ("\x9b31m\x85", "\\x9b31m\\x85"),
+        ("a\u202eb\u2066c\u200dd\ufeff", "a\\u202eb\\u2066c\\u200dd\\ufeff"),
+        ("\u05d0\u0627", "\\u05d0\\u0627"),
+        ("\u2028\u2029", "\\u2028\\u2029"),
+        ("\udcff\ud800", "\\xff\\ud800"),
+        ("\U000e0041", "\\U000e0041"),
+    ],
+)
+def test_what_a_terminal_may_see(text, shown):
+    assert safe(text) == shown
+
+
+def test_known_secrets_are_hidden():
+    hidden = Secrets(["s3cr3t/x"]).hidden
+    assert hidden("a s3cr3t/x b s3cr3t%2Fx czNjcjN0L3g=") == "a *** b *** ***"
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """A snapshot whose one file takes minutes to push: 64 GiB of zeros under a digest that they do not have."""
+    digest = "ab" * 32
+    store = tmp_path / "store"
+    (store / "blobs/sha256").mkdir(parents=True)
+    with (store / "blobs/sha256" / digest).open("wb") as file:
+        file.truncate(SLOW_SIZE)
+    made = make_snapshot("W1")
+    value = json.loads(made.raw)
+    value["layers"] = [{"digest": digest, "size": SLOW_SIZE, "filename": "memory-ranges"}]
+    value["baseImages"] = []
+    made.raw, made.blobs = json.dumps(value).encode(), {}
+    put_snapshot(store, made)
+    return ("push", "team/bot:v1", "oci:layout", "--store", "store")
+
+
+def start(words: tuple[str, ...], cwd: Path, **options: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command(*words), cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
+
+
+def wait_for_first_byte(process: subprocess.Popen[bytes]) -> None:
+    """Until the first blob is on its way; standard error has JSON events."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if json.loads(line)["event"] == "blob-progress":
+            return
+    raise AssertionError("it ended before anything moved")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_in_order(slow, tmp_path, number, code):
+    process = start((*slow, "--progress", "json"), tmp_path)
+    wait_for_first_byte(process)
+    process.send_signal(number)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == code and time.monotonic() - began < 5
+    lines = err.decode().splitlines()
+    assert out == b"" and "Traceback" not in err.decode()
+    assert lines[-1].startswith("epoch-oci: INTERRUPTED: ") and "run the same command again to go on" in lines[-1]
+    assert json.loads(lines[-2])["event"] == "error"
+    assert (
+        not (tmp_path / "layout/index.json").exists()
+        or not json.loads((tmp_path / "layout/index.json").read_bytes())["manifests"]
+    )
+    visible = [path for path in (tmp_path / "layout").rglob("*") if path.is_file() and path.stat().st_size > 1 << 20]
+    assert all(path.name.startswith(".") for path in visible)
+
+
+def test_a_second_signal_ends_it_at_once(slow, tmp_path):
+    process = start((*slow, "--progress", "json"), tmp_path)
+    wait_for_first_byte(process)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(3) in (130, 143)
+    process.communicate()
+
+
+def test_a_signal_that_was_ignored_stays_ignored(slow, tmp_path):
+    process = start(
+        (*slow, "--progress", "json"), tmp_path, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    )
+    wait_for_first_byte(process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 143
+
+
+def test_a_reader_that_has_gone_is_quiet(tmp_path):
+    (tmp_path / "store").mkdir()
+    for number in range(2000):
+        path = tmp_path / f"store/manifests/bot{number}/v1.json"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"{}")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command("ls", "store", "-q"), cwd=tmp_path, env=environment(), stdout=writer, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_full_disk_behind_standard_output():
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command("version"), env=environment(), stdout=full, stderr=subprocess.PIPE, timeout=60, text=True
+        )
+    assert done.returncode == 7 and done.stderr.startswith("epoch-oci: IO: standard output cannot be written: no space")
+
+
+def closing(*numbers: int):
+    def close() -> None:
+        for number in numbers:
+            os.close(number)
+
+    return close
+
+
+def test_closed_streams(tmp_path):
+    words = command("demo", "--keep", str(tmp_path / "demo"))
+    done = subprocess.run(
+        words, env=environment(), stderr=subprocess.PIPE, preexec_fn=closing(1), timeout=60, text=True
+    )
+    assert done.returncode == 7 and done.stderr.startswith("epoch-oci: IO: standard output is closed; ")
+    assert not (tmp_path / "demo").exists()
+    done = subprocess.run(
+        words, env=environment(), stdout=subprocess.PIPE, preexec_fn=closing(0, 2), timeout=60, text=True
+    )
+    assert done.returncode == 0 and "Digest: sha256:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "env", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
+)
+def test_a_terminal_that_knows_ascii_alone(env):
+    ran = run_cli("push", "--help", env=env)
+    assert ran.code == 0 and ran.err == ""
+    assert run_cli("validate", "--help", env=env).code == 0
+
+
+def test_demo(tmp_path):
+    ran = run_cli("demo", cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
+    assert (ran.code, ran.err) == (0, "") and list(tmp_path.iterdir()) == []
+    assert "byte for byte the same" in ran.out and ran.out.splitlines()[-1].startswith("Digest: sha256:")
+    kept = run_cli("demo", "--keep", tmp_path / "kept", "--format", "json")
+    assert kept.code == 0 and kept.json["ok"] is True
+    assert f"Digest: {kept.json['digest']}" == ran.out.splitlines()[-1]
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"store-a", "store-b", "layout", "files"}
+    for name in ("store-a", "store-b", "oci:layout"):
+        place = f"oci:{tmp_path}/kept/layout" if name.startswith("oci:") else tmp_path / "kept" / name
+        assert run_cli("verify", place, "--round-trip").code == 0
+    assert run_cli("demo", "--keep", tmp_path / "kept").code == 0
+
+
+def test_a_demo_that_comes_out_wrong_says_so(cli, tmp_path):
+    assert cli("demo", "--keep", "kept").code == 0
+    blob = max((tmp_path / "kept/layout/blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    blob.write_bytes(b"?" + blob.read_bytes()[1:])
+    for path in (tmp_path / "kept/store-b/blobs/sha256").iterdir():
+        path.unlink()
+    ran = cli("demo", "--keep", "kept")
+    assert ran.code == 3 and "DIGEST" in ran.error
+
+
+def test_version():
+    import epoch_oci
+
+    assert run_cli("version").out.startswith(f"epoch-oci {epoch_oci.__version__} (Python 3.")
+    assert run_cli("--version").out == run_cli("version").out
+    script = Path(sys.executable).with_name("epoch-oci")
+    if script.exists():
+        done = subprocess.run([script, "--version"], env=environment(), capture_output=True, text=True, timeout=60)
+        assert done.stdout == run_cli("version").out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(cli, shell):
+    ran = cli("completion", shell)
+    assert ran.code == 0 and "epoch-oci" in ran.out and "_EPOCH_OCI_COMPLETE" in ran.out
+
+
+def complete(line: str, **env: str) -> list[str]:
+    words = line.split(" ")
+    settings = {"_EPOCH_OCI_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), **env}
+    return run_cli(env=settings).out.split()
+
+
+def test_completion_of_commands_flags_and_values():
+    assert complete("epoch-oci pu") == ["push", "pull"]
+    assert complete("epoch-oci push --dr") == ["--dry-run"]
+    assert complete("epoch-oci push --format j") == ["json"]
+
+
+def test_completion_of_snapshots(tmp_path):
+    put_snapshot(tmp_path, make_snapshot("W1"))
+    put_snapshot(tmp_path, make_snapshot("W1", name="other"))
+    assert complete("epoch-oci push te", EPOCH_STORE=str(tmp_path)) == ["team/bot:v1"]
+    assert complete(f"epoch-oci inspect --store {tmp_path} o") == ["other:v1"]
+    assert complete("epoch-oci push te") == []
+    assert complete("epoch-oci push te", EPOCH_STORE=str(tmp_path / "nowhere")) == []

@@ -1,0 +1,315 @@
+"""Words and flags: where they may stand, what is refused, and how a refusal reads."""
+
+import pytest
+from cli_runner import Here, run_cli
+
+from epoch_oci.cli import app, parser, settings, units
+from epoch_oci.cli.flags import COMMON
+from epoch_oci.errors import UsageError
+
+COMMANDS = tuple(app.VERBS)
+SPECS = {name: parser.Spec.of(name, verb) for name, verb in app.VERBS.items()}
+
+
+@pytest.fixture
+def cli(capsys):
+    return Here(capsys)
+
+
+def test_the_contract_s_commands_are_there():
+    assert {"push", "pull", "convert", "validate", "inspect", "verify", "ls", "login", "logout", "demo", "version"} <= {
+        *COMMANDS
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("push", "SNAPSHOT TARGET"),
+        ("pull", "REFERENCE"),
+        ("convert", "FILE"),
+        ("validate", "FILE…"),
+        ("inspect", "LOCATION"),
+        ("verify", "LOCATION"),
+        ("ls", "[LOCATION]"),
+        ("login", "HOST"),
+        ("logout", "HOST"),
+        ("demo", ""),
+        ("version", ""),
+    ],
+)
+def test_words_of_the_contract(command, words):
+    assert " ".join(word.usage for word in SPECS[command].words.values()) == words
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (
+            "push",
+            "--store --dialect --part-size --annotation -a --mount-from --allow-loss --allow-public --force --dry-run -j",
+        ),
+        ("pull", "--store --output -o --as --only --force --dry-run --jobs"),
+        ("convert", "--to --dialect -o --config"),
+        ("validate", "--schema"),
+        ("inspect", "--store"),
+        ("verify", "--store --fast --round-trip"),
+        ("ls", "--store"),
+        ("demo", "--keep"),
+    ],
+)
+def test_flags_of_the_contract(command, flags):
+    known = {word for flag in SPECS[command].flags.values() for word in flag.words}
+    assert set(flags.split()) <= known
+
+
+def test_common_flags_of_the_contract():
+    wanted = "--format --progress -q -v --debug --plain-http --insecure --ca-file --registry-config --username"
+    assert {word for flag in COMMON for word in flag.words} >= {*wanted.split(), "--password-stdin"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command(cli, command):
+    ran = cli(command, "--help")
+    assert ran.code == 0 and ran.err == ""
+    assert ran.out.startswith(f"Usage: epoch-oci {command}")
+    for flag in (*SPECS[command].flags.values(), *COMMON):
+        assert flag.word in ran.out
+    assert cli(command, "-h").out == cli("help", command).out == ran.out
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",), ("-q",)])
+def test_help_of_the_program(cli, words):
+    ran = cli(*words)
+    assert ran.code == 0 and ran.err == ""
+    assert all(f"\n  {command} " in ran.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("psh",), 'there is no command "psh"; did you mean push?'),
+        (("nonsense",), "there is no command"),
+        (("push",), "epoch-oci push needs SNAPSHOT; write `epoch-oci push SNAPSHOT TARGET`"),
+        (("push", "bot"), "needs TARGET"),
+        (("push", "a", "b", "c"), "too many arguments: c"),
+        (("push", "a", "b", "--frmat", "json"), 'has no flag "--frmat"; did you mean --format?'),
+        (("push", "a", "b", "--forse"), "did you mean --force?"),
+        (("push", "a", "b", "-x"), 'has no flag "-x"'),
+        (("--jobs", "3", "push", "a", "b"), 'has no flag "--jobs"'),
+        (("push", "a", "b", "--jobs"), "--jobs needs a value"),
+        (("push", "a", "b", "--force=yes"), "--force takes no value"),
+        (("push", "a", "b", "--jobs", "0"), '--jobs cannot be "0"; it takes a number from 1 to 64'),
+        (("push", "a", "b", "--jobs", "many"), '--jobs cannot be "many"'),
+        (("push", "a", "b", "--jobs", "١"), "--jobs cannot be"),
+        (("push", "a", "b", "--format", "xml"), '--format cannot be "xml"; it takes one of: text, json'),
+        (("ls", "--progress", "loud"), "it takes one of: auto, bar, plain, json, none"),
+        (("convert", "x", "--to", "tar"), "it takes one of: oci, epoch"),
+        (("push", "a", "oci:b", "--store", "s", "--part-size", "1000"), "at least 1KiB"),
+        (("push", "a", "oci:b", "--store", "s", "--part-size", "1GB"), "cannot be"),
+        (("push", "a", "oci:b", "--store", "s", "--annotation", "novalue"), "write K=V"),
+        (("push", "a", "oci:b", "--store", "s", "--annotation", "=v"), "write K=V"),
+        (("push", "a", "oci:b"), "no store is named; name it with --store DIR, or set EPOCH_STORE"),
+        (("push", "a", "b", "--store", "s"), "neither a registry reference nor an OCI layout"),
+        (("push", "-", "oci:b", "--store", "s"), "reads no archive"),
+        (("pull", "oci:b", "-o", "-"), "writes no archive"),
+        (("pull", "oci:b"), "name a store with --store DIR"),
+        (("pull", "oci:b", "--store", "s", "-o", "d"), "exclude each other"),
+        (("pull", "oci:b", "--store", "s", "--only", "x"), "--only chooses files"),
+        (("pull", "bot:v1", "--store", "s"), "neither a registry reference nor an OCI layout"),
+        (("ls",), "no store is named"),
+        (("completion", "tcsh"), "one of: bash, zsh, fish"),
+        (("validate", "--schema", "nope", "x"), 'there is no schema "nope"'),
+        (("validate", "."), ". is a directory"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(cli, words, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = cli(*words)
+    assert ran.code == 2 and ran.out == ""
+    assert ran.error.startswith("epoch-oci: USAGE: ") and says in ran.error and "; " in ran.error
+    assert len(ran.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_usage_error_is_json_too_when_asked_for(cli):
+    for words in (("--format", "json", "pull"), ("pull", "--format=json")):
+        ran = cli(*words)
+        assert ran.code == 2 and len(ran.err.splitlines()) == 2
+        assert ran.json_error.keys() == {"code", "message", "object"}
+        assert ran.json_error["code"] == "USAGE"
+    assert cli("pull", env={"EPOCH_OCI_FORMAT": "json"}).json_error["code"] == "USAGE"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("version", "--format", "json"),
+        ("--format", "json", "version"),
+        ("--format=json", "version"),
+        ("--version", "--format", "json"),
+    ],
+)
+def test_common_flags_stand_before_or_after_the_command(cli, words):
+    assert cli(*words).json.keys() == {"version", "python", "oras"}
+
+
+def test_a_flag_after_the_command_outweighs_one_before_it(cli):
+    assert cli("--format", "json", "version", "--format", "text").out.startswith("epoch-oci ")
+
+
+def test_a_flag_outweighs_the_environment(cli):
+    assert cli("version", env={"EPOCH_OCI_FORMAT": "json"}).out.startswith("{")
+    assert cli("version", "--format", "text", env={"EPOCH_OCI_FORMAT": "json"}).out.startswith("epoch-oci ")
+    assert cli("version", env={"EPOCH_OCI_FORMAT": ""}).out.startswith("epoch-oci ")
+
+
+def test_a_wrong_variable_is_named(cli):
+    ran = cli("version", env={"EPOCH_OCI_FORMAT": "xml"})
+    assert ran.code == 2 and 'EPOCH_OCI_FORMAT cannot be "xml"' in ran.error
+
+
+class Asked(dict):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self, **values: str) -> None:
+        super().__init__(values)
+        self.names: set[str] = set()
+
+    def get(self, name, default=None):
+        self.names.add(name)
+        return super().get(name, default)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_has_its_variable(command):
+    environ = Asked()
+    words = ["x" for word in SPECS[command].words.values() if not word.optional]
+    call = app.parse([command, *words], environ)
+    assert not isinstance(call, int)
+    flags = (*SPECS[command].flags.values(), *COMMON)
+    expected = {f"EPOCH_OCI_{flag.word.removeprefix('--').replace('-', '_').upper()}" for flag in flags}
+    assert expected <= environ.names
+
+
+def test_variables_of_every_kind():
+    environ = {
+        "EPOCH_OCI_FORCE": "1",
+        "EPOCH_OCI_JOBS": "7",
+        "EPOCH_OCI_ANNOTATION": "a=1\nb=two words\n",
+        "EPOCH_OCI_DRY_RUN": "no",
+        "EPOCH_OCI_VERBOSE": "2",
+        "EPOCH_STORE": "/from/epoch",
+    }
+    call = app.parse(["push", "a", "b"], environ)
+    assert call.arguments["force"] is True and call.arguments["dry_run"] is False
+    assert call.arguments["jobs"] == 7 and call.settings.verbose == 2
+    assert call.arguments["annotation"] == ("a=1", "b=two words")
+    assert call.arguments["store"] == "/from/epoch" and call.origins["store"] == "EPOCH_STORE"
+    call = app.parse(["push", "a", "b"], environ | {"EPOCH_OCI_STORE": "/ours"})
+    assert call.arguments["store"] == "/ours"
+    assert app.parse(["push", "a", "b", "--store", "/typed"], environ).arguments["store"] == "/typed"
+
+
+def test_a_switch_in_the_environment_must_be_one():
+    with pytest.raises(UsageError, match='EPOCH_OCI_FORCE cannot be "perhaps"'):
+        app.parse(["push", "a", "b"], {"EPOCH_OCI_FORCE": "perhaps"})
+
+
+def test_flags_may_be_repeated():
+    call = app.parse(["pull", "r", "--only", "a", "--only", "b", "-vv", "-v"], {})
+    assert call.arguments["only"] == ("a", "b") and call.settings.verbose == 3
+
+
+def test_a_word_may_look_like_a_flag_behind_two_dashes():
+    assert app.parse(["push", "--", "--odd", "oci:x"], {}).arguments["snapshot"] == "--odd"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("login", "ghcr.io", "--password", "hunter2hunter2"),
+        ("login", "ghcr.io", "--password=hunter2hunter2"),
+        ("login", "ghcr.io", "-p", "hunter2hunter2"),
+        ("login", "ghcr.io", "-phunter2hunter2"),
+        ("login", "ghcr.io", "me", "hunter2hunter2"),
+        ("push", "a", "b", "--token=hunter2hunter2"),
+        ("push", "a", "b", "--password-stdin=hunter2hunter2"),
+    ],
+)
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_a_secret_is_no_flag_s_value_and_is_not_repeated(cli, words, debug):
+    ran = cli(*words, *debug)
+    assert ran.code == 2
+    assert "hunter2" not in ran.out + ran.err
+    if "--password" in words[2] or words[2].startswith(("-p", "--password")):
+        assert "--password-stdin" in ran.err
+
+
+def test_a_password_needs_a_user(cli, tmp_path):
+    ran = cli("ls", "localhost:1/x", "--password-stdin")
+    assert ran.code == 2 and "--password-stdin needs --username" in ran.error
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"one\ntwo\n", b"x" * 70_000])
+def test_a_password_is_one_line(content):
+    ran = run_cli("ls", "localhost:1/x", "--username", "u", "--password-stdin", input=content)
+    assert ran.code == 2 and "standard input holds no password" in ran.error
+
+
+def test_a_missing_ca_file_is_not_found(cli):
+    ran = cli("version", "--ca-file", "/nowhere/ca.pem")
+    assert ran.code == 5 and "/nowhere/ca.pem" in ran.error
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("auto", None),
+        ("none", 0),
+        ("1024", 1024),
+        ("1K", 1024),
+        ("1KiB", 1024),
+        ("5M", 5 << 20),
+        ("1GiB", 1 << 30),
+        ("3G", 3 << 30),
+    ],
+)
+def test_part_sizes(text, size):
+    assert units.part_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "1023", "-1", "1.5G", "1 GiB", "1GB", "1TiB", "GiB", "١GiB", "1e9", "1GiB\n"]
+)
+def test_part_sizes_that_are_none(text):
+    with pytest.raises(UsageError):
+        units.part_size(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1717666771, "1.6 GiB"),
+        (1 << 40, "1.0 TiB"),
+        (1048575, "1.0 MiB"),
+    ],
+)
+def test_sizes_for_people(count, text):
+    assert units.size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0.0 s"), (3.21, "3.2 s"), (59.97, "1:00"), (75, "1:15"), (3700, "1:01:40")]
+)
+def test_times_for_people(seconds, text):
+    assert units.duration_text(seconds) == text
+
+
+def test_what_an_unparsable_line_wants():
+    guess = settings.guessed(["push", "--format", "json", "--progress=json", "--debug", "--oops"], {})
+    assert guess.json and guess.json_progress and guess.debug
+    assert not settings.guessed(["push", "--", "--format", "json"], {}).json
