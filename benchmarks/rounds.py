@@ -81,7 +81,8 @@ def _one_pull(
     bench.forget(tool.name)
     target = bench.place("target", arena.target_in_memory)
     shutil.rmtree(target, ignore_errors=True)
-    measure.warm(registry.storage if not tool.offline else artifact.layout)
+    if tool.offline or not arena.registry_in_memory:
+        measure.warm(artifact.layout if tool.offline else registry.storage)
     job = Job(artifact=artifact, address=registry.address, target=target)
     try:
         outcome = transfer(bench, tool, tool.pull, job, registry, "pull")

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -33,7 +33,8 @@ RAM_DISK = Path("/dev/shm")
 def main(words: list[str] | None = None) -> int:
     """Run the benchmarks, or only write the report of a run again."""
     options = _options(words)
-    out = options.out or HERE
+    # A trial run shall not replace the results that are kept.
+    out = options.out or (HERE if options.scale == "full" else Path(tempfile.gettempdir()) / "epoch-oci-bench-results")
     if options.render:
         write(load(out / "results.json"), out)
         return 0
@@ -58,7 +59,7 @@ def _options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=2400, help="seconds for all; rounds are dropped (default: 2400)")
     parser.add_argument("--work", type=Path, help="directory for everything that is made (default: the system's)")
     parser.add_argument("--keep", action="store_true", help="keep the inputs in --work for the next run")
-    parser.add_argument("--out", type=Path, help="directory of the results (default: this one)")
+    parser.add_argument("--out", type=Path, help="directory of the results (default: this one; small: a temporary)")
     parser.add_argument("--only", nargs="+", choices=STAGES, help="these stages only")
     parser.add_argument("--tools", nargs="+", help="these contenders only; the raw limits always take part")
     parser.add_argument("--render", action="store_true", help="write the report again from --out's results.json")
@@ -160,31 +161,49 @@ def _machine() -> dict[str, str]:
     }
 
 
-def _run(bench: Bench, stages: set[str]) -> None:
-    later = LATER_SECONDS[bench.scale.name]
-    memory, snapshot = bench.inputs.memory, bench.inputs.snapshot
-    in_memory = _fits(snapshot.size)
-    if "memory" in stages:
-        arena = _arena("memory", "a memory image", memory, in_memory=(True, True))
-        race(bench, arena, memory, until=bench.deadline, repeats=False)
-    if "disk" in stages:
-        arena = _arena("disk", "a memory image, to disk", memory, in_memory=(False, False))
-        race(bench, arena, memory, until=bench.deadline, repeats=False)
-    if "snapshot" in stages:
-        arena = _arena("snapshot", "a whole snapshot", snapshot, in_memory=(in_memory, False))
-        race(bench, arena, snapshot, until=bench.deadline - later, repeats="repeat" in stages)
-    if "second" in stages:
-        part = max(bench.scale.memory // 64, measure.MIB)
-        for part_size in ("none", f"{part // measure.MIB}MiB"):
-            extras.second_version(bench, part_size, _fits(2 * snapshot.size))
-    if "scaling" in stages:
-        for size in bench.scale.scaling:
-            extras.scaling(bench, size)
-    for stage, measured in (("startup", extras.startup), ("translation", extras.translation), ("plan", extras.plan)):
-        if stage in stages:
-            measured(bench)
-    if "profile" in stages:
-        _profile(bench)
+def _run(bench: Bench, wanted: set[str]) -> None:
+    for stage, run in _STAGES.items():
+        if stage in wanted:
+            try:
+                run(bench, wanted)
+            except (OSError, RuntimeError, ValueError) as error:
+                # What the other stages found is worth keeping.
+                note = f"stage {stage} failed: {error}"
+                bench.results.notes.append(note)
+                bench.say(note)
+
+
+def _memory_race(bench: Bench, wanted: set[str]) -> None:
+    artifact = bench.inputs.memory
+    if not _fits(2 * artifact.size):
+        bench.results.notes.append("no race in memory: there is too little of it")
+        return
+    arena = _arena("memory", "a memory image", artifact, in_memory=(True, True))
+    race(bench, arena, artifact, until=bench.deadline, repeats=False)
+
+
+def _disk_race(bench: Bench, wanted: set[str]) -> None:
+    artifact = bench.inputs.memory
+    arena = _arena("disk", "a memory image, to disk", artifact, in_memory=(False, False))
+    race(bench, arena, artifact, until=bench.deadline, repeats=False)
+
+
+def _snapshot_race(bench: Bench, wanted: set[str]) -> None:
+    artifact = bench.inputs.snapshot
+    arena = _arena("snapshot", "a whole snapshot", artifact, in_memory=(_fits(artifact.size), False))
+    until = bench.deadline - LATER_SECONDS[bench.scale.name]
+    race(bench, arena, artifact, until=until, repeats="repeat" in wanted)
+
+
+def _second(bench: Bench, wanted: set[str]) -> None:
+    part = max(bench.scale.memory // extras.SCALING_PARTS, measure.MIB)
+    for part_size in ("none", f"{part // measure.MIB}MiB"):
+        extras.second_version(bench, part_size, _fits(2 * bench.inputs.snapshot.size))
+
+
+def _scaling(bench: Bench, wanted: set[str]) -> None:
+    for size in bench.scale.scaling:
+        extras.scaling(bench, size)
 
 
 def _arena(name: str, title: str, artifact: Artifact, *, in_memory: tuple[bool, bool]) -> Arena:
@@ -201,12 +220,14 @@ def _arena(name: str, title: str, artifact: Artifact, *, in_memory: tuple[bool, 
 
 
 def _fits(size: int) -> bool:
-    """Whether the registry may keep `size` bytes in memory and the page cache still has room."""
+    """Whether `size` bytes may lie in the RAM file system and the page cache still has room."""
     available = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
-    return available is not None and int(available[1]) * 1024 - size > ROOM_GIB * measure.GIB and RAM_DISK.exists()
+    if available is None or not os.access(RAM_DISK, os.W_OK) or shutil.disk_usage(RAM_DISK).free < 1.1 * size:
+        return False
+    return int(available[1]) * 1024 - size > ROOM_GIB * measure.GIB
 
 
-def _profile(bench: Bench) -> None:
+def _profile(bench: Bench, wanted: set[str]) -> None:
     """What misses its target is looked at more closely."""
     missed = {verdict.kind for verdict in targets.verdicts(bench.results) if verdict.met is False}
     bench.say(f"targets missed: {', '.join(sorted(kind for kind in missed if kind)) or 'none that a profile explains'}")
@@ -216,6 +237,18 @@ def _profile(bench: Bench) -> None:
     if "help" in missed:
         profiles.profile_startup(bench)
 
+
+_STAGES: dict[str, Callable[[Bench, set[str]], None]] = {
+    "memory": _memory_race,
+    "disk": _disk_race,
+    "snapshot": _snapshot_race,
+    "second": _second,
+    "scaling": _scaling,
+    "startup": lambda bench, _: extras.startup(bench),
+    "translation": lambda bench, _: extras.translation(bench),
+    "plan": lambda bench, _: extras.plan(bench),
+    "profile": _profile,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

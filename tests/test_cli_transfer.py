@@ -170,13 +170,20 @@ def test_a_push_target_has_no_digest(cli, bot):
     assert ran.code == 2 and "a push target has no digest" in ran.error
 
 
-def test_a_part_size_that_cannot_be_honoured_is_refused(cli, bot, tmp_path):
-    push = ("push", "team/bot:v1", "oci:layout", "--store", "store")
-    for words, env in ((("--part-size", "1GiB"), {}), ((), {"EPOCH_OCI_PART_SIZE": "1GiB"})):
-        ran = cli(*push, *words, env=env)
-        assert ran.code == 2 and "sends every file whole" in ran.error
-    assert not (tmp_path / "layout").exists()
-    assert cli(*push, "--part-size", "none").code == 0 and cli(*push, "--part-size", "auto").code == 0
+def test_the_part_size_decides_what_is_cut(cli, bot, tmp_path):
+    push = ("push", "team/bot:v1", "--store", "store", "--format", "json")
+
+    def titles(*words, **env):
+        layout = f"oci:layout-{len(list(tmp_path.glob('layout-*')))}"
+        return [blob["title"] or "" for blob in cli(*push, layout, *words, env=env).json["blobs"]]
+
+    whole = titles("--part-size", "none")
+    assert titles() == whole and not any(".part." in title for title in whole)
+    cut = titles("--part-size", "512K")
+    assert [title for title in cut if "memory-ranges" in title] == [f"memory-ranges.part.000{n}" for n in range(3)]
+    assert titles(EPOCH_OCI_PART_SIZE="524288") == cut
+    for size in ("1023", "0", "-1", "1.5M", "10X"):
+        assert cli(*push, "oci:other", "--part-size", size).code == 2
 
 
 def test_an_unknown_dialect_lists_those_there_are(cli, bot):

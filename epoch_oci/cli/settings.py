@@ -3,10 +3,13 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epoch_oci.cli.flags import COMMON, PREFIX, Flag
 from epoch_oci.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PASSWORD_VARIABLE = PREFIX + "PASSWORD"
 """Where a password may stand instead of on standard input; there is no flag that takes one."""
@@ -34,6 +37,16 @@ class Settings:
     username: str | None = None
     password_stdin: bool = False
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def cache_directory(self) -> "Path | None":
+        """Where what is costly to find out is remembered; None when the user has no home."""
+        from pathlib import Path
+
+        base = self.environ.get("XDG_CACHE_HOME")
+        if not base and (home := self.environ.get("HOME")):
+            base = f"{home}/.cache"
+        return Path(base) / "epoch-oci" if base else None
 
     @property
     def json(self) -> bool:

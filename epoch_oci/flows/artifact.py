@@ -1,9 +1,11 @@
 """Reading an artifact out of a source: two small documents, checked before one blob is asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from epoch_oci import dialects, schemas
 from epoch_oci.dialects.base import Snapshot
+from epoch_oci.dialects.naming import identified
+from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci import media_types, verify
@@ -24,6 +26,10 @@ class FoundArtifact:
     image: ImageManifest
     config: Document | None
     snapshot: Snapshot
+
+    def identified(self, key: SnapshotKey) -> "FoundArtifact":
+        """The same, named `key` where nothing in the artifact says otherwise. Raises ContentError."""
+        return replace(self, snapshot=identified(self.snapshot, key.name, key.tag))
 
     @property
     def artifact_type(self) -> str:

@@ -143,7 +143,7 @@ def inspect_artifact(source: Source, name: str, *, where: str) -> Inspection:
 
 def missing_images(manifest: Manifest) -> tuple[str, ...]:
     """Image blobs the snapshot pins and no base image of the manifest provides (epoch-formats, traps 16 and 19)."""
-    provided = {layer.filename.split(".")[0] for layer in manifest.base_images}
+    provided = {layer.filename.removesuffix(".qcow2").removesuffix(".raw") for layer in manifest.base_images}
     return tuple(
         f"image blob {blob} is needed, and the manifest does not carry it"
         for blob in manifest.image_blob_ids

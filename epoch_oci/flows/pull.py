@@ -50,7 +50,9 @@ def pull_to_store(
     options = options or PullOptions()
     started = time.monotonic()
     found = read_artifact(source, name)
-    key = options.key or _key(found.snapshot.manifest, name)
+    key = options.key or _key(found.snapshot, name, where)
+    found = found.identified(key)
+    _refuse_absent(found.snapshot, sink)
     _refuse_conflict(sink, key, found.snapshot, force=options.force)
     wants = [Want(target=file.blob, content=_content(source, file), title=file.name) for file in found.snapshot.files]
     plan = plan_blobs(sink, wants, jobs=options.jobs)
@@ -80,7 +82,7 @@ def pull_to_files(
     files = _chosen(found.snapshot.files, options.only)
     wants = [(file_target(found.snapshot.manifest, file), _content(source, file)) for file in files]
     plan = plan_files(sink, wants, replace=options.force)
-    key = options.key or _key(found.snapshot.manifest, name)
+    key = options.key or SnapshotKey(found.snapshot.manifest.name, found.snapshot.manifest.tag)
     if options.dry_run:
         return _report(found, key, planned(plan, "fetch"), where, name, started, dry_run=True)
     outcomes = execute(plan, moved="received", jobs=options.jobs, on_event=on_event)
@@ -113,15 +115,32 @@ def _chosen(files: Sequence[SnapshotFile], only: Sequence[str]) -> list[Snapshot
     return chosen
 
 
-def _key(manifest: Manifest, name: str) -> SnapshotKey:
-    """Under the document's name and the reference's tag; the document's tag when pulled by digest."""
+def _key(snapshot: Snapshot, name: str, where: str) -> SnapshotKey:
+    """Under the document's name and the reference's tag; the document's tag when pulled by digest.
+
+    A derived document without a name is called as its repository is.
+    """
+    manifest = snapshot.manifest
+    repository = "" if where.startswith("oci:") else where.partition("/")[2]
+    title = manifest.name or (repository if snapshot.derived else "")
     tag = name if not name.startswith("sha256:") else manifest.tag
-    if not manifest.name or not tag:
+    if not title or not tag:
         raise UsageError("the artifact does not say what the snapshot is called", hint="name it with --as NAME:TAG")
-    for text in (manifest.name, tag):
+    for text in (title, tag):
         if (why := hostile_problem(text)) is not None:
             raise ContentError(f"{shown(text)} {why}", code="NAME", object=text)
-    return SnapshotKey(manifest.name, tag)
+    return SnapshotKey(title, tag)
+
+
+def _refuse_absent(snapshot: Snapshot, sink: Sink) -> None:
+    """What the artifact's dialect had no place for must be in the store already, or the snapshot cannot be."""
+    missing = [blob for blob in snapshot.absent if not sink.has(blob)]
+    if missing:
+        raise NotFoundError(
+            f"the artifact does not carry {len(missing)} of the snapshot's blobs ({missing[0].digest} …)",
+            object=str(missing[0].digest),
+            hint="they were given up with --allow-loss when it was pushed; write its files with -o DIR instead",
+        )
 
 
 def _refuse_conflict(sink: Sink, key: SnapshotKey, snapshot: Snapshot, *, force: bool) -> None:

@@ -3,33 +3,44 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import Artifact, EncodeOptions
+from epoch_oci.dialects.carried import is_placeholder
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.errors import ConflictError, NotFoundError, UsageError
+from epoch_oci.errors import ConflictError, NotFoundError, PolicyError, UsageError
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.artifact import read_epoch
+from epoch_oci.flows.parts import part_tables
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
-from epoch_oci.oci import media_types
 from epoch_oci.oci.document import EMPTY_CONTENT
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import legal_tag, tag_problem
-from epoch_oci.stores.base import BytesContent, Sink, Source
+from epoch_oci.stores.base import BytesContent, Exposed, Limited, Preflight, Sink, Source
 from epoch_oci.transfer.content import SliceContent
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Plan, Want, plan_blobs, require
 
+_MEMORY_FILES = frozenset({"mem", "vmstate", "state.json"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushOptions:
-    """How to push. `force` replaces a tag that holds another artifact; `mount_from` are sibling repositories."""
+    """How to push. `force` replaces a tag that holds another artifact; `mount_from` are sibling repositories.
+
+    `part_size` is in bytes: files above it are cut, 0 means never, None what the target is known to need. Without
+    `allow_public` a guest's memory is not sent where anybody may read it. `part_cache` remembers part digests.
+    """
 
     dialect: str = "cocoon"
     annotations: Mapping[str, str] = field(default_factory=dict)
     mount_from: tuple[str, ...] = ()
     allow_loss: bool = False
+    allow_public: bool = False
+    part_size: int | None = None
+    part_cache: Path | None = None
     force: bool = False
     dry_run: bool = False
     jobs: int = 4
@@ -67,6 +78,8 @@ def push(
     ready = _prepare(source, snapshot, sink, tag, where, options)
     if options.dry_run:
         return _report(ready, planned(ready.plan, "send"), where, started, dry_run=True)
+    if ready.plan.to_move:
+        _guard(sink, ready.manifest, where, options)
     outcomes = execute(ready.plan, moved="sent", jobs=options.jobs, on_event=on_event)
     if not ready.tagged or any(outcome.action != "skipped" for outcome in outcomes):
         sink.publish(ready.tag, ready.artifact.manifest, replace=options.force)
@@ -78,9 +91,11 @@ def _prepare(
 ) -> _Prepared:
     manifest = read_epoch(source, str(key))
     tag = _legal(tag or key.tag, key)
-    encode = EncodeOptions(annotations=options.annotations, allow_loss=options.allow_loss)
+    tables = part_tables(source, manifest, sink, options.part_size, options.part_cache)
+    encode = EncodeOptions(annotations=options.annotations, allow_loss=options.allow_loss, parts=tables)
     artifact = dialects.named(options.dialect).encode(manifest.document, encode)
     image = artifact.image
+    _check_limits(artifact, sink, where)
     tagged = _is_tagged(sink, tag, artifact, where, force=options.force)
     plan = plan_blobs(sink, _wants(source, artifact, image), mount_from=options.mount_from, jobs=options.jobs)
     _require_content(source, artifact, plan, options.jobs)
@@ -96,10 +111,41 @@ def _legal(tag: str, key: SnapshotKey) -> str:
     )
 
 
+def _check_limits(artifact: Artifact, sink: Sink, where: str) -> None:
+    """Refuse what the target is known not to take, before it has taken gigabytes of it."""
+    largest = sink.limits().largest if isinstance(sink, Limited) else None
+    for file in artifact.files:
+        for carrier in file.carriers:
+            if largest is not None and carrier.size > largest:
+                raise UsageError(
+                    f"{file.name} needs a layer of {carrier.size} bytes, and {where} takes {largest} at most",
+                    object=file.name,
+                    hint="cut it with --part-size 1GiB",
+                )
+
+
+def _guard(sink: Sink, manifest: Manifest, where: str, options: PushOptions) -> None:
+    """Before the first byte: may we write, and may everybody read? Memory holds the guest's secrets."""
+    if isinstance(sink, Preflight):
+        sink.check_write()
+    secret = [layer.filename for layer in manifest.layers if _holds_memory(layer.filename, layer.media_type)]
+    if secret and not options.allow_public and isinstance(sink, Exposed) and sink.anonymous_can_read():
+        raise PolicyError(
+            f"anybody can read {where}, and {', '.join(secret)} hold what was in the guest's memory",
+            object=where,
+            hint="make the repository private, or push it all the same with --allow-public",
+        )
+
+
+def _holds_memory(name: str, media_type: str) -> bool:
+    """Guest memory or device state, by Epoch's media types and by the names that Firecracker's files have."""
+    return media_type.endswith((".memory", ".state+json")) or name.startswith("memory-range") or name in _MEMORY_FILES
+
+
 def _wants(source: Source, artifact: Artifact, image: ImageManifest) -> list[Want]:
     wants = [Want(target=image.config, content=BytesContent(artifact.config.raw))]
     for layer in image.layers:
-        if layer.media_type == media_types.EMPTY:
+        if is_placeholder(layer):
             wants.append(Want(target=layer, content=BytesContent(EMPTY_CONTENT)))
     for file in artifact.files:
         whole, offset = source.content(file.blob), 0
@@ -148,5 +194,8 @@ def _report(
         blobs=blobs,
         seconds=time.monotonic() - started,
         dry_run=dry_run,
-        warnings=tuple(str(finding) for finding in ready.manifest.warnings),
+        warnings=(
+            *(str(finding) for finding in ready.manifest.warnings),
+            *(f"{item} has no place in the artifact" for item in ready.artifact.lost),
+        ),
     )

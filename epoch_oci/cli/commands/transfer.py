@@ -1,11 +1,11 @@
 """`push` and `pull`."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from epoch_oci.cli import flags
+from epoch_oci.cli import flags, units
 from epoch_oci.cli.annotations import parsed
 from epoch_oci.cli.places import artifact_of, name_to_read, snapshot_in
 from epoch_oci.cli.session import Run
@@ -45,7 +45,9 @@ def push(
         force=force,
         dry_run=dry_run,
         jobs=jobs,
-        **_later(PushOptions, allow_public=allow_public, part_size=_part_size(PushOptions, part_size)),
+        allow_public=allow_public,
+        part_size=units.part_size(part_size),
+        part_cache=run.settings.cache_directory,
     )
     source, key = snapshot_in(snapshot, store)
     place = _target(run, target)
@@ -131,23 +133,6 @@ def _target(run: Run, word: str) -> "ArtifactPlace":
             hint="name a tag, or leave it out for the snapshot's own",
         )
     return place
-
-
-def _part_size(options: type[Any], text: str) -> int | None:
-    """The part size in bytes, 0 for none, None for auto. Refused where the flow would pass it over in silence."""
-    from epoch_oci.cli.units import part_size
-
-    size = part_size(text)
-    if size and not _later(options, part_size=size):
-        raise UsageError(
-            f"--part-size {text}: this version sends every file whole", object="--part-size", hint="leave it at auto"
-        )
-    return size
-
-
-def _later(options: type[Any], **values: Any) -> dict[str, Any]:
-    """Those of `values` that the flow's options have a place for."""
-    return {name: value for name, value in values.items() if name in {field.name for field in fields(options)}}
 
 
 def _siblings(place: "ArtifactPlace", words: Sequence[str]) -> tuple[str, ...]:
