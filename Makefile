@@ -33,6 +33,10 @@ format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Push and pull beside every foreign client that is found; writes benchmarks/RESULTS.md. About 40 minutes.
+bench: $(BIN)/.dev peers
+	$(BIN)/python -m benchmarks.run
+
 # Foreign clients for the live tests and benchmarks: from Debian where this is root, with Go where there is a toolchain.
 peers:
 	@sh .ci/peers.sh "$(PEERS)" $(ORAS_VERSION) $(CRANE_VERSION) $(REGCTL_VERSION) $(REGISTRY_VERSION)

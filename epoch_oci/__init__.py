@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         PolicyError,
         UsageError,
     )
+    from epoch_oci.events import Event
     from epoch_oci.flows.convert import to_epoch, to_oci
     from epoch_oci.flows.inspect import Inspection, inspect_artifact, inspect_snapshot
     from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from epoch_oci.oci.digest import Digest
     from epoch_oci.oci.document import Document
     from epoch_oci.oci.reference import Reference
-    from epoch_oci.events import Event
 
 __version__ = "0.1.0"
 

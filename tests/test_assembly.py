@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -57,7 +58,7 @@ def test_spans_know_what_is_there(added, size):
 
 def test_spans_in_any_order_make_the_blob(tmp_path, directory):
     cuts = [0, 70_000, BLOCK, 3 * BLOCK + 1, len(RAW)]
-    spans = list(zip(cuts, cuts[1:], strict=False))
+    spans = list(pairwise(cuts))
     random.Random(7).shuffle(spans)
     with Assembly(directory, "blob", blob(), "blob") as assembly:
         threads = [threading.Thread(target=write_span, args=(assembly, *span)) for span in spans]
@@ -194,7 +195,8 @@ class Slow(BytesContent):
             yield Reader()
 
 print("ready", flush=True)
-(outcome,) = execute(plan_blobs(open_store(Path(sys.argv[1])), [Want(target=blob(), content=Slow(RAW))]), moved="received")
+plan = plan_blobs(open_store(Path(sys.argv[1])), [Want(target=blob(), content=Slow(RAW))])
+(outcome,) = execute(plan, moved="received")
 print(outcome.action, outcome.bytes)
 """
 

@@ -47,7 +47,8 @@ def test_words_of_the_contract(command, words):
     [
         (
             "push",
-            "--store --dialect --part-size --annotation -a --mount-from --allow-loss --allow-public --force --dry-run -j",
+            "--store --dialect --part-size --annotation -a --mount-from --allow-loss --allow-public"
+            " --force --dry-run -j",
         ),
         ("pull", "--store --output -o --as --only --force --dry-run --jobs"),
         ("convert", "--to --dialect -o --config"),

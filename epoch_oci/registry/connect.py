@@ -15,7 +15,7 @@ def speaks_tls(registry: str) -> bool:
     host, port = _divided(registry)
     if not is_loopback(host):
         return True
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is sent; the real connection verifies
     try:
