@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +70,14 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def _is_passing(error: BaseException) -> bool:
+    """Whether another attempt can help; two sides that have no version of TLS in common never will."""
+    refused = _cause(error, ssl.SSLError)
+    if isinstance(refused, ssl.SSLError) and refused.reason is not None and _NO_COMMON_TLS.search(refused.reason):
+        return False
     return not isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema)
+
+
+_NO_COMMON_TLS = re.compile(r"VERSION|PROTOCOL|HANDSHAKE_FAILURE|NO_SHARED|HTTP_REQUEST")
 
 
 def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:

@@ -7,6 +7,7 @@ from urllib.parse import urljoin, urlsplit
 
 import oras.provider
 import requests
+import urllib3
 from oras.container import Container
 from requests.adapters import HTTPAdapter
 
@@ -55,7 +56,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         if settings.ca_file is not None:
             _check_ca(settings.ca_file)
         verify: bool | str = False if settings.insecure else settings.ca_file or True
-        # oras would silence urllib3's warnings for the whole process when it is told not to verify.
+        if settings.insecure:  # the user has said so; urllib3 would repeat it at every request
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         super().__init__(registry, insecure=settings.plain_http, tls_verify=True, auth_backend=BACKEND)
         self._tls_verify = self.auth._tls_verify = verify
         self.settings = settings

@@ -227,6 +227,11 @@ class _Ranged:
         self._hashed = 0
         self._attempts = Attempts(upload.client.settings, upload.target.title or str(upload.target.digest))
 
+    @property
+    def size(self) -> int:
+        """Length of the blob in bytes."""
+        return self._upload.target.size
+
     def run(self) -> None:
         """Send everything, then close."""
         upload, profile = self._upload, self._upload.manner.profile
@@ -264,7 +269,9 @@ class _Ranged:
             return self._upload._request(method, url, body, {"Content-Range": f"{start}-{end}"})
 
     def _opened(self, length: int) -> AbstractContextManager[ByteReader]:
-        return self._upload.content.open(self._offset, length)
+        """The chunk's bytes; the last one is opened to its end, to learn whether there is more than declared."""
+        last = self._offset + length == self._upload.target.size
+        return self._upload.content.open(self._offset, None if last else length)
 
     def hashed(self, offset: int, block: bytes) -> None:
         """Hash what has not been; at the end the whole must be the target."""
@@ -305,6 +312,8 @@ class _Hashed:
         block = self._reader.read(size)
         if not block:
             raise ContentError(f"the content ended after {self._offset} bytes", code="SIZE")
-        self._ranged.hashed(self._offset, block)
         self._offset += len(block)
+        if self._offset == self._ranged.size and self._reader.read(1):
+            raise ContentError(f"the content has more than the {self._offset} bytes declared", code="SIZE")
+        self._ranged.hashed(self._offset - len(block), block)
         return block

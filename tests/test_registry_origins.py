@@ -1,0 +1,226 @@
+"""Credentials and content go to the origin they were given for, and to nobody else (reliability C1-C9, T1-T3)."""
+
+import pytest
+from registry_room import RAW, blob, room
+from support import canary
+from support.faults import ForeignLink, ForeignLocation, ForeignRealm, Redirect, Respond, SetHeader
+from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth
+from support.tls import BAD
+from support.wire import Answer
+
+from epoch_oci.errors import AccessError, EpochOciError, NetworkError, NotFoundError, PolicyError
+from epoch_oci.oci.document import Document
+from epoch_oci.registry.origin import Origin, realm_fits
+from epoch_oci.stores.base import BytesContent
+
+BLOB = r"/blobs/sha256:"
+
+
+def bearer() -> BearerAuth:
+    return BearerAuth({USER: PASSWORD}, anonymous=None)
+
+
+def read(repository, raw: bytes = RAW) -> bytes:
+    with repository.content(blob(raw)).open() as reader:
+        return b"".join(iter(reader.read, b""))
+
+
+def no_secret(recorder, registry) -> None:
+    assert not recorder.shows(PASSWORD)
+    for request in recorder.requests:
+        assert request.header("authorization") is None and request.header("cookie") is None
+
+
+@pytest.mark.parametrize("auth", [bearer, BasicAuth], ids=["bearer", "basic"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirected_blob_is_fetched_without_credentials(fake_registry, make_recorder, auth, status):
+    registry, other = fake_registry(auth=auth()), make_recorder(Answer.of(200, RAW))
+    registry.put_blob("acme/bot", RAW)
+    registry.fault("GET", BLOB, Redirect(f"{other.url}/signed?sig=abc", status))
+    repository, _ = room(registry, login=True)
+    assert read(repository) == RAW
+    no_secret(other, registry)
+
+
+def test_a_redirect_target_that_asks_for_credentials_gets_none(fake_registry, make_recorder):
+    challenge = Answer.of(401, b"", ("WWW-Authenticate", 'Basic realm="give"'))
+    registry, other = fake_registry(auth=bearer()), make_recorder(challenge)
+    registry.put_blob("acme/bot", RAW)
+    registry.fault("GET", BLOB, Redirect(other.url))
+    repository, _ = room(registry, login=True, attempts=2)
+    with pytest.raises(EpochOciError):
+        read(repository)
+    no_secret(other, registry)
+
+
+def test_a_redirect_down_from_https_is_refused(fake_registry, make_recorder, tls_kit):
+    registry, other = fake_registry(tls="good"), make_recorder()
+    registry.put_blob("acme/bot", RAW)
+    registry.fault("GET", BLOB, Redirect(other.url))
+    repository, _ = room(registry, ca_file=str(tls_kit.ca_file))
+    with pytest.raises(PolicyError, match="not encrypted"):
+        read(repository)
+    other.assert_untouched()
+
+
+@pytest.mark.parametrize("auth", [bearer, BasicAuth], ids=["bearer", "basic"])
+def test_no_byte_goes_to_a_foreign_upload_location(fake_registry, recorder, auth):
+    registry = fake_registry(auth=auth())
+    registry.fault("POST", "/uploads/", ForeignLocation(recorder.url))
+    repository, _ = room(registry, login=True)
+    with pytest.raises(PolicyError, match="--trust-host"):
+        repository.put(blob(RAW), BytesContent(RAW))
+    recorder.assert_untouched()
+
+
+def test_a_trusted_upload_location_gets_the_bytes_and_no_credentials(fake_registry, make_recorder):
+    registry, other = fake_registry(auth=bearer()), make_recorder(Answer.of(201))
+    registry.fault("POST", "/uploads/", ForeignLocation(other.url))
+    repository, _ = room(registry, login=True, trusted=frozenset({other.address}))
+    repository.put(blob(RAW), BytesContent(RAW))
+    assert other.body_bytes() == len(RAW)
+    no_secret(other, registry)
+
+
+def test_credentials_do_not_go_to_a_foreign_realm(fake_registry, recorder):
+    registry = fake_registry(auth=bearer())
+    registry.fault("*", "/v2/", ForeignRealm(f"{recorder.url}/token"))
+    repository, _ = room(registry, login=True)
+    with pytest.raises(PolicyError, match="credentials"):
+        repository.has(blob(RAW))
+    recorder.assert_untouched()
+
+
+def test_a_foreign_page_of_a_list_is_refused(fake_registry, recorder):
+    registry = fake_registry(auth=bearer(), page_size=2)
+    for index in range(5):
+        registry.put_image("acme/bot", f"v{index}", [b"x"])
+    registry.fault("GET", "/tags/list", ForeignLink(recorder.url))
+    repository, _ = room(registry, login=True)
+    with pytest.raises(PolicyError):
+        list(repository.tags())
+    recorder.assert_untouched()
+
+
+def test_secrets_are_in_no_message_and_no_debug_line(fake_registry):
+    registry = fake_registry(auth=bearer())
+    registry.put_blob("acme/bot", RAW)
+
+    repository, heard = room(registry, login=True)
+    assert read(repository) == RAW
+    registry.fault("GET", "/manifests/", Respond(403, f"no, {PASSWORD}".encode()))
+    with pytest.raises(AccessError) as caught:
+        repository.resolve("v1")
+    said = "\n".join([*heard.debug, str(caught.value), repr(repository._settings)])
+    sent = [request.header("authorization") for request in registry.recording.find("GET", BLOB)]
+    tokens = [header.split(" ")[1] for header in sent if header]
+    assert tokens
+    assert heard.debug
+    for secret in (PASSWORD, *tokens):
+        assert not canary.shows(secret, said)
+
+
+def test_cookies_are_not_sent_back(fake_registry):
+    registry = fake_registry()
+    registry.put_blob("acme/bot", RAW)
+    registry.fault("HEAD", BLOB, SetHeader("Set-Cookie", "sid=harbor; Path=/"))
+    repository, _ = room(registry)
+    assert repository.has(blob(RAW)) and repository.has(blob(RAW))
+    assert all(request.header("cookie") is None for request in registry.recording.find("*", "/v2/"))
+
+
+def test_netrc_and_proxies_of_the_environment_are_ignored(fake_registry, monkeypatch, isolated_home, recorder):
+    registry = fake_registry()
+    registry.put_blob("acme/bot", RAW)
+    (isolated_home / ".netrc").write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
+    (isolated_home / ".netrc").chmod(0o600)
+    monkeypatch.setenv("http_proxy", recorder.url)
+    monkeypatch.setenv("all_proxy", recorder.url)
+    repository, _ = room(registry)
+    assert repository.has(blob(RAW))
+    recorder.assert_untouched()
+    assert all(request.header("authorization") is None for request in registry.recording.find("*", "/v2/"))
+
+
+def test_two_registries_do_not_share_credentials(fake_registry):
+    first, second = fake_registry(auth=BasicAuth()), fake_registry(auth=BasicAuth())
+    mine, _ = room(first, login=True)
+    theirs, _ = room(second)
+    assert not mine.has(blob(RAW))
+    with pytest.raises(AccessError):
+        theirs.has(blob(RAW))
+    assert all(request.header("authorization") is None for request in second.recording.find("*", "/v2/"))
+
+
+@pytest.mark.parametrize("variant", BAD)
+def test_a_bad_certificate_is_final_and_nothing_is_sent(fake_registry, tls_kit, variant):
+    registry = fake_registry(tls=variant)
+    repository, heard = room(registry, ca_file=str(tls_kit.ca_file))
+    with pytest.raises(NetworkError) as caught:
+        repository.has(blob(RAW))
+    assert not caught.value.retryable and not heard.waits
+    assert not registry.recording.find("*", ".")
+
+
+def test_insecure_skips_the_check_for_that_registry_alone(fake_registry, tls_kit):
+    registry = fake_registry(tls=next(iter(BAD)))
+    assert not room(registry, insecure=True)[0].has(blob(RAW))
+    with pytest.raises(NetworkError):
+        room(registry, ca_file=str(tls_kit.ca_file))[0].has(blob(RAW))
+
+
+def test_a_wrong_password_is_said_at_once(fake_registry):
+    for auth in (bearer(), BasicAuth(password="another")):
+        registry = fake_registry(auth=auth)
+        repository, heard = room(registry, login=True)
+        if isinstance(auth, BasicAuth):
+            with pytest.raises(AccessError):
+                repository.resolve("v1")
+            assert not heard.waits
+        else:
+            with pytest.raises(NotFoundError):
+                repository.resolve("v1")
+
+
+def test_a_manifest_is_put_only_where_it_belongs(fake_registry, recorder):
+    registry = fake_registry()
+    registry.fault("PUT", "/manifests/", Redirect(recorder.url, 307))
+    repository, _ = room(registry)
+    document = Document("application/vnd.oci.image.manifest.v1+json", b"{}")
+    with pytest.raises(EpochOciError):
+        repository.publish("v1", document, replace=True)
+    recorder.assert_untouched()
+
+
+@pytest.mark.parametrize(
+    ("registry", "realm", "fits"),
+    [
+        ("https://ghcr.io", "https://ghcr.io/token", True),
+        ("https://registry-1.docker.io", "https://auth.docker.io/token", True),
+        ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth", True),
+        ("https://registry.example.com", "https://auth.example.com/token", True),
+        ("https://harbor.example.com:8443", "https://harbor.example.com:8443/service/token", True),
+        ("https://ghcr.io", "http://ghcr.io/token", False),
+        ("https://ghcr.io", "https://ghcr.io:444/token", False),
+        ("https://ghcr.io", "https://evil.io/token", False),
+        ("https://ghcr.io", "https://ghcr.io.evil.com/token", False),
+        ("https://acme.co.uk", "https://evil.co.uk/token", False),
+        ("https://one.azurecr.io", "https://two.azurecr.io/token", False),
+        ("https://1.dkr.ecr.eu.amazonaws.com", "https://evil.s3.amazonaws.com/", False),
+        ("https://a.github.io", "https://b.github.io/", False),
+        ("https://ghcr.io", "https://127.0.0.1/token", False),
+        ("https://ghcr.io", "https://[::ffff:127.0.0.1]/token", False),
+        ("https://ghcr.io", "https://0.0.0.0/token", False),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5001/token", False),
+        ("http://localhost:5000", "http://localhost:5000/token", True),
+    ],
+)
+def test_which_realms_may_see_credentials(registry, realm, fits):
+    assert realm_fits(Origin.of(registry), Origin.of(realm)) is fits
+
+
+@pytest.mark.parametrize("url", ["ftp://a/b", "file:///etc", "http://user:secret@host/", "//host", "http://", ""])
+def test_urls_that_no_registry_may_name(url):
+    with pytest.raises(PolicyError) as caught:
+        Origin.of(url)
+    assert "secret" not in str(caught.value)
