@@ -3,11 +3,13 @@
 HOST[:PORT]/REPO[:TAG][@DIGEST]     a registry repository (also with docker:// or oci:// before it)
 oci:DIR[:TAG][@DIGEST]              an OCI image layout
 DIR, file:///DIR                    an Epoch store in a directory
+s3://BUCKET[/PREFIX]                an Epoch store in an object store (also gs:// and az://)
+epoch+http://HOST:PORT              a legacy Epoch server, which is only read (also epoch+https://)
 NAME[:TAG]                          a snapshot in the store that was named beside it
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _REGISTRY_SCHEMES = ("docker://", "oci://")
 _LAYOUT = "oci:"
+_USER_AGENT = f"epoch-oci/{__version__}"
 
 
 class SnapshotStore(Source, Sink, Protocol):
@@ -43,7 +46,10 @@ class ArtifactStore(Source, Sink, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """How registries are reached. `environ` serves credentials and proxies only; secrets never show in `repr`."""
+    """How registries, buckets and servers are reached. Secrets never show in `repr`.
+
+    `environ` serves credentials, proxies and the settings of object stores, and nothing else.
+    """
 
     plain_http: bool = False
     insecure: bool = False
@@ -99,13 +105,13 @@ def locate(word: str, *, store: str | None, connection: Connection, create: bool
     if word.startswith(_LAYOUT):
         return _layout(word, create=create)
     if _is_store(word):
-        return SnapshotPlace(open_store(word), None, word)
+        return SnapshotPlace(open_store(word, connection=connection), None, word)
     if store is None:
         raise UsageError(
             f"{shown(word)} is a snapshot's name, and no store is named to look it up in",
             hint="name the store with --store DIR (or EPOCH_STORE), or write HOST/REPOSITORY:TAG or oci:DIR:TAG",
         )
-    return SnapshotPlace(open_store(store), SnapshotKey.parse(word), store)
+    return SnapshotPlace(open_store(store, connection=connection), SnapshotKey.parse(word), store)
 
 
 def locate_artifact(word: str, *, connection: Connection, create: bool = False) -> ArtifactPlace:
@@ -119,12 +125,17 @@ def locate_artifact(word: str, *, connection: Connection, create: bool = False) 
     return place
 
 
-def open_store(word: str) -> SnapshotStore:
-    """The Epoch store that `word` names. Raises UsageError for a scheme that is not known."""
-    from epoch_oci.stores.backends.directory import DirectoryBackend
-    from epoch_oci.stores.epoch_store import EpochStore
-
-    return EpochStore(DirectoryBackend(_directory(word)), word)
+def open_store(word: str, *, connection: Connection | None = None) -> SnapshotStore:
+    """The Epoch store that `word` names. Raises UsageError for a scheme that is not known, PolicyError."""
+    if not word:
+        raise UsageError("the store's name is empty", hint="name a directory with --store DIR")
+    scheme, divider, _ = word.partition("://")
+    opener = _STORES.get(scheme if divider else "")
+    if opener is None:
+        raise UsageError(
+            f"{shown(scheme)}:// names no kind of store", object=scheme, hint=f"name a directory, or {_KINDS_OF_STORE}"
+        )
+    return opener(word, connection or Connection())
 
 
 def open_files(directory: Path) -> FileSink:
@@ -149,15 +160,66 @@ def _is_store(word: str) -> bool:
     return "://" in word or word.startswith((".", "/", "~")) or Path(word).is_dir()
 
 
+def _directory_store(word: str, connection: Connection) -> SnapshotStore:
+    from epoch_oci.stores.backends.directory import DirectoryBackend
+    from epoch_oci.stores.epoch_store import EpochStore
+
+    return EpochStore(DirectoryBackend(_directory(word)), word)
+
+
 def _directory(word: str) -> Path:
-    if not word:
-        raise UsageError("the store's name is empty", hint="name a directory with --store DIR")
     if "://" not in word:
         return Path(word).expanduser()
     parts = urlsplit(word)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path:
+    if parts.netloc not in ("", "localhost") or not parts.path:
         raise UsageError(f"{shown(word)} is not a store", hint="name a directory: DIR or file:///DIR")
     return Path(unquote(parts.path))
+
+
+def _bucket_store(word: str, connection: Connection) -> SnapshotStore:
+    from epoch_oci.stores.buckets import BucketOptions, open_bucket
+    from epoch_oci.stores.epoch_store import EpochStore
+
+    options = BucketOptions(
+        environ=connection.environ,
+        plain_http=connection.plain_http,
+        insecure=connection.insecure,
+        ca_file=connection.ca_file,
+        user_agent=_USER_AGENT,
+        warn=connection.warn,
+    )
+    return EpochStore(*open_bucket(word, options))
+
+
+def _server_store(word: str, connection: Connection) -> SnapshotStore:
+    from epoch_oci.registry.credentials import Credential, CredentialStore
+    from epoch_oci.registry.epoch_server import TOKEN_VARIABLE, EpochServer, ServerAddress
+    from epoch_oci.registry.settings import Timeouts
+
+    address = ServerAddress.parse(word, plain_http=connection.plain_http)
+    token = connection.environ.get(TOKEN_VARIABLE, "")
+    settings = replace(
+        registry_settings(address.host, replace(connection, plain_http=address.plain)),
+        plain_http=address.plain,
+        credentials=CredentialStore(explicit=Credential(registry_token=token)),
+        # A server that hangs, as 0.1.5 does once it has taken a push, is given up after two minutes.
+        timeouts=Timeouts(answer=30.0),
+        attempts=4,
+    )
+    return EpochServer(address, settings)
+
+
+_STORES: Mapping[str, Callable[[str, Connection], SnapshotStore]] = {
+    "": _directory_store,
+    "file": _directory_store,
+    "s3": _bucket_store,
+    "gs": _bucket_store,
+    "az": _bucket_store,
+    "epoch+http": _server_store,
+    "epoch+https": _server_store,
+}
+"""What the scheme of a store's name means."""
+_KINDS_OF_STORE = ", ".join(f"{scheme}://…" for scheme in _STORES if scheme)
 
 
 def _repository(word: str, connection: Connection) -> ArtifactPlace:
@@ -186,7 +248,7 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
         profile=connection.profile,
         trusted=connection.trusted_hosts,
         proxies=proxies(registry, connection.environ),
-        user_agent=f"epoch-oci/{__version__}",
+        user_agent=_USER_AGENT,
         on_event=connection.on_event,
         on_debug=connection.on_debug,
     )

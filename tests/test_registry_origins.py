@@ -3,6 +3,7 @@
 import pytest
 from registry_room import RAW, blob, room
 from support import canary
+from support.content import manifest
 from support.faults import ForeignLink, ForeignLocation, ForeignRealm, Redirect, Respond, SetHeader
 from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth
 from support.tls import BAD
@@ -186,7 +187,7 @@ def test_a_manifest_is_put_only_where_it_belongs(fake_registry, recorder):
     registry = fake_registry()
     registry.fault("PUT", "/manifests/", Redirect(recorder.url, 307))
     repository, _ = room(registry)
-    document = Document("application/vnd.oci.image.manifest.v1+json", b"{}")
+    document = Document("application/vnd.oci.image.manifest.v1+json", manifest([b"x"]))
     with pytest.raises(EpochOciError):
         repository.publish("v1", document, replace=True)
     recorder.assert_untouched()

@@ -287,7 +287,8 @@ def test_wrong_bytes_are_found_by_whoever_verifies(fake_registry, fault):
 
     registry = fake_registry()
     registry.put_blob(REPO, RAW)
-    registry.fault("GET", BLOB, fault)
+    # A length that is stated wrong is refused before the body is read, so the fault need not take effect.
+    registry.fault("GET", BLOB, fault, optional=isinstance(fault, Trailing))
     repository, _ = room(registry)
     with repository.content(blob(RAW)).open() as reader, pytest.raises(ContentError):
         for _ in VerifyingReader(reader, blob(RAW)).blocks():

@@ -19,7 +19,7 @@ def snapshots(ctx: typer.Context, incomplete: str) -> list[str]:
     """The snapshots of the store that the line or the environment names; none where that fails."""
     environ = environment()
     store = ctx.params.get("store") or next((environ[name] for name in _STORES if environ.get(name)), None)
-    if not isinstance(store, str):
+    if not isinstance(store, str) or ("://" in store and not store.startswith("file://")):
         return []
     from epoch_oci.cli.streams import safe
     from epoch_oci.epoch.keys import SnapshotKey

@@ -27,7 +27,7 @@ def named_store(store: str | None) -> str:
     raise UsageError("no store is named", object="--store", hint="name it with --store DIR, or set EPOCH_STORE")
 
 
-def snapshot_in(word: str, store: str | None) -> "tuple[SnapshotStore, SnapshotKey]":
+def snapshot_in(run: Run, word: str, store: str | None) -> "tuple[SnapshotStore, SnapshotKey]":
     """The store and the snapshot `NAME[:TAG]` in it. Raises UsageError, ContentError (NAME)."""
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.locate import open_store
@@ -35,7 +35,7 @@ def snapshot_in(word: str, store: str | None) -> "tuple[SnapshotStore, SnapshotK
     if word == "-":
         raise UsageError("this version reads no archive from standard input", hint="name a snapshot of a store")
     key = SnapshotKey.parse(word)
-    return open_store(named_store(store)), key
+    return open_store(named_store(store), connection=run.connection), key
 
 
 def place_of(run: Run, word: str, store: str | None) -> "Place":

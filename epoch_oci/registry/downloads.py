@@ -67,13 +67,27 @@ class BlobContent:
                 f"{self.client.hostname}/{self.repository} has no blob {self.target.digest}",
                 object=str(self.target.digest),
             )
+        elif response.status_code == 416:
+            response.close()
+            raise self._wrong_size("fewer")
         elif response.status_code != 200:
             error = refusal(response, f"getting {self.target.digest}", self.client.auth.secrets())
             if foreign and response.status_code in _STALE:
                 raise NetworkError(error.message, object=redacted(response.url), status=None) from error
             raise error
         self._check_encoding(response)
+        stated = response.headers.get("Content-Length", "")
+        if response.status_code == 200 and stated.isdigit() and stated != str(self.size):
+            response.close()
+            raise self._wrong_size(stated)
         return response
+
+    def _wrong_size(self, found: str) -> ContentError:
+        return ContentError(
+            f"{self.target.digest} has {found} bytes at {self.client.hostname}, expected {self.size}",
+            code="SIZE",
+            object=str(self.target.digest),
+        )
 
     def _check_range(self, response: requests.Response, start: int) -> None:
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
@@ -141,11 +155,10 @@ class _BlobReader:
     def _block(self, wanted: int) -> bytes:
         if self._response is None:
             self._connect()
-        block = self._receive(wanted if self._offset < self._end else 1)
-        while self._skip and block:
-            dropped = min(self._skip, len(block))
-            self._skip -= dropped
-            block = block[dropped:] or self._receive(wanted)
+        while self._skip and (dropped := self._receive(min(BLOCK, self._skip))):
+            self._skip -= len(dropped)
+        # A whole body in answer to a range goes on after the range's end.
+        block = self._receive(min(wanted, self._end - self._offset) if self._offset < self._end else 1)
         if not block and self._offset < self._end:
             raise NetworkError(f"{self._content.target.digest}: the body ended early", object=self._content.repository)
         self._count(len(block))

@@ -11,6 +11,7 @@ from epoch_oci.oci import media_types, verify
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
+from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.answers import body_text, codes_of, dismiss, refusal
 from epoch_oci.registry.auth import Scope
@@ -75,6 +76,7 @@ class RegistryRepository:
 
     def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
         """As `Sink.publish`: the manifest's exact bytes under a tag."""
+        ImageManifest.parse(document, f"the manifest for {self._where}:{name}")
         if not replace and self._holds_another(name, document):
             raise ConflictError(
                 f"{self._where}:{name} holds another artifact",
@@ -185,14 +187,17 @@ class RegistryRepository:
         status, text = response.status_code, body_text(response)
         codes = codes_of(text)
         if _MISSING & set(codes):
+            missing = [str(blob.digest) for blob in ImageManifest.parse(document).successors if not self.has(blob)]
             return NotFoundError(
-                f"{self._where} lacks a blob that the manifest names",
-                object=str(document.digest),
+                f"{self._where} lacks a blob that the manifest names ({', '.join(missing[:3])})",
+                object=missing[0] if missing else str(document.digest),
                 hint="run the same command again: what is missing is sent then",
             )
         if "NAME_UNKNOWN" in codes:
             return NotFoundError(f"{self._where}: there is no such repository", object=self._where)
         said = ", ".join(codes) or f"status {status}"
+        if "MANIFEST_INVALID" in codes:
+            return ContentError(f"{self._where}: the registry refuses the manifest ({said})", object=self._where)
         return NetworkError(f"{self._where}: the manifest was refused ({said})", object=self._where, retryable=False)
 
 

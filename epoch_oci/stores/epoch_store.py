@@ -90,7 +90,7 @@ class EpochStore:
         written = self._backend.update(
             manifest_key(key), lambda old: self._replacement(key, old, document, replace), limit=MANIFEST_LIMIT
         )
-        self._backend.update(CATALOG_KEY, lambda old: self._listing(key, old, written), limit=CATALOG_LIMIT)
+        self._backend.update(CATALOG_KEY, _Listing(key, written, self._clock), limit=CATALOG_LIMIT)
 
     def snapshots(self) -> Iterator[SnapshotEntry]:
         """As `SnapshotLister.snapshots`, hostile names included. Raises NotFoundError when there is no store."""
@@ -162,10 +162,22 @@ class EpochStore:
             )
         return document.raw
 
-    def _listing(self, key: SnapshotKey, old: bytes | None, written: bool) -> bytes | None:
-        if not written and old is not None and Catalog.parse(old).lists(key):
+
+class _Listing:
+    """Enters a tag into the catalog; `renew` dates it anew where it stands there already.
+
+    Asked again because somebody else wrote in between, it does so only when the tag is missing. Two writers on a
+    store without conditional writes would otherwise keep replacing each other's times.
+    """
+
+    def __init__(self, key: SnapshotKey, renew: bool, clock: Callable[[], str]) -> None:
+        self._key, self._renew, self._clock = key, renew, clock
+
+    def __call__(self, old: bytes | None) -> bytes | None:
+        if not self._renew and old is not None and Catalog.parse(old).lists(self._key):
             return None
-        return with_tag(old, key.name, key.tag, self._clock())
+        self._renew = False
+        return with_tag(old, self._key.name, self._key.tag, self._clock())
 
 
 def _entry_problem(key: SnapshotKey, value: str, keys: set[SnapshotKey]) -> Finding | None:

@@ -10,14 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from support import s3
 from support.content import manifest
 
+from contract.registry_cases import fake_registry_case
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.backends.directory import DirectoryBackend
+from epoch_oci.stores.buckets import BucketOptions, open_bucket
 from epoch_oci.stores.epoch_store import EpochStore
 from epoch_oci.stores.oci_layout import OciLayout
 
@@ -44,7 +47,8 @@ class Subject:
 
     ``open`` makes another client of the same place; it can be pickled where other processes can reach the place.
     ``listing`` is all that is there: two equal listings mean that nothing was written in between. ``plant`` puts bytes
-    under a digest behind the store's back; None where a test cannot.
+    under a digest behind the store's back; None where a test cannot. Where `exclusive` is false the place has no way to
+    say "only if nobody was quicker" (the distribution protocol has none), so a race for a tag may have several winners.
     """
 
     kind: Kind
@@ -53,6 +57,7 @@ class Subject:
     listing: Callable[[], object]
     plant: Callable[[Digest, bytes], None] | None = None
     processes: bool = True
+    exclusive: bool = True
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,42 @@ def _directory_case(kind: Kind, opener: Callable[[Path], Store], root: Path) -> 
     )
 
 
+def open_epoch_bucket(environ: dict[str, str]) -> EpochStore:
+    """Another client of the bucket that Epoch's variables name."""
+    return EpochStore(*open_bucket("s3://", BucketOptions(environ=environ)))
+
+
+@contextmanager
+def _bucket_case(server: Callable[[], Any], root: Path) -> Iterator[Subject]:
+    running = server()
+    bucket, client = running.make_bucket(), running.client()
+    opener = partial(open_epoch_bucket, running.environ(bucket))
+
+    def plant_object(digest: Digest, content: bytes) -> None:
+        client.put_object(Bucket=bucket, Key=f"epoch/blobs/sha256/{digest.hex}", Body=content)
+
+    yield Subject(
+        kind=EPOCH, store=opener(), open=opener, listing=partial(s3.contents, client, bucket), plant=plant_object
+    )
+
+
+@contextmanager
+def _registry_case(root: Path) -> Iterator[Subject]:
+    with fake_registry_case(root) as (opener, listing, plant_blob):
+        yield Subject(
+            kind=ARTIFACT,
+            store=opener(),
+            open=opener,
+            listing=listing,
+            plant=plant_blob,
+            processes=False,
+            exclusive=False,
+        )
+
+
 CASES = [
+    StoreCase("fake-registry", _registry_case),
     StoreCase("epoch-directory", partial(_directory_case, EPOCH, open_epoch_directory)),
     StoreCase("oci-layout", partial(_directory_case, ARTIFACT, OciLayout)),
+    *(StoreCase(f"epoch-bucket-{name}", partial(_bucket_case, server)) for name, server in s3.shared_servers()),
 ]

@@ -49,7 +49,7 @@ def push(
         part_size=units.part_size(part_size),
         part_cache=run.settings.cache_directory,
     )
-    source, key = snapshot_in(snapshot, store)
+    source, key = snapshot_in(run, snapshot, store)
     place = _target(run, target)
     options = replace(options, mount_from=_siblings(place, mount_from))
     report = push_snapshot(source, key, place.store, place.tag, where=place.where, options=options, on_event=run.listen)
@@ -90,7 +90,12 @@ def pull(
     else:
         assert store is not None
         report = pull_to_store(
-            place.store, name, open_store(store), where=place.where, options=options, on_event=run.listen
+            place.store,
+            name,
+            open_store(store, connection=run.connection),
+            where=place.where,
+            options=options,
+            on_event=run.listen,
         )
     _show(run, report, output or store or "")
 

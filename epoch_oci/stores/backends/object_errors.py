@@ -84,21 +84,15 @@ def translated(error: BaseException, what: str) -> EpochOciError:
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in (401, 403):
         return _denied(what, status, code)
     if isinstance(error, FileNotFoundError) or status == 404:
-        return missing(what, code)
+        return _missing(what, code)
     return _unanswered(text, what) if status is None else _answered(status, code, what)
 
 
-def missing(what: str, code: str = "") -> NotFoundError:
+def _missing(what: str, code: str) -> NotFoundError:
     """What is not there: the object, or with the store's code for it the whole bucket."""
     if code in _NO_BUCKET:
         return NotFoundError(f"{what}: there is no such bucket", object=what, hint="look at its name and the endpoint")
     return NotFoundError(f"{what} is not there", object=what)
-
-
-def is_no_bucket(error: BaseException) -> bool:
-    """Whether an exception of `obstore` says that the bucket itself is missing."""
-    text = str(error)
-    return _found(_CODE, text) in _NO_BUCKET
 
 
 def status_of(error: BaseException) -> int | None:
@@ -116,7 +110,7 @@ def _no_credentials(what: str) -> AccessError:
     return AccessError(
         f"{what}: no credentials are set, and this machine has none of its own",
         object=what,
-        hint="set EPOCH_S3_ENDPOINT and EPOCH_S3_ACCESS_KEY, or the credentials of the cloud (docs/stores.md lists them)",
+        hint="set EPOCH_S3_ENDPOINT and EPOCH_S3_ACCESS_KEY, or the cloud's own variables (docs/stores.md lists them)",
     )
 
 

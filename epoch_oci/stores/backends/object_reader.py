@@ -19,14 +19,15 @@ _UNSATISFIABLE = 416
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How often and how long to try again; seconds. `jitter` gives 0 to 1.
+    """How often to try, and how long to wait in between: `first` seconds, twice as long each time up to `longest`.
 
+    `jitter` gives 0 to 1. What `obstore` itself tries again it does so often too, and for two minutes at most.
     `settle` is how long a write that could not be made on condition is left alone before it is looked at again.
     """
 
-    attempts: int = 6
-    first: float = 0.5
-    longest: float = 30.0
+    attempts: int = 8
+    first: float = 0.2
+    longest: float = 20.0
     settle: float = 1.0
     sleep: Callable[[float], None] = time.sleep
     jitter: Callable[[], float] = random.random

@@ -1,0 +1,229 @@
+"""`s3://`, `gs://` and `az://`: an Epoch store in a bucket.
+
+    s3://BUCKET            under Epoch's own prefix: EPOCH_S3_PREFIX, else `epoch/`
+    s3://BUCKET/PREFIX     under `PREFIX/`
+    s3://BUCKET/.          at the root of the bucket
+    s3://                  in the bucket that EPOCH_S3_BUCKET names
+
+What stands behind the bucket's name is taken as it is written, nothing is percent-decoded.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from epoch_oci.errors import LocalIOError, PolicyError, UsageError
+from epoch_oci.oci.digest import shown
+from epoch_oci.stores.backends.object_errors import foreign_errors
+from epoch_oci.stores.backends.object_reader import Patience
+from epoch_oci.stores.backends.object_store import ObjectStoreBackend
+from epoch_oci.stores.cloud_settings import Config, amazon_s3, azure, endpoint_of, epoch_s3, google
+from epoch_oci.stores.epoch_settings import EpochSettings
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Credential
+
+_RETRY_TIMEOUT = timedelta(minutes=2)
+_BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{1,221}\Z")
+_ROOT = "."
+_NEVER_PROXIED = "localhost,127.0.0.0/8,::1,169.254.0.0/16"
+"""This machine, and the services that hand out its credentials."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketOptions:
+    """How object stores are reached. `environ` serves settings, credentials and proxies, and never shows in `repr`.
+
+    `plain_http` and `insecure` hold for an endpoint that the settings name, never for the clouds' own.
+    """
+
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    plain_http: bool = False
+    insecure: bool = False
+    ca_file: str | None = None
+    user_agent: str = "epoch-oci"
+    patience: Patience = field(default_factory=Patience)
+    warn: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True, slots=True)
+class BucketName:
+    """A bucket and the prefix of an Epoch store in it."""
+
+    scheme: str
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, word: str, epoch: EpochSettings) -> "BucketName":
+        """Read `SCHEME://[BUCKET[/PREFIX]]`. Raises UsageError."""
+        scheme, _, rest = word.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        bucket = bucket or (epoch.bucket if scheme == "s3" else "")
+        if _BUCKET.match(bucket) is None:
+            said = f"{scheme}://…" if "@" in rest else word  # what stands before an @ may be a secret
+            raise UsageError(
+                f"{shown(said)} names no bucket",
+                object=said,
+                hint=f"write {scheme}://BUCKET or {scheme}://BUCKET/PREFIX",
+            )
+        prefix = prefix.rstrip("/")
+        if not prefix:
+            return cls(scheme, bucket, _checked(epoch.prefix, "EPOCH_S3_PREFIX"))
+        return cls(scheme, bucket, "" if prefix == _ROOT else _checked(prefix + "/", word))
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.prefix}"
+
+
+def open_bucket(word: str, options: BucketOptions) -> tuple[ObjectStoreBackend, str]:
+    """The key space that `word` names, and how it is called. Nothing is asked yet.
+
+    Raises UsageError for settings that cannot be, PolicyError for an endpoint without encryption, LocalIOError.
+    """
+    epoch = EpochSettings.from_mapping(options.environ)
+    name = BucketName.parse(word, epoch)
+    with foreign_errors(str(name)):
+        store = _OPENERS[name.scheme](name, epoch, options)
+    backend = ObjectStoreBackend(store, str(name), name.prefix, patience=options.patience, warn=options.warn)
+    return backend, str(name)
+
+
+def _checked(prefix: str, what: str) -> str:
+    """A prefix that object names can begin with. Raises UsageError."""
+    parts = prefix.removesuffix("/").split("/")
+    if any(part in ("", ".", "..") for part in parts) or not prefix.isprintable():
+        raise UsageError(
+            f"the prefix {shown(prefix)} has an empty, . or .. component or a control character", object=what
+        )
+    return prefix
+
+
+def _open_s3(name: BucketName, epoch: EpochSettings, options: BucketOptions) -> "ObjectStore":
+    from obstore.store import S3Store
+
+    if not epoch.complete:
+        config = amazon_s3(options.environ)
+        return S3Store(name.bucket, config=_any(config), **_common(config, options))
+    config = epoch_s3(epoch)
+    return S3Store(
+        name.bucket, config=_any(config), credential_provider=lambda: static_keys(epoch), **_common(config, options)
+    )
+
+
+def static_keys(epoch: EpochSettings) -> "S3Credential":
+    """Epoch's keys, and no session token."""
+    return {
+        "access_key_id": epoch.access_key,
+        "secret_access_key": epoch.secret_key,
+        "token": None,
+        "expires_at": None,
+    }
+
+
+def _open_google(name: BucketName, epoch: EpochSettings, options: BucketOptions) -> "ObjectStore":
+    from obstore.store import GCSStore
+
+    config = google(options.environ)
+    return GCSStore(name.bucket, config=_any(config), **_common(config, options))
+
+
+def _open_azure(name: BucketName, epoch: EpochSettings, options: BucketOptions) -> "ObjectStore":
+    from obstore.store import AzureStore
+
+    config = azure(options.environ)
+    return AzureStore(name.bucket, config=_any(config), **_common(config, options))
+
+
+_OPENERS = {"s3": _open_s3, "gs": _open_google, "az": _open_azure}
+SCHEMES = frozenset(_OPENERS)
+
+
+def _any(config: Config) -> Any:
+    """`obstore` types its settings by their short names, and takes the variables' names as well."""
+    return config
+
+
+def _common(config: Config, options: BucketOptions) -> dict[str, Any]:
+    patience = options.patience
+    retries: RetryConfig = {
+        "max_retries": patience.attempts - 1,
+        "backoff": {
+            "init_backoff": timedelta(seconds=patience.first),
+            "max_backoff": timedelta(seconds=patience.longest),
+            "base": 2,
+        },
+        "retry_timeout": _RETRY_TIMEOUT,
+    }
+    return {"client_options": client_options(endpoint_of(config), options), "retry_config": retries}
+
+
+def client_options(endpoint: str, options: BucketOptions) -> "ClientConfig":
+    """How connections are made. There is no limit on a whole request, for a blob takes what it takes; a stall has one.
+
+    Raises PolicyError for plain http to another machine, LocalIOError for the authorities' file.
+    """
+    found: ClientConfig = {
+        "allow_http": _may_be_plain(endpoint, options.plain_http),
+        "connect_timeout": "15s",
+        "read_timeout": "2m",
+        "timeout": "30d",
+        "default_content_type": "application/octet-stream",  # what Epoch stores everything as
+        "user_agent": options.user_agent,
+    }
+    if options.insecure and endpoint:
+        found["allow_invalid_certificates"] = True
+    if options.ca_file is not None:
+        found["root_certificate"] = _authorities(options.ca_file)
+    if proxy := _proxy(endpoint, options.environ):
+        found["proxy_url"] = proxy
+        found["proxy_excludes"] = ",".join(filter(None, (_NEVER_PROXIED, _either(options.environ, "no_proxy"))))
+    return found
+
+
+def _may_be_plain(endpoint: str, plain_http: bool) -> bool:
+    """Whether http may be spoken at all. Raises PolicyError where the endpoint needs it and it may not."""
+    parts = urlsplit(endpoint)
+    if parts.scheme != "http":
+        return False
+    if plain_http or is_loopback(parts.hostname or ""):
+        return True
+    raise PolicyError(
+        f"the object store's endpoint {parts.hostname} is not encrypted",
+        object=parts.netloc.rpartition("@")[2],
+        hint="use https (EPOCH_S3_SECURE=true), or allow it with --plain-http",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, literally; names are not looked up."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _authorities(path: str) -> bytes:
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise LocalIOError(f"{path}: {(error.strerror or 'cannot be read').lower()}", object=path) from error
+    if b"-----BEGIN CERTIFICATE-----" not in raw:
+        raise LocalIOError(f"{path}: no certificates can be read from it", object=path)
+    return raw
+
+
+def _proxy(endpoint: str, environ: Mapping[str, str]) -> str:
+    scheme = "http" if endpoint.startswith("http://") else "https"
+    return _either(environ, f"{scheme}_proxy") or _either(environ, "all_proxy")
+
+
+def _either(environ: Mapping[str, str], name: str) -> str:
+    return environ.get(name) or environ.get(name.upper()) or ""

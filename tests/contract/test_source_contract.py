@@ -1,0 +1,120 @@
+"""Every store, whether it can be written to or not, keeps what the ports promise to those who read."""
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.content import noise
+
+from contract.cases import descriptor
+from contract.source_cases import SOURCE_CASES, Reading, SourceCase
+from epoch_oci.errors import ContentError, EpochOciError, NotFoundError
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.stores.base import SnapshotLister, TagLister
+
+BLOB = noise(3 * (1 << 20) + 17, seed=1)
+OTHER = noise(70_001, seed=2)
+
+
+@pytest.fixture(params=SOURCE_CASES, ids=lambda case: case.name)
+def reading(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reading]:
+    case: SourceCase = request.param
+    with case.factory(tmp_path) as made:
+        yield made
+
+
+def fill(reading: Reading, *blobs: bytes) -> None:
+    for part in reading.kind.parts(blobs):
+        reading.put(part)
+
+
+def read(reading: Reading, target: Descriptor, *span: int) -> bytes:
+    with reading.store.content(target).open(*span) as reader:
+        return b"".join(iter(lambda: reader.read(1 << 20), b""))
+
+
+def test_what_is_not_there(reading: Reading) -> None:
+    target = descriptor(BLOB)
+    assert reading.store.has(target) is False
+    content = reading.store.content(target)
+    assert content.size == len(BLOB)
+    with pytest.raises(NotFoundError), content.open() as reader:
+        reader.read(1)
+    with pytest.raises(NotFoundError):
+        reading.store.resolve(reading.kind.name("v1"))
+
+
+def test_blobs(reading: Reading) -> None:
+    fill(reading, BLOB, OTHER)
+    for blob in (BLOB, OTHER):
+        assert reading.store.has(descriptor(blob)) is True
+        assert read(reading, descriptor(blob)) == blob
+
+
+def test_another_size_is_another_blob(reading: Reading) -> None:
+    fill(reading, OTHER)
+    for size in (1, len(OTHER) - 1, len(OTHER) + 1):
+        target = Descriptor(media_type="a/b", digest=descriptor(OTHER).digest, size=size)
+        assert reading.store.has(target) is False
+
+
+def test_from_any_offset(reading: Reading) -> None:
+    fill(reading, BLOB)
+    chance = random.Random(7)
+    spans = [(chance.randrange(len(BLOB)), chance.randrange(1, len(BLOB))) for _ in range(12)]
+    for start, length in [*spans, (0, 1), (len(BLOB) - 1, 1), (5, 0)]:
+        assert read(reading, descriptor(BLOB), start, length) == BLOB[start : start + length]
+    assert read(reading, descriptor(BLOB), 1 << 20) == BLOB[1 << 20 :]
+
+
+def test_several_readers_at_once(reading: Reading) -> None:
+    fill(reading, BLOB, OTHER)
+    content = reading.store.content(descriptor(BLOB))
+    with content.open() as first, content.open(100) as second:
+        assert first.read(10) == BLOB[:10]
+        assert second.read(10) == BLOB[100:110]
+        assert read(reading, descriptor(OTHER)) == OTHER
+        assert first.read(10) == BLOB[10:20]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: read(reading, descriptor(OTHER)), range(16))) == [OTHER] * 16
+
+
+def test_documents_byte_for_byte(reading: Reading) -> None:
+    fill(reading, BLOB, OTHER)
+    document = reading.kind.document([BLOB, OTHER], "first")
+    reading.publish("v1", document)
+    found = reading.store.resolve(reading.kind.name("v1"))
+    assert (found.raw, found.media_type, found.digest) == (document.raw, document.media_type, document.digest)
+
+
+def test_the_list(reading: Reading) -> None:
+    fill(reading, OTHER)
+    for tag in ("v2", "v10", "latest", "v1"):
+        reading.publish(tag, reading.kind.document([OTHER], tag))
+    store = reading.store
+    if isinstance(store, TagLister):
+        assert list(store.tags()) == ["latest", "v1", "v10", "v2"]
+    else:
+        assert isinstance(store, SnapshotLister)
+        assert [reading.kind.name(entry.tag) for entry in store.snapshots()] == [
+            f"{entry.name}:{entry.tag}" for entry in store.snapshots()
+        ]
+        assert [entry.tag for entry in store.snapshots()] == ["latest", "v1", "v10", "v2"]
+
+
+def test_a_hashing_reader_finds_wrong_content(reading: Reading) -> None:
+    """The bytes are there and are not what is asked for: whoever hashes finds out, before the last byte."""
+    fill(reading, OTHER)
+    lying = Descriptor(media_type="a/b", digest=descriptor(OTHER).digest, size=len(OTHER) - 1)
+    with pytest.raises(ContentError), reading.store.content(lying).open() as reader:
+        for _ in VerifyingReader(reader, lying).blocks():
+            pass
+
+
+def test_errors_are_all_ours(reading: Reading) -> None:
+    for name in ("", ":", "a/../b", "..", "sha256:zz", "x" * 3000, "\x00", "a\ud800", "a b", "/", "a//b:c", "a?b#c"):
+        with pytest.raises(EpochOciError):
+            reading.store.resolve(name)
