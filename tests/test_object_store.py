@@ -492,6 +492,30 @@ class TestPlaces:
             assert "wrong-secret-key-0000" not in "".join(_everything(caught.value))
 
 
+def test_google_speaks_the_same_way(moto) -> None:
+    """Google's XML interface is S3's but for the signature and the conditions, so moto can stand for it."""
+    bucket = moto()
+    environ = {"GOOGLE_BASE_URL": bucket.server.url, "GOOGLE_BEARER_TOKEN": "token"}
+    backend = bucket.backend(f"gs://{bucket.name}/x", environ=environ)
+    backend.check()
+    for key, raw in (("small", b"1"), (KEY, BIG)):
+        backend.write(key, lambda raw=raw: of(raw), len(raw))
+        assert read(backend, key) == raw
+        assert backend.head(key) == len(raw)
+    with pytest.raises(ZeroDivisionError):
+        backend.write("bad", FAILURES["bug"].open, len(BIG))
+    for turn in range(2):
+        assert backend.update("small", lambda old, turn=turn: b"%d" % turn + (old or b""), limit=9)
+    assert set(backend.keys("")) == {"small", KEY}
+    backend.delete(KEY)
+    assert set(bucket.listing()) == {"x/small"}
+    assert bucket.get("x/small") == b"101"
+    assert len(bucket.warnings) == 1
+    assert {request.headers.get("authorization") for request in bucket.server.requests if "x/" in request.path} == {
+        "Bearer token"
+    }
+
+
 MEMORY = """
 import os, resource, sys
 from epoch_oci.oci.verify import BLOCK

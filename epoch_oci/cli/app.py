@@ -1,5 +1,6 @@
 """The program: every command by its name, and what a command line asks for."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,8 +46,9 @@ def parse(words: Sequence[str], environ: Mapping[str, str]) -> Call | int:
     return result if isinstance(result, Call) else int(result or 0)
 
 
+@functools.cache
 def program() -> Group:
-    """The parser of the whole command line."""
+    """The parser of the whole command line, built once: what a call brings with it is in its Invocation."""
     app = typer.Typer(
         name=PROGRAM,
         cls=Group,

@@ -80,7 +80,13 @@ def verify_snapshots(
     options: VerifyOptions,
     on_event: OnEvent = ignore,
 ) -> Verification:
-    """Check snapshots of an Epoch store. What is wrong with them becomes findings; only other failures are raised."""
+    """Check snapshots of an Epoch store. What is wrong with them becomes findings; only other failures are raised.
+
+    Raises NotFoundError when the one snapshot that was asked for is not there at all.
+    """
+    keys = list(keys)
+    if len(keys) == 1:
+        source.resolve(str(keys[0]))
     result = Verification(where)
     wanted: dict[Digest, tuple[Descriptor, str]] = {}
     for key in keys:
@@ -110,7 +116,10 @@ def verify_artifacts(
     options: VerifyOptions,
     on_event: OnEvent = ignore,
 ) -> Verification:
-    """Check artifacts of a repository or layout, as `verify_snapshots`. A file in parts is hashed whole as well."""
+    """Check artifacts of a repository or layout, as `verify_snapshots`; parts are hashed one by one."""
+    names = list(names)
+    if len(names) == 1:
+        source.resolve(names[0])
     result = Verification(where)
     wanted: dict[Digest, tuple[Descriptor, str]] = {}
     for name in names:

@@ -31,7 +31,7 @@ from uuid import uuid4
 from support.net import LOOPBACK
 from support.peers import SEARCH_PATH
 
-ACCESS_KEY, SECRET_KEY, REGION = "AKIAEPOCHTEST0000000", "s3-secret-canary-7f1d0c", "us-east-1"
+ACCESS_KEY, SECRET_KEY, REGION = "epoch-test-access", "s3-secret-canary-7f1d0c", "us-east-1"
 START_SECONDS = 20.0
 CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
 
@@ -145,7 +145,7 @@ class _Server:
         return boto_client(self.url)
 
     def make_bucket(self) -> str:
-        name = f"b-{uuid4().hex[:16]}"
+        name = f"b{uuid4().hex[:16]}"  # no hyphen: obstore escapes it for Google, and moto takes that for the name
         self.client().create_bucket(Bucket=name)
         return name
 

@@ -27,7 +27,8 @@ _ATTEMPTS = 40
 _NOT_KNOWN = frozenset({400, 405, 501})
 """How a store answers that does not know a condition, and says so."""
 
-Manner = Literal["heeded", "ignored", "refused"]
+Manner = Literal["heeded", "passed over", "untested"]
+"""What becomes of a condition. Where it could not be tested it is sent, and relied upon no more than if it were not."""
 
 
 class OutdatedError(Exception):
@@ -89,7 +90,7 @@ class SharedObjects:
                 return written is not None
             written = new
             try:
-                write(self._place, key, new, version if self.manner() != "refused" else None)
+                write(self._place, key, new, None if self.manner() == "passed over" else version)
             except OutdatedError:
                 continue
             if self._manner == "heeded" or self._stands(path, what, new, limit):
@@ -124,9 +125,9 @@ def probe(place: Place, warn: Callable[[str], None]) -> Manner:
     except NetworkError as error:
         if error.status not in _NOT_KNOWN:
             raise
-        return "refused"
+        return "passed over"
     except AccessError:
-        return "ignored"  # an object beside Epoch's own may not be written; what cannot be shown is not relied upon
+        return "untested"  # an object beside Epoch's own may not be written
     finally:
         _remove(place, path, what, warn)
 
@@ -134,16 +135,15 @@ def probe(place: Place, warn: Callable[[str], None]) -> Manner:
 def _try_out(place: Place, key: str) -> Manner:
     try:
         write(place, key, b"1", "create")
-    except OutdatedError:
-        return "ignored"  # the name is new, so whatever was refused was not for the condition
-    if not _is_refused(place, key, "create"):
-        return "ignored"
-    _, first = read_small(place.store, place.path(key), place.what(key), 16)
-    try:
+        if not _is_refused(place, key, "create"):
+            return "passed over"
+        _, first = read_small(place.store, place.path(key), place.what(key), 16)
+        if first is None:
+            return "passed over"
         write(place, key, b"2", first)
     except OutdatedError:
-        return "ignored"
-    return "heeded" if first and _is_refused(place, key, first) else "ignored"
+        return "passed over"  # nobody else knows the name, so what was refused was not refused for its condition
+    return "heeded" if _is_refused(place, key, first) else "passed over"
 
 
 def _is_refused(place: Place, key: str, version: "UpdateVersion | Literal['create']") -> bool:
