@@ -9,6 +9,7 @@ ORAS_VERSION     := v1.3.6
 CRANE_VERSION    := v0.22.1
 REGCTL_VERSION   := v0.11.7
 REGISTRY_VERSION := v3.1.2
+VERSITY_VERSION  := v1.8.0
 
 .PHONY: demo test test-long check bench peers format clean
 
@@ -39,7 +40,8 @@ bench: $(BIN)/.dev peers
 
 # Foreign clients for the live tests and benchmarks: from Debian where this is root, with Go where there is a toolchain.
 peers:
-	@sh .ci/peers.sh "$(PEERS)" $(ORAS_VERSION) $(CRANE_VERSION) $(REGCTL_VERSION) $(REGISTRY_VERSION)
+	@sh .ci/peers.sh "$(PEERS)" $(ORAS_VERSION) $(CRANE_VERSION) $(REGCTL_VERSION) $(REGISTRY_VERSION) \
+	  $(VERSITY_VERSION)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }

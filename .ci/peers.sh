@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs foreign clients and registries for the live tests: peers.sh DIR ORAS CRANE REGCTL REGISTRY (pinned versions).
+# Installs foreign clients and servers for the live tests, in pinned versions:
+# peers.sh DIR ORAS CRANE REGCTL REGISTRY VERSITY.
 # What cannot be installed here is named and left out; the tests that need it say so.
 set -u
 dir=$1
@@ -30,4 +31,5 @@ golang oras "oras.land/oras/cmd/oras@$2"
 golang crane "github.com/google/go-containerregistry/cmd/crane@$3"
 golang regctl "github.com/regclient/regclient/cmd/regctl@$4"
 golang registry "github.com/distribution/distribution/v3/cmd/registry@$5"
+golang versitygw "github.com/versity/versitygw/cmd/versitygw@$6"
 echo "peers: $(ls "$dir" | tr '\n' ' ')"

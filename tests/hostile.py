@@ -113,7 +113,7 @@ def snapshot_of(path: Path) -> dict[str, tuple[object, ...]]:
     found: dict[str, tuple[object, ...]] = {}
     for item in sorted(path.rglob("*")):
         about = item.lstat()
-        link = os.readlink(item) if item.is_symlink() else ""  # noqa: PTH115
+        link = os.readlink(item) if item.is_symlink() else ""
         content = hashlib.sha256(item.read_bytes()).hexdigest() if stat.S_ISREG(about.st_mode) else ""
         found[str(item.relative_to(path))] = (about.st_mode, link, content)
     return found
@@ -122,9 +122,7 @@ def snapshot_of(path: Path) -> dict[str, tuple[object, ...]]:
 def is_printable(text: str) -> bool:
     """Whether no character of `text` but line ends could steer a terminal or turn its text around."""
     hostile = {"R", "AL", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "FSI", "PDF", "PDI"}
-    return all(
-        char == "\n" or (char.isprintable() and unicodedata.bidirectional(char) not in hostile) for char in text
-    )
+    return all(char == "\n" or (char.isprintable() and unicodedata.bidirectional(char) not in hostile) for char in text)
 
 
 class Sandbox:
@@ -163,14 +161,16 @@ class Sandbox:
         write_layout(self.work / "layout", manifest, (DISK, b"{}", config))
         (self.work / "manifest.json").write_bytes(manifest)
         (self.work / "epoch-manifest.json").write_bytes(config)
+        alone = (
+            ["validate"] if config == b"{}" else ["convert", "--to", "epoch", "-o", "out"]
+        )  # else it may be fine alone
         return [
             self.refused("pull", "oci:layout:v1", "--store", "second", code=code),
-            self.refused("pull", "oci:layout:v1", "--store", "second", "--force", code=code),
             self.refused("pull", "oci:layout:v1", "-o", "out", code=code),
-            self.refused("pull", "oci:layout:v1", "-o", "kept", code=code),
-            self.refused("pull", "oci:layout:v1", "-o", "out", "--dry-run", code=code),
+            self.refused("pull", "oci:layout:v1", "-o", "kept", "--force", code=code),
+            self.refused("verify", "oci:layout:v1", code=code),
             self.refused("convert", "oci:layout:v1", "--to", "epoch", code=code),
-            self.refused("convert", "manifest.json", "--to", "epoch", "-o", "out", code=[*_list(code), "TYPE"]),
+            self.refused(*alone, "manifest.json", code=[*_list(code), "SCHEMA", "TYPE"]),
             self.refused("inspect", "oci:layout:v1", code=code),
         ]
 

@@ -1,11 +1,13 @@
 """The command line as a process: start-up, signals, streams that fail, and the last line of an error."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from epoch_oci.cli.exit_codes import exit_code, hint_of
 from epoch_oci.cli.streams import Secrets, safe
 
 HEAVY = {"requests", "urllib3", "oras", "obstore", "jsonschema", "rich"}
-SLOW_SIZE = 1 << 36
+SLOW_SIZE = 3 << 30
 
 
 @pytest.fixture
@@ -160,7 +162,7 @@ def test_known_secrets_are_hidden():
 
 @pytest.fixture
 def slow(tmp_path):
-    """A snapshot whose one file takes minutes to push: 64 GiB of zeros under a digest that they do not have."""
+    """A snapshot whose one file takes seconds to push: 3 GiB of zeros under a digest that they do not have."""
     digest = "ab" * 32
     store = tmp_path / "store"
     (store / "blobs/sha256").mkdir(parents=True)
@@ -175,10 +177,15 @@ def slow(tmp_path):
     return ("push", "team/bot:v1", "oci:layout", "--store", "store")
 
 
-def start(words: tuple[str, ...], cwd: Path, **options: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def start(words: tuple[str, ...], cwd: Path, **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
         command(*words), cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for_first_byte(process: subprocess.Popen[bytes]) -> None:
@@ -192,44 +199,42 @@ def wait_for_first_byte(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_in_order(slow, tmp_path, number, code):
-    process = start((*slow, "--progress", "json"), tmp_path)
-    wait_for_first_byte(process)
-    process.send_signal(number)
-    began = time.monotonic()
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == code and time.monotonic() - began < 5
+    with start((*slow, "--progress", "json"), tmp_path) as process:
+        wait_for_first_byte(process)
+        process.send_signal(number)
+        began = time.monotonic()
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == code and time.monotonic() - began < 5
     lines = err.decode().splitlines()
     assert out == b"" and "Traceback" not in err.decode()
     assert lines[-1].startswith("epoch-oci: INTERRUPTED: ") and "run the same command again to go on" in lines[-1]
     assert json.loads(lines[-2])["event"] == "error"
-    assert (
-        not (tmp_path / "layout/index.json").exists()
-        or not json.loads((tmp_path / "layout/index.json").read_bytes())["manifests"]
-    )
+    index = tmp_path / "layout/index.json"
+    assert not index.exists() or not json.loads(index.read_bytes())["manifests"]
     visible = [path for path in (tmp_path / "layout").rglob("*") if path.is_file() and path.stat().st_size > 1 << 20]
     assert all(path.name.startswith(".") for path in visible)
 
 
 def test_a_second_signal_ends_it_at_once(slow, tmp_path):
-    process = start((*slow, "--progress", "json"), tmp_path)
-    wait_for_first_byte(process)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(3) in (130, 143)
-    process.communicate()
+    with start((*slow, "--progress", "json"), tmp_path) as process:
+        wait_for_first_byte(process)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(3) in (130, 143)
 
 
 def test_a_signal_that_was_ignored_stays_ignored(slow, tmp_path):
-    process = start(
-        (*slow, "--progress", "json"), tmp_path, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
-    )
-    wait_for_first_byte(process)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
-    assert process.returncode == 143
+    def ignore() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    with start((*slow, "--progress", "json"), tmp_path, preexec_fn=ignore) as process:
+        wait_for_first_byte(process)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 143
 
 
 def test_a_reader_that_has_gone_is_quiet(tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from cli_runner import run_cli
+from cli_runner import Here, run_cli
 from contract.cases import descriptor
 from snapshots import make_snapshot, tree
 from support.legacy_epoch import LegacyEpoch, manifest_of
@@ -416,6 +416,10 @@ def test_it_lists_snapshots() -> None:
 
 class TestCommands:
     @pytest.fixture
+    def run(self, capsys: pytest.CaptureFixture[str]) -> Here:
+        return Here(capsys)
+
+    @pytest.fixture
     def server(self, serve) -> LegacyEpoch:
         made = make_snapshot("W2b")
         server = serve()
@@ -437,34 +441,34 @@ class TestCommands:
         assert {found[f"blobs/sha256/{digest}"] for digest in made.blobs} == set(made.blobs.values())
         assert TOKEN not in pushed.out + pushed.err
 
-    def test_looking_at_it(self, server: LegacyEpoch) -> None:
+    def test_looking_at_it(self, server: LegacyEpoch, run: Here) -> None:
         env = {"EPOCH_REGISTRY_TOKEN": TOKEN}
         store = f"epoch+{server.url}"
-        listed = run_cli("ls", store, "--format", "json", env=env).json
+        listed = run("ls", store, "--format", "json", env=env).json
         assert [(item["name"], item["tag"]) for item in listed["snapshots"]] == [("team/bot", "v1")]
-        shown = run_cli("inspect", "team/bot:v1", "--store", store, "--format", "json", env=env).json
+        shown = run("inspect", "team/bot:v1", "--store", store, "--format", "json", env=env).json
         assert (shown["writer"], shown["kind"]) == ("W2b", "snapshot")
-        checked = run_cli("verify", store, "--format", "json", env=env)
+        checked = run("verify", store, "--format", "json", env=env)
         assert checked.code == 0, checked.err
         assert checked.json["ok"] is True
 
-    def test_verify_finds_what_the_server_never_hashed(self, server: LegacyEpoch) -> None:
+    def test_verify_finds_what_the_server_never_hashed(self, server: LegacyEpoch, run: Here) -> None:
         digest = next(iter(make_snapshot("W2b").blobs))
         server.objects[f"blobs/sha256/{digest}"] = server.objects[f"blobs/sha256/{digest}"][:-1] + b"\0"
         env = {"EPOCH_REGISTRY_TOKEN": TOKEN}
-        checked = run_cli("verify", f"epoch+{server.url}", "--format", "json", env=env)
+        checked = run("verify", f"epoch+{server.url}", "--format", "json", env=env)
         assert checked.code == 3
         assert any(digest in json.dumps(item) for item in checked.json["findings"])
 
-    def test_pulling_into_it_is_refused(self, server: LegacyEpoch, tmp_path) -> None:
+    def test_pulling_into_it_is_refused(self, server: LegacyEpoch, tmp_path, run: Here) -> None:
         env = {"EPOCH_REGISTRY_TOKEN": TOKEN}
-        run_cli("push", "team/bot:v1", f"oci:{tmp_path}/layout", "--store", f"epoch+{server.url}", env=env)
+        run("push", "team/bot:v1", f"oci:{tmp_path}/layout", "--store", f"epoch+{server.url}", env=env)
         server.objects.clear()
-        ran = run_cli("pull", f"oci:{tmp_path}/layout", "--store", f"epoch+{server.url}", env=env)
+        ran = run("pull", f"oci:{tmp_path}/layout", "--store", f"epoch+{server.url}", env=env)
         assert ran.code == 2
         assert "only read from" in ran.error
 
-    def test_without_a_token(self, server: LegacyEpoch) -> None:
-        ran = run_cli("ls", f"epoch+{server.url}")
+    def test_without_a_token(self, server: LegacyEpoch, run: Here) -> None:
+        ran = run("ls", f"epoch+{server.url}")
         assert ran.code == 4
         assert "EPOCH_REGISTRY_TOKEN" in ran.error

@@ -1,13 +1,12 @@
-"""Hostile documents: JSON that two readers could read differently, indexes, types, versions."""
+"""Hostile documents: JSON that two readers could read differently, or that is too much; and what must pass."""
 
-import base64
 import json
 import time
 
 import pytest
 from cli_runner import Here
-from hostile import DISK, Sandbox, artifact, encoded, epoch, file, image, layer, raw, write_layout, write_store
-from support.content import DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, descriptor, digest_of
+from hostile import DISK, NOTHING, Sandbox, encoded, epoch, file, image, layer, write_layout, write_store
+from support.content import MANIFEST, descriptor, digest_of
 
 QUICK = 3.0
 """Seconds for a refusal, on a busy machine."""
@@ -40,17 +39,32 @@ ALIASES += other_keys(
     *(('"size": 1300', f'"size": 1300, "{key}": 1') for key in ("size", "Size", "SIZE", "\u017fize", "\\u0073ize")),
     *(('"size": 1300', f'"size": 1300, "{key}": "x"') for key in ("digest", "Digest", "dige\u017ft", "mediaType")),
     *(('"size": 1300', f'"size": 1300, "{key}": null') for key in ("Annotations", "Urls", "Data", "DATA", "url\u017f")),
-    ('"org.opencontainers.image.title": "o', '"org.opencontainers.image.title": "x", "org.opencontainers.image.title": "o'),
+    (
+        '"org.opencontainers.image.title": "o',
+        '"org.opencontainers.image.title": "x", "org.opencontainers.image.title": "o',
+    ),
     ('"layers"', '"unknown": {"deep": [{"a": 1, "a": 2}]}, "layers"'),
     ('"layers"', '"unknown": {"": 1, "": 2}, "layers"'),
     ('"layers"', '"unknown": {"a": 1, "\\u0061": 2}, "layers"'),
 )
 EPOCH_ALIASES = other_keys(
     EPOCH,
-    *(('"name"', f'"{key}": "x", "name"') for key in ("name", "Name", "NAME", "Tag", "SnapshotId", "SNAPSHOTID", "image")),
-    *(('"name"', f'"{key}": null, "name"') for key in ("Layers", "layers", "layer\u017f", "baseimages", "LayerHeaders")),
-    *(('"name"', f'"{key}": 1, "name"') for key in ("SchemaVersion", "TotalSize", "CPU", "Memory", "NICs", "\u017ftorage")),
-    *(('"filename"', f'"{key}": "x", "filename"') for key in ("filename", "Filename", "FileName", "Digest", "mediatype")),
+    *(
+        ('"name"', f'"{key}": "x", "name"')
+        for key in ("name", "Name", "NAME", "Tag", "SnapshotId", "SNAPSHOTID", "image")
+    ),
+    *(
+        ('"name"', f'"{key}": null, "name"')
+        for key in ("Layers", "layers", "layer\u017f", "baseimages", "LayerHeaders")
+    ),
+    *(
+        ('"name"', f'"{key}": 1, "name"')
+        for key in ("SchemaVersion", "TotalSize", "CPU", "Memory", "NICs", "\u017ftorage")
+    ),
+    *(
+        ('"filename"', f'"{key}": "x", "filename"')
+        for key in ("filename", "Filename", "FileName", "Digest", "mediatype")
+    ),
     ('"size"', '"\u017fize": 1, "size"'),
     ('"name"', '"snapshotID": "x", "name"'),
     ('"name"', '"layerHeaders": {"a": {"mode": 1, "mode": 2}}, "name"'),
@@ -62,7 +76,7 @@ EPOCH_ALIASES = [document for document in EPOCH_ALIASES if b'"image": "x"' not i
 
 @pytest.mark.parametrize("manifest", ALIASES, ids=range(len(ALIASES)))
 def test_keys_twice_and_keys_that_fold_in_an_artifact(box, manifest):
-    box.refuses_artifact(manifest, "TYPE" if b'"Manifests"' in manifest and False else "JSON")
+    box.refuses_artifact(manifest, "JSON")
 
 
 @pytest.mark.parametrize("manifest", EPOCH_ALIASES, ids=range(len(EPOCH_ALIASES)))
@@ -84,13 +98,25 @@ def encodings(document: bytes) -> dict[str, bytes]:
 
     return {
         "bom": b"\xef\xbb\xbf" + document,
-        **{name: text.encode(name) for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")},
-        **{f"bytes {content.hex()}": holding(content) for content in (b"\xff", b"\xc0\xae", b"\xed\xa0\x80", b"\x80", b"\xe2")},
+        **{
+            name: text.encode(name) for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
+        },
+        **{
+            f"bytes {content.hex()}": holding(content)
+            for content in (b"\xff", b"\xc0\xae", b"\xed\xa0\x80", b"\x80", b"\xe2")
+        },
         **{f"control {content.hex()}": holding(content) for content in (b"\x00", b"\x1b", b"\n", b"\t", b"\x1f")},
-        **{f"escape {content.decode()}": holding(content) for content in (b"\\u0000", b"\\ud800", b"\\udc00\\ud800", b"\\x41")},
+        **{
+            f"escape {content.decode()}": holding(content)
+            for content in (b"\\u0000", b"\\ud800", b"\\udc00\\ud800", b"\\x41")
+        },
         "bad escape": holding(b"\\u12"),
         "latin 1": holding(b"\xe9"),
-        **{f"then {tail!r}": document + tail for tail in (b"x", b"{}", b",", b"\x00", b"]", b"//x", b"\n" + document, b"\x1b[2J")},
+        **{
+            f"then {tail!r}": document + tail
+            for tail in (b"x", b"{}", b",", b"\x00", b"]", b"//x", b"\n{}", b"\x1b[2J")
+        },
+        "twice": document + b"\n" + document,
         **{f"first {head!r}": head + document for head in (b"x", b")]}'\n", b"\x00", b"/**/", b"\x0b", b"\xc2\xa0")},
         "cut": document[:-1],
         "half": document[: len(document) // 2],
@@ -98,7 +124,10 @@ def encodings(document: bytes) -> dict[str, bytes]:
         "blank": b" \n",
         "comma": document[:-1] + b",}",
         "quotes": document.replace(b'"', b"'"),
-        **{word: document[:-1] + f', "y": {word}}}'.encode() for word in ("NaN", "Infinity", "-Infinity", "1e400", "01", "True")},
+        **{
+            word: document[:-1] + f', "y": {word}}}'.encode()
+            for word in ("NaN", "Infinity", "-Infinity", "1e400", "01", "True")
+        },
     }
 
 
@@ -153,7 +182,11 @@ def test_too_much_is_refused_at_once(box, name):
 def test_documents_that_are_too_large(box):
     large = GOOD + b" " * ((4 << 20) + 1 - len(GOOD))
     write_layout(box.work / "layout", large)
-    for words in (["pull", "oci:layout:v1", "--store", "second"], ["inspect", "oci:layout:v1"], ["verify", "oci:layout"]):
+    for words in (
+        ["pull", "oci:layout:v1", "--store", "second"],
+        ["inspect", "oci:layout:v1"],
+        ["verify", "oci:layout"],
+    ):
         box.refused(*words, code="SIZE")
     write_layout(box.work / "layout", GOOD, media_type=MANIFEST, size=2**53 - 1)
     box.refused("pull", "oci:layout:v1", "-o", "out", code="SIZE")
@@ -163,14 +196,16 @@ def test_documents_that_are_too_large(box):
 
 
 def test_a_config_that_says_it_is_too_large(box):
-    manifest = encoded(image(config=descriptor(EPOCH, "application/vnd.cocoon.snapshot.config.v1+json") | {"size": (16 << 20) + 1}))
+    manifest = encoded(
+        image(config=descriptor(EPOCH, "application/vnd.cocoon.snapshot.config.v1+json") | {"size": (16 << 20) + 1})
+    )
     write_layout(box.work / "layout", manifest, (DISK, EPOCH))
     box.refused("pull", "oci:layout:v1", "--store", "second", code="SIZE")
 
 
-@pytest.mark.parametrize("count", [2_001, 20_000])
+@pytest.mark.parametrize("count", [2_001, 9_000])
 def test_too_many_layers(box, count):
-    write_layout(box.work / "layout", encoded(image([layer(title=f"f{number}") for number in range(count)])))
+    write_layout(box.work / "layout", encoded(image([NOTHING] * count)))
     box.refused("pull", "oci:layout:v1", "-o", "out", code="SCHEMA")
     write_store(box.work / "store", encoded(epoch([file(filename=f"f{number}") for number in range(count)])))
     box.refused("push", "team/bot:v1", "oci:new", "--store", "store", code="SCHEMA")
@@ -183,7 +218,9 @@ UNKNOWN = {"x-future": {"a": [1, 2.50, 1e2, -0, "\u00e9\u202e", None]}, "zz": ""
 
 @pytest.mark.parametrize("pretty", [None, 1, 7])
 def test_unknown_members_travel_byte_for_byte(box, pretty):
-    document = json.dumps(epoch([file(**UNKNOWN)], **UNKNOWN), indent=pretty, ensure_ascii=pretty == 1).encode() + b"\n\r\t "
+    document = (
+        json.dumps(epoch([file(**UNKNOWN)], **UNKNOWN), indent=pretty, ensure_ascii=pretty == 1).encode() + b"\n\r\t "
+    )
     write_store(box.work / "store", document)
     box.accepted("push", "team/bot:v1", "oci:layout:v1", "--store", "store")
     box.accepted("pull", "oci:layout:v1", "--store", "second")
@@ -209,112 +246,3 @@ def test_a_manifest_of_exactly_four_mebibytes(box):
     box.accepted("pull", "oci:layout:v1", "-o", "out")
     write_store(box.work / "store", EPOCH[:-1] + b', "x": ' + b"[" * 63 + b"]" * 63 + b"}")
     box.accepted("push", "team/bot:v1", "oci:layout:v2", "--store", "store")
-
-
-# Types and versions
-
-TYPES = [
-    image(manifests=[]),
-    image(manifests=None),
-    image(manifests=[descriptor(GOOD, MANIFEST)]),
-    *[image(mediaType=text) for text in (INDEX, DOCKER_LIST, DOCKER_MANIFEST, "application/json", "text/html", "", 1, None)],
-    *[image(mediaType=text) for text in ([], {}, MANIFEST + " ", MANIFEST.upper(), MANIFEST + "; charset=utf-8")],
-    {"schemaVersion": 2, "mediaType": INDEX, "manifests": [], "layers": []},
-    {"schemaVersion": 2, "mediaType": MANIFEST, "manifests": []},
-    {"schemaVersion": 1, "name": "x", "tag": "y", "architecture": "amd64", "fsLayers": [], "history": [], "signatures": []},
-    {"errors": [{"code": "DENIED"}]},
-    *[{key: value for key, value in image().items() if key != gone} for gone in ("layers", "schemaVersion")],
-    *[image(artifactType=text) for text in ("application/vnd.oci.image.manifest.v1+json", "application/vnd.helm.config", "x")],
-]
-CONTRADICTIONS = [
-    *["application/vnd.cocoon.os-image.v1+json", "application/vnd.cocoonstack.snapshot.v1+json", "text/html", "", "x/y"],
-]
-
-
-@pytest.mark.parametrize("document", TYPES[:-3], ids=range(len(TYPES) - 3))
-def test_a_document_of_another_kind(box, document):
-    box.refuses_artifact(encoded(document), ["TYPE"])
-
-
-@pytest.mark.parametrize("media_type", CONTRADICTIONS)
-def test_an_artifact_type_that_contradicts_the_config(box, media_type):
-    manifest, config = artifact(epoch())
-    manifest = encoded(json.loads(manifest) | {"artifactType": media_type})
-    box.refuses_artifact(manifest, "TYPE", config=config)
-
-
-@pytest.mark.parametrize("body", [b"<!doctype html><html>", b"404 page not found", b"%PDF-1.7", b"\x1f\x8b\x08\x00", b"PK\x03\x04"])
-def test_something_else_with_a_status_of_200(box, fake_registry, body):
-    registry = fake_registry()
-    registry.put_manifest("acme/bot", "v1", body)
-    registry.put_manifest("acme/bot", "html", body, "text/html")
-    for tag in ("v1", "html"):
-        box.refused("pull", f"{registry.address}/acme/bot:{tag}", "--store", "second", code=["JSON", "TYPE"])
-        box.refused("inspect", f"{registry.address}/acme/bot:{tag}", code=["JSON", "TYPE"])
-
-
-@pytest.mark.parametrize("served", [INDEX, DOCKER_LIST, DOCKER_MANIFEST, "text/html", "application/json"])
-def test_a_manifest_served_as_something_else(box, fake_registry, served):
-    registry = fake_registry()
-    registry.put_manifest("acme/bot", "v1", GOOD, served)
-    box.refused("pull", f"{registry.address}/acme/bot:v1", "--store", "second", code="TYPE")
-    write_layout(box.work / "layout", GOOD, media_type=served)
-    box.refused("pull", "oci:layout:v1", "--store", "second", code="TYPE")
-    assert not registry.recording.count("*", "/blobs/")
-
-
-VERSIONS = [None, 0, 1, 3, -2, "2", "", True, False, [], {}, [2], 2**53, raw("2.0"), raw("2e0"), raw("-0"), raw("20e-1")]
-
-
-@pytest.mark.parametrize("version", VERSIONS, ids=str)
-def test_a_version_of_the_oci_manifest(box, version):
-    ran = box.refuses_artifact(encoded(image(schemaVersion=version)), "TYPE")[0]
-    assert "only 2 is understood" in ran.err
-    write_layout(box.work / "layout", GOOD)
-    index = json.loads((box.work / "layout/index.json").read_bytes()) | {"schemaVersion": version}
-    (box.work / "layout/index.json").write_bytes(encoded(index))
-    box.refused("pull", "oci:layout:v1", "--store", "second", code="TYPE")
-
-
-@pytest.mark.parametrize("version", [0, 2, -1, "1", "", True, False, [], {}, 2**53, raw("1.0"), raw("1e0")], ids=str)
-def test_a_version_of_the_epoch_manifest(box, version):
-    document = epoch(schemaVersion=version)
-    box.refuses_store(encoded(document), "TYPE")
-    manifest, config = artifact(document)
-    ran = box.refuses_artifact(manifest, "TYPE", config=config)[0]
-    assert "1" in ran.err
-
-
-@pytest.mark.parametrize("version", [None, "2.0.0", "1.0", "", 1, "1.0.0 ", "1.0.1", [], raw("1.0")], ids=str)
-def test_a_version_of_the_layout(box, version):
-    write_layout(box.work / "layout", GOOD)
-    (box.work / "layout/oci-layout").write_bytes(encoded({"imageLayoutVersion": version}))
-    box.refused("pull", "oci:layout:v1", "--store", "second", code="TYPE")
-    write_store(box.work / "store", EPOCH)
-    box.refused("push", "team/bot:v1", "oci:layout:v2", "--store", "store", code="TYPE")
-
-
-# Embedded content
-
-DATA = [base64.b64encode(text).decode() for text in (b"", b"{", b"{ }", b"[]", b"{}{}", b"\x00" * 5_000)]
-
-
-@pytest.mark.parametrize("data", [*DATA, "e30", "e30=\n", "!", "e30==", " e30=", "\u0661", 1, None, [], {}, True], ids=str)
-def test_embedded_content_that_is_not_what_its_descriptor_names(box, data):
-    if data is None:  # to Go a null is none
-        write_layout(box.work / "layout", encoded(image(config=image()["config"] | {"data": data})))
-        box.refused("pull", "oci:layout:v1", "-o", "out", code="SCHEMA")
-        return
-    box.refuses_artifact(encoded(image(config=image()["config"] | {"data": data})), ["SIZE", "DIGEST", "SCHEMA"])
-    box.refuses_artifact(encoded(image([layer(data=data)])), ["SIZE", "DIGEST", "SCHEMA"])
-
-
-def test_embedded_content_that_is(box):
-    config = image()["config"] | {"data": "e30="}
-    write_layout(box.work / "layout", encoded(image([layer(data=base64.b64encode(DISK).decode())], config=config)))
-    box.accepted("pull", "oci:layout:v1", "-o", "out")
-
-
-@pytest.mark.parametrize("urls", ["http://x/", [1], {}, 1, [None], [["http://x/"]]], ids=str)
-def test_urls_of_a_wrong_shape(box, urls):
-    box.refuses_artifact(encoded(image([layer(urls=urls)])), "SCHEMA")

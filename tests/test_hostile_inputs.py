@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 from cli_runner import Here
-from hostile import DISK, Sandbox, artifact, encoded, epoch, file, image, layer, raw
+from hostile import DISK, Sandbox, artifact, encoded, epoch, file, image, layer, raw, write_layout, write_store
 from hostile_values import BARE_DIGESTS, DIGESTS, NAMES, NO_NUMBERS, NO_STRINGS, SIZES
 from support.content import digest_of
 
@@ -60,7 +60,11 @@ def test_a_name_that_is_no_string(box, name):
 
 
 PAIRS = [
-    *((name, alike) for name in EMITTED for alike in dict.fromkeys((name, name.upper(), name.lower(), name.swapcase()))),
+    *(
+        (name, alike)
+        for name in EMITTED
+        for alike in dict.fromkeys((name, name.upper(), name.lower(), name.swapcase()))
+    ),
 ]
 
 
@@ -74,7 +78,9 @@ def test_two_files_of_one_name(box, first, second):
     assert "$.baseImages[0]" in ran.err and "$.layers[0]" in ran.err
 
 
-@pytest.mark.parametrize("text", ["..", "../x", "a/../b", "/x", "a//b", "x/", "x\n", "\x1b[2J", "\x9b", "\x00", "\ud800"])
+@pytest.mark.parametrize(
+    "text", ["..", "../x", "a/../b", "/x", "a//b", "x/", "x\n", "\x1b[2J", "\x9b", "\x00", "\ud800"]
+)
 @pytest.mark.parametrize("key", ["name", "tag"])
 def test_what_a_snapshot_is_called(box, key, text):
     box.refuses_store(encoded(epoch(**{key: text})), code_of(text))
@@ -137,12 +143,12 @@ def test_a_mode_that_is_none(box, value):
 
 @pytest.mark.parametrize(
     ("mode", "local"),
-    [(0, 0o600), (0o400, 0o400), (0o644, 0o600), (0o755, 0o700), (0o777, 0o700), (0o4755, 0o700), (0o2644, 0o600)]
-    + [(0o1777, 0o700), (0o7777, 0o700), (0o077, 0o600), (0o4000, 0o600)],
+    [
+        *[(0, 0o600), (0o400, 0o400), (0o644, 0o600), (0o755, 0o700), (0o777, 0o700), (0o4755, 0o700)],
+        *[(0o2644, 0o600), (0o1777, 0o700), (0o7777, 0o700), (0o077, 0o600), (0o4000, 0o600)],
+    ],
 )
 def test_only_the_owner_gets_anything_from_a_mode(box, mode, local):
-    from hostile import write_layout
-
     manifest, config = artifact(epoch(layerHeaders={"overlay.qcow2": {"mode": mode}}))
     write_layout(box.work / "layout", manifest, (DISK, config))
     box.accepted("pull", "oci:layout:v1", "-o", "out")
@@ -154,8 +160,6 @@ def test_only_the_owner_gets_anything_from_a_mode(box, mode, local):
 
 @pytest.mark.parametrize("name", EMITTED, ids=lambda name: name[:20])
 def test_honest_names_are_taken(box, name):
-    from hostile import write_layout, write_store
-
     document = encoded(epoch([file(filename=name)]))
     write_store(box.work / "store", document)
     box.accepted("push", "team/bot:v1", "oci:layout:v1", "--store", "store")
@@ -169,8 +173,6 @@ def test_honest_names_are_taken(box, name):
 
 
 def test_an_empty_file_is_taken(box):
-    from hostile import write_store
-
     write_store(box.work / "store", encoded(epoch([file(), file(b"", "empty.bin")])), (DISK, b""))
     box.accepted("push", "team/bot:v1", "oci:layout:v1", "--store", "store")
     box.accepted("pull", "oci:layout:v1", "--store", "second")

@@ -38,8 +38,9 @@ def is_cloud_image(manifest: "Manifest") -> bool:
     if manifest.base_images or manifest.image_blob_ids:
         return False
     names = [layer.filename for layer in manifest.layers]
-    return _SNAPSHOT_FILES.isdisjoint(names) and any(_is_disk(name) for name in names)
+    return _SNAPSHOT_FILES.isdisjoint(names) and any(is_disk(name) for name in names)
 
 
-def _is_disk(name: str) -> bool:
+def is_disk(name: str) -> bool:
+    """Whether a file of this name is a cloud image's disk, or a part of one."""
     return name.endswith((".qcow2", ".raw")) or ".qcow2.part." in name or ".raw.part." in name

@@ -105,7 +105,8 @@ def _is_index(document: Document) -> bool:
     if document.media_type in media_types.INDEXES:
         return True
     value = document.json()
-    return isinstance(value, dict) and value.get("mediaType", document.media_type) in media_types.INDEXES
+    stated = value.get("mediaType") if isinstance(value, dict) else None
+    return isinstance(stated, str) and stated in media_types.INDEXES
 
 
 def _children(source: Source, index: ImageIndex, what: str, nesting: int) -> list[ImageManifest]:
@@ -117,6 +118,13 @@ def _children(source: Source, index: ImageIndex, what: str, nesting: int) -> lis
             document = source.resolve(str(item.digest))
         except NotFoundError:
             continue
-        verify.check_bytes(document.raw, item, f"{what}, child {item.digest}")
-        found.append(_image(source, document, f"{what}, child {item.digest}", nesting - 1))
+        child = f"{what}, child {item.digest}"
+        verify.check_bytes(document.raw, item, child)
+        if document.media_type != item.media_type:
+            raise ContentError(
+                f"{child}: listed as {shown(item.media_type)}, but it is {shown(document.media_type)}",
+                code="TYPE",
+                object=str(item.digest),
+            )
+        found.append(_image(source, document, child, nesting - 1))
     return found
