@@ -166,7 +166,7 @@ def test_a_body_of_other_bytes(box, lying):
 
 @pytest.mark.parametrize("tail", [b"x", b"\x00" * 100_000])
 def test_a_body_that_is_too_long(box, lying, tail):
-    lying.fault("GET", digest_of(DISK), Trailing(tail))
+    lying.fault("GET", digest_of(DISK), Trailing(tail), optional=True)  # we may hang up before it is counted
     ran = box.cli("pull", f"{lying.address}/acme/bot:v1", "-o", "out", "--progress", "none")
     assert ran.code == 3 and "SIZE" in ran.error and not (box.work / "out/overlay.qcow2").exists()
 

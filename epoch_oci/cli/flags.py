@@ -87,7 +87,7 @@ COMMON = (
 
 Store = Annotated[
     str | None,
-    Flag(("--store",), "The Epoch store: DIR or file:///DIR.", metavar="S", variables=("EPOCH_STORE",)),
+    Flag(("--store",), "The Epoch store: DIR, s3://BUCKET, gs://, az://, or epoch+https://HOST (read only).", metavar="S", variables=("EPOCH_STORE",)),
 ]
 Dialect = Annotated[str, Flag(("--dialect",), "How the artifact is written (default: cocoon).", metavar="D")]
 PartSize = Annotated[
@@ -129,7 +129,7 @@ Output = Annotated[
     str | None,
     Flag(
         ("--output", "-o"),
-        "Write the files into this directory; `-` writes an archive to standard output.",
+        "Write the files into this directory, under their own names.",
         metavar="DIR",
     ),
 ]

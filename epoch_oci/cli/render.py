@@ -33,7 +33,8 @@ def transfer_lines(report: "TransferReport", where: str) -> list[str]:
     if report.command == "push":
         moved = f"{snapshot} to {report.reference}"
     else:
-        moved = f"{report.reference} as {snapshot} into {where}"
+        known = f" as {snapshot}" if report.name else ""
+        moved = f"{report.reference}{known} into {where}"
     if report.dry_run:
         lines = [f"Would {report.command} {moved}:", *_blob_lines(report.blobs)]
     else:

@@ -16,7 +16,7 @@ class Timeouts:
     """Seconds. `commit` is the wait for the answer to a closing PUT: a registry may copy the blob before it answers."""
 
     connect: float = 15.0
-    answer: float = 120.0
+    answer: float = 60.0
     idle: float = 60.0
     commit: float = 900.0
     floor_window: float = 120.0

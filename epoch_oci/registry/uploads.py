@@ -134,8 +134,13 @@ class Upload:
         return location
 
     def cancel(self, location: str) -> None:
-        """Give a session up, as far as the registry lets us."""
+        """Give a session up, as far as the registry lets us.
+
+        After a broken body the Location in hand is stale to some (distribution answers 404); a status has a fresh one.
+        """
         with suppress(EpochOciError):
+            status = self.client.do_request(location, "GET", scope=self._scope)
+            location = self._next(status, location)
             dismiss(self.client.do_request(location, "DELETE", scope=self._scope))
 
     def _send(self, method: str, url: str) -> requests.Response:

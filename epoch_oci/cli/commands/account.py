@@ -86,4 +86,4 @@ def _asked_password(run: Run, username: str, registry: str) -> str:
 
 def _need_terminal(flag: str) -> None:
     if not is_terminal(sys.stdin):
-        raise UsageError(f"there is no terminal to ask on for what {flag} gives", hint=f"use {flag}")
+        raise UsageError("there is no terminal to ask for the credentials on", hint=f"give {flag}")
