@@ -35,7 +35,10 @@ def facts(found: "Inspection") -> list[tuple[str, str]]:
     """The head of the card: a label and a value a line; what is not known has none."""
     manifest = found.manifest
     rows = [
-        ("Snapshot" if found.kind == "snapshot" else "Cloud image", f"{manifest.name}:{manifest.tag}"),
+        (
+            "Snapshot" if found.kind == "snapshot" else "Cloud image",
+            f"{manifest.name}:{manifest.tag}" if manifest.name else "(unnamed)",
+        ),
         ("Location", found.location),
         ("Dialect", found.dialect + (" (Epoch manifest derived from the layers)" if found.derived else "")),
         ("Written by", f"{manifest.writer}: {_WRITERS[manifest.writer]}"),

@@ -87,7 +87,12 @@ COMMON = (
 
 Store = Annotated[
     str | None,
-    Flag(("--store",), "The Epoch store: DIR, s3://BUCKET, gs://, az://, or epoch+https://HOST (read only).", metavar="S", variables=("EPOCH_STORE",)),
+    Flag(
+        ("--store",),
+        "The Epoch store: DIR, s3://BUCKET, gs://, az://, or epoch+https://HOST (read only).",
+        metavar="S",
+        variables=("EPOCH_STORE",),
+    ),
 ]
 Dialect = Annotated[str, Flag(("--dialect",), "How the artifact is written (default: cocoon).", metavar="D")]
 PartSize = Annotated[
