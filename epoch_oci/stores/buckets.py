@@ -171,7 +171,7 @@ def client_options(endpoint: str, options: BucketOptions) -> "ClientConfig":
     found: ClientConfig = {
         "allow_http": _may_be_plain(endpoint, options.plain_http),
         "connect_timeout": "15s",
-        "read_timeout": "2m",
+        "read_timeout": "5m",  # completing a large upload may take minutes
         "timeout": "30d",
         "default_content_type": "application/octet-stream",  # what Epoch stores everything as
         "user_agent": options.user_agent,

@@ -12,6 +12,7 @@ from epoch_oci.oci.digest import shown
 
 DEFAULT_PREFIX = "epoch/"
 _HOME = "/root"
+"""Where Epoch looks for the file when it finds no home directory."""
 _FILE_LIMIT = 1 << 20
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})

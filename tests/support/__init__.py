@@ -14,6 +14,8 @@ two names would make two copies of every class.
 ``peers``           foreign clients (oras, crane, regctl, skopeo), found and run in isolation
 ``client``          ``Client``: a bare ``http.client`` user for checks that must not use our own stack
 ``content``         digests, media types and small manifests
+``s3``              S3 servers: moto's with faults on request, and the Versity gateway where it is installed
+``legacy_epoch``    ``LegacyEpoch``: an Epoch 0.1.x server with its quirks
 ``canary``          the shapes a secret takes when it leaks
 ``tls``             ``TlsKit``: good and bad server certificates of a throw-away CA
 =================== =====================================================================================

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epoch_oci.cli import flags, units
+from epoch_oci.cli import flags
 from epoch_oci.cli.annotations import parsed
 from epoch_oci.cli.places import artifact_of, name_to_read, snapshot_in
 from epoch_oci.cli.session import Run
@@ -35,6 +35,7 @@ def push(
 
     It is looked up in the Epoch store of --store. Blobs that are there already are not sent; the tag is set last.
     """
+    from epoch_oci.cli.units import part_size as size_of_parts
     from epoch_oci.flows.push import PushOptions
     from epoch_oci.flows.push import push as push_snapshot
 
@@ -46,7 +47,7 @@ def push(
         dry_run=dry_run,
         jobs=jobs,
         allow_public=allow_public,
-        part_size=units.part_size(part_size),
+        part_size=size_of_parts(part_size),
         part_cache=run.settings.cache_directory,
     )
     source, key = snapshot_in(run, snapshot, store)
