@@ -6,6 +6,7 @@ test. ``live_registry``, ``live_htpasswd``, ``live_tls`` and ``live_token`` are 
 once for each kind of registry found: use ``repo_name`` so that tests do not meet.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,12 @@ from support.recorder import Recorder
 from support.registry import FakeRegistry
 from support.tls import TlsKit
 from support.token_server import TokenServer
+
+
+def pytest_configure() -> None:
+    """A shell starts what runs in its background with SIGINT ignored, and programs under test would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
