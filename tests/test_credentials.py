@@ -3,11 +3,13 @@
 import base64
 import json
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from epoch_oci.errors import AccessError, ContentError, LocalIOError
+from epoch_oci.registry import helpers
 from epoch_oci.registry.credentials import Credential, CredentialStore
 
 
@@ -225,3 +227,53 @@ def test_a_file_that_cannot_be_written_is_an_error_of_the_disk(home):
 def test_no_secret_shows_in_repr():
     store = CredentialStore({"EPOCH_OCI_PASSWORD": "hunter2"}, None, Credential("u", "hunter2", "t0ken", "r0ken"))
     assert not any(secret in repr(store) for secret in ("hunter2", "t0ken", "r0ken"))
+
+
+def asking(home, folder) -> CredentialStore:
+    write(home / ".docker/config.json", {"credsStore": "vault"})
+    return CredentialStore({"HOME": str(home), "PATH": f"{folder}:/usr/bin:/bin"})
+
+
+def script(tmp_path: Path, text: str, mode: int = 0o755) -> Path:
+    return write(tmp_path / "bin/docker-credential-vault", text, mode).parent
+
+
+def test_a_helper_that_floods_is_cut_off(home, tmp_path):
+    folder = script(tmp_path, "#!/bin/sh\nexec cat /dev/zero\n")
+    with pytest.raises(ContentError, match="too much"):
+        asking(home, folder).find("r.example")
+
+
+def test_a_helper_that_hangs_is_given_up(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers, "_SECONDS", 0.3)
+    folder = script(tmp_path, "#!/bin/sh\necho '{'\nsleep 30\n")
+    began = time.monotonic()
+    with pytest.raises(AccessError, match="did not answer"):
+        asking(home, folder).find("r.example")
+    assert time.monotonic() - began < 5
+
+
+def test_a_helper_that_does_not_listen_may_still_answer(home, tmp_path):
+    folder = script(tmp_path, '#!/bin/sh\nexec <&-\necho \'{"Username":"u","Secret":"s"}\'\n')
+    assert asking(home, folder).find("r.example") == Credential("u", "s")
+
+
+@pytest.mark.parametrize("text", ["", "no program at all", "#!/nonexistent/interpreter\n"])
+def test_a_helper_that_is_no_program(home, tmp_path, text):
+    folder = script(tmp_path, text)
+    with pytest.raises((AccessError, ContentError)):
+        asking(home, folder).find("r.example")
+
+
+def test_a_helper_that_may_not_be_run_is_passed_over(home, tmp_path):
+    folder = script(tmp_path, "#!/bin/sh\n", 0o644)
+    with pytest.raises(AccessError, match="search path"):
+        asking(home, folder).find("r.example")
+
+
+@pytest.mark.parametrize("answer", ['{"Username":null,"Secret":null}', '{"Username":"u"}', "[]", "[" * 60_000, "7"])
+def test_what_a_helper_says_is_checked(home, helper, answer):
+    environ = helper("vault", answer) | {"HOME": str(home)}
+    write(home / ".docker/config.json", {"credsStore": "vault"})
+    with pytest.raises(ContentError, match="no credentials"):
+        CredentialStore(environ).find("r.example")

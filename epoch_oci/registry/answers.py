@@ -17,8 +17,14 @@ from epoch_oci.registry.retry import asked_wait, is_secondary_limit
 
 ERROR_LIMIT = 64 << 10
 _EXCERPT = 300
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}\Z")
 _RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _WAITED_FOR = frozenset({403, 429, 503})
+
+
+def may_have_acted(error: NetworkError) -> bool:
+    """Whether the other side may have done what was asked: no answer came, or a gateway's instead of its own."""
+    return error.status is None or error.status >= 500
 
 
 @contextmanager
@@ -74,7 +80,15 @@ def _is_passing(error: BaseException) -> bool:
     refused = _cause(error, ssl.SSLError)
     if isinstance(refused, ssl.SSLError) and refused.reason is not None and _NO_COMMON_TLS.search(refused.reason):
         return False
-    return not isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema)
+    return not isinstance(error, _MALFORMED)
+
+
+_MALFORMED = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidHeader,
+    urllib3.exceptions.LocationParseError,
+)
 
 
 _NO_COMMON_TLS = re.compile(r"VERSION|PROTOCOL|HANDSHAKE_FAILURE|NO_SHARED|HTTP_REQUEST")
@@ -115,8 +129,9 @@ def body_text(response: requests.Response) -> str:
 
 
 def codes_of(text: str) -> tuple[str, ...]:
-    """The OCI error codes in a body."""
-    return tuple(str(item.get("code")) for item in _items(text) if item.get("code"))
+    """The OCI error codes in a body; what does not look like one is left out."""
+    codes = (item.get("code") for item in _items(text))
+    return tuple(code for code in codes if isinstance(code, str) and _CODE.match(code))
 
 
 def _items(text: str) -> list[dict[str, object]]:
@@ -134,9 +149,14 @@ def _said(text: str, secrets: tuple[str, ...]) -> str:
     said = "; ".join(f"{item.get('code', '')} {item.get('message', '')}".strip() for item in items) or ""
     if not said and text.lstrip()[:1] not in ("<", ""):
         said = " ".join(text.split())
-    for secret in secrets:
-        said = said.replace(secret, "…")
-    return shown(said, _EXCERPT).strip('"') if said else ""
+    return shown(without(secrets, said), _EXCERPT).strip('"') if said else ""
+
+
+def without(secrets: tuple[str, ...], text: str) -> str:
+    """`text` without any of `secrets`, which a server may have sent back."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "…")
+    return text
 
 
 def refusal(response: requests.Response, what: str, secrets: tuple[str, ...] = ()) -> EpochOciError:
@@ -144,8 +164,9 @@ def refusal(response: requests.Response, what: str, secrets: tuple[str, ...] = (
     text = body_text(response)
     status = response.status_code
     said = _said(text, secrets)
-    message = f"{what}: {status} {response.reason or ''}".strip() + (f" ({said})" if said else "")
-    where = redacted(response.url or "")
+    reason = shown(without(secrets, response.reason or "")).strip('"')
+    message = f"{what}: {status} {reason}".strip() + (f" ({said})" if said else "")
+    where = without(secrets, redacted(response.url or ""))
     if is_secondary_limit(status, text) or status in _RETRYABLE:
         wait = asked_wait(response.headers.get("Retry-After"), text) if status in _WAITED_FOR else None
         return NetworkError(message, object=where, status=status, retry_after=wait)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         self._scheme: str | None = None
         self._bearer: Challenge | None = None
         self._tokens: dict[Scope, _Token] = {}
+        self._issued: deque[str] = deque(maxlen=256)  # another thread may still be answered about an older one
         self._credentials: dict[str, Credential | None] = {}
         self.anonymous = False
 
@@ -75,7 +77,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         """Every text that must never be shown: what was found, and the tokens in use."""
         with self._lock:
             found = [text for item in self._credentials.values() if item for text in item.secrets]
-            return (*found, *(token.header.partition(" ")[2] for token in self._tokens.values()))
+            return (*found, *self._issued)
 
     def header_for(self, scope: Scope) -> str | None:
         """The header to send, None for none; a token is fetched when the one in hand is about to run out."""
@@ -185,11 +187,12 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         except (ValueError, RecursionError):
             answer = None
         text = (answer.get("token") or answer.get("access_token") or "") if isinstance(answer, dict) else None
-        if not isinstance(text, str) or not text.isprintable() or not text.isascii():
+        if not isinstance(text, str) or not text or not text.isprintable() or not text.isascii():
             raise ContentError(f"{self.host}: the token service gave no token", code="JSON", object=redacted(realm))
         life = answer.get("expires_in") if isinstance(answer, dict) else None
         seconds = float(life) if isinstance(life, int | float) and life > 0 else _DEFAULT_LIFE
         margin = min(_MARGIN, seconds / 2)
+        self._issued.append(text)
         return _Token(f"Bearer {text}", self.settings.clock() + seconds - margin)
 
     def load_configs(self, container: object, configs: object = None) -> None:
@@ -206,8 +209,9 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
 
 
 def _is_ours(text: str, scope: Scope) -> bool:
-    """A challenge may name a scope of its own; one for another repository is not asked for (GHCR's dummy scope)."""
-    return scope.repository is None or text.startswith(f"repository:{scope.repository}:")
+    """Whether to ask for a challenge's scope: not when it is all about other repositories (GHCR's dummy scope)."""
+    ours = f"repository:{scope.repository}:"
+    return scope.repository is None or any(part.startswith(ours) for part in text.split())
 
 
 oras.auth.auth_backends[BACKEND] = Authenticator

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import oras.provider
 import requests
@@ -12,17 +12,17 @@ from oras.container import Container
 from requests.adapters import HTTPAdapter
 
 from epoch_oci.errors import ContentError, LocalIOError, NetworkError, PolicyError
-from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.reference import Reference
 from epoch_oci.oci.verify import BLOCK
-from epoch_oci.registry.answers import dismiss, foreign_errors, refusal
+from epoch_oci.registry.answers import dismiss, foreign_errors, refusal, without
 from epoch_oci.registry.auth import BACKEND, Authenticator, Scope
-from epoch_oci.registry.origin import Origin, check_hop, redacted
+from epoch_oci.registry.origin import Origin, check_hop, joined, redacted
 from epoch_oci.registry.retry import Attempts
 from epoch_oci.registry.settings import RegistrySettings
 
 PULL, PUSH = "pull", "pull,push"
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
 _POOL = 32
 _PATH = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags|referrers)(?:/|\Z)")
@@ -65,6 +65,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         self.base = f"{self.prefix}://{host}"
         self.origin = Origin.of(self.base)
         self.session.trust_env = False
+        # requests looks at redirects even when told not to follow them, and reads their bodies to the end
+        self.session.get_redirect_target = lambda _: None
         self.session.proxies = dict(settings.proxies)
         self.session.headers = requests.structures.CaseInsensitiveDict(
             {"User-Agent": settings.user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
@@ -96,14 +98,19 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             raise PolicyError(f"{there} is not the registry {self.origin}", object=redacted(url))
         scope = scope or self._scope_of(url, method)
         plain = {name: value for name, value in (headers or {}).items() if name.lower() != "authorization"}
-        ours = there == self.origin
+        ours = self.is_home(url)
         sent = self.auth.header_for(scope) if ours else None
         response = self._send(method, url, headers=_with(plain, sent), data=data, timeout=timeout)
         if response.status_code != 401 or not ours:
             return response
         if data is not None and not isinstance(data, bytes):
             return response
-        if not self.auth.answer(response, scope, sent):
+        try:
+            known = self.auth.answer(response, scope, sent)
+        except BaseException:
+            response.close()
+            raise
+        if not known:
             raise refusal(response, f"{method} {redacted(url)}", self.auth.secrets())
         dismiss(response)
         again = self._send(method, url, headers=_with(plain, self.auth.header_for(scope)), data=data, timeout=timeout)
@@ -121,12 +128,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         scope: Scope | None = None,
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
-        replay: bool = True,
     ) -> requests.Response:
-        """An exchange without a large body, tried again as the retry policy says. Answers other than `expect` raise.
-
-        `replay` False: an attempt whose answer was lost is not sent again.
-        """
+        """An exchange without a large body, tried again as the retry policy says. Answers other than `expect` raise."""
         attempts = Attempts(self.settings, what)
         while True:
             try:
@@ -135,21 +138,19 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                     return response
                 raise refusal(response, what, self.auth.secrets())
             except NetworkError as error:
-                if error.status is None and not replay:
-                    raise
                 attempts.again(error)
 
     def follow(self, response: requests.Response, headers: Mapping[str, str]) -> requests.Response:
         """Follow the redirects of a GET by hand: no credentials off-origin, no way down from https."""
         hops = 0
-        while response.status_code in _REDIRECTS:
+        while response.status_code in REDIRECTS:
             hops += 1
-            here, url = Origin.of(response.url), self.location(response)
             dismiss(response)
+            here, url = Origin.of(response.url), self.location(response)
             if hops > _HOPS:
                 raise NetworkError(f"{here}: more than {_HOPS} redirects", object=str(here), retryable=False)
             check_hop(here, Origin.of(url))
-            if Origin.of(url) == self.origin:
+            if self.is_home(url):
                 response = self.do_request(url, headers=headers)
             else:
                 response = self._send("GET", url, headers=dict(headers))
@@ -160,20 +161,44 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         location = response.headers.get("Location")
         if not location:
             raise NetworkError(f"{redacted(response.url)}: an answer without Location", retryable=False)
-        return urljoin(response.url, location)
+        return joined(response.url, location)
 
     def upload_location(self, response: requests.Response) -> str:
         """Where a body is to be sent. Raises PolicyError before a byte of it goes to anybody but the registry."""
         url = self.location(response)
         there = Origin.of(url)
-        same_host = (there.host, self.origin.scheme, there.scheme) == (self.origin.host, "http", "https")
-        if there == self.origin or there.address in self.settings.trusted or same_host:
+        if there == self.origin or there.address in self.settings.trusted:
             return url
         raise PolicyError(
             f"{self.origin} wants the content to be sent to {there}",
             object=str(there),
             hint=f"if that is right, allow it with --trust-host {there.address}",
         )
+
+    def read(
+        self, url: str, *, what: str, limit: int, headers: Mapping[str, str] | None = None
+    ) -> tuple[requests.Response, bytes] | None:
+        """What a GET answers, whole and bounded, redirects followed; None for 404. Tried again as `call` does."""
+        attempts = Attempts(self.settings, what)
+        while True:
+            try:
+                response = self.follow(self.do_request(url, headers=headers), headers or {})
+                if response.status_code == 404:
+                    dismiss(response)
+                    return None
+                if response.status_code != 200:
+                    raise refusal(response, what, self.auth.secrets())
+                return response, read_bounded(response, limit, what)
+            except NetworkError as error:
+                attempts.again(error)
+
+    def quoted(self, value: str) -> str:
+        """What a server said, for a message: short, harmless on a terminal, and without our secrets."""
+        return shown(without(self.auth.secrets(), value))
+
+    def is_home(self, url: str) -> bool:
+        """Whether a URL is of the registry itself, which alone gets credentials."""
+        return Origin.of(url) == self.origin
 
     def url(self, path: str) -> str:
         """An absolute URL below `/v2/`."""
@@ -228,7 +253,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         answer = ", ".join(
             f"{name}: {_shown(name, value)}" for name, value in response.headers.items() if name in _SHOWN_ANSWER
         )
-        say(f"{method} {redacted(url)} ({names}){length} -> {response.status_code} ({answer})")
+        text = f"{method} {redacted(url)} ({names}){length} -> {response.status_code} ({answer})"
+        say(without(self.auth.secrets(), text))
 
     def _refuse(self, *_: object, **__: object) -> Any:
         raise TypeError("this method of oras is not fit for snapshots; RegistryRepository has one that is")
@@ -247,9 +273,7 @@ _SHOWN_ANSWER = frozenset(
 def _shown(name: str, value: str) -> str:
     if name.lower() == "authorization":
         return f"{value.partition(' ')[0]} …"
-    if name.lower() in ("location", "link"):
-        return redacted(value)
-    return value
+    return redacted(value) if name.lower() in ("location", "link") else shown(value, 300).strip('"')
 
 
 def _with(headers: Mapping[str, str], authorization: str | None) -> dict[str, str]:
@@ -265,11 +289,16 @@ def _check_ca(path: str) -> None:
         raise LocalIOError(f"{path}: no certificates can be read from it", object=path) from error
 
 
+def refuse_encoded(response: requests.Response, what: str) -> None:
+    """Raise ContentError (TYPE) for a body in a Content-Encoding: its bytes are not those that were stored."""
+    if response.headers.get("Content-Encoding", "identity") not in ("identity", ""):
+        response.close()
+        raise ContentError(f"{what} came in a Content-Encoding, which changes its bytes", code="TYPE", object=what)
+
+
 def read_bounded(response: requests.Response, limit: int, what: str) -> bytes:
     """The body of an answer, whole and as it came. Raises ContentError (SIZE, TYPE), NetworkError."""
-    if (encoding := response.headers.get("Content-Encoding", "identity")) not in ("identity", ""):
-        response.close()
-        raise ContentError(f"{what} came with Content-Encoding {encoding}", code="TYPE", object=what)
+    refuse_encoded(response, what)
     blocks, size = [], 0
     with foreign_errors(what):
         for block in response.raw.stream(64 << 10, decode_content=False):

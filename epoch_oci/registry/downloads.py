@@ -11,11 +11,13 @@ from epoch_oci.errors import ContentError, NetworkError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verify import BLOCK, ByteReader
 from epoch_oci.registry.answers import foreign_errors, refusal
-from epoch_oci.registry.client import RegistryClient
+from epoch_oci.registry.client import RegistryClient, refuse_encoded
 from epoch_oci.registry.origin import Origin, redacted
 from epoch_oci.registry.retry import Attempts
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16}|\*)\Z")
+_PROGRESS = 256 << 10
+"""Bytes that make an attempt a success as far as the count of failures goes."""
 _STALE = frozenset({400, 401, 403, 404, 410})
 """What a storage host answers when a signed URL has run out; the registry gives a new one."""
 
@@ -45,12 +47,20 @@ class BlobContent:
 
     def ranged(self) -> bool:
         """As `stores.base.Ranged`: whether the registry, or its storage, answers a range with that range."""
-        known = self.client.ranges
-        if known is None:
-            response = self.request(0, 1)
-            known = self.client.ranges = response.status_code == 206
-            response.close()
-        return known
+        if self.size < 2:  # a range of it would be all of it, which teaches nothing
+            return False
+        attempts = Attempts(self.client.settings, self.target.title or str(self.target.digest))
+        while self.client.ranges is None:
+            try:
+                response = self.request(0, 1)
+            except _WrongRangeError:
+                break
+            except NetworkError as error:
+                attempts.again(error)
+            else:
+                response.close()
+                self.client.ranges = response.status_code == 206
+        return bool(self.client.ranges)
 
     def request(self, start: int, end: int) -> requests.Response:
         """An answer whose body begins at `start` (206), or holds the whole blob (200)."""
@@ -75,7 +85,7 @@ class BlobContent:
             if foreign and response.status_code in _STALE:
                 raise NetworkError(error.message, object=redacted(response.url), status=None) from error
             raise error
-        self._check_encoding(response)
+        refuse_encoded(response, str(self.target.digest))
         stated = response.headers.get("Content-Length", "")
         if response.status_code == 200 and stated.isdigit() and stated != str(self.size):
             response.close()
@@ -84,7 +94,7 @@ class BlobContent:
 
     def _wrong_size(self, found: str) -> ContentError:
         return ContentError(
-            f"{self.target.digest} has {found} bytes at {self.client.hostname}, expected {self.size}",
+            f"{self.target.digest} has {found[:20]} bytes at {self.client.hostname}, expected {self.size}",
             code="SIZE",
             object=str(self.target.digest),
         )
@@ -95,26 +105,16 @@ class BlobContent:
         if found is None or int(found[1]) != start or total not in ("*", str(self.size)):
             response.close()
             self.client.ranges = False
-            raise _WrongRangeError(f"{self.target.digest}: asked for bytes from {start}, got {shown_range(response)}")
-
-    def _check_encoding(self, response: requests.Response) -> None:
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding not in ("identity", ""):
-            response.close()
-            raise ContentError(
-                f"{self.target.digest} came with Content-Encoding {encoding}, which changes its bytes",
-                code="TYPE",
-                object=str(self.target.digest),
-            )
+            got = f"bytes {found[1]}-{found[2]}/{found[3]}" if found else "no range"
+            raise _WrongRangeError(f"{self.target.digest}: asked for bytes from {start}, got {got}")
 
 
 class _WrongRangeError(NetworkError):
     """A 206 that is not what was asked for: ranges are of no use here."""
 
 
-def shown_range(response: requests.Response) -> str:
-    """What `Content-Range` said, for a message."""
-    return response.headers.get("Content-Range", "no Content-Range")[:60]
+class _StallError(NetworkError):
+    """Something comes, but too little of it."""
 
 
 class _BlobReader:
@@ -127,7 +127,8 @@ class _BlobReader:
         self._skip = 0
         self._attempts = Attempts(content.client.settings, content.target.title or str(content.target.digest))
         self._clock = content.client.settings.clock
-        self._window = (self._clock(), start)
+        self._waited, self._received = 0.0, 0  # seconds spent on reading, and what they brought
+        self._reached = start  # where the last failure left us
         self._ranges = True
 
     def read(self, size: int = -1, /) -> bytes:
@@ -140,6 +141,11 @@ class _BlobReader:
                 return self._block(wanted)
             except NetworkError as error:
                 self.close()
+                if self._offset >= self._end:  # all bytes are here; it was only about whether more would come
+                    return b""
+                if self._offset - self._reached >= _PROGRESS and not isinstance(error, _StallError):
+                    self._attempts.progress()
+                self._reached = self._offset
                 self._attempts.again(error)
 
     def close(self) -> None:
@@ -161,7 +167,8 @@ class _BlobReader:
         block = self._receive(min(wanted, self._end - self._offset) if self._offset < self._end else 1)
         if not block and self._offset < self._end:
             raise NetworkError(f"{self._content.target.digest}: the body ended early", object=self._content.repository)
-        self._count(len(block))
+        if self._offset < self._end:
+            self._offset += len(block)
         return block
 
     def _connect(self) -> None:
@@ -175,27 +182,24 @@ class _BlobReader:
         self._skip = self._offset if self._response.status_code == 200 else 0
         if self._skip:
             self._content.client.ranges = False
-        self._window = (self._clock(), self._offset)
+        self._waited, self._received = 0.0, 0
 
     def _receive(self, size: int) -> bytes:
+        """What there is, up to `size`: waiting for all of it would lose what came when the connection breaks."""
         assert self._response is not None
-        with foreign_errors(str(self._content.target.digest)):
-            return bytes(self._response.raw.read(size, decode_content=False) or b"")
-
-    def _count(self, count: int) -> None:
-        if self._offset < self._end:
-            self._offset += count
-        if count >= BLOCK // 2:
-            self._attempts.progress()
         self._check_floor()
+        began = self._clock()
+        with foreign_errors(str(self._content.target.digest)):
+            block = bytes(self._response.raw.read1(size, decode_content=False) or b"")
+        self._waited += self._clock() - began
+        self._received += len(block)
+        return block
 
     def _check_floor(self) -> None:
-        """A trickle is a stall: below the floor over the window, the connection is given up."""
+        """A trickle is a stall: below the floor over a window of waiting, the connection is given up."""
         limits = self._content.client.settings.timeouts
-        began, offset = self._window
-        elapsed = self._clock() - began
-        if elapsed < limits.floor_window:
+        if self._waited < limits.floor_window:
             return
-        if (self._offset - offset) / elapsed < limits.floor_rate:
-            self.close()
-        self._window = (self._clock(), self._offset)
+        if self._received / self._waited < limits.floor_rate:
+            raise _StallError(f"{self._content.target.digest}: fewer than {limits.floor_rate} bytes a second came")
+        self._waited, self._received = 0.0, 0

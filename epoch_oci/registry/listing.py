@@ -3,13 +3,12 @@
 import json
 import re
 from collections.abc import Iterator
-from urllib.parse import urljoin
 
 import requests
 
 from epoch_oci.errors import ContentError, NotFoundError, PolicyError
-from epoch_oci.registry.client import RegistryClient, read_bounded
-from epoch_oci.registry.origin import Origin, redacted
+from epoch_oci.registry.client import RegistryClient
+from epoch_oci.registry.origin import joined, redacted
 
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 _PAGE_LIMIT = 4 << 20
@@ -21,12 +20,11 @@ def pages(client: RegistryClient, url: str, key: str, what: str) -> Iterator[str
     """The texts under `key` of every page, each once. Raises NotFoundError, ContentError, PolicyError."""
     seen: set[str] = set()
     for _ in range(_PAGES):
-        response = client.call("GET", url, (200, 404), what=what)
-        if response.status_code == 404:
-            response.close()
+        found = client.read(url, what=what, limit=_PAGE_LIMIT)
+        if found is None:
             raise NotFoundError(f"{what} is not there", object=what)
-        following = _next(client, response)
-        items = _items(read_bounded(response, _PAGE_LIMIT, what), key, what)
+        following = _next(client, found[0])
+        items = _items(found[1], key, what)
         for item in items:
             if item not in seen:
                 seen.add(item)
@@ -42,9 +40,9 @@ def pages(client: RegistryClient, url: str, key: str, what: str) -> Iterator[str
 def _items(raw: bytes, key: str, what: str) -> list[str]:
     try:
         value = json.loads(raw)
-        items = value.get(key) or []
-        if all(isinstance(item, str) for item in items):
-            return list(items)
+        items = [] if value.get(key) is None else value[key]
+        if isinstance(items, list) and all(isinstance(item, str) for item in items):
+            return items
     except (ValueError, AttributeError, TypeError, RecursionError):
         pass
     raise ContentError(f"{what}: the list of {key} cannot be read", code="JSON", object=what)
@@ -54,8 +52,7 @@ def _next(client: RegistryClient, response: requests.Response) -> str | None:
     found = _NEXT.search(response.headers.get("Link", ""))
     if found is None:
         return None
-    url = urljoin(response.url, found[1])
-    if Origin.of(url) != client.origin:
-        response.close()
+    url = joined(response.url, found[1])
+    if not client.is_home(url):
         raise PolicyError(f"{client.origin} continues its list at {redacted(url)}", object=redacted(url))
     return str(url)

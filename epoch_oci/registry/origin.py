@@ -3,7 +3,7 @@
 import ipaddress
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from epoch_oci.errors import PolicyError
 
@@ -27,11 +27,14 @@ class Origin:
     @classmethod
     def of(cls, url: str) -> Self:
         """The origin of an absolute URL. Raises PolicyError for one that is not http or https, or carries a user."""
-        parts = urlsplit(url)
-        scheme = parts.scheme.lower()
-        if scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
+        try:
+            parts = urlsplit(url)
+            scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
+        except ValueError:  # a port that is no number, a bracket that is not closed
+            scheme, host, port = "", None, None
+        if scheme not in _PORTS or not host or "@" in parts.netloc:
             raise PolicyError(f"{redacted(url)} is no URL that a registry may name", object=redacted(url))
-        return cls(scheme, parts.hostname.lower(), parts.port or _PORTS[scheme])
+        return cls(scheme, host.lower(), port or _PORTS[scheme])
 
     @property
     def address(self) -> str:
@@ -77,9 +80,20 @@ def realm_fits(registry: Origin, realm: Origin) -> bool:
     return _REALMS.get(registry.host) == realm.host or _siblings(registry.host, realm.host)
 
 
+def joined(base: str, reference: str) -> str:
+    """The absolute URL that a header of `base` means. Raises PolicyError for one that cannot be read."""
+    try:
+        return urljoin(base, reference)
+    except ValueError:
+        raise PolicyError(f"{redacted(base)} names an address that cannot be read", object=redacted(base)) from None
+
+
 def redacted(url: str) -> str:
     """A URL fit to be shown: no user, and only those query values that are known to hold no secret."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit("".join(char if char.isprintable() else "?" for char in url))
+    except ValueError:
+        return "what is no URL"
     netloc = parts.netloc.rpartition("@")[2]
     query = [
         (key, value if key in _SHOWN_QUERY else "…") for key, value in parse_qsl(parts.query, keep_blank_values=True)

@@ -9,17 +9,18 @@ from epoch_oci.errors import AccessError, ConflictError, ContentError, EpochOciE
 from epoch_oci.events import Event
 from epoch_oci.oci import media_types, verify
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import Reference
-from epoch_oci.registry.answers import body_text, codes_of, dismiss, refusal
+from epoch_oci.registry.answers import body_text, codes_of, dismiss, may_have_acted, refusal
 from epoch_oci.registry.auth import Scope
-from epoch_oci.registry.client import PULL, PUSH, RegistryClient, header_digest, read_bounded
+from epoch_oci.registry.client import PULL, PUSH, RegistryClient, header_digest
 from epoch_oci.registry.credentials import CredentialStore
 from epoch_oci.registry.downloads import BlobContent
 from epoch_oci.registry.listing import pages
 from epoch_oci.registry.profiles import Manner, profile_for
+from epoch_oci.registry.retry import Attempts
 from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.registry.uploads import Upload
 from epoch_oci.stores.base import Content, Limits
@@ -45,20 +46,19 @@ class RegistryRepository:
         """As `Source.resolve`."""
         url = self._client.url(f"{self._repository}/manifests/{name}")
         what = f"{self._where}{'@' if ':' in name else ':'}{name}"
-        response = self._client.call("GET", url, (200, 404), what=what, headers={"Accept": _ACCEPT})
-        if response.status_code == 404:
-            dismiss(response)
+        found = self._client.read(url, what=what, limit=MANIFEST_LIMIT, headers={"Accept": _ACCEPT})
+        if found is None:
             raise NotFoundError(f"{what} is not there", object=what, hint=f"see `epoch-oci ls {self._where}`")
+        response, raw = found
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
         if media_type not in media_types.MANIFESTS | media_types.INDEXES:
-            response.close()
             raise ContentError(
-                f"{what} was served as {shown(media_type)}, which is no manifest",
+                f"{what} was served as {self._client.quoted(media_type)}, which is no manifest",
                 code="TYPE",
                 object=what,
                 hint="is this a registry, and the right address?",
             )
-        document = Document(media_type, read_bounded(response, MANIFEST_LIMIT, what))
+        document = Document(media_type, raw)
         self._check_document(document, name, header_digest(response), what)
         return document
 
@@ -78,27 +78,19 @@ class RegistryRepository:
         """As `Sink.publish`: the manifest's exact bytes under a tag."""
         ImageManifest.parse(document, f"the manifest for {self._where}:{name}")
         if not replace and self._holds_another(name, document):
-            raise ConflictError(
-                f"{self._where}:{name} holds another artifact",
-                object=f"{self._where}:{name}",
-                hint="push to another tag, or replace it with --force",
-            )
-        url = self._client.url(f"{self._repository}/manifests/{name}")
-        try:
-            response = self._put_manifest(url, document)
-        except NetworkError as error:
-            if error.status is None and self._is_published(name, document):
-                return
-            raise
+            raise self._conflict(name)
+        response = self._put_manifest(name, document, replace=replace)
+        if response is None:
+            return
         stated = header_digest(response)
         dismiss(response)
         if stated is not None:
             verify.check(document.digest, stated, f"the manifest that {self._client.hostname} stored")
 
     def tags(self) -> Iterator[str]:
-        """As `TagLister.tags`: every page of the registry's list."""
+        """As `TagLister.tags`: every page of the registry's list, sorted because distribution 2 does not."""
         url = self._client.url(f"{self._repository}/tags/list")
-        return pages(self._client, url, "tags", self._where)
+        yield from sorted(pages(self._client, url, "tags", self._where))
 
     def mount(self, target: Descriptor, repository: str) -> bool:
         """As `Mounter.mount`; a registry that opens an upload instead is asked to forget it."""
@@ -113,8 +105,8 @@ class RegistryRepository:
         except (AccessError, NotFoundError, NetworkError):
             return False  # Harbor and others answer 401 or 404 for a source that may not be read
         if response.status_code == 202:
-            location = self._client.upload_location(response)
             dismiss(response)
+            location = self._client.upload_location(response)
             Upload(self._client, self._repository, self._manner, target, _NONE).cancel(location)
             return False
         dismiss(response)
@@ -162,35 +154,55 @@ class RegistryRepository:
         except NotFoundError:
             return False
 
-    def _is_published(self, name: str, document: Document) -> bool:
-        """After an answer that was lost: whether the registry acted on the request."""
-        try:
-            return self.resolve(name).digest == document.digest
-        except (NotFoundError, NetworkError):
-            return False
+    def _is_published(self, name: str, document: Document, *, replace: bool) -> bool:
+        """After an answer that was lost: whether the registry acted on the request.
 
-    def _put_manifest(self, url: str, document: Document) -> requests.Response:
-        response = self._client.call(
-            "PUT",
-            url,
-            (201, 200, 202, 400, 404),
-            what=f"publishing {self._where}",
-            headers={"Content-Type": document.media_type},
-            data=document.raw,
-            replay=True,
+        Raises ConflictError when the tag holds something else now and may not be replaced.
+        """
+        try:
+            found = self.resolve(name)
+        except NotFoundError:
+            return False
+        if found.digest != document.digest and not replace:
+            raise self._conflict(name)
+        return found.digest == document.digest
+
+    def _put_manifest(self, name: str, document: Document, *, replace: bool) -> requests.Response | None:
+        """Send a manifest; None when it is there although no answer said so. It is not sent again unlooked."""
+        url, what = self._client.url(f"{self._repository}/manifests/{name}"), f"publishing {self._where}"
+        attempts = Attempts(self._settings, what)
+        while True:
+            try:
+                response = self._client.do_request(
+                    url, "PUT", data=document.raw, headers={"Content-Type": document.media_type}
+                )
+                if response.status_code in (200, 201, 202):
+                    return response
+                if response.status_code in (400, 404):
+                    raise self._refused_manifest(response, document)
+                raise refusal(response, what, self._client.auth.secrets())
+            except NetworkError as error:
+                attempts.again(error)
+                if may_have_acted(error) and self._is_published(name, document, replace=replace):
+                    return None
+
+    def _conflict(self, name: str) -> ConflictError:
+        return ConflictError(
+            f"{self._where}:{name} holds another artifact",
+            object=f"{self._where}:{name}",
+            hint="push to another tag, or replace it with --force",
         )
-        if response.status_code in (400, 404):
-            raise self._refused_manifest(response, document)
-        return response
 
     def _refused_manifest(self, response: requests.Response, document: Document) -> Exception:
         status, text = response.status_code, body_text(response)
         codes = codes_of(text)
         if _MISSING & set(codes):
             missing = [str(blob.digest) for blob in ImageManifest.parse(document).successors if not self.has(blob)]
+            if not missing:  # its parts do not agree; that passes, or does not
+                return NetworkError(f"{self._where}: the registry misses a blob that it says it has", status=status)
             return NotFoundError(
                 f"{self._where} lacks a blob that the manifest names ({', '.join(missing[:3])})",
-                object=missing[0] if missing else str(document.digest),
+                object=missing[0],
                 hint="run the same command again: what is missing is sent then",
             )
         if "NAME_UNKNOWN" in codes:

@@ -16,15 +16,17 @@ from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkEr
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader, check
-from epoch_oci.registry.answers import body_text, codes_of, dismiss, refusal
+from epoch_oci.registry.answers import body_text, codes_of, dismiss, may_have_acted, refusal
 from epoch_oci.registry.auth import Scope
-from epoch_oci.registry.client import PUSH, RegistryClient, header_digest
+from epoch_oci.registry.client import PUSH, REDIRECTS, RegistryClient, header_digest
 from epoch_oci.registry.profiles import Manner, Shape
 from epoch_oci.registry.retry import Attempts
 from epoch_oci.stores.base import Content
 
 _OFFSET = re.compile(r"(bytes=)?0-(-?[0-9]{1,16})\Z")
 _NOT_TAKEN = frozenset({404, 405, 411, 413, 415, 501})
+_SENT = 128 << 10
+"""Bytes handed to a socket at a time: its time limit is for all of them, and a slow line is not a dead one."""
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -45,14 +47,16 @@ class _Body:
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[memoryview]:
         left = self._length
         while left:
             block = self._reader.read(min(BLOCK, left))
             if not block:
                 return
             left -= len(block)
-            yield block
+            view = memoryview(block)
+            for start in range(0, len(view), _SENT):
+                yield view[start : start + _SENT]
 
 
 @dataclass(slots=True)
@@ -80,7 +84,7 @@ class Upload:
                 renewed = True
             except NetworkError as error:
                 attempts.again(error)
-                if error.status is None and self.is_there():
+                if may_have_acted(error) and self.is_there():
                     return None
         raise NetworkError(
             f"{self.client.hostname} takes {self.target.digest} ({self.target.size} bytes) in no shape",
@@ -92,11 +96,16 @@ class Upload:
     def is_there(self) -> bool:
         """Whether the registry has the blob, with this size."""
         response = self.client.call(
-            "HEAD", self.client.url(f"{self.repository}/blobs/{self.target.digest}"), (200, 307, 404), what="looking"
+            "HEAD",
+            self.client.url(f"{self.repository}/blobs/{self.target.digest}"),
+            (200, 404, *REDIRECTS),
+            what="looking",
         )
         length = response.headers.get("Content-Length")
         dismiss(response)
-        return response.status_code != 404 and (response.status_code == 307 or length == str(self.target.size))
+        if response.status_code in REDIRECTS:
+            return True  # to where the bytes are
+        return response.status_code == 200 and length == str(self.target.size)
 
     @property
     def _scope(self) -> Scope:
@@ -129,9 +138,8 @@ class Upload:
         smallest = response.headers.get("OCI-Chunk-Min-Length", "")
         if smallest.isdigit() and len(smallest) < 12:
             self.manner.at_least(int(smallest))
-        location = self.client.upload_location(response)
         dismiss(response)
-        return location
+        return self.client.upload_location(response)
 
     def cancel(self, location: str) -> None:
         """Give a session up, as far as the registry lets us.
@@ -159,17 +167,16 @@ class Upload:
             scope=self._scope,
             timeout=self.client.settings.timeouts.commit,
         )
-        if response.status_code == 401:
-            self.client.auth.answer(response, self._scope, response.request.headers.get("Authorization"))
+        if response.status_code == 401 and self.client.is_home(url):
             dismiss(response)
+            self.client.auth.answer(response, self._scope, response.request.headers.get("Authorization"))
             raise _StaleTokenError
         return response
 
     def _next(self, response: requests.Response, location: str) -> str:
         """Where to go on: the answer's Location, else the one before (Quay names none)."""
-        found = self.client.upload_location(response) if response.headers.get("Location") else location
         dismiss(response)
-        return found
+        return self.client.upload_location(response) if response.headers.get("Location") else location
 
     def _closing(self, location: str) -> str:
         """The closing URL: the digest is appended as text, for the rest may be signed."""
@@ -268,6 +275,12 @@ class _Ranged:
         return None
 
     def _chunk(self, method: str, url: str, length: int) -> requests.Response:
+        try:
+            return self._once(method, url, length)
+        except _StaleTokenError:  # nothing of it was taken
+            return self._once(method, url, length)
+
+    def _once(self, method: str, url: str, length: int) -> requests.Response:
         start, end = self._offset, self._offset + length - 1
         with self._opened(length) as reader:
             body = _Body(_Hashed(self, reader, start), length)
@@ -290,10 +303,7 @@ class _Ranged:
     def _realign(self, error: NetworkError) -> None:
         """After a failure: wait, ask how far the registry got, and go on there. Raises for a session that is lost."""
         upload = self._upload
-        self._attempts.again(error)
-        if not upload.manner.profile.asks_status:
-            raise error
-        response = upload.client.do_request(self._location, "GET", scope=upload._scope)
+        response = self._status(error)
         stated = _OFFSET.match(response.headers.get("Range", ""))
         if response.status_code != 204 or stated is None:
             dismiss(response)
@@ -305,6 +315,18 @@ class _Ranged:
         if not 0 <= self._offset <= reached <= max(self._hashed, self._offset):
             raise error
         self._offset = reached
+
+    def _status(self, error: NetworkError) -> requests.Response:
+        """What the registry says of the session; asked for again while no answer comes."""
+        upload = self._upload
+        while True:
+            self._attempts.again(error)
+            if not upload.manner.profile.asks_status:
+                raise error
+            try:
+                return upload.client.do_request(self._location, "GET", scope=upload._scope)
+            except NetworkError as lost:
+                error = lost
 
 
 class _Hashed:

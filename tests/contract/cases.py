@@ -13,7 +13,7 @@ from typing import Any
 from support import s3
 from support.content import manifest
 
-from contract.registry_cases import fake_registry_case
+from contract.registry_cases import fake_registry_case, live_kinds, live_registry_case
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
@@ -165,8 +165,15 @@ def _registry_case(root: Path) -> Iterator[Subject]:
         )
 
 
+@contextmanager
+def _live_registry_case(kind: str, root: Path) -> Iterator[Subject]:
+    with live_registry_case(kind, root) as (opener, listing):
+        yield Subject(kind=ARTIFACT, store=opener(), open=opener, listing=listing, exclusive=False)
+
+
 CASES = [
     StoreCase("fake-registry", _registry_case),
+    *(StoreCase(kind, partial(_live_registry_case, kind)) for kind in live_kinds()),
     StoreCase("epoch-directory", partial(_directory_case, EPOCH, open_epoch_directory)),
     StoreCase("oci-layout", partial(_directory_case, ARTIFACT, OciLayout)),
     *(StoreCase(f"epoch-bucket-{name}", partial(_bucket_case, server)) for name, server in s3.shared_servers()),

@@ -1,0 +1,302 @@
+"""A repository in its ordinary days: what is asked of the registry, and how often; what ORAS must keep offering."""
+
+import inspect
+from pathlib import Path
+
+import oras.auth
+import oras.provider
+import pytest
+from registry_room import RAW, blob, room
+from support.content import manifest
+from support.faults import ContentLength, Redirect, Respond, SetHeader, WrongDigest
+from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth
+
+from epoch_oci.errors import AccessError, ConflictError, ContentError, LocalIOError, NetworkError, NotFoundError
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.media_types import MANIFEST
+from epoch_oci.registry.auth import BACKEND, Authenticator
+from epoch_oci.registry.client import RegistryClient
+from epoch_oci.registry.repository import verify_login
+from epoch_oci.registry.settings import RegistrySettings
+from epoch_oci.stores.base import BytesContent
+
+BLOB, UPLOADS, MANIFESTS = r"/blobs/sha256:", r"/blobs/uploads/", r"/manifests/"
+REPO = "acme/bot"
+
+
+def document(note: str = "one") -> Document:
+    return Document(MANIFEST, manifest([b"layer"], annotations={"note": note}))
+
+
+def filled(registry) -> None:
+    for raw in (b"layer", b"{}"):
+        registry.put_blob(REPO, raw)
+
+
+def asked(registry) -> list[str]:
+    kinds = ((UPLOADS, "upload"), (BLOB, "blob"), (MANIFESTS, "manifest"), ("/tags/", "tags"), ("/token", "token"))
+    return [
+        f"{request.method} {next((name for part, name in kinds if part.strip(chr(92)) in request.target), 'base')}"
+        for request in registry.recording
+    ]
+
+
+def test_a_blob_costs_two_requests(fake_registry):
+    registry = fake_registry()
+    repository, _ = room(registry)
+    repository.put(blob(RAW), BytesContent(RAW))
+    assert asked(registry) == ["POST upload", "PUT upload"]
+
+
+def test_a_blob_with_tokens_costs_one_challenge_for_all(fake_registry):
+    registry = fake_registry(auth=BearerAuth({USER: PASSWORD}, anonymous=None))
+    repository, _ = room(registry, login=True)
+    for raw in (RAW, RAW[1:], RAW[2:]):
+        repository.put(blob(raw), BytesContent(raw))
+    assert (
+        asked(registry)
+        == ["POST upload", "GET token", "POST upload", "PUT upload"]
+        + [
+            "POST upload",
+            "PUT upload",
+        ]
+        * 2
+    )
+
+
+def test_a_challenge_of_basic_is_met_once(fake_registry):
+    registry = fake_registry(auth=BasicAuth())
+    repository, _ = room(registry, login=True)
+    for _ in range(3):
+        assert not repository.has(blob(RAW))
+    assert [request.status for request in registry.recording] == [401, 404, 404, 404]
+
+
+def test_publishing_looks_and_puts(fake_registry):
+    registry = fake_registry()
+    filled(registry)
+    repository, _ = room(registry)
+    repository.publish("v1", document())
+    assert asked(registry) == ["GET manifest", "PUT manifest"]
+    registry.recording.clear()
+    repository.publish("v1", document("two"), replace=True)
+    assert asked(registry) == ["PUT manifest"]
+    assert registry.recording[0].header("content-type") == MANIFEST
+
+
+def test_a_conflict_sends_nothing(fake_registry):
+    registry = fake_registry()
+    filled(registry)
+    repository, _ = room(registry)
+    repository.publish("v1", document())
+    registry.recording.clear()
+    with pytest.raises(ConflictError, match="--force"):
+        repository.publish("v1", document("two"))
+    assert asked(registry) == ["GET manifest"]
+
+
+@pytest.mark.parametrize("code", ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"])
+@pytest.mark.parametrize("status", [400, 404])
+def test_what_a_manifest_lacks_is_named(fake_registry, code, status):
+    registry = fake_registry()
+    registry.put_blob(REPO, b"{}")
+    registry.fault("PUT", MANIFESTS, Respond(status, code=code))
+    repository, _ = room(registry)
+    with pytest.raises(NotFoundError) as caught:
+        repository.publish("v1", document())
+    assert caught.value.object == str(blob(b"layer").digest)
+
+
+def test_a_registry_at_odds_with_itself_is_asked_again(fake_registry):
+    """A HEAD finds the blob that the manifest's check does not (seen of distribution 2, and of Harbor)."""
+    registry = fake_registry()
+    filled(registry)
+    registry.fault("PUT", MANIFESTS, Respond(404, code="MANIFEST_BLOB_UNKNOWN"), first=2)
+    repository, heard = room(registry)
+    repository.publish("v1", document())
+    assert repository.resolve("v1").raw == document().raw and len(heard.waits) == 2
+    registry.fault("PUT", MANIFESTS, Respond(404, code="MANIFEST_BLOB_UNKNOWN"))
+    with pytest.raises(NetworkError):
+        repository.publish("v2", document())
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("MANIFEST_INVALID", ContentError), ("NAME_UNKNOWN", NotFoundError), ("SOMETHING", NetworkError)]
+)
+def test_why_a_manifest_was_refused(fake_registry, code, kind):
+    registry = fake_registry()
+    registry.fault("PUT", MANIFESTS, Respond(400, code=code))
+    repository, heard = room(registry)
+    with pytest.raises(kind):
+        repository.publish("v1", document())
+    assert not heard.waits
+
+
+def test_a_wrong_digest_in_a_header_is_warned_about_and_the_bytes_decide(fake_registry):
+    registry = fake_registry()
+    filled(registry)
+    repository, heard = room(registry)
+    repository.publish("v1", document())
+    rule = registry.fault("GET", MANIFESTS, WrongDigest())
+    assert repository.resolve("v1").raw == document().raw
+    assert repository.resolve(str(document().digest)).raw == document().raw
+    assert rule.fired == 2
+    assert [event.event for event in heard.events] == ["warning"]
+
+
+def test_a_registry_that_stored_another_manifest_is_caught(fake_registry):
+    registry = fake_registry()
+    filled(registry)
+    registry.fault("PUT", MANIFESTS, WrongDigest())
+    with pytest.raises(ContentError):
+        room(registry)[0].publish("v1", document())
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_for_a_head_means_that_it_is_there(fake_registry, status):
+    registry = fake_registry()
+    registry.fault("HEAD", BLOB, Redirect("http://127.0.0.1:1", status))
+    assert room(registry)[0].has(blob(RAW))
+
+
+@pytest.mark.parametrize("lengths", [(), ("7",), ("x",)], ids=["none", "other", "junk"])
+def test_a_head_with_another_length_means_that_it_is_not(fake_registry, lengths):
+    registry = fake_registry()
+    registry.put_blob(REPO, RAW)
+    registry.fault("HEAD", BLOB, ContentLength(*lengths))
+    assert not room(registry)[0].has(blob(RAW))
+
+
+def test_content_of_what_is_not_there_says_so_when_it_is_opened(fake_registry):
+    repository, _ = room(fake_registry())
+    content = repository.content(blob(RAW))
+    with content.open() as reader, pytest.raises(NotFoundError):
+        reader.read(1)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"tags":[1]}', b'{"tags":{}}', b'{"tags":"abc"}'])
+def test_a_list_that_cannot_be_read_is_refused_or_empty(fake_registry, body):
+    registry = fake_registry()
+    registry.fault("GET", "/tags/list", Respond(200, body))
+    with pytest.raises(ContentError):
+        list(room(registry)[0].tags())
+
+
+def test_a_list_of_nothing_is_empty_and_one_that_circles_ends(fake_registry):
+    registry = fake_registry()
+    registry.fault("GET", "/tags/list", Respond(200, b'{"tags":null}'), first=1)
+    repository, _ = room(registry)
+    assert list(repository.tags()) == []
+    registry.put_image(REPO, "v1", [b"x"])
+    registry.fault("GET", "/tags/list", SetHeader("Link", f"</v2/{REPO}/tags/list>; rel=next"))
+    assert list(repository.tags()) == ["v1"]
+
+
+def test_a_mount_from_itself_is_none(fake_registry):
+    registry = fake_registry()
+    assert not room(registry)[0].mount(blob(RAW), REPO)
+    assert not asked(registry)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_a_mount_that_is_refused_is_declined(fake_registry, status):
+    registry = fake_registry()
+    registry.fault("POST", UPLOADS, Respond(status))
+    assert not room(registry)[0].mount(blob(RAW), "acme/other")
+
+
+def test_a_mount_that_was_claimed_and_is_none(fake_registry):
+    registry = fake_registry()
+    registry.fault("POST", UPLOADS, Respond(201))
+    assert not room(registry)[0].mount(blob(RAW), "acme/other")
+
+
+def test_a_session_opened_to_look_is_closed(fake_registry):
+    registry = fake_registry()
+    room(registry)[0].check_write()
+    assert [request.method for request in registry.recording] == ["POST", "GET", "DELETE"]
+    assert not registry.uploads(REPO)
+
+
+def test_logging_in_is_asking(fake_registry):
+    good, bad = fake_registry(auth=BasicAuth()), fake_registry(auth=BasicAuth(password="another"))
+    for registry in (good, bad):
+        _, _ = room(registry, login=True)
+    settings = room(good, login=True)[0]._settings
+    verify_login(good.address, settings)
+    with pytest.raises(AccessError):
+        verify_login(bad.address, settings)
+
+
+def test_a_ca_file_that_holds_none_is_said_before_anything_is_sent(tmp_path: Path):
+    empty = tmp_path / "ca.pem"
+    for path in (tmp_path / "absent.pem", empty):
+        with pytest.raises(LocalIOError):
+            RegistryClient("r.example", RegistrySettings(ca_file=str(path)))
+        empty.write_text("no certificate")
+
+
+# What we stand on
+
+
+def overridden() -> list[str]:
+    base = oras.provider.Registry
+    return [name for name in vars(RegistryClient) if not name.startswith("__") and hasattr(base, name)]
+
+
+def test_every_name_we_take_over_is_one_of_oras():
+    """A method that ORAS renames would come back to life under its new name, with ORAS's own transport."""
+    ours = {name for name in vars(RegistryClient) if name in REFUSED | {"do_request", "get_container"}}
+    assert ours == REFUSED | {"do_request", "get_container"}
+    assert set(overridden()) >= ours
+
+
+REFUSED = {"pull", "push", "login", "logout", "delete_tag", "delete_tags", "get_manifest", "upload_manifest"} | {
+    "upload_blob",
+    "download_blob",
+    "put_upload",
+    "chunked_upload",
+    "get_blob",
+    "blob_exists",
+}
+
+
+def test_every_public_method_of_oras_is_known_to_us():
+    """A new one has to be looked at: it may move content past our checks."""
+    public = {
+        name
+        for name, value in vars(oras.provider.Registry).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }
+    assert public - REFUSED == {"version", "set_header", "get_tags", "get_container", "do_request"}
+
+
+def test_do_request_takes_what_oras_hands_to_it():
+    theirs = list(inspect.signature(oras.provider.Registry.do_request).parameters)
+    ours = inspect.signature(RegistryClient.do_request).parameters
+    assert list(ours)[: len(theirs)] == theirs
+    extra = [ours[name] for name in list(ours)[len(theirs) :]]
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in extra)
+
+
+def test_our_authenticator_is_a_backend_of_oras(fake_registry):
+    assert oras.auth.auth_backends[BACKEND] is Authenticator
+    client = room(fake_registry())[0]._client
+    assert isinstance(client.auth, Authenticator)
+    assert client.auth.session is client.session
+
+
+def test_the_inherited_list_of_tags_goes_through_our_transport(fake_registry):
+    registry = fake_registry(auth=BearerAuth({USER: PASSWORD}, anonymous=None), page_size=2)
+    for number in range(5):
+        registry.put_image(REPO, f"v{number}", [b"x"])
+    repository, heard = room(registry, login=True)
+    assert repository._client.get_tags(f"{registry.address}/{REPO}") == [f"v{number}" for number in range(5)]
+    assert any("/tags/list" in line and "Authorization: Bearer" in line for line in heard.debug)
+
+
+def test_methods_that_are_not_fit_for_snapshots_say_so(fake_registry):
+    client = room(fake_registry())[0]._client
+    for name in REFUSED:
+        with pytest.raises(TypeError, match="not fit"):
+            getattr(client, name)("x")
