@@ -1,0 +1,1 @@
+"""Cocoon itself: its export and import archives, and its root directory (epoch-formats, chapter 5)."""

@@ -1,0 +1,165 @@
+"""`snapshot.json`, the envelope of Cocoon's archives: what Cocoon knows of a snapshot beside its files.
+
+Cocoon up to 0.3.5 writes `{"version": 1, "config": {…}}`, later ones `config` first, and the keys within `config` moved
+as well (epoch-formats, 5.2 and 5.5). The bytes as found are authoritative.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Self
+
+from epoch_oci.epoch import gojson
+from epoch_oci.epoch.keys import hostile_problem
+from epoch_oci.epoch.members import Members
+from epoch_oci.errors import ContentError, Finding
+from epoch_oci.oci import filename, strict_json
+from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.oci.manifest import LAYER_LIMIT
+
+ENVELOPE = "snapshot.json"
+ENVELOPE_LIMIT = 1 << 20
+VERSION = 1
+CONFIG_KEYS = (
+    *("id", "name", "description", "image", "image_digest", "image_type", "image_blob_ids", "hypervisor"),
+    *("cpu", "memory", "storage", "nics", "queue_size", "disk_queue_size", "network", "no_direct_io", "windows"),
+)
+"""Every key of `config` that some Cocoon knows, in the order in which Epoch writes them."""
+_KEYS = frozenset({"version", "config", "files"})
+_KNOWN = frozenset(CONFIG_KEYS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """A view of an envelope; `raw` has the bytes that count, `config` the parsed object, unknown keys included.
+
+    `memory` and `storage` are bytes; 0, "" and False mean absent. `files` names the other entries of the archive, None
+    when the envelope does not say (only later Cocoon versions do).
+    """
+
+    raw: bytes = field(repr=False)
+    config: Mapping[str, Any] = field(repr=False)
+    id: str
+    name: str
+    description: str
+    image: str
+    image_digest: str
+    image_type: str
+    image_blob_ids: tuple[str, ...]
+    hypervisor: str
+    cpu: int
+    memory: int
+    storage: int
+    nics: int
+    queue_size: int
+    disk_queue_size: int
+    network: str
+    no_direct_io: bool
+    windows: bool
+    files: tuple[str, ...] | None = None
+
+    @classmethod
+    def parse(cls, raw: bytes, what: str = ENVELOPE) -> Self:
+        """Read the envelope of any Cocoon version. Raises ContentError with every finding."""
+        value = strict_json.loads(raw, what, limit=ENVELOPE_LIMIT)
+        found: list[Finding] = []
+        members = Members(value, "$", found, _KEYS)
+        _check_version(members)
+        config = Members(members.value.get("config"), "$.config", found, _KNOWN)
+        if members.value.get("config") is None:
+            members.refuse("config", "SCHEMA", "is missing")
+        result = cls(
+            raw=raw,
+            config=MappingProxyType(config.value),
+            id=config.text("id"),
+            name=_name(config),
+            description=config.text("description"),
+            image=config.text("image"),
+            image_digest=_digest(config),
+            image_type=config.text("image_type"),
+            image_blob_ids=_blob_ids(config),
+            hypervisor=config.text("hypervisor"),
+            cpu=config.number("cpu"),
+            memory=config.number("memory", "SIZE"),
+            storage=config.number("storage", "SIZE"),
+            nics=config.number("nics"),
+            queue_size=config.number("queue_size"),
+            disk_queue_size=config.number("disk_queue_size"),
+            network=config.text("network"),
+            no_direct_io=_flag(config, "no_direct_io"),
+            windows=_flag(config, "windows"),
+            files=_files(members),
+        )
+        if found:
+            raise ContentError.of(what, found)
+        return result
+
+    @classmethod
+    def mint(cls, config: Mapping[str, Any], *, config_first: bool = False) -> Self:
+        """An envelope around `config`, in Cocoon's form. Raises ContentError when Cocoon would not read it."""
+        members: dict[str, Any] = {"version": VERSION, "config": config}
+        if config_first:
+            members = {"config": config, "version": VERSION}
+        return cls.parse(gojson.dumps(members) + b"\n", "the envelope")
+
+    def renamed(self, name: str | None = None, description: str | None = None) -> Self:
+        """The same with another name or description; unchanged bytes when neither is given. Raises ContentError."""
+        changes = {"name": name, "description": description}
+        changes = {key: text for key, text in changes.items() if text is not None and text != self.config.get(key)}
+        if not changes:
+            return self
+        value = strict_json.loads(self.raw, ENVELOPE, limit=ENVELOPE_LIMIT)
+        value["config"].update(changes)
+        return type(self).parse(gojson.dumps(value) + b"\n", "the envelope")
+
+
+def _check_version(members: Members) -> None:
+    version = members.value.get("version")
+    if type(version) is not int or version != VERSION:
+        members.refuse("version", "TYPE", f"the version is {shown(version)}, only {VERSION} is understood")
+
+
+def _name(config: Members) -> str:
+    name = config.text("name")
+    if config.value.get("name") is None:
+        config.refuse("name", "SCHEMA", "is missing")
+    if name and (why := hostile_problem(name)) is not None:
+        config.refuse("name", "NAME", f"{shown(name)} {why}")
+    return name
+
+
+def _digest(config: Members) -> str:
+    text = config.text("image_digest")
+    try:
+        return str(Digest.parse(text)) if text else ""
+    except ContentError as error:
+        config.refuse("image_digest", "DIGEST", error.message)
+        return text
+
+
+def _flag(config: Members, key: str) -> bool:
+    value = config.value.get(key)
+    if value is not None and not isinstance(value, bool):
+        config.refuse(key, "SCHEMA", f"{shown(value)} is neither true nor false")
+    return value is True
+
+
+def _blob_ids(config: Members) -> tuple[str, ...]:
+    """Blob IDs are names of files in Cocoon's blob directory."""
+    blobs = config.map("image_blob_ids")
+    for blob, value in blobs.items():
+        if (why := filename.problem(blob)) is not None:
+            config.refuse("image_blob_ids", "NAME", why)
+        if value is not None and not isinstance(value, dict):
+            config.refuse("image_blob_ids", "SCHEMA", f"{shown(value)} is not an object")
+    return tuple(blobs)
+
+
+def _files(members: Members) -> tuple[str, ...] | None:
+    if members.value.get("files") is None:
+        return None
+    names = members.array("files", LAYER_LIMIT)
+    for index, name in enumerate(names):
+        if (why := filename.problem(name)) is not None:
+            members.found.append(Finding(f"$.files[{index}]", "NAME", why))
+    return tuple(name for name in names if isinstance(name, str))

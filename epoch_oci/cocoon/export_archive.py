@@ -1,0 +1,153 @@
+"""What `cocoon snapshot export` writes: a tar archive, raw or in gzip, of an envelope and the snapshot's files.
+
+Read once, from a pipe, with a block in memory and one file at a time on the disk.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from epoch_oci.cocoon.compressed import unwrapped
+from epoch_oci.cocoon.derived import StoredFile, manifest_of
+from epoch_oci.cocoon.envelope import ENVELOPE, ENVELOPE_LIMIT, Envelope
+from epoch_oci.cocoon.spool import Spool
+from epoch_oci.cocoon.tar_stream import Entry, TarStream, refuse_name
+from epoch_oci.epoch import sparse
+from epoch_oci.errors import ContentError, Finding
+from epoch_oci.oci import filename
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import LAYER_LIMIT
+from epoch_oci.oci.verify import ByteReader
+from epoch_oci.stores.base import Content
+
+_COW = "cow.raw"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedFile:
+    """A file of the archive; its content can be read until the next file is asked for."""
+
+    file: StoredFile
+    content: Content
+
+
+class ExportArchive:
+    """The files of the archive in `stream`, one after another; when the last one is through, the snapshot is known.
+
+    Each file is copied to a nameless file in `spool_dir`, because a registry wants a blob's digest before its bytes;
+    the disk never holds more than the largest of them. Raises ContentError for whatever is not a whole, plain archive
+    of Cocoon's, LocalIOError. What was handed out before an error is then the part of a snapshot that does not exist.
+    """
+
+    def __init__(self, stream: ByteReader, spool_dir: Path, what: str = "the archive") -> None:
+        self._what = what
+        self._tar = TarStream(unwrapped(stream, what))
+        self._spool_dir = spool_dir
+        self._spool: Spool | None = None
+        self._files: list[StoredFile] = []
+        self._seen: dict[str, str] = {}
+        self._complete = False
+        self.envelope: Envelope | None = None
+        """Known from the first file on in every archive that Cocoon wrote: there it is the first entry."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[ArchivedFile]:
+        return self
+
+    def __next__(self) -> ArchivedFile:
+        self.close()
+        while (entry := None if self._complete else self._tar.next()) is not None:
+            if entry.name != ENVELOPE:
+                return self._file(entry)
+            self._read_envelope(entry)
+        if not self._complete:
+            self._finish()
+        raise StopIteration
+
+    def close(self) -> None:
+        """Drop the file that was handed out last."""
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """The files so far, in the order of the archive."""
+        return tuple(self._files)
+
+    def document(self, name: str | None = None, tag: str | None = None) -> Document:
+        """The Epoch manifest (`derived.manifest_of`), once every file is through. Raises UsageError, ContentError."""
+        if not self._complete or self.envelope is None:
+            raise ContentError(f"{self._what} was not read to its end", code="SIZE", object=self._what)
+        return manifest_of(self.envelope, self._files, name, tag)
+
+    def _file(self, entry: Entry) -> ArchivedFile:
+        self._check(entry)
+        self._spool = spool = Spool(self._spool_dir, entry.name)
+        spool.fill(self._tar)
+        file = StoredFile(
+            name=entry.name, digest=spool.digest, size=entry.size, mode=entry.mode, pax_records=entry.pax_records
+        )
+        self._files.append(file)
+        return ArchivedFile(file, spool.content)
+
+    def _check(self, entry: Entry) -> None:
+        if (why := filename.problem(entry.name)) is not None:
+            raise refuse_name(entry, why)
+        if len(self._files) >= LAYER_LIMIT:
+            raise ContentError(f"{self._what} has more than {LAYER_LIMIT} files", code="SIZE", object=self._what)
+        key = entry.name.casefold()  # flat ASCII by now
+        if key in self._seen:
+            raise refuse_name(entry, f"{self._seen[key]} is there already")
+        self._seen[key] = entry.name
+        found: list[Finding] = []
+        if sparse.is_packed(entry.pax_records):
+            sparse.read_unpacking(entry.pax_records, entry.size, "$", found)
+        if found:
+            raise ContentError.of(f"{entry.name} in {self._what}", found)
+
+    def _read_envelope(self, entry: Entry) -> None:
+        if self.envelope is not None:
+            raise refuse_name(entry, "it is there twice")
+        if entry.size > ENVELOPE_LIMIT:
+            raise ContentError(f"{ENVELOPE} is {entry.size} bytes, more than the {ENVELOPE_LIMIT} allowed", code="SIZE")
+        if sparse.is_packed(entry.pax_records):
+            raise ContentError(f"{ENVELOPE} is packed as a sparse file", code="TYPE", object=ENVELOPE)
+        self.envelope = Envelope.parse(b"".join(iter(self._tar.read, b"")), f"{ENVELOPE} of {self._what}")
+
+    def _finish(self) -> None:
+        if self.envelope is None:
+            raise ContentError(
+                f"{self._what} has no {ENVELOPE}: it is not an export of Cocoon's", code="TYPE", object=self._what
+            )
+        missing = [name for name in self.envelope.files or () if name.casefold() not in self._seen]
+        if missing:
+            problem = f"{self._what} lacks {', '.join(missing[:3])}, which {ENVELOPE} lists"
+            raise ContentError(problem, code="MISMATCH", object=missing[0])
+        self._refuse_lost_map(self.envelope.storage)
+        self._complete = True
+
+    def _refuse_lost_map(self, storage: int) -> None:
+        """A tar program that does not know Cocoon's records leaves a packed disk that nothing can unfold (trap 8)."""
+        for file in self._files:
+            if file.name == _COW and file.size < storage and not sparse.is_packed(file.pax_records):
+                raise ContentError(
+                    f"{_COW} is {file.size} bytes and the disk has {storage}: its sparse map was lost",
+                    code="SIZE",
+                    object=_COW,
+                    hint="use the archive as `cocoon snapshot export` wrote it; other tar programs drop the map",
+                )
+
+
+def read_archive(stream: ByteReader, spool_dir: Path, what: str = "the archive") -> ExportArchive:
+    """The archive in `stream`, as an iterator over its files (`ExportArchive`)."""
+    return ExportArchive(stream, spool_dir, what)

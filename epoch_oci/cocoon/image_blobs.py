@@ -1,0 +1,106 @@
+"""Base images on their way into `cloudimg/blobs`, where Cocoon looks for them by name (epoch-formats, trap 15)."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from epoch_oci.cocoon.carried import blob_id
+from epoch_oci.cocoon.local_file import Digests, LocalFile
+from epoch_oci.cocoon.tree import IMAGE_BLOBS, Tree
+from epoch_oci.epoch.manifest import Layer
+from epoch_oci.errors import ConflictError, ContentError
+from epoch_oci.oci.digest import shown
+from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.stores.backends import local
+from epoch_oci.stores.backends.draft import Draft, sweep
+from epoch_oci.stores.base import Content
+
+_MODE = 0o444
+_DIRECTORY_MODE = 0o750
+
+
+class ImageBlobs:
+    """The image blobs of a root: those that are there stay, whatever is said; new ones are read-only, as Cocoon's."""
+
+    def __init__(self, tree: Tree, digests: Digests) -> None:
+        self._tree = tree
+        self._digests = digests
+
+    def holds(self, layer: Layer) -> bool:
+        """Whether a base image is there. Raises ConflictError when another one has its name, ContentError."""
+        if blob_id(layer.filename) is None:
+            raise ContentError(
+                f"{shown(layer.filename)} is not how Cocoon calls a base image (64 hex digits, .qcow2 or .raw)",
+                code="NAME",
+                object=layer.filename,
+            )
+        file = LocalFile.find(self._tree, IMAGE_BLOBS, layer.filename, packed=False)
+        if file is None:
+            return False
+        if file.size == layer.size and self._digests.of(file) == layer.digest:
+            return True
+        raise ConflictError(
+            f"{file.what} is another image, on which other VMs may build",
+            object=file.what,
+            hint="a base image is never replaced; find out which of the two Cocoon should have",
+        )
+
+    def add(self, layer: Layer, content: Content, waiting: tuple[int, str] | None) -> bool:
+        """Show a verified base image under its name; False when it is there already.
+
+        `waiting` is the directory and the name of a file that has the content and may become it. Raises LocalIOError,
+        ConflictError, and what reading `content` raises.
+        """
+        if self.holds(layer):
+            return False
+        what = self._tree.what(IMAGE_BLOBS, layer.filename)
+        with self._made() as directory:
+            if waiting is not None and _linked(*waiting, directory, layer.filename, what):
+                return True
+            with Draft(directory, what) as draft, content.open() as reader:
+                for block in VerifyingReader(reader, layer.descriptor, layer.filename).blocks():
+                    draft.write(block)
+                shown_now = draft.commit(layer.filename, mode=_MODE, replace=False)
+        return shown_now or not self.holds(layer)
+
+    def remove(self, layer: Layer) -> None:
+        """Take back what `add` showed."""
+        with self._tree.own(IMAGE_BLOBS) as directory, contextlib.suppress(FileNotFoundError):
+            os.unlink(layer.filename, dir_fd=directory)
+
+    @contextmanager
+    def _made(self) -> Iterator[int]:
+        """The directory, which a node that never had a cloud image may lack."""
+        parent, _, name = IMAGE_BLOBS.partition("/")
+        for above, below in (("", parent), (parent, name)):
+            with self._tree.own(above) as folder, local.local_errors(self._tree.what(above, below)):
+                _make(below, folder)
+        with self._tree.own(IMAGE_BLOBS) as directory:
+            sweep(directory)
+            yield directory
+
+
+def _make(name: str, parent: int) -> None:
+    try:
+        os.mkdir(name, _DIRECTORY_MODE, dir_fd=parent)
+    except FileExistsError:
+        return
+    local.sync_directory(parent)
+
+
+def _linked(source: int, blob: str, directory: int, name: str, what: str) -> bool:
+    """Give a file a second name, read-only and durable; False where it cannot have one, or the name is taken."""
+    try:
+        os.chmod(blob, _MODE, dir_fd=source)
+        os.link(blob, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    try:
+        with local.local_errors(what):
+            local.sync_directory(directory)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+        raise
+    return True

@@ -1,0 +1,190 @@
+"""A file of a Cocoon root as a blob: what it is stored as, its digest, and its bytes."""
+
+import contextlib
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from epoch_oci.cocoon.derived import StoredFile
+from epoch_oci.cocoon.extents import SegmentReader, data_segments, is_zero_outside, pax_records
+from epoch_oci.cocoon.tree import Tree
+from epoch_oci.epoch.sparse import Segment, Unpacking
+from epoch_oci.errors import ContentError, NotFoundError
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.stores.backends import local
+
+_SETTLED_SECONDS = 2.0
+"""A file that was written to no longer ago may change again without a new date."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A regular file as it was found. `segments` are its runs of data where it is stored packed, None where whole.
+
+    `state` is device, inode, size and time of the last change of its content; whoever reads the file later looks
+    whether it is still the same.
+    """
+
+    tree: Tree
+    folder: str
+    name: str
+    state: tuple[int, int, int, int]
+    touched: int
+    mode: int
+    segments: tuple[Segment, ...] | None
+    pax_records: Mapping[str, str]
+
+    @classmethod
+    def find(cls, tree: Tree, folder: str, name: str, *, packed: bool = True) -> "LocalFile | None":
+        """Look at a file; None when it is not there. Unless `packed`, it is stored whole whatever holes it has.
+
+        Raises ContentError (TYPE) for anything but a regular file.
+        """
+        what = tree.what(folder, name)
+        with tree.folder(folder) as directory:
+            descriptor = None if directory is None else local.open_file(name, directory, what)
+        if descriptor is None:
+            return None
+        try:
+            with local.local_errors(what):
+                found = os.fstat(descriptor)
+            segments = data_segments(descriptor, found.st_size, what) if packed else ()
+        finally:
+            os.close(descriptor)
+        records = pax_records(segments, found.st_size) if packed else {}
+        mode = stat.S_IMODE(found.st_mode)
+        return cls(tree, folder, name, _state(found), found.st_ctime_ns, mode, segments if records else None, records)
+
+    @property
+    def what(self) -> str:
+        """Its path."""
+        return self.tree.what(self.folder, self.name)
+
+    @property
+    def logical_size(self) -> int:
+        """Length of the file in bytes."""
+        return self.state[2]
+
+    @property
+    def size(self) -> int:
+        """Length of the stored form in bytes."""
+        return self.logical_size if self.segments is None else sum(item.length for item in self.segments)
+
+    @contextmanager
+    def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
+        """As `Content.open`, of the stored form. Raises ContentError (MISMATCH) when the file was changed meanwhile."""
+        with self._descriptor() as descriptor:
+            if self.segments is None:
+                yield local.FileReader(descriptor, self.what, start, length)
+            else:
+                yield SegmentReader(descriptor, self.what, self.segments, start, length)
+
+    def ranged(self) -> bool:
+        """As `stores.base.Ranged`."""
+        return True
+
+    def stored(self, digest: Digest) -> StoredFile:
+        """The file as a manifest has it."""
+        return StoredFile(name=self.name, digest=digest, size=self.size, mode=self.mode, pax_records=self.pax_records)
+
+    def hashed(self) -> Digest:
+        """The digest of the stored form; all of it is read."""
+        with self.open() as reader:
+            return _digest(reader)
+
+    def unfolds_from(self, digest: Digest, size: int, packed: Unpacking | None) -> bool:
+        """Whether the blob `digest` of `size` bytes, unfolded where it is `packed`, is this file's content."""
+        if self.logical_size != (size if packed is None else packed.logical_size):
+            return False
+        with self._descriptor() as descriptor:
+            if packed is None:
+                return _digest(local.FileReader(descriptor, self.what)) == digest
+            segments: Sequence[Segment] = packed.segments
+            if _digest(SegmentReader(descriptor, self.what, segments)) != digest:
+                return False
+            return is_zero_outside(descriptor, self.what, segments, self.logical_size)
+
+    @contextmanager
+    def _descriptor(self) -> Iterator[int]:
+        with self.tree.folder(self.folder) as directory:
+            descriptor = None if directory is None else local.open_file(self.name, directory, self.what)
+        if descriptor is None:
+            raise NotFoundError(f"{self.what} is not there any more", object=self.what)
+        try:
+            with local.local_errors(self.what):
+                found = os.fstat(descriptor)
+            if _state(found) != self.state:
+                raise ContentError(
+                    f"{self.what} was changed while it was read",
+                    code="MISMATCH",
+                    object=self.what,
+                    hint="run the same command again when nothing writes to the snapshot any more",
+                )
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+class Digests:
+    """Digests of files, found by reading them once; remembered in this process, and in `cache_dir` for others.
+
+    What is remembered belongs to a device, inode, size, both times and map; it is only ever a hint, because whoever
+    moves the bytes hashes them again.
+    """
+
+    def __init__(self, cache_dir: Path | None = None) -> None:
+        self._cache_dir = cache_dir
+        self._known: dict[str, Digest] = {}
+
+    def of(self, file: LocalFile) -> Digest:
+        """The digest of the file's stored form. Raises what reading it raises."""
+        key = _key(file)
+        digest = self._known.get(key) or self._remembered(key)
+        if digest is None:
+            digest = file.hashed()
+            self._remember(key, digest, file)
+        self._known[key] = digest
+        return digest
+
+    def _remembered(self, key: str) -> Digest | None:
+        if self._cache_dir is None:
+            return None
+        try:
+            return Digest.from_hex((self._cache_dir / key).read_text(encoding="ascii").strip())
+        except (OSError, ValueError, ContentError):
+            return None
+
+    def _remember(self, key: str, digest: Digest, file: LocalFile) -> None:
+        """A cache that cannot be written is no reason to fail."""
+        if self._cache_dir is None or time.time() - max(file.state[3], file.touched) / 1e9 < _SETTLED_SECONDS:
+            return
+        scratch = self._cache_dir / f".{key}.{os.getpid()}"
+        try:
+            self._cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            scratch.write_text(digest.hex + "\n", encoding="ascii")
+            scratch.replace(self._cache_dir / key)
+        except OSError:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
+
+
+def _key(file: LocalFile) -> str:
+    facts = (file.what, *file.state, file.touched, *sorted(file.pax_records.items()))
+    return "cocoon-" + hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _digest(reader: ByteReader) -> Digest:
+    hasher = Digest.of(b"").hasher()
+    while block := reader.read(BLOCK):
+        hasher.update(block)
+    return Digest("sha256", hasher.hexdigest())
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

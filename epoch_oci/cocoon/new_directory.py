@@ -1,0 +1,134 @@
+"""A snapshot's directory in the making, where nobody looks: filled, then moved into its place."""
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import stat
+from types import TracebackType
+from typing import Self
+
+from epoch_oci.cocoon.tree import SNAPSHOTS, STAGE, Tree
+from epoch_oci.epoch.sparse import Unpacking
+from epoch_oci.oci.verify import BLOCK, VerifyingReader
+from epoch_oci.stores.backends import local
+from epoch_oci.stores.backends.draft import write_sparse
+
+_NAME = re.compile(r"new-[0-9a-f]{32}\Z")
+
+
+class NewDirectory:
+    """A directory beside the snapshots, locked by its owner, gone when it is given up. Raises LocalIOError."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._name = f"new-{secrets.token_hex(16)}"
+        self._descriptor = -1
+        self._place = STAGE
+
+    def __enter__(self) -> Self:
+        with self._tree.own(STAGE) as stage, local.local_errors(self._what()):
+            os.mkdir(self._name, 0o700, dir_fd=stage)
+            self._descriptor = os.open(self._name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=stage)
+            with contextlib.suppress(OSError):  # where there are no locks, nobody takes it for an abandoned one either
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._place == STAGE:
+            with contextlib.suppress(OSError), self._tree.existing(STAGE) as stage:
+                _remove(self._name, self._descriptor, stage)
+        os.close(self._descriptor)
+
+    def take(self, name: str, mode: int, source: int, blob: str) -> bool:
+        """Give the file `blob` of the directory `source` another name here. False when it cannot have one."""
+        try:
+            os.link(blob, name, src_dir_fd=source, dst_dir_fd=self._descriptor, follow_symlinks=False)
+        except OSError:
+            return False
+        with local.local_errors(self._what(name)):
+            os.chmod(name, mode, dir_fd=self._descriptor)
+        return True
+
+    def write(self, name: str, mode: int, reader: VerifyingReader, packed: Unpacking | None) -> None:
+        """Write a file: what `reader` has, unfolded where it is `packed`, with holes just where the map has them."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        what = self._what(name)
+        with local.local_errors(what):
+            descriptor = os.open(name, flags, 0o600, dir_fd=self._descriptor)
+        try:
+            size = _copy(reader, descriptor, what) if packed is None else _unfold(reader, descriptor, packed, what)
+            with local.local_errors(what):
+                os.ftruncate(descriptor, size)
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def move(self, snapshot_id: str) -> None:
+        """Make it the directory of a snapshot, safe on the disk."""
+        with local.local_errors(self._what()):
+            local.sync_directory(self._descriptor)
+        self._rename(self._name, STAGE, snapshot_id, SNAPSHOTS)
+        self._place = SNAPSHOTS
+
+    def move_back(self, snapshot_id: str) -> None:
+        """Take it out of its place again."""
+        self._rename(snapshot_id, SNAPSHOTS, self._name, STAGE)
+        self._place = STAGE
+
+    def _rename(self, old: str, old_place: str, new: str, new_place: str) -> None:
+        moving = local.local_errors(self._tree.what(new_place, new))
+        with self._tree.own(old_place) as source, self._tree.own(new_place) as target, moving:
+            os.rename(old, new, src_dir_fd=source, dst_dir_fd=target)
+            local.sync_directory(target)
+
+    def _what(self, name: str = "") -> str:
+        return self._tree.what(f"{STAGE}/{self._name}", name)
+
+
+def remove_abandoned(tree: Tree) -> None:
+    """Remove the directories of owners that are gone; what cannot be removed is left."""
+    with tree.folder(STAGE) as stage:
+        for name, mode in tree.names(STAGE) if stage is not None else ():
+            if stage is None or not (_NAME.match(name) and stat.S_ISDIR(mode)):
+                continue
+            with contextlib.suppress(OSError):
+                descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=stage)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(name, descriptor, stage)
+                finally:
+                    os.close(descriptor)
+
+
+def _remove(name: str, descriptor: int, parent: int) -> None:
+    """Remove a flat directory."""
+    for file in os.listdir(descriptor):
+        os.unlink(file, dir_fd=descriptor)
+    os.rmdir(name, dir_fd=parent)
+
+
+def _copy(reader: VerifyingReader, descriptor: int, what: str) -> int:
+    offset = 0
+    for block in reader.blocks():
+        with local.local_errors(what):
+            write_sparse(descriptor, block, offset)
+        offset += len(block)
+    return offset
+
+
+def _unfold(reader: VerifyingReader, descriptor: int, packed: Unpacking, what: str) -> int:
+    """Zeros inside a segment are written: the file packs again to the very same bytes."""
+    for segment in packed.segments:
+        offset, end = segment.offset, segment.offset + segment.length
+        while offset < end:
+            block = memoryview(reader.read(min(BLOCK, end - offset)))
+            with local.local_errors(what):
+                while block:
+                    count = os.pwrite(descriptor, block, offset)
+                    block, offset = block[count:], offset + count
+    return packed.logical_size

@@ -1,0 +1,63 @@
+"""The record of a snapshot that comes into Cocoon's index; as Cocoon's import makes it (epoch-formats, 5.2 and 5.7)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from epoch_oci.cocoon.carried import envelope_of, pinned_blobs
+from epoch_oci.cocoon.envelope import CONFIG_KEYS
+from epoch_oci.cocoon.records import Record, SnapshotIndex
+from epoch_oci.epoch import times
+from epoch_oci.epoch.manifest import Manifest
+
+_KNOWN = frozenset(CONFIG_KEYS)
+
+
+def config_of(manifest: Manifest, name: str) -> dict[str, Any]:
+    """What the snapshot is, in Cocoon's words: its envelope, with every base image pinned. Raises ContentError.
+
+    Keys that no Cocoon knows are dropped, as Cocoon drops them: one could mean something to a record.
+    """
+    envelope = envelope_of(manifest)
+    known = {key: value for key, value in envelope.config.items() if key in _KNOWN}
+    blobs = sorted({*envelope.image_blob_ids, *pinned_blobs(manifest)})
+    config = {**({} if "id" in known else {"id": ""}), **known, "name": name}
+    if blobs:
+        config["image_blob_ids"] = {blob: {} for blob in blobs}
+    return config
+
+
+def new_record(
+    index: SnapshotIndex,
+    snapshot_id: str,
+    config: Mapping[str, Any],
+    *,
+    created_at: str,
+    root: str,
+    size: int,
+    now: str,
+) -> dict[str, Any]:
+    """A record for `index`, that of a Cocoon in the directory `root`; `size` is that of the files in bytes.
+
+    Later Cocoon versions evict what was not used for long, and so need to know when a snapshot was; where the others'
+    records say so, this one does.
+    """
+    place = {"created_at": created_at, "data_dir": index.data_dir(snapshot_id, root)}
+    later = {"size_bytes": size, "last_accessed_at": now}
+    if not any(key in record.members for record in index.records.values() for key in later):
+        later = {}
+    return {**config, "id": snapshot_id, **place, **later}
+
+
+def is_meant(record: Record, config: Mapping[str, Any]) -> bool:
+    """Whether a record says of its snapshot what `config` says, whichever ID it has."""
+    return _essence(record.members) == _essence(config)
+
+
+def created_at(manifest: Manifest, now: str) -> str:
+    """When the snapshot was made, as it says; where it does not say, it is taken for made now, as an import does."""
+    return manifest.created_at if times.is_set(manifest.created_at) else now
+
+
+def _essence(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the ID and without what Go would not write."""
+    return {key: value for key, value in config.items() if key in _KNOWN and key != "id" and value}

@@ -1,0 +1,184 @@
+"""`snapshots.json`, Cocoon's index of snapshots (epoch-formats, 5.2): read strictly, changed without losing a key."""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Self
+
+from epoch_oci.cocoon.envelope import CONFIG_KEYS, Envelope
+from epoch_oci.cocoon.names import key_of, record_name
+from epoch_oci.epoch import gojson, times
+from epoch_oci.epoch.keys import DEFAULT_TAG, SnapshotKey, hostile_problem
+from epoch_oci.epoch.members import Members
+from epoch_oci.errors import ContentError, Finding, NotFoundError, UsageError
+from epoch_oci.oci import filename, strict_json
+from epoch_oci.oci.digest import shown
+
+INDEX_LIMIT = 64 << 20
+_SHORTEST_PREFIX = 3
+_KNOWN = frozenset(CONFIG_KEYS)
+_OLD_ID = re.compile(r"[0-9a-f]{16}\Z")
+_DATA_DIR = "/snapshot/localfile/"
+
+Encoder = Callable[[Any], bytes]
+
+
+def _compact(value: Any) -> bytes:
+    return gojson.dumps(value, indent=None)
+
+
+def _plain(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def _plain_indented(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=2).encode("utf-8")
+
+
+_ENCODERS: tuple[Encoder, ...] = (_compact, gojson.dumps, _plain, _plain_indented)
+"""The forms in which Cocoon and Epoch have written the index: compact or indented, HTML's characters escaped or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A snapshot in the index. `members` is the record as found; `created_at` is text, "" when absent."""
+
+    id: str
+    name: str
+    pending: bool
+    created_at: str
+    members: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def key(self) -> SnapshotKey:
+        """How the snapshot is asked for: by its name, by its ID when it has none that could be one."""
+        if not self.name or hostile_problem(self.name) is not None:
+            return SnapshotKey(self.id, DEFAULT_TAG)
+        return key_of(self.name)
+
+    def envelope(self) -> Envelope:
+        """The envelope that Cocoon would write. Raises ContentError for a record that it could not mean."""
+        config = {key: value for key, value in self.members.items() if key in _KNOWN}
+        if "id" not in config:
+            config = {"id": self.id, **config}
+        # Cocoon 0.3.6 moved the ID behind the resources, and the envelope's version behind its config.
+        return Envelope.mint(config, config_first=next(iter(config)) != "id")
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotIndex:
+    """A view of the index; `raw` is None when there is no file yet, which is an empty index."""
+
+    raw: bytes | None = field(repr=False)
+    value: Mapping[str, Any] = field(repr=False)
+    records: Mapping[str, Record]
+    names: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, raw: bytes | None, what: str) -> Self:
+        """Read the index of any Cocoon version. Raises ContentError with every finding."""
+        value = {} if raw is None else strict_json.loads(raw, what, limit=INDEX_LIMIT, members=None)
+        found: list[Finding] = []
+        index = Members(value, "$", found, ("snapshots", "names"))
+        records = {}
+        for snapshot_id, item in index.map("snapshots").items():
+            if item is not None:
+                path = strict_json.member_path("$.snapshots", snapshot_id)
+                records[snapshot_id] = _record(snapshot_id, Members(item, path, found))
+        names = index.text_map("names")
+        if found:
+            raise ContentError.of(what, found)
+        return cls(raw, MappingProxyType(index.value), MappingProxyType(records), MappingProxyType(names))
+
+    def finished(self) -> Iterator[Record]:
+        """The snapshots that Cocoon lists, by key."""
+        found = (record for record in self.records.values() if not record.pending)
+        yield from sorted(found, key=lambda record: record.key)
+
+    def find(self, key: SnapshotKey, where: str) -> Record:
+        """The snapshot that Cocoon would find: by ID, by name, by the beginning of an ID (three characters or more).
+
+        Raises NotFoundError, UsageError when more than one ID begins so.
+        """
+        wanted = record_name(key)
+        record = self.records.get(wanted) or self.named(wanted)
+        if record is None and key.tag == DEFAULT_TAG and len(key.name) >= _SHORTEST_PREFIX:
+            record = self._by_prefix(key.name)
+        if record is None:
+            hint = f"see what it holds with `epoch-oci ls cocoon:{where}`"
+            raise NotFoundError(f"{where} holds no snapshot {shown(wanted)}", object=wanted, hint=hint)
+        if record.pending:
+            raise NotFoundError(f"the snapshot {shown(wanted)} is still being made", object=wanted)
+        return record
+
+    def named(self, name: str) -> Record | None:
+        """The snapshot of this very name, finished or not."""
+        known = self.records.get(self.names.get(name, ""))
+        return known or next((record for record in self.records.values() if name and record.name == name), None)
+
+    def with_record(self, members: Mapping[str, Any], *, unnamed: str | None = None) -> bytes:
+        """The index with a new record, in its own form; every other key of it stays, whoever wrote it.
+
+        `unnamed` is the ID of a snapshot that loses its name to the new one.
+        """
+        value = dict(self.value)
+        snapshots = dict(value.get("snapshots") or {})
+        if unnamed is not None:
+            snapshots[unnamed] = {**snapshots[unnamed], "name": ""}
+        snapshots[members["id"]] = dict(members)
+        names = {**self.names, members["name"]: members["id"]}
+        rest = {key: item for key, item in value.items() if key not in ("snapshots", "names")}
+        changed = {"snapshots": gojson.sorted_map(snapshots), "names": gojson.sorted_map(names), **rest}
+        encode, end = self._form()
+        return encode(changed) + end
+
+    def new_id(self, random: Callable[[int], bytes]) -> str:
+        """An ID as this Cocoon makes them: 16 hex digits up to 0.3.5, 26 characters of base32 from 0.3.6 on."""
+        old = bool(self.records) and all(_OLD_ID.match(known) for known in self.records)
+        while True:
+            fresh = random(8).hex() if old else base64.b32encode(random(17)).decode("ascii")[:26]
+            if fresh not in self.records:
+                return fresh
+
+    def data_dir(self, snapshot_id: str, root: str) -> str:
+        """Where Cocoon says that the snapshot's files are: where it says so of the others, else below `root`."""
+        tails = {known: f"{_DATA_DIR}{known}" for known in self.records}
+        dirs = {known: str(record.members.get("data_dir", "")) for known, record in self.records.items()}
+        roots = {dirs[known].removesuffix(tail) for known, tail in tails.items() if dirs[known].endswith(tail)}
+        return f"{roots.pop() if len(roots) == 1 else root}{_DATA_DIR}{snapshot_id}"
+
+    def _by_prefix(self, prefix: str) -> Record | None:
+        found = [known for known in self.records if known.startswith(prefix)]
+        if len(found) > 1:
+            listed = ", ".join(sorted(found)[:5])
+            raise UsageError(f"{shown(prefix)} begins more than one ID: {listed}", hint="write more of it")
+        return self.records[found[0]] if found else None
+
+    def _form(self) -> tuple[Encoder, bytes]:
+        """How the file was written: whatever gives its very bytes again."""
+        end = b"\n" if self.raw is None or self.raw.endswith(b"\n") else b""
+        for encode in _ENCODERS:
+            if self.raw is not None and encode(dict(self.value)) + end == self.raw:
+                return encode, end
+        return (gojson.dumps, end) if self.raw and self.raw.count(b"\n") > 1 else (_compact, end)
+
+
+def _record(snapshot_id: str, members: Members) -> Record:
+    if (why := filename.problem(snapshot_id)) is not None:
+        members.found.append(Finding(members.path, "NAME", why))
+    if members.text("id") not in ("", snapshot_id):
+        members.refuse("id", "MISMATCH", f"{shown(members.value['id'])} is not the ID it is listed under")
+    pending = members.value.get("pending")
+    if pending not in (None, True, False):
+        members.refuse("pending", "SCHEMA", f"{shown(pending)} is neither true nor false")
+    created_at = members.text("created_at")
+    return Record(
+        id=snapshot_id,
+        name=members.text("name"),
+        pending=pending is True,
+        created_at=created_at if times.is_time(created_at) else "",
+        members=MappingProxyType(members.value),
+    )

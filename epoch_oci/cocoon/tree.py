@@ -1,0 +1,92 @@
+"""Folders below a Cocoon root, opened without following a link."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from epoch_oci.errors import LocalIOError, PolicyError
+from epoch_oci.stores.backends import local
+
+DATABASE = "snapshot/db"
+SNAPSHOTS = "snapshot/localfile"
+IMAGE_BLOBS = "cloudimg/blobs"
+INDEX = "snapshots.json"
+LOCK = "snapshots.lock"
+STAGE = f"snapshot/{local.OUR_PREFIX}"
+"""Where what is on its way waits: on the file system of the snapshots, and where Cocoon's collector never looks."""
+MODERN = "meta"
+MODERN_FILES = ("meta.db", "meta-convert.manifest")
+"""Later Cocoon versions keep their records in a database there, or are about to."""
+
+
+class Tree:
+    """The directory `path`; folders are named relative to it. A link on the way is refused (ContentError, TYPE)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def what(self, folder: str, name: str = "") -> str:
+        """A file or folder as people write it."""
+        return str(self.path / folder / name)
+
+    @contextmanager
+    def folder(self, folder: str) -> Iterator[int | None]:
+        """A descriptor of the folder, None when it or one above it is not there. Raises ContentError, LocalIOError."""
+        directory = local.open_directory(self.path, str(self.path))
+        walked = ""
+        for part in folder.split("/") if folder else ():
+            walked = f"{walked}/{part}" if walked else part
+            parent, directory = directory, None
+            if parent is not None:
+                try:
+                    directory = local.open_directory(part, self.what(walked), parent=parent)
+                finally:
+                    os.close(parent)
+        try:
+            yield directory
+        finally:
+            if directory is not None:
+                os.close(directory)
+
+    @contextmanager
+    def existing(self, folder: str) -> Iterator[int]:
+        """As `folder`, for one that has to be there. Raises LocalIOError."""
+        with self.folder(folder) as directory:
+            if directory is None:
+                raise LocalIOError(f"{self.what(folder)} is not there", object=self.what(folder))
+            yield directory
+
+    @contextmanager
+    def own(self, folder: str) -> Iterator[int]:
+        """As `existing`, to write in. Raises PolicyError when somebody else could put things there meanwhile."""
+        with self.existing(folder) as directory:
+            refuse_shared(directory, self.what(folder))
+            yield directory
+
+    def names(self, folder: str) -> list[tuple[str, int]]:
+        """What is in a folder, with each one's `st_mode`, sorted by name; nothing when the folder is not there."""
+        with self.folder(folder) as directory, local.local_errors(self.what(folder)):
+            if directory is None:
+                return []
+            with os.scandir(directory) as entries:
+                found = [(entry.name, entry.stat(follow_symlinks=False).st_mode) for entry in entries]
+        return sorted(found)
+
+
+def refuse_shared(directory: int, what: str) -> None:
+    """Raise PolicyError unless nobody but this user and root can put things into the directory."""
+    with local.local_errors(what):
+        found = os.fstat(directory)
+    if found.st_uid not in (os.geteuid(), 0):
+        why = "belongs to another user"
+    elif found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        why = "can be written to by everybody"
+    else:
+        return
+    raise PolicyError(
+        f"{what} {why}, who could swap files while they are written",
+        object=what,
+        hint="run as the user that Cocoon runs as, on a directory that only this user writes to",
+    )
