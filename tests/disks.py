@@ -119,3 +119,12 @@ class FailingCall:
 
 
 CALLS = ("open", "stat", "mkdir", "fstat", "fstatvfs", "pwrite", "pread", "ftruncate", "fchmod", "fsync")
+
+
+def open_under(folder: Path) -> int:
+    """How many of this process's descriptors are of `folder` or of what lies in it; others come and go."""
+    count = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            count += Path(os.readlink(f"/proc/self/fd/{descriptor}")).is_relative_to(folder)
+    return count

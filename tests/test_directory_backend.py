@@ -23,6 +23,7 @@ from disks import (
     FailingCall,
     drafts,
     free_bytes,
+    open_under,
     put_in_the_way,
     tmpfs,
     within,
@@ -589,15 +590,15 @@ class TestErrors:
                 break
         assert n > 1
 
-    def test_a_closed_descriptor_is_never_left(self, backend: DirectoryBackend) -> None:
-        before = len(os.listdir("/proc/self/fd"))
+    def test_a_closed_descriptor_is_never_left(self, backend: DirectoryBackend, tmp_path: Path) -> None:
+        before = open_under(tmp_path)
         write(backend, "a/b", b"x")
         for n in range(1, 12):
             for function in ("open", "fstat", "fsync", "pwrite", "rename", "stat"):
                 with FailingCall(function, n).armed():
                     for call in (lambda: write(backend, "a/c", b"x"), lambda: read(backend, "a/b")):
                         with_errors(call)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_under(tmp_path) == before
 
 
 def with_errors(call) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -442,7 +443,9 @@ def test_any_document_of_a_writer_is_read_as_it_stands(raw):
     assert manifest.image_blob_ids == value.get("imageBlobIDs", {})
 
 
-damage = st.sampled_from([None, True, -1, 1.5, 2**60, "", "x", "../x", "\x1b[0m", [], {}, [[]], {"a": 1}, "9" * 64])
+damage = st.sampled_from(
+    [None, True, -1, 1.5, 2**60, "", "x", "../x", "\x1b[0m", [], {}, [[]], {"a": 1}, "9" * 64]
+).map(deepcopy)
 
 
 @PROPERTY

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from contract.cases import tree
 from contract.contents import Failing, Raw, Unopenable
-from disks import LINKS, OBSTACLES, FailingCall, drafts, free_bytes, put_in_the_way, tmpfs, within
+from disks import LINKS, OBSTACLES, FailingCall, drafts, free_bytes, open_under, put_in_the_way, tmpfs, within
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.content import noise
@@ -434,11 +434,11 @@ class TestDestination:
             assert why in str(caught.value)
 
     def test_can_be_let_go_of(self, files: FilesDirectory, out: Path) -> None:
-        before = len(os.listdir("/proc/self/fd"))
+        assert open_under(out) == 0
         files.write(target("a", RAW), Raw(RAW))
-        assert len(os.listdir("/proc/self/fd")) == before + 1
+        assert open_under(out) == 1
         files.close()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_under(out) == 0
         assert files.holds(target("a", RAW))
         del files
 
