@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -62,6 +62,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         self._issued: deque[str] = deque(maxlen=256)  # another thread may still be answered about an older one
         self._credentials: dict[str, Credential | None] = {}
         self.anonymous = False
+        self.on_challenge: Callable[[Sequence[Challenge]], None] | None = None
 
     def credential(self, repository: str | None) -> Credential | None:
         """What was found for a repository, looked up once. Raises what the credential files raise."""
@@ -97,6 +98,8 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
     def answer(self, response: requests.Response, scope: Scope, sent: str | None) -> bool:
         """Learn from a 401; True when the request is worth sending again. Raises AccessError, PolicyError."""
         challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
+        if self.on_challenge is not None:
+            self.on_challenge(challenges)
         with self._lock:
             bearer = next((item for item in challenges if item.scheme == "bearer"), None)
             if bearer is not None:

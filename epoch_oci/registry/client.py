@@ -128,9 +128,13 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         scope: Scope | None = None,
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
+        attempts: Attempts | None = None,
     ) -> requests.Response:
-        """An exchange without a large body, tried again as the retry policy says. Answers other than `expect` raise."""
-        attempts = Attempts(self.settings, what)
+        """An exchange without a large body, tried again as the retry policy says. Answers other than `expect` raise.
+
+        `attempts` are those of the whole of which it is a part.
+        """
+        attempts = attempts or Attempts(self.settings, what)
         while True:
             try:
                 response = self.do_request(url, method, data=data, headers=headers, scope=scope)

@@ -124,6 +124,7 @@ class _BlobReader:
         self._content = content
         self._offset, self._end = start, end
         self._response: requests.Response | None = None
+        self._pace, self._paced = content.client.settings.pace, False
         self._skip = 0
         self._attempts = Attempts(content.client.settings, content.target.title or str(content.target.digest))
         self._clock = content.client.settings.clock
@@ -140,7 +141,7 @@ class _BlobReader:
             try:
                 return self._block(wanted)
             except NetworkError as error:
-                self.close()
+                self.close(well=False)
                 if self._offset >= self._end:  # all bytes are here; it was only about whether more would come
                     return b""
                 if self._offset - self._reached >= _PROGRESS and not isinstance(error, _StallError):
@@ -148,11 +149,14 @@ class _BlobReader:
                 self._reached = self._offset
                 self._attempts.again(error)
 
-    def close(self) -> None:
+    def close(self, *, well: bool = True) -> None:
         """Give the connection up."""
         if self._response is not None:
             self._response.close()
             self._response = None
+        if self._paced:
+            self._paced = False
+            self._pace.leave(well=well)
 
     def _overrun(self) -> bool:
         """At the end of the whole blob the body must end too, so that trailing bytes are found."""
@@ -172,6 +176,8 @@ class _BlobReader:
         return block
 
     def _connect(self) -> None:
+        self._pace.enter()
+        self._paced = True
         start = self._offset if self._ranges else 0
         end = self._end if self._ranges else self._content.size
         try:

@@ -2,11 +2,13 @@
 
 import re
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from epoch_oci.errors import UsageError
 from epoch_oci.oci.digest import shown
+from epoch_oci.registry.challenge import Challenge
 
 Shape = Literal["put", "stream", "ranged"]
 _GIB = 1 << 30
@@ -19,11 +21,14 @@ class Profile:
 
     `chunk` is the size of a ranged PATCH, `largest` that of a layer, `part_size` what files above it are cut into, all
     in bytes. `seconds` bounds one upload. `last_in_put`: the last range has to ride in the closing PUT. `asks_status`:
-    an upload's offset can be asked for. `jobs` is the most transfers at a time.
+    an upload's offset can be asked for. `jobs` is how many transfers at a time to begin with, and `ceiling` the most.
+    `challenge` tells a registry by what it asks for when its host's name tells nothing: a pattern for the scheme, realm
+    and service of a challenge with spaces between them, lacking where others say the same.
     """
 
     name: str
     hosts: str
+    challenge: str | None = None
     shapes: tuple[Shape, ...] = ("put", "ranged", "stream")
     chunk: int = 32 * _MIB
     largest: int | None = None
@@ -32,6 +37,7 @@ class Profile:
     last_in_put: bool = False
     asks_status: bool = True
     jobs: int = 8
+    ceiling: int = 64
     referrers: bool = True
     source: str = ""
 
@@ -47,6 +53,7 @@ PROFILES = (
         seconds=600,
         asks_status=False,
         jobs=4,
+        ceiling=4,
         referrers=False,
         source="docs.github.com, Working with the Container registry: 10 GB a layer, 10 minutes an upload; "
         "ranged PATCH above 4 MiB is refused (oras-project/rust-oci-client#35)",
@@ -71,6 +78,7 @@ PROFILES = (
     Profile(
         name="acr",
         hosts=r".+\.azurecr\.(?:io|cn|us)",
+        challenge=r"bearer https://([^/ ]+\.azurecr\.(?:io|cn|us))/oauth2/token \1",
         shapes=("stream", "ranged", "put"),
         chunk=4 * _MIB,
         largest=200 * _GIB,
@@ -88,6 +96,7 @@ PROFILES = (
     Profile(
         name="quay",
         hosts=r"quay\.io|.+\.quay\.io",
+        challenge=r"bearer https?://([^/ ]+)/v2/auth \1",
         largest=20 * _GIB,
         asks_status=False,
         source="quay/quay: MAXIMUM_LAYER_SIZE 20G; the upload status is off by one and has no Location",
@@ -95,10 +104,16 @@ PROFILES = (
     Profile(
         name="gitlab",
         hosts=r"registry\.gitlab\.com",
+        challenge=r"bearer https?://[^/ ]+/jwt/auth container_registry",
         jobs=4,
         source="docs.gitlab.com, container registry: tokens of 5 to 15 minutes",
     ),
-    Profile(name="harbor", hosts=r"harbor\..+|.+\.harbor\..+", source="goharbor/harbor: bundled nginx, 900 s, no cap"),
+    Profile(
+        name="harbor",
+        hosts=r"harbor\..+|.+\.harbor\..+",
+        challenge=r"bearer https?://[^ ]+/service/token harbor-registry|basic harbor ",
+        source="goharbor/harbor: bundled nginx, 900 s, no cap; src/server/middleware/v2auth for what it asks",
+    ),
     Profile(name="zot", hosts=r"zot\..+", source="project-zot/zot: a broken PATCH ends the session", asks_status=False),
     Profile(name="distribution", hosts=r"\Z(?<!\Z)", source="distribution/distribution 2 and 3"),
     Profile(name="unknown", hosts=r".*", jobs=8, source="what distribution-spec 1.1 says"),
@@ -119,12 +134,24 @@ def profile_for(host: str, name: str | None = None) -> Profile:
     return next(profile for profile in PROFILES if re.fullmatch(profile.hosts, bare, re.IGNORECASE))
 
 
+def profile_told(challenges: Iterable[Challenge]) -> Profile | None:
+    """The profile of a registry that asks for this, None when others ask for the same."""
+    for challenge in challenges:
+        realm, service = (challenge.parameters.get(name, "") for name in ("realm", "service"))
+        text = f"{challenge.scheme} {realm} {service}"
+        for profile in PROFILES:
+            if profile.challenge is not None and re.fullmatch(profile.challenge, text):
+                return profile
+    return None
+
+
 @dataclass(slots=True)
 class Manner:
     """How uploads go at one registry now: the profile's shapes less those that were refused, and the chunk size."""
 
     profile: Profile
-    refused: set[str] = field(default_factory=set)
+    refused: set[Shape] = field(default_factory=set)
+    proven: bool = False
     chunk: int = 0
     smallest_chunk: int = _MIB
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -132,11 +159,26 @@ class Manner:
     def __post_init__(self) -> None:
         self.chunk = self.profile.chunk
 
+    def become(self, profile: Profile) -> None:
+        """The registry turned out to be of another kind; what was learnt of it stays."""
+        with self.lock:
+            self.profile = profile
+            self.chunk = max(profile.chunk, self.smallest_chunk)
+
+    def takes(self, shape: Shape) -> bool:
+        """Whether the shape is one of the profile's, and was not refused."""
+        with self.lock:
+            return shape in self.profile.shapes and shape not in self.refused
+
     @property
     def shape(self) -> Shape | None:
         """The next shape to try, None when all were refused."""
         with self.lock:
             return next((shape for shape in self.profile.shapes if shape not in self.refused), None)
+
+    def succeeded(self) -> None:
+        """A blob arrived: from now on an upload that is not known is a lost one, and not a shape that is refused."""
+        self.proven = True
 
     def demote(self, shape: Shape) -> None:
         """This registry does not take that shape; another thread may have said so already."""

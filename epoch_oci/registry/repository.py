@@ -1,6 +1,6 @@
 """One repository of a registry as a store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 import requests
@@ -15,12 +15,15 @@ from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.answers import body_text, codes_of, dismiss, may_have_acted, refusal
 from epoch_oci.registry.auth import Scope
+from epoch_oci.registry.challenge import Challenge
 from epoch_oci.registry.client import PULL, PUSH, RegistryClient, header_digest
 from epoch_oci.registry.credentials import CredentialStore
 from epoch_oci.registry.downloads import BlobContent
+from epoch_oci.registry.journal import UploadJournal
 from epoch_oci.registry.listing import pages
-from epoch_oci.registry.profiles import Manner, profile_for
+from epoch_oci.registry.profiles import Manner, profile_for, profile_told
 from epoch_oci.registry.retry import Attempts
+from epoch_oci.registry.sessions import Destination, Session
 from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.registry.uploads import Upload
 from epoch_oci.stores.base import Content, Limits
@@ -40,7 +43,12 @@ class RegistryRepository:
         self._where = reference.name
         self._settings = settings
         self._client = RegistryClient(reference.registry, settings)
-        self._manner = Manner(profile_for(reference.registry, settings.profile))
+        self._named = profile_for(reference.registry, settings.profile)
+        self._manner = Manner(self._named)
+        if settings.profile is None and self._named.name == "unknown":
+            self._client.auth.on_challenge = self._recognise
+        state = settings.state_directory
+        self._journal = UploadJournal(state / "uploads") if state is not None else None
 
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`."""
@@ -64,7 +72,7 @@ class RegistryRepository:
 
     def has(self, target: Descriptor) -> bool:
         """As `Source.has`: a HEAD, its length compared."""
-        return Upload(self._client, self._repository, self._manner, target, _NONE).is_there()
+        return self._destination(target).is_there()
 
     def content(self, target: Descriptor) -> Content:
         """As `Source.content`."""
@@ -72,7 +80,7 @@ class RegistryRepository:
 
     def put(self, target: Descriptor, content: Content) -> None:
         """As `Sink.put`. What is wrong with the content is found before the registry has all of it."""
-        Upload(self._client, self._repository, self._manner, target, content).run()
+        Upload(self._destination(target), content, self._journal).run()
 
     def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
         """As `Sink.publish`: the manifest's exact bytes under a tag."""
@@ -105,17 +113,14 @@ class RegistryRepository:
         except (AccessError, NotFoundError, NetworkError):
             return False  # Harbor and others answer 401 or 404 for a source that may not be read
         if response.status_code == 202:
-            dismiss(response)
-            location = self._client.upload_location(response)
-            Upload(self._client, self._repository, self._manner, target, _NONE).cancel(location)
+            Session.opened(self._destination(target), response).cancel()
             return False
         dismiss(response)
         return self.has(target)  # GHCR has been seen to claim mounts that were none
 
     def check_write(self) -> None:
         """Open an upload session and cancel it. Raises AccessError or NotFoundError before gigabytes were read."""
-        upload = Upload(self._client, self._repository, self._manner, _PROBE, _NONE)
-        upload.cancel(upload.open_session())
+        self._destination(_PROBE).open().cancel()
 
     def anonymous_can_read(self) -> bool:
         """Whether somebody without credentials can read here; an open registry on this very machine does not count."""
@@ -131,9 +136,19 @@ class RegistryRepository:
         return open_to_all and (anonymous.auth.is_known() or not anonymous.auth.is_local)
 
     def limits(self) -> Limits:
-        """As `stores.base.Limited`."""
+        """As `stores.base.Limited`. Parts are by the registry's name alone: no answer of it may change an artifact."""
         profile = self._manner.profile
-        return Limits(largest=profile.largest, part_size=profile.part_size, jobs=profile.jobs)
+        return Limits(largest=profile.largest, part_size=self._named.part_size, jobs=profile.jobs)
+
+    def _destination(self, target: Descriptor) -> Destination:
+        return Destination(self._client, self._repository, self._manner, target)
+
+    def _recognise(self, challenges: Sequence[Challenge]) -> None:
+        """Learn from what the registry asks for which kind it is; once known, it stays."""
+        if self._manner.profile is self._named and (profile := profile_told(challenges)) is not None:
+            self._manner.become(profile)
+            if (say := self._settings.on_debug) is not None:
+                say(f"{self._client.hostname} asks for credentials as {profile.name} does, and is taken for one")
 
     def _check_document(self, document: Document, name: str, stated: Digest | None, what: str) -> None:
         if ":" in name:
@@ -213,14 +228,6 @@ class RegistryRepository:
         return NetworkError(f"{self._where}: the manifest was refused ({said})", object=self._where, retryable=False)
 
 
-class _NoContent:
-    size = 0
-
-    def open(self, start: int = 0, length: int | None = None) -> "requests.Response":
-        raise TypeError("nothing is sent with this")
-
-
-_NONE: Content = _NoContent()  # type: ignore[assignment]
 _PROBE = Descriptor(media_type=media_types.OCTET_STREAM, digest=Digest.of(b""), size=0)
 
 

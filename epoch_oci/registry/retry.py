@@ -13,6 +13,8 @@ LONGEST_WAIT = 900.0
 """The longest `Retry-After` that is obeyed, in seconds; a registry that asks for more is given up."""
 _LONGEST_BACKOFF = 60.0
 _SECONDARY_WAITS = (60.0, 120.0, 300.0)
+_THROTTLED = frozenset({403, 429, 503})
+"""A retryable 403 is GHCR's secondary limit; 503 is how S3 and what stands before it say "slow down"."""
 _BODY_HINT = re.compile(r"retry-after:\s*([0-9.]+)\s*(ms|s)?", re.IGNORECASE)
 _SECONDARY = re.compile(r"secondary rate limit|abuse detection|rate limit exceeded", re.IGNORECASE)
 
@@ -49,6 +51,13 @@ class Attempts:
     what: str
     failed: int = 0
     throttled: int = 0
+    furthest: int = 0
+
+    def reached(self, offset: int) -> None:
+        """An upload has `offset` bytes there; only what no try before it had is progress."""
+        if offset > self.furthest:
+            self.furthest = offset
+            self.progress()
 
     def progress(self) -> None:
         """Something was won: the count starts anew."""
@@ -57,6 +66,8 @@ class Attempts:
     def again(self, error: NetworkError) -> None:
         """Wait as long as is due. Raises `error` when it is final, the tries are used up, or the wait is too long."""
         self.failed += 1
+        if error.status in _THROTTLED and error.retryable:
+            self.settings.pace.throttled()
         if not error.retryable or self.failed >= self.settings.attempts:
             raise error
         wait = self._wait(error)

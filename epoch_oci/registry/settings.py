@@ -4,9 +4,11 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from epoch_oci.events import Event, ignore
 from epoch_oci.registry.credentials import CredentialStore
+from epoch_oci.registry.pace import Pace
 
 _VERSION_HEADER = "epoch-oci"
 
@@ -28,7 +30,9 @@ class RegistrySettings:
     """What holds for every exchange with one registry.
 
     `trusted` are further hosts (`HOST[:PORT]`) that may be sent credentials and content on the registry's word.
-    `proxies` map a scheme to a proxy URL. `sleep`, `clock` (monotonic seconds) and `jitter` (0 to 1) are for tests.
+    `proxies` map a scheme to a proxy URL. Unfinished uploads are remembered below `state_directory`, if there is one.
+    `pace` holds back bodies while the registry throttles.
+    `sleep`, `clock` (monotonic seconds) and `jitter` (0 to 1) are for tests.
     """
 
     plain_http: bool = False
@@ -38,7 +42,9 @@ class RegistrySettings:
     profile: str | None = None
     trusted: frozenset[str] = frozenset()
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    state_directory: Path | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
+    pace: Pace = field(default_factory=Pace)
     attempts: int = 6
     user_agent: str = _VERSION_HEADER
     on_event: Callable[[Event], None] = ignore

@@ -1,0 +1,116 @@
+"""Small private files by name in one directory, each with a lock: what is read is ours, what is written is whole."""
+
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+LIMIT = 32 << 10
+"""The most bytes that are read of a file; a larger one is none of ours."""
+_TRIES = 4
+_KINDS = ("json", "new", "lock")
+_FILE = re.compile(r"([0-9a-f]{64})\.(?:json|new|lock)\Z")
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class PrivateDirectory:
+    """A directory for its owner alone, open until `close`. Names are 64 hexadecimal digits."""
+
+    def __init__(self, path: Path) -> None:
+        """Make and open it. Raises OSError where that cannot be, or somebody else owns it."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(self._directory)
+            if found.st_uid != os.geteuid():
+                raise PermissionError
+            if found.st_mode & 0o077:
+                os.fchmod(self._directory, 0o700)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Be done with it."""
+        os.close(self._directory)
+
+    def names(self) -> Iterable[str]:
+        """Every name of which there is anything. Raises OSError."""
+        with os.scandir(self._directory) as entries:
+            return {found[1] for found in (_FILE.match(entry.name) for entry in entries) if found}
+
+    def age(self, name: str, now: float) -> float:
+        """Seconds since anything of a name was written."""
+        times = [0.0]
+        for kind in _KINDS:
+            with suppress(OSError):
+                times.append(os.stat(f"{name}.{kind}", dir_fd=self._directory, follow_symlinks=False).st_mtime)
+        return now - max(times)
+
+    def lock(self, name: str) -> int | None:
+        """Lock a name, None when it is locked. The file that is locked must be the one that has the name by then."""
+        for _ in range(_TRIES):
+            try:
+                lock = os.open(f"{name}.lock", _LOCK, 0o600, dir_fd=self._directory)
+            except OSError:
+                return None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                there = os.stat(f"{name}.lock", dir_fd=self._directory, follow_symlinks=False)
+                if os.path.samestat(there, os.fstat(lock)):
+                    return lock
+            except FileNotFoundError:
+                pass
+            except OSError:
+                os.close(lock)
+                return None
+            os.close(lock)
+        return None
+
+    def unlock(self, name: str, lock: int) -> None:
+        """Let others lock it."""
+        with suppress(OSError):
+            os.unlink(f"{name}.lock", dir_fd=self._directory)
+        os.close(lock)
+
+    def read(self, name: str) -> bytes | None:
+        """What was written, None when nothing was; what is not a private file of ours is read as nothing at all."""
+        try:
+            descriptor = os.open(f"{name}.json", _READ, dir_fd=self._directory)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            return b""
+        try:
+            found = os.fstat(descriptor)
+            private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+            if not stat.S_ISREG(found.st_mode) or not private or found.st_size > LIMIT:
+                return b""
+            return os.read(descriptor, LIMIT)
+        except OSError:
+            return b""
+        finally:
+            os.close(descriptor)
+
+    def write(self, name: str, raw: bytes) -> None:
+        """Replace what is there as a whole: a reader sees the old or the new. Raises OSError. Under the lock only."""
+        with suppress(FileNotFoundError):
+            os.unlink(f"{name}.new", dir_fd=self._directory)
+        descriptor = os.open(f"{name}.new", _CREATE, 0o600, dir_fd=self._directory)
+        try:
+            whole = os.write(descriptor, raw) == len(raw)
+        finally:
+            os.close(descriptor)
+        if whole:
+            os.replace(f"{name}.new", f"{name}.json", src_dir_fd=self._directory, dst_dir_fd=self._directory)
+
+    def remove(self, name: str) -> None:
+        """Take away what was written. Under the lock only."""
+        for kind in ("json", "new"):
+            with suppress(OSError):
+                os.unlink(f"{name}.{kind}", dir_fd=self._directory)
