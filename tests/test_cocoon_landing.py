@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -675,13 +676,35 @@ def test_killed_anywhere(root: Root) -> None:
 def test_forgotten_blobs_are_thrown_away(root: Root) -> None:
     raw = noise("x", 5000)
     blob = Descriptor(media_type="a/b", digest=Digest.of(raw), size=len(raw))
-    opened(root).put(blob, BytesContent(raw))
-    opened(root).expect("bot", make_snapshot("W3b").document)
-    assert opened(root).has(blob)
+    other = BytesContent(b"other")
+    another = Descriptor(media_type="a/b", digest=Digest.of(b"other"), size=5)
+    with closing(opened(root)) as store:
+        store.put(blob, BytesContent(raw))
+        store.put(another, other)
+        assert store.has(blob)
     path = root.path / f"snapshot/.epoch-oci/blobs/sha256/{blob.digest.hex}"
     os.utime(path, (1, 1))
-    opened(root).expect("bot", make_snapshot("W3b").document)
+    before = root.tree()
+    with closing(opened(root)) as store:
+        store.expect("bot", make_snapshot("W3b").document)
+        assert root.tree() == before, "a look before the leap writes nothing"
+        with closing(opened(root)) as quick:
+            quick.put(another, other)
+        assert path.exists(), "somebody else may count on it"
+    opened(root).put(another, other)
     assert not path.exists()
+
+
+def test_what_others_count_on_stays_until_they_are_done(root: Root) -> None:
+    """Two pulls with blobs in common: the one that is through first leaves the other what it has seen waiting."""
+    made, again = (make_snapshot("W3b", name=name) for name in ("bot", "twin"))
+    with closing(opened(root)) as slow, closing(opened(root)) as quick:
+        put_all(slow, again)
+        put_all(quick, made)
+        quick.publish("bot", made.document)
+        slow.publish("twin", again.document)
+    assert_sound(root)
+    assert [path for path in (root.path / "snapshot/.epoch-oci").rglob("*") if path.is_file()] == []
 
 
 def test_the_image_ids_of_the_envelope_are_pinned_too(root: Root, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def unwrapped(stream: ByteReader, what: str) -> ByteReader:
     source = _Source(stream, what)
     head = source.peek(_SNIFFED)
     if not head:
-        raise ContentError(f"{what} is empty", code="SIZE", object=what)
+        hint = "look at the error of the program that was to write it"
+        raise ContentError(f"{what} is empty", code="SIZE", object=what, hint=hint)
     for magic, name in _OTHERS:
         if head.startswith(magic):
             raise ContentError(

@@ -6,10 +6,7 @@ gets its place, and the index its record, in this order. Killed in between, what
 next collection removes it.
 """
 
-import contextlib
-import os
 import stat
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,6 +19,7 @@ from epoch_oci.cocoon.new_directory import NewDirectory, remove_abandoned
 from epoch_oci.cocoon.new_record import config_of, created_at, is_meant, new_record
 from epoch_oci.cocoon.records import Record, SnapshotIndex
 from epoch_oci.cocoon.tree import INDEX, SNAPSHOTS, STAGE, Tree
+from epoch_oci.cocoon.waiting import BLOBS, WaitingBlobs
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.keys import SnapshotKey, blob_key
 from epoch_oci.epoch.manifest import Layer, Manifest
@@ -38,9 +36,6 @@ from epoch_oci.stores.base import BytesContent, Content
 _OWNER = 0o700
 _DEFAULT_MODE = 0o600
 _INDEX_MODE = 0o644
-_BLOBS = f"{STAGE}/blobs/sha256"
-_KEPT_SECONDS = 14 * 24 * 3600
-"""How long blobs wait for a snapshot that never comes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,11 +51,13 @@ class Landing:
     random: Callable[[int], bytes]
     lock_seconds: float
     _images: ImageBlobs = field(init=False)
+    _waiting: WaitingBlobs = field(init=False)
     _satisfied: frozenset[Digest] = field(init=False, default=frozenset())
     _prepared: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self._images = ImageBlobs(self.tree, self.digests)
+        self._waiting = WaitingBlobs(self.tree, self.stage)
 
     def satisfied(self, target: Descriptor) -> bool:
         """Whether the snapshot that is expected is here already, and this is a blob of it."""
@@ -74,14 +71,19 @@ class Landing:
         with self.tree.own(SNAPSHOTS), self.tree.own("snapshot") as parent:
             local.make_directory(STAGE.rpartition("/")[2], parent, self.tree.what(STAGE))
         remove_abandoned(self.tree)
-        _remove_forgotten(self.tree)
+        self._waiting.tidy()
         self._prepared = True
 
     def expect(self, key: SnapshotKey, manifest: Manifest, *, replace: bool) -> None:
-        """As `CocoonRoot.expect`."""
-        self.prepare()
+        """As `CocoonRoot.expect`; nothing is written, for it may be all that a dry run does."""
+        self._waiting.hold()
         _, same = self._standing(self.index(), key, manifest, replace)
         self._satisfied = frozenset(blob.digest for blob in manifest.descriptors) if same else frozenset()
+
+    def let_go(self) -> None:
+        """What waits is not counted on any more."""
+        self._waiting.release()
+        self._prepared = False
 
     def publish(self, key: SnapshotKey, manifest: Manifest, *, replace: bool) -> None:
         """As `CocoonRoot.publish`."""
@@ -89,8 +91,8 @@ class Landing:
         if not self._standing(self.index(), key, manifest, replace)[1]:
             self._require(key, manifest)
             self._land(key, manifest, replace)
-        for blob in manifest.descriptors:
-            self.stage.delete(blob_key(blob.digest))
+        self._waiting.done([blob.digest for blob in manifest.descriptors])
+        self.let_go()
 
     def _standing(
         self, index: SnapshotIndex, key: SnapshotKey, manifest: Manifest, replace: bool
@@ -154,7 +156,7 @@ class Landing:
 
     def _land(self, key: SnapshotKey, manifest: Manifest, replace: bool) -> None:
         with ExitStack() as stack:
-            waiting = stack.enter_context(self.tree.folder(_BLOBS))
+            waiting = stack.enter_context(self.tree.folder(BLOBS))
             new = stack.enter_context(NewDirectory(self.tree))
             free = self._fill(new, manifest, waiting)
             directory = stack.enter_context(index_locked(self.tree, self.lock_seconds))
@@ -245,12 +247,3 @@ def _refuse_cloud_image(manifest: Manifest) -> None:
             "a cloud image is no snapshot, and Cocoon keeps it in another form",
             hint="pull it with `-o -` into `cocoon image import NAME`",
         )
-
-
-def _remove_forgotten(tree: Tree) -> None:
-    old = time.time() - _KEPT_SECONDS
-    with tree.folder(_BLOBS) as directory:
-        for name, mode in tree.names(_BLOBS) if directory is not None else ():
-            with contextlib.suppress(OSError):
-                if stat.S_ISREG(mode) and os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime < old:
-                    os.unlink(name, dir_fd=directory)

@@ -90,8 +90,14 @@ class CocoonRoot:
         )
         self._found: dict[Digest, LocalFile] = {}
 
+    @property
+    def root(self) -> str:
+        """As `stores.base.Node.root`."""
+        return str(self._tree.path)
+
     def close(self) -> None:
-        """Let go of the snapshots that were read; Cocoon may delete them again."""
+        """Let go of the snapshots that were read, which Cocoon may delete again, and of blobs that wait for one."""
+        self._landing.let_go()
         while self._leases:
             os.close(self._leases.popitem()[1])
 

@@ -38,7 +38,7 @@ class Spool:
     """
 
     def __init__(self, directory: Path, what: str) -> None:
-        self._what = what
+        self._what = f"a temporary file for {what} in {directory} (TMPDIR says where)"
         self._hasher = Digest.of(b"").hasher()
         self.size = 0
         with local_errors(str(directory)):
@@ -48,10 +48,10 @@ class Spool:
         """Write all that `content` has. Raises LocalIOError, and what reading raises."""
         while block := content.read(BLOCK):
             self._hasher.update(block)
-            with local_errors(f"a temporary file for {self._what}"):
+            with local_errors(self._what):
                 write_sparse(self._descriptor, block, self.size)
             self.size += len(block)
-        with local_errors(f"a temporary file for {self._what}"):
+        with local_errors(self._what):
             os.ftruncate(self._descriptor, self.size)
 
     @property
