@@ -10,9 +10,11 @@ import time
 from itertools import pairwise
 
 import pytest
+from cli_runner import command, run_cli
 from hypothesis import given
 from hypothesis import strategies as st
-from snapshots import noise, open_store
+from snapshots import noise, open_store, put_snapshot
+from test_limit_rate import big_snapshot
 
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import ConflictError, ContentError
@@ -222,6 +224,49 @@ def test_killed_at_any_instant_it_converges(tmp_path):
     assert out.split()[0] in ("received", "skipped", "reused")
     assert final.read_bytes() == RAW
     assert [path.name for path in final.parent.iterdir()] == [final.name]
+
+
+def until(true) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_who_waits_for_another_process_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("epoch_oci.transfer.execute._BUSY_TOLD_SECONDS", 0.5)
+    process, events = child(tmp_path), []
+    until(lambda: list(tmp_path.glob("blobs/sha256/.*.part")))
+    want = Want(target=blob(), content=BytesContent(RAW))
+    (outcome,) = execute(plan_blobs(open_store(tmp_path), [want]), moved="received", on_event=events.append)
+    assert process.communicate()[0].split() == ["received", str(len(RAW))]
+    assert (outcome.action, outcome.bytes) == ("reused", 0)
+    waits = [event for event in events if event.event == "wait"]
+    assert 1 <= len(waits) <= 8  # once, and again every half second; the other one takes two or more
+    assert {(event.digest, event.message) for event in waits} == {
+        (blob().digest, "another process is fetching this blob")
+    }
+
+
+def test_who_waits_can_be_interrupted(tmp_path):
+    """The blob is held here; a pull waits for it, tells so once, and goes when it is asked to."""
+    made = big_snapshot(len(RAW))
+    put_snapshot(tmp_path / "store", made)
+    pushed = run_cli("push", "big:v1", "oci:layout", "--store", "store", cwd=tmp_path)
+    assert pushed.code == 0, pushed.err
+    (raw,) = made.blobs.values()
+    with open_store(tmp_path / "second").assemble(blob(raw)):
+        words = command("pull", "oci:layout", "--store", "second", "--progress", "json")
+        process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        line = next(line for line in process.stderr if '"wait"' in line)
+        assert "another process is fetching this blob" in line
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        rest = process.communicate(timeout=20)[1]
+        assert (process.returncode, time.monotonic() - started < 3) == (130, True)
+        assert '"wait"' not in rest
+    again = run_cli("pull", "oci:layout", "--store", "second", cwd=tmp_path)
+    assert again.code == 0, again.err
 
 
 def test_two_processes_fetch_a_blob_once(tmp_path):

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from snapshots import make_snapshot, open_store, put_snapshot
 
 from epoch_oci.errors import ContentError, NetworkError, NotFoundError
+from epoch_oci.flows.verify import VerifyOptions, verify_snapshots
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
@@ -17,7 +19,7 @@ from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.base import BytesContent
 from epoch_oci.transfer.content import CancelledError, JoinedContent, SliceContent, WatchedContent
 from epoch_oci.transfer.execute import execute
-from epoch_oci.transfer.plan import Want, plan_blobs, require
+from epoch_oci.transfer.plan import Want, in_parallel, plan_blobs, require
 
 
 def descriptor(content: bytes) -> Descriptor:
@@ -215,3 +217,50 @@ def test_short_reads_change_nothing():
     raw = b"short reads"
     reader = VerifyingReader(Trickle(raw), descriptor(raw))
     assert b"".join(reader.blocks()) == raw
+
+
+def test_an_error_while_planning_does_not_wait_for_the_other_questions():
+    targets = [descriptor(bytes([index])) for index in range(40)]
+    let_go, asked = threading.Event(), []
+
+    def present(target: Descriptor) -> bool:
+        asked.append(target)
+        if target is targets[0]:
+            raise NetworkError("the registry is gone")
+        return let_go.wait(20)
+
+    started = time.monotonic()
+    with pytest.raises(NetworkError):
+        in_parallel(present, targets, 4)
+    took = time.monotonic() - started
+    let_go.set()
+    time.sleep(0.2)
+    assert took < 5
+    assert len(asked) < 10  # what was queued is never asked
+
+
+def test_an_error_while_verifying_does_not_wait_for_the_other_blobs(tmp_path):
+    put_snapshot(tmp_path, made := make_snapshot())
+    store, let_go, opened = open_store(tmp_path), threading.Event(), threading.Event()
+
+    class Held(BytesContent):
+        @contextmanager
+        def open(self, start=0, length=None):
+            if opened.is_set():
+                let_go.wait(20)
+            opened.set()
+            raise NetworkError("the store is gone")
+            yield
+
+    class Source:
+        resolve, has = store.resolve, store.has
+
+        def content(self, target: Descriptor):
+            return Held(b"")
+
+    started = time.monotonic()
+    with pytest.raises(NetworkError):
+        verify_snapshots(Source(), [made.key], where="here", options=VerifyOptions(jobs=2))
+    took = time.monotonic() - started
+    let_go.set()
+    assert took < 5

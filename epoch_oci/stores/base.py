@@ -7,13 +7,14 @@ being read. Further powers are one-method protocols that callers look for with `
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.sparse import Segment
-from epoch_oci.errors import Finding
+from epoch_oci.errors import ConflictError, Finding
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.verify import ByteReader
@@ -41,6 +42,14 @@ class Source(Protocol):
 
     def content(self, target: Descriptor) -> Content:
         """The blob `target` names. Cheap: absence shows as NotFoundError when it is opened."""
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A sink whose blobs can be read again."""
+
+    def content(self, target: Descriptor) -> Content:
+        """As `Source.content`."""
 
 
 class Sink(Protocol):
@@ -89,6 +98,43 @@ class SnapshotLister(Protocol):
 
     def snapshots(self) -> Iterator[SnapshotEntry]:
         """Every snapshot, by name then tag, from the manifests that are there and not from a catalog."""
+
+
+class SnapshotSummary(Protocol):
+    """What a store tells of a snapshot without reading its blobs."""
+
+    @property
+    def key(self) -> SnapshotKey:
+        """What the store calls it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files as stored."""
+
+
+@runtime_checkable
+class QuickLister(Protocol):
+    """A store that has to read a snapshot's blobs to resolve it, and can list it without."""
+
+    def listing(self) -> Iterator[SnapshotSummary]:
+        """Every snapshot, in the order of `SnapshotLister.snapshots`."""
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A sink that wants to know a snapshot's manifest before its blobs come."""
+
+    def expect(self, name: str, document: Document, *, replace: bool = False) -> None:
+        """Say that `publish` will follow with the same arguments; raises what it would, as far as it is known now."""
+
+
+@runtime_checkable
+class Node(Protocol):
+    """A store whose snapshots Cocoon makes VMs of."""
+
+    @property
+    def root(self) -> str:
+        """The absolute path of Cocoon's root directory."""
 
 
 @runtime_checkable
@@ -154,15 +200,39 @@ class Assembly(Protocol):
         """Throw away what is there."""
 
 
+class BusyError(ConflictError):
+    """Another process, or another transfer of this one, is at the same blob; try again in a moment."""
+
+
 @runtime_checkable
 class Assembler(Protocol):
     """A sink that can take a blob's bytes out of order and keep them across runs."""
 
     def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
-        """Start or go on with a blob; waits while another process is at it, so ask `has` again inside.
+        """Start or go on with a blob; None when this sink cannot.
 
-        None when this sink cannot.
+        Entering it raises BusyError while another process is at the blob. Whoever had to wait asks `has` again inside.
         """
+
+
+@runtime_checkable
+class Adopting(Protocol):
+    """An assembly that can take a whole file of this machine over without reading it."""
+
+    def adopt(self, file: int, check: Callable[[], None]) -> bool:
+        """Take over the open file, as it is or as a clone; False when it cannot be, and then nothing was done.
+
+        Where file and blob become one, `check` is called before, and whatever it raises is passed on. `finish` checks
+        as ever. Only for an assembly of which nothing is there yet.
+        """
+
+
+@runtime_checkable
+class FileContent(Protocol):
+    """Content that may be a file of this machine that is never written to again."""
+
+    def file(self) -> AbstractContextManager[int] | None:
+        """A descriptor to read all of it by; None when it is not such a file. Raises as `Content.open`."""
 
 
 @runtime_checkable

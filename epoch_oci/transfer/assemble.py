@@ -1,8 +1,9 @@
 """Fetching one blob in several spans at a time, and only what an earlier run did not leave."""
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,17 +15,27 @@ from epoch_oci.transfer.content import WatchedContent
 
 SMALLEST_SPAN = 32 << 20
 """Spans get no smaller, in bytes: a request for less costs more than it wins."""
+FAST = 200 << 20
+"""Bytes a second of one stream from which on more streams win nothing: what follows is hashed hardly faster."""
+_PROBE_SECONDS = 0.2
 
 
 @dataclass(slots=True)
 class Fetch:
-    """The spans of one blob that are still to be fetched; several threads take from it until it is empty."""
+    """The spans of one blob that are still to be fetched; several threads take from it until it is empty.
+
+    `invite` calls further threads, as soon as one stream turns out slow.
+    """
 
     content: WatchedContent
     assembly: Assembly
     waiting: deque[tuple[int, int]]
+    invite: Callable[[], None] | None = None
     error: BaseException | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    pace: int = 0
+    since: float = field(default_factory=time.monotonic)
 
     def drain(self) -> None:
         """Fetch spans until none is left or one failed; the first error is kept for whoever waits."""
@@ -49,17 +60,35 @@ class Fetch:
                     raise ContentError(f"the content ended after {offset} bytes", code="SIZE")
                 self.assembly.write(offset, block, start)
                 offset += len(block)
+                self._measure(len(block))
+
+    def _measure(self, count: int) -> None:
+        """Only one thread is here until it has invited others."""
+        if (invite := self.invite) is None:
+            return
+        self.pace += count
+        elapsed = time.monotonic() - self.since
+        if elapsed < _PROBE_SECONDS:
+            return
+        if self.pace < FAST * elapsed:
+            self.invite = None
+            invite()
+        self.pace, self.since = 0, time.monotonic()
 
 
 def assemble(content: WatchedContent, assembly: Assembly, jobs: int, executor: Executor | None) -> bool:
-    """Fetch what is missing, with idle workers of `executor` helping out, and finish the blob.
+    """Fetch what is missing, with idle workers of `executor` helping out where one is slow, and finish the blob.
 
     False when it may not replace what is there. Raises what reading raises, ContentError when the bytes are wrong.
     """
     fetch = Fetch(content, assembly, deque(_cut(content, assembly.missing(), jobs)))
     helpers: list[Future[None]] = []
-    if executor is not None:
-        helpers = [executor.submit(fetch.drain) for _ in range(min(jobs, len(fetch.waiting)) - 1)]
+
+    def invite() -> None:
+        if executor is not None:
+            helpers.extend(executor.submit(fetch.drain) for _ in range(min(jobs - 1, len(fetch.waiting))))
+
+    fetch.invite = invite
     fetch.drain()
     wait([helper for helper in helpers if not helper.cancel()])
     if fetch.error is not None:

@@ -9,6 +9,7 @@ from itertools import accumulate
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verify import ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, Ranged
+from epoch_oci.transfer.throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,13 @@ class WatchedContent:
     """Passes bytes on, tells `moved` how far each reading got, and stops as soon as `cancelled` is set.
 
     `moved` gets the offset reached, in bytes from the blob's start: a second `open` may report less than the first.
+    With a `throttle` no byte is passed on before it may be, which paces a sender and a receiver alike.
     """
 
     content: Content
     moved: Callable[[int], None]
     cancelled: threading.Event
+    throttle: Throttle | None = None
 
     @property
     def size(self) -> int:
@@ -134,9 +137,14 @@ class _WatchedReader:
         self._watched = watched
 
     def read(self, size: int = -1, /) -> bytes:
-        if self._watched.cancelled.is_set():
+        cancelled, throttle = self._watched.cancelled, self._watched.throttle
+        if cancelled.is_set():
             raise CancelledError
+        if throttle is not None:
+            size = min(size, throttle.grain) if size >= 0 else throttle.grain
         block = self._reader.read(size)
+        if throttle is not None and block and not throttle.take(len(block), cancelled):
+            raise CancelledError
         self._offset += len(block)
         self._watched.moved(self._offset)
         return block

@@ -2,20 +2,28 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from epoch_oci.errors import ConflictError, ContentError
-from epoch_oci.events import Action, Event, OnEvent, ignore
+from epoch_oci.errors import AccessError, ConflictError, ContentError, LocalIOError, NetworkError, NotFoundError
+from epoch_oci.events import Action, Event, Kind, OnEvent, ignore
 from epoch_oci.oci.verify import BLOCK
-from epoch_oci.stores.base import Assembly
+from epoch_oci.stores.base import Assembly, BusyError
 from epoch_oci.transfer.assemble import assemble
 from epoch_oci.transfer.content import CancelledError, WatchedContent
-from epoch_oci.transfer.plan import Item, Plan
+from epoch_oci.transfer.plan import Item, Plan, Seed
+from epoch_oci.transfer.reuse import reuse
+from epoch_oci.transfer.throttle import Throttle
 
 _SHUTDOWN_SECONDS = 4.0
 _REPORT_SECONDS = 0.1
+_REPORT_AT_LEAST_SECONDS = 1.0
+"""However slowly bytes come, progress is reported as often as this."""
+_BUSY_SECONDS = 0.2
+"""How long to wait before looking again whether a blob is still held by another process."""
+_BUSY_TOLD_SECONDS = 30.0
 _ASSEMBLED_FROM = 4 * BLOCK
 """Smaller blobs are moved in one piece: there is nothing to resume."""
 
@@ -36,19 +44,21 @@ def execute(
     jobs: int = 4,
     on_event: OnEvent = ignore,
     executor: Executor | None = None,
+    throttle: Throttle | None = None,
 ) -> tuple[Outcome, ...]:
     """Move what the plan says, `jobs` blobs at a time, the largest first; `moved` is the word for a moved blob.
 
     Returns one outcome for each item, in the plan's order. The first error stops the rest and is raised; what was
     verified until then stays. `executor` runs the transfers elsewhere (its workers must reach source and sink).
+    `throttle` paces all that is moved; give the same one to several calls that shall share its rate.
     """
     on_event(Event(event="plan", bytes=plan.to_move, total=plan.size))
     if executor is not None:
-        outcomes = _Run(on_event, moved, jobs, executor).all(plan)
+        outcomes = _Run(on_event, moved, jobs, executor, throttle).all(plan)
     else:
         pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="transfer")
         try:
-            outcomes = _Run(on_event, moved, jobs, pool).all(plan)
+            outcomes = _Run(on_event, moved, jobs, pool, throttle).all(plan)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     on_event(Event(event="done", bytes=sum(outcome.bytes for outcome in outcomes), total=plan.size))
@@ -56,11 +66,14 @@ def execute(
 
 
 class _Run:
-    def __init__(self, on_event: OnEvent, moved: Action, jobs: int, executor: Executor) -> None:
+    def __init__(
+        self, on_event: OnEvent, moved: Action, jobs: int, executor: Executor, throttle: Throttle | None
+    ) -> None:
         self._on_event = on_event
         self._moved = moved
         self._jobs = jobs
         self._executor = executor
+        self._throttle = throttle
         self._cancelled = threading.Event()
 
     def all(self, plan: Plan) -> tuple[Outcome, ...]:
@@ -96,6 +109,9 @@ class _Run:
         if item.step == "mount" and item.mount is not None and item.mount():
             self._report("blob-done", item, item.target.size, "mounted")
             return Outcome(item, "mounted", 0)
+        if any(self._reused(item, seed) for seed in item.seeds):
+            self._report("blob-done", item, item.target.size, "reused")
+            return Outcome(item, "reused", 0)
         self._report("blob-start", item, 0)
         moved = self._move(item)
         action = self._moved if moved or not item.target.size else "reused"
@@ -105,18 +121,55 @@ class _Run:
     def _move(self, item: Item) -> int:
         """Move a blob; returns the bytes that were moved. What an earlier run left of it is not moved again."""
         if item.assemble is not None and item.target.size >= _ASSEMBLED_FROM:
-            assembling = item.assemble()
-            if assembling is not None:
-                with assembling as assembly:
+            with self._entered(item) as assembly:
+                if assembly is not None:
                     return self._assemble(item, assembly)
-        item.put(WatchedContent(item.content, self._progress(item), self._cancelled))
+        item.put(self._watched(item, self._progress(item)))
         return item.target.size
+
+    def _reused(self, item: Item, seed: Seed) -> bool:
+        """Take the blob from `seed`. False, with a warning, when that fails: a seed is never a reason to fail."""
+        if seed.failed:
+            return False
+        try:
+            content = WatchedContent(seed.source.content(item.target), lambda _: None, self._cancelled)
+            with self._entered(item) as assembly:
+                if not item.present():
+                    reuse(item, content, assembly)
+        except (ContentError, NotFoundError, LocalIOError) as error:
+            self._warn(f"{seed.where} has no good copy of {item.title or item.target.digest}: {error.message}")
+        except (NetworkError, AccessError) as error:
+            seed.failed = True
+            self._warn(f"{seed.where} is of no use as a seed: {error.message}")
+        else:
+            return True
+        return False
+
+    @contextmanager
+    def _entered(self, item: Item) -> Iterator[Assembly | None]:
+        """The blob's assembly, once no other process is at it; None where the sink has no such thing."""
+        told = -_BUSY_TOLD_SECONDS
+        while (assembling := item.assemble() if item.assemble else None) is not None:
+            try:
+                assembly = assembling.__enter__()
+            except BusyError:
+                if time.monotonic() - told >= _BUSY_TOLD_SECONDS:
+                    told = time.monotonic()
+                    self._report("wait", item, 0, message="another process is fetching this blob")
+                if self._cancelled.wait(_BUSY_SECONDS):
+                    raise CancelledError from None
+            else:
+                with ExitStack() as stack:
+                    stack.push(assembling)
+                    yield assembly
+                return
+        yield None
 
     def _assemble(self, item: Item, assembly: Assembly) -> int:
         if item.present():  # another process was at it meanwhile
             return 0
         report = self._progress(item)
-        content = WatchedContent(item.content, lambda _: report(assembly.covered), self._cancelled)
+        content = self._watched(item, lambda _: report(assembly.covered))
         moved = item.target.size - assembly.resumed
         try:
             finished = assemble(content, assembly, self._jobs, self._executor)
@@ -136,25 +189,35 @@ class _Run:
         item.put(content)
         return True
 
+    def _watched(self, item: Item, moved: Callable[[int], None]) -> WatchedContent:
+        return WatchedContent(item.content, moved, self._cancelled, self._throttle)
+
     def _progress(self, item: Item) -> Callable[[int], None]:
         last = [time.monotonic(), 0.0]
 
         def moved(offset: int) -> None:
             now = time.monotonic()
-            if now - last[0] >= _REPORT_SECONDS and abs(offset - last[1]) >= BLOCK:
+            waited, gained = now - last[0], abs(offset - last[1])
+            if waited >= _REPORT_SECONDS and gained and (gained >= BLOCK or waited >= _REPORT_AT_LEAST_SECONDS):
                 last[:] = [now, float(offset)]
                 self._report("blob-progress", item, offset)
 
         return moved
 
-    def _report(self, event: str, item: Item, count: int, action: Action | None = None) -> None:
+    def _warn(self, text: str) -> None:
+        self._on_event(Event(event="warning", message=text))
+
+    def _report(
+        self, event: Kind, item: Item, count: int, action: Action | None = None, *, message: str | None = None
+    ) -> None:
         self._on_event(
             Event(
-                event=event,  # type: ignore[arg-type]
+                event=event,
                 digest=item.target.digest,
                 title=item.title,
                 bytes=count,
                 total=item.target.size,
                 action=action,
+                message=message,
             )
         )

@@ -9,7 +9,7 @@ from typing import Literal
 from epoch_oci.errors import NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.stores.base import Assembler, Assembly, Content, FileSink, FileTarget, Mounter, Sink
+from epoch_oci.stores.base import Assembler, Assembly, Content, FileSink, FileTarget, Mounter, Sink, Source
 
 Step = Literal["move", "mount", "skip"]
 
@@ -23,12 +23,22 @@ class Want:
     title: str | None = None
 
 
+@dataclass(slots=True)
+class Seed:
+    """A place that may hold blobs already; `where` is what people call it, and once `failed` it is asked no more."""
+
+    source: Source
+    where: str
+    failed: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """One blob of a plan and what to do about it.
 
     `put` moves it, or `assemble` where the sink can take a blob out of order; `present` asks again whether it is there.
-    `mount` is tried first when the step is `mount`; where it returns False the blob is moved after all.
+    `mount` is tried first when the step is `mount`; where it returns False the blob is moved after all. `seeds` say
+    that they have it: it is taken from the first of them whose bytes are right.
     """
 
     target: Descriptor
@@ -39,6 +49,7 @@ class Item:
     present: Callable[[], bool]
     assemble: Callable[[], AbstractContextManager[Assembly] | None] | None = None
     mount: Callable[[], bool] | None = None
+    seeds: tuple[Seed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +65,37 @@ class Plan:
 
     @property
     def to_move(self) -> int:
-        """Bytes that are not there yet and cannot be mounted."""
-        return sum(item.target.size for item in self.items if item.step == "move")
+        """Bytes that are not there yet and cannot be mounted or had from a seed."""
+        return sum(item.target.size for item in self.items if item.step == "move" and not item.seeds)
 
 
-def plan_blobs(sink: Sink, wants: Iterable[Want], *, mount_from: Sequence[str] = (), jobs: int = 4) -> Plan:
+def plan_blobs(
+    sink: Sink,
+    wants: Iterable[Want],
+    *,
+    mount_from: Sequence[str] = (),
+    jobs: int = 4,
+    present: Callable[[Descriptor], bool] | None = None,
+) -> Plan:
     """Ask `sink` about every blob, `jobs` at a time. A blob wanted twice is asked for once.
 
-    `mount_from` are repositories of the sink's own registry that may hold the blobs already.
+    `mount_from` are repositories of the sink's own registry that may hold the blobs already. `present` is asked in
+    place of `sink.has`, by whoever does not take the sink's word for it.
     """
+    present = present or sink.has
     unique: dict[Digest, Want] = {}
     for want in wants:
         unique.setdefault(want.target.digest, want)
     ordered = list(unique.values())
-    present = _in_parallel(sink.has, [want.target for want in ordered], jobs)
-    return Plan(tuple(_item(sink, want, there, mount_from) for want, there in zip(ordered, present, strict=True)))
+    found = in_parallel(present, [want.target for want in ordered], jobs)
+    return Plan(
+        tuple(_item(sink, want, there, mount_from, present) for want, there in zip(ordered, found, strict=True))
+    )
 
 
-def _item(sink: Sink, want: Want, there: bool, mount_from: Sequence[str]) -> Item:
+def _item(
+    sink: Sink, want: Want, there: bool, mount_from: Sequence[str], present: Callable[[Descriptor], bool]
+) -> Item:
     assembler = sink if isinstance(sink, Assembler) else None
     mounter = sink if mount_from and isinstance(sink, Mounter) else None
     return Item(
@@ -80,7 +104,7 @@ def _item(sink: Sink, want: Want, there: bool, mount_from: Sequence[str]) -> Ite
         title=want.title,
         step="skip" if there else "mount" if mounter else "move",
         put=lambda content: sink.put(want.target, content),
-        present=lambda: sink.has(want.target),
+        present=lambda: present(want.target),
         assemble=(lambda: assembler.assemble(want.target)) if assembler else None,
         mount=(lambda: any(mounter.mount(want.target, place) for place in mount_from)) if mounter else None,
     )
@@ -118,7 +142,7 @@ def require(
     jobs: int = 4,
 ) -> None:
     """Raise NotFoundError naming the targets that are known to be absent; `names` says which file a digest is."""
-    there = _in_parallel(present, targets, jobs)
+    there = in_parallel(present, targets, jobs)
     missing = [target for target, found in zip(targets, there, strict=True) if not found]
     if missing:
         listed = ", ".join(f"{names.get(target.digest, 'document')} ({target.digest})" for target in missing[:3])
@@ -130,8 +154,12 @@ def require(
         )
 
 
-def _in_parallel(present: Callable[[Descriptor], bool], targets: Sequence[Descriptor], jobs: int) -> list[bool]:
+def in_parallel(present: Callable[[Descriptor], bool], targets: Sequence[Descriptor], jobs: int) -> list[bool]:
+    """What `present` says of each target, `jobs` asked at a time. An error is raised without waiting for the others."""
     if len(targets) < 2:
         return [present(target) for target in targets]
-    with ThreadPoolExecutor(max_workers=min(jobs, len(targets)), thread_name_prefix="plan") as pool:
+    pool = ThreadPoolExecutor(max_workers=min(jobs, len(targets)), thread_name_prefix="plan")
+    try:
         return list(pool.map(present, targets))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -135,7 +135,7 @@ def zstd_module() -> Any:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         try:
-            from backports import zstd  # type: ignore[import-not-found,unused-ignore,no-redef]
+            from backports import zstd  # type: ignore[import-not-found,import-untyped,unused-ignore,no-redef]
         except ImportError:
             raise UsageError(
                 "the snapshot is compressed with zstd, and no decoder is installed",

@@ -2,7 +2,8 @@
 
 Beside the place where the blob will appear lie a hidden file with the bytes and a small record of the spans that are
 complete. The record is written after the bytes; after a power cut it may still claim too much, which the hash over
-the whole blob finds out, and then both are thrown away. A lock on the file lets one process work on a blob at a time.
+the whole blob finds out, and then both are thrown away. A lock on the file lets one process work on a blob at a time;
+the others are told, and may try again.
 """
 
 import bisect
@@ -12,7 +13,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,8 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK
 from epoch_oci.stores.backends.draft import reveal, write_sparse
 from epoch_oci.stores.backends.local import OUR_PREFIX, local_errors
+from epoch_oci.stores.backends.sharing import clone, link, may_link
+from epoch_oci.stores.base import BusyError
 
 _RECORD_EVERY = 8 * BLOCK
 """A span's progress is recorded this often; so much at most is fetched again for each span after a kill."""
@@ -72,11 +75,11 @@ class Placement:
     def __init__(self, segments: Sequence[Segment] | None) -> None:
         self._segments = [segment for segment in segments or () if segment.length]
         self._starts = [0, *accumulate(segment.length for segment in self._segments)]
-        self._plain = segments is None
+        self.is_plain = segments is None
 
     def runs(self, offset: int, length: int) -> list[tuple[int, int]]:
         """The (file offset, length) of each run that bytes `offset` to `offset + length` of the blob occupy."""
-        if self._plain:
+        if self.is_plain:
             return [(offset, length)]
         found = []
         index = bisect.bisect_right(self._starts, offset) - 1
@@ -91,7 +94,8 @@ class Placement:
 class Assembly:
     """See `stores.base.Assembly`. `directory` is an open descriptor that outlives this; `name` the final file's.
 
-    `size` is the length of the finished file, `mode` its permission bits.
+    `size` is the length of the finished file, `mode` its permission bits. With `links` the finished file may be one
+    with the file it was adopted from. Entering raises BusyError while somebody else is at it.
     """
 
     def __init__(
@@ -105,11 +109,13 @@ class Assembly:
         size: int | None = None,
         mode: int = 0o600,
         replace: bool = True,
+        links: bool = False,
     ) -> None:
         self._directory, self._name, self._target, self._what = directory, name, target, what
         self._size = target.size if size is None else size
-        self._mode, self._replace = mode, replace
+        self._mode, self._replace, self._links = mode, replace, links
         self._placement = Placement(segments)
+        self._linked = False
         identity = hashlib.sha256(f"{name}\0{target.digest}\0{target.size}\0{segments}".encode()).hexdigest()[:32]
         self._part, self._record = f"{OUR_PREFIX}-{identity}.part", f"{OUR_PREFIX}-{identity}.done"
         self._spans = Spans()
@@ -122,7 +128,7 @@ class Assembly:
 
     def __enter__(self) -> Self:
         with local_errors(self._what):
-            self._descriptor = _open_locked(self._part, self._directory)
+            self._descriptor = _open_locked(self._part, self._directory, self._what)
             self._log = os.open(self._record, _RECORD_FLAGS, 0o600, dir_fd=self._directory)
         self._load()
         self.resumed = self._spans.total()
@@ -163,11 +169,30 @@ class Assembly:
                 at += length
         self._count(start, offset + len(block))
 
+    def adopt(self, file: int, check: Callable[[], None]) -> bool:
+        """As `stores.base.Adopting.adopt`: a clone where the file system has such, else a link where `links` allows."""
+        if not self._placement.is_plain or self._size != self._target.size or self._size == 0:
+            return False
+        with local_errors(self._what):
+            if os.fstat(file).st_size != self._size:
+                return False
+        if clone(file, self._descriptor):
+            self._count(0, self._size)
+            return True
+        if not self._links or not may_link(file, self._mode):
+            return False
+        check()
+        self._linked = link(file, self._name, self._directory)
+        return self._linked
+
     def finish(self) -> bool:
         """Show the blob under its name. False when it may not replace what is there.
 
         Raises ContentError when the bytes are not the target; they are thrown away then.
         """
+        if self._linked:
+            self._remove()
+            return True
         if gaps := self.missing():
             raise ContentError(
                 f"{self._what} lacks {sum(length for _, length in gaps)} bytes",
@@ -263,15 +288,19 @@ class Assembly:
 _RECORD_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _open_locked(name: str, directory: int) -> int:
-    """The file, made if need be, once no other process holds it; it is waited for."""
+def _open_locked(name: str, directory: int, what: str) -> int:
+    """The file, made if need be. Raises BusyError when somebody else holds it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         descriptor = os.open(name, flags, 0o600, dir_fd=directory)
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, descriptor)
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(f"{what}: somebody else is fetching it", object=what) from None
+            except OSError:
+                pass  # a file system without locks
             if _is_still(descriptor, name, directory):
                 undo.pop_all()
                 return descriptor

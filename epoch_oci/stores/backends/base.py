@@ -64,6 +64,14 @@ class AssemblingBackend(Protocol):
         """As `stores.base.Assembler.assemble`, for the object `key`."""
 
 
+@runtime_checkable
+class FileBackend(Protocol):
+    """A key space of which each object is a file of this machine."""
+
+    def file(self, key: str) -> AbstractContextManager[int]:
+        """A descriptor to read the object by. Raises NotFoundError, ContentError (TYPE), LocalIOError."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredContent:
     """An object as content; `size` is what the caller expects it to have."""
@@ -79,6 +87,10 @@ class StoredContent:
     def ranged(self) -> bool:
         """As `stores.base.Ranged`: every backend reads from any offset."""
         return True
+
+    def file(self) -> AbstractContextManager[int] | None:
+        """As `stores.base.FileContent`."""
+        return self.backend.file(self.key) if isinstance(self.backend, FileBackend) else None
 
 
 @contextmanager

@@ -20,10 +20,15 @@ from epoch_oci.stores.backends.draft import Draft, is_ours, sweep
 
 
 class DirectoryBackend:
-    """Objects below `path`, which is made when the first one is written. Safe for threads and processes."""
+    """Objects below `path`, which is made when the first one is written. Safe for threads and processes.
 
-    def __init__(self, path: Path) -> None:
+    `immutable` says that nobody ever writes into a file that is there: then an object may be one file with an object
+    of another such place on the same disk.
+    """
+
+    def __init__(self, path: Path, *, immutable: bool = False) -> None:
         self.path = path.absolute()
+        self._immutable = immutable
         self._settled: set[str] = set()
 
     def check(self) -> None:
@@ -42,13 +47,19 @@ class DirectoryBackend:
     @contextmanager
     def open(self, key: str, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
         """As `Backend.open`."""
+        with self.file(key) as descriptor:
+            yield local.FileReader(descriptor, self._what(key), start, length)
+
+    @contextmanager
+    def file(self, key: str) -> Iterator[int]:
+        """As `FileBackend.file`."""
         folder, name = _split(key)
         with self._opened(folder) as directory:
             descriptor = None if directory is None else local.open_file(name, directory, self._what(key))
         if descriptor is None:
             raise NotFoundError(f"{self._what(key)} is not there", object=self._what(key))
         try:
-            yield local.FileReader(descriptor, self._what(key), start, length)
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -70,7 +81,10 @@ class DirectoryBackend:
         """As `stores.base.Assembler.assemble`, for the object `key`. The disk must have room for what is missing."""
         folder, name = _split(key)
         what = self._what(key)
-        with self._made(folder) as directory, Assembly(directory, name, target, what) as assembly:
+        with (
+            self._made(folder) as directory,
+            Assembly(directory, name, target, what, links=self._immutable) as assembly,
+        ):
             local.look_for_file(name, directory, what)
             self._require_room(directory, target.size - assembly.resumed, what)
             yield assembly

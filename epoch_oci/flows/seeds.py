@@ -1,0 +1,83 @@
+"""Blobs that are at hand already: in stores the user named, from which they are taken, or in the target itself."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from epoch_oci.errors import AccessError, ContentError, LocalIOError, NetworkError, NotFoundError
+from epoch_oci.events import Event, OnEvent
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.stores.base import Content, FileContent, Readable, Sink
+from epoch_oci.transfer.plan import Item, Plan, Seed, in_parallel
+
+
+def with_seeds(plan: Plan, seeds: Sequence[Seed], on_event: OnEvent, *, jobs: int = 4) -> Plan:
+    """The plan, with the seeds of each blob that is to be moved; only a blob's own digest and size count.
+
+    A seed that cannot be asked is passed over with a warning.
+    """
+    wanted = [item.target for item in plan.items if item.step == "move" and item.target.size]
+    holders: dict[Digest, tuple[Seed, ...]] = {target.digest: () for target in wanted}
+    for seed in seeds:
+        ask = _asking(seed, on_event)
+        # One question goes ahead, so that a place out of reach is waited for once.
+        present = [*map(ask, wanted[:1]), *in_parallel(ask, wanted[1:], jobs)]
+        for target, there in zip(wanted, present, strict=True):
+            if there:
+                holders[target.digest] += (seed,)
+    return Plan(tuple(replace(item, seeds=holders.get(item.target.digest, ())) for item in plan.items))
+
+
+def sound_in(sink: Sink) -> Callable[[Descriptor], bool]:
+    """Whether `sink` has a blob with the right bytes: those that are files of this machine are read to know."""
+
+    def present(target: Descriptor) -> bool:
+        if not sink.has(target):
+            return False
+        content = sink.content(target) if isinstance(sink, Readable) else None
+        return content is None or not _is_file(content) or _is_right(content, target)
+
+    return present
+
+
+def _is_file(content: Content) -> bool:
+    return isinstance(content, FileContent) and content.file() is not None
+
+
+def _is_right(content: Content, target: Descriptor) -> bool:
+    try:
+        with content.open() as reader:
+            for _ in VerifyingReader(reader, target).blocks():
+                pass
+    except ContentError:
+        return False
+    return True
+
+
+def foreseen(plan: Plan) -> Plan:
+    """The plan as a dry run shows it: what a seed has is not fetched."""
+    return Plan(tuple(_skipped(item) if item.seeds else item for item in plan.items))
+
+
+def _skipped(item: Item) -> Item:
+    return replace(item, step="skip")
+
+
+def _asking(seed: Seed, on_event: OnEvent) -> Callable[[Descriptor], bool]:
+    """Whether `seed` has a blob; what goes wrong is told, and taken for a no."""
+
+    def has(target: Descriptor) -> bool:
+        if seed.failed:
+            return False
+        try:
+            return seed.source.has(target)
+        except (NetworkError, AccessError) as error:
+            seed.failed = True
+            problem = f"{seed.where} is of no use as a seed: {error.message}"
+        except (ContentError, NotFoundError, LocalIOError) as error:
+            problem = f"{seed.where} cannot say whether it has {target.digest}: {error.message}"
+        on_event(Event(event="warning", message=problem))
+        return False
+
+    return has
