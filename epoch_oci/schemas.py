@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".schema.json"
 _CODES = {
-    **dict.fromkeys(("digest", "imageDigest", "image_digest", "vnd.cocoon.part.digest"), "DIGEST"),
+    **dict.fromkeys(("digest", "imageDigest", "image_digest", "chunks", "vnd.cocoon.part.digest"), "DIGEST"),
     **dict.fromkeys(("size", "totalSize", "sparseSize", "vnd.cocoon.part.size"), "SIZE"),
     **dict.fromkeys(
         ("filename", "name", "tag", "repositories", "tags", media_types.TITLE, "vnd.cocoon.part.file"), "NAME"
@@ -42,6 +42,7 @@ _LIMITS = {
     "epoch-manifest.v1": EPOCH_LIMIT,
     "epoch-catalog.v1": CATALOG_LIMIT,
     "cocoonstack-snapshot-config.v1": EPOCH_LIMIT,
+    "cocoonstack-snapshot-config.v2": EPOCH_LIMIT,
     "cocoon-export-envelope.v1": EPOCH_LIMIT,
 }
 """Largest document of a kind in bytes; every other kind is an OCI document of 4 MiB at most."""
@@ -99,13 +100,20 @@ def _is_cocoonstack(value: dict[str, Any]) -> bool:
     return _is_manifest(value) and str(value.get("artifactType", "")).startswith("application/vnd.cocoonstack.")
 
 
+def _is_encoded(value: dict[str, Any]) -> bool:
+    """A snapshot of version 2; its config has the media type of version 1."""
+    return _is_manifest(value) and value.get("artifactType") == "application/vnd.cocoonstack.snapshot.v2+json"
+
+
 _TELLS = (
     ("oci-layout.v1", lambda value: "imageLayoutVersion" in value),
     ("epoch-catalog.v1", lambda value: "repositories" in value),
+    ("cocoonstack-snapshot-manifest.v2", _is_encoded),
     ("cocoonstack-snapshot-manifest.v1", _is_cocoonstack),
     ("oci-image-manifest.cocoon.v1", _is_manifest),
     ("oci-image-index.v1", lambda value: "manifests" in value),
     ("cocoon-export-envelope.v1", lambda value: "config" in value and "version" in value),
+    ("cocoonstack-snapshot-config.v2", lambda value: value.get("schemaVersion") == "v2"),
     ("cocoonstack-snapshot-config.v1", lambda value: isinstance(value.get("schemaVersion"), str)),
     ("epoch-manifest.v1", lambda value: "layers" in value or "snapshotId" in value or "snapshotID" in value),
 )
@@ -114,6 +122,7 @@ MEDIA_TYPES = {
     "epoch-manifest.v1": EPOCH_MANIFEST,
     "oci-image-manifest.cocoon.v1": media_types.MANIFEST,
     "cocoonstack-snapshot-manifest.v1": media_types.MANIFEST,
+    "cocoonstack-snapshot-manifest.v2": media_types.MANIFEST,
     "oci-image-index.v1": media_types.INDEX,
 }
 """The media type of each kind that can stand on its own in a registry or a store."""

@@ -3,17 +3,21 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import Artifact, EncodeOptions, Snapshot
+from epoch_oci.dialects.cocoonstack.words import media_type_for_file
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.oci import media_types
+from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.stores.base import BytesContent
 
 DATA = Path(__file__).parent / "data" / "cocoonstack"
 DIALECT = dialects.named("cocoonstack")
@@ -113,3 +117,55 @@ def file(name: str, size: int = 7) -> dict:
 
 def part_digests(count: int) -> tuple[Digest, ...]:
     return tuple(Digest.from_hex(hex_of(f"part {index}")) for index in range(count))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A file of a snapshot of version 2: what it decodes to, the layers as stored, and what the config says of it.
+
+    `size` is the size that the config declares, None for the right one; `entry` are further members.
+    """
+
+    plain: bytes
+    layers: tuple[bytes, ...]
+    compressed: bool = True
+    size: int | None = None
+    entry: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EncodedArtifact:
+    """A snapshot of version 2 as its writer would publish it; `blobs` by the digests that its documents name."""
+
+    manifest: Document
+    config: Document
+    blobs: Mapping[Digest, bytes]
+
+    @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        return ImageManifest.parse(self.manifest).layers
+
+    def publish(self, store: Any, tag: str = "v1") -> None:
+        """Put it into a repository or layout, through the front door."""
+        store.put(self.config.descriptor, BytesContent(self.config.raw))
+        for item in self.layers:
+            store.put(item, BytesContent(self.blobs[item.digest]))
+        store.publish(tag, self.manifest)
+
+
+def encoded_artifact(files: Mapping[str, Packed], **config: Any) -> EncodedArtifact:
+    """The artifact of these files, and a config of these further members."""
+    layers, entries, blobs = [], {}, {}
+    for name, file in files.items():
+        entry = {"mode": 0o640, "size": len(file.plain) if file.size is None else file.size, **file.entry}
+        digests = [Digest.of(raw) for raw in file.layers]
+        if len(digests) > 1:
+            entry["chunks"] = list(map(str, digests))
+        entries[name] = {key: value for key, value in entry.items() if value}
+        media_type = media_type_for_file(name) + ("+zstd" if file.compressed else "")
+        for raw, digest in zip(file.layers, digests, strict=True):
+            blobs[digest] = raw
+            notes = {TITLE: name}
+            layers.append({"mediaType": media_type, "digest": str(digest), "size": len(raw), "annotations": notes})
+    made, stored = snapshot(layers, SNAPSHOT_V2, schemaVersion="v2", files=entries, **config)
+    return EncodedArtifact(made.document, stored, blobs)

@@ -99,6 +99,104 @@ def test_a_manifest_of_a_stranger_rides_whatever_it_calls_cocoonstack():
         assert returned(artifact).epoch.raw == raw
 
 
+ENVELOPE = {
+    "version": 1,
+    "config": {
+        "id": "K7QZ4WJ2M5TB3XHLN6PVRDAYEC",
+        "name": "bot",
+        "description": "nach dem Aufwärmen",
+        "image": "ghcr.io/acme/ubuntu:24.04",
+        "image_digest": f"sha256:{hex_of('image')}",
+        "image_type": "oci",
+        "image_blob_ids": {},
+        "hypervisor": "cloud-hypervisor",
+        "cpu": 2,
+        "queue_size": 256,
+        "network": "pods",
+        "no_direct_io": True,
+        "windows": True,
+    },
+}
+
+
+def with_envelope(envelope, **members):
+    text = envelope if isinstance(envelope, str) else json.dumps(envelope, indent=2, ensure_ascii=False) + "\n"
+    return epoch(file("config.json"), cocoonEnvelope=text, **members)
+
+
+def test_what_cocoons_envelope_says_fills_the_config_as_epoch_would():
+    raw = with_envelope(ENVELOPE)
+    artifact = encode(raw, allow_loss=False)
+    said = ENVELOPE["config"]
+    config = config_of(artifact)
+    assert {key: config[key] for key in ("imageDigest", "imageType", "hypervisor", "network", "windows")} == {
+        "imageDigest": said["image_digest"],
+        "imageType": "oci",
+        "hypervisor": "cloud-hypervisor",
+        "network": "pods",
+        "windows": True,
+    }
+    assert config["description"] == said["description"]
+    known = [
+        "schemaVersion",
+        "snapshotId",
+        "description",
+        "imageDigest",
+        "imageType",
+        "hypervisor",
+        "network",
+        "windows",
+    ]
+    assert list(config) == [*known, "files", "createdAt", "epochManifest"]
+    back = returned(artifact)
+    assert back.epoch.raw == raw
+    assert (back.derived, back.lost) == (False, ())
+    assert set(back.carried) == {f'config member "{key}"' for key in known[2:]}
+
+
+def test_the_envelope_of_a_later_cocoon_is_the_same_in_another_order():
+    config = dict(reversed(ENVELOPE["config"].items()))
+    later = {"config": config, "version": 1, "files": ["config.json"]}
+    assert config_of(encode(with_envelope(later)))["network"] == "pods"
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        "",
+        "no JSON",
+        "[]",
+        "7",
+        "{}",
+        '{"config":[]}',
+        '{"config":{"network":"a","network":"b"}}',
+        '{"config":{"network":"\\u0000"}}',
+        {"config": {"windows": "yes", "network": 7, "description": ["x"], "hypervisor": None, "image_type": {}}},
+        {"config": {"windows": False, "network": "", "description": ""}},
+        {"config": {"image_digest": "ab" * 32}},
+        {"config": {"image_digest": "sha256:no"}},
+        {"config": {"snapshotId": "other", "files": {}, "epochManifest": {}}},
+    ],
+)
+def test_an_envelope_that_says_nothing_of_use_stops_nothing(envelope):
+    raw = with_envelope(envelope)
+    artifact = encode(raw, allow_loss=False)
+    assert config_of(artifact).keys() == {"schemaVersion", "snapshotId", "files", "createdAt", "epochManifest"}
+    assert returned(artifact).epoch.raw == raw
+
+
+def test_a_member_that_is_no_text_is_no_envelope():
+    raw = epoch(file("config.json"), cocoonEnvelope=ENVELOPE)
+    assert "network" not in config_of(encode(raw))
+
+
+def test_what_rode_in_from_modern_epoch_outweighs_the_envelope():
+    raw = with_envelope(ENVELOPE, cocoonstack={"config": {"network": "mesh"}})
+    artifact = encode(raw)
+    assert {"network": "mesh"}.items() <= config_of(artifact).items() and "windows" not in config_of(artifact)
+    assert returned(artifact).epoch.raw == raw
+
+
 @pytest.mark.parametrize(
     ("members", "path"),
     [

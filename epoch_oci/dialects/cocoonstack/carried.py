@@ -4,6 +4,9 @@
 
 Epoch skips members it does not know, and so does every reader here. Whoever writes such a manifest back to this dialect
 restores what is in it.
+
+A snapshot that came from a Cocoon has another such member instead, the text of Cocoon's own envelope; out of it come
+the members that Epoch 0.1.8 and later would have taken from it (epoch-formats, 4.4 and 5.5).
 """
 
 from collections.abc import Mapping
@@ -11,9 +14,21 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT, Manifest
-from epoch_oci.oci.digest import shown
+from epoch_oci.errors import ContentError
+from epoch_oci.oci import strict_json
+from epoch_oci.oci.digest import Digest, shown
 
 MEMBER = "cocoonstack"
+_ENVELOPE = "cocoonEnvelope"
+_ENVELOPE_LIMIT = 1 << 20
+_TEXTS = {
+    "description": "description",
+    "imageDigest": "image_digest",
+    "imageType": "image_type",
+    "hypervisor": "hypervisor",
+    "network": "network",
+}
+"""Members of a snapshot's config, in its order, and what Cocoon calls them; `windows` is the same in both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +42,10 @@ class Carried:
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
         """What rides in `manifest`; nothing when its member of that name has another shape, being somebody else's."""
-        value = manifest.document.json(limit=MANIFEST_LIMIT).get(MEMBER)
+        members = manifest.document.json(limit=MANIFEST_LIMIT)
+        if MEMBER not in members:
+            return cls(config=_of_envelope(members.get(_ENVELOPE)))
+        value = members[MEMBER]
         if not isinstance(value, dict) or not value.keys() <= {"config", "annotations", "titles"}:
             return cls()
         config, annotations, titles = value.get("config", {}), value.get("annotations", {}), value.get("titles", [])
@@ -47,6 +65,36 @@ class Carried:
             *(f"annotation {shown(key)}" for key in self.annotations),
             *(f"title {shown(title)}" for title in self.titles),
         )
+
+
+def _of_envelope(text: Any) -> dict[str, Any]:
+    """What `text`, an envelope of Cocoon's, says and an Epoch manifest has no member for; nothing when it is none."""
+    if not isinstance(text, str):
+        return {}
+    try:
+        value = strict_json.loads(text.encode("utf-8"), "the envelope", limit=_ENVELOPE_LIMIT)
+    except ContentError:
+        return {}
+    said = value.get("config") if isinstance(value, dict) else None
+    if not isinstance(said, dict):
+        return {}
+    found: dict[str, Any] = {
+        key: item for key, name in _TEXTS.items() if isinstance(item := said.get(name), str) and item
+    }
+    if not _is_digest(found.get("imageDigest")):
+        found.pop("imageDigest", None)
+    if said.get("windows") is True:
+        found["windows"] = True
+    return found
+
+
+def _is_digest(text: object) -> bool:
+    """Whether it is one; Cocoon takes any text, a reader of the config might not."""
+    try:
+        Digest.parse(text)
+    except ContentError:
+        return False
+    return True
 
 
 def _are_texts(value: Any, kind: type) -> bool:

@@ -1,0 +1,150 @@
+"""Snapshots whose layers are compressed or cut: what Epoch calls their files is learnt by decoding them.
+
+A store takes a blob under its digest, and an Epoch manifest names its blobs by theirs, so the digests come first: one
+pass over the layers that keeps nothing but them, and a second one that moves the bytes. To decode once, a store would
+have to keep bytes without a name, or the disk a copy of them. What a file's layers decode to never changes, so the
+first pass is remembered, and a repeated pull does without it.
+"""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from epoch_oci import dialects
+from epoch_oci.dialects.base import EncodedFile, EncodedReader, EncodedSnapshot, Snapshot, SnapshotFile
+from epoch_oci.errors import ContentError
+from epoch_oci.events import Event, OnEvent, ignore
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.stores.base import BytesContent, Content, Source
+from epoch_oci.transfer.content import CheckedContent, JoinedContent
+from epoch_oci.transfer.execute import execute
+from epoch_oci.transfer.plan import Item, Plan
+from epoch_oci.transfer.throttle import Throttle
+from epoch_oci.transfer.unpack import UnpackedContent, digest_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How digests are learnt: `jobs` files at a time, and remembered in the directory `cache` (None: nowhere).
+
+    `throttle` paces the reading, by what is decoded rather than by what is fetched.
+    """
+
+    cache: Path | None = None
+    jobs: int = 4
+    throttle: Throttle | None = None
+    on_event: OnEvent = field(default=ignore, repr=False)
+
+
+def told(image: ImageManifest, config: Document | None) -> Snapshot | EncodedSnapshot:
+    """What two documents tell: a snapshot, or as much of one as can be known before its layers are decoded.
+
+    Raises ContentError with every finding.
+    """
+    dialect = dialects.detect(image)
+    encoded = dialect.read_encoded(image, config) if isinstance(dialect, EncodedReader) else None
+    if encoded is None:
+        return dialect.decode(image, config)
+    return encoded if encoded.undigested else encoded.finish({})
+
+
+def decoded(source: Source, encoded: EncodedSnapshot, how: Decoding | None = None) -> Snapshot:
+    """The snapshot, after its layers were read, verified and decoded, unless `how` remembers what they decode to.
+
+    Raises ContentError (DIGEST, SIZE, TYPE) for layers that are wrong, UsageError where no decoder is installed, and
+    what reading raises.
+    """
+    return encoded.finish(digests_of(source, encoded.undigested, how or Decoding()))
+
+
+def digests_of(source: Source, files: Sequence[EncodedFile], how: Decoding) -> dict[str, Digest]:
+    """By name the digests of the decoded `files`. Memory stays at a few blocks and a window a job. As `decoded`."""
+    memory = _Memory(how.cache) if how.cache is not None else None
+    found = {file.name: known for file in files if memory and (known := memory.recall(file)) is not None}
+
+    def learn(file: EncodedFile, content: Content) -> None:
+        digest = digest_of(content)
+        found[file.name] = digest
+        if memory is not None:
+            memory.keep(file, digest)
+
+    items = tuple(_item(source, file, learn) for file in files if file.name not in found)
+    if items:
+        heard = _first_pass(how.on_event)
+        execute(Plan(items), moved="received", jobs=how.jobs, on_event=heard, throttle=how.throttle)
+    return found
+
+
+def carried_content(source: Source, file: SnapshotFile | EncodedFile) -> Content:
+    """The stored bytes of a file, however they are carried; layers are verified, except a plain and only one.
+
+    Opening it in the middle costs what lies before, where the layers are compressed.
+    """
+    if file.encoding == "zstd":
+        layers = [(carrier, source.content(carrier)) for carrier in file.carriers]
+        return UnpackedContent(layers, file.size, True, file.name)
+    return joined(source, file.carriers) if file.carriers else BytesContent(b"")
+
+
+def joined(source: Source, carriers: tuple[Descriptor, ...]) -> Content:
+    """The content that `carriers` have together; each part is verified as well."""
+    if len(carriers) == 1:
+        return source.content(carriers[0])
+    return JoinedContent([CheckedContent(source.content(carrier), carrier) for carrier in carriers])
+
+
+def _item(source: Source, file: EncodedFile, learn: Callable[[EncodedFile, Content], None]) -> Item:
+    """A step that reads a file to its end. It goes by the digest of its first layer, for it has none of its own yet."""
+    return Item(
+        target=Descriptor(media_type=file.media_type, digest=file.carriers[0].digest, size=file.size),
+        content=carried_content(source, file),
+        title=file.name,
+        step="move",
+        put=lambda content: learn(file, content),
+        present=lambda: False,
+    )
+
+
+def _first_pass(on_event: OnEvent) -> OnEvent:
+    """Listens to a pass after which more is to come."""
+
+    def told_of(event: Event) -> None:
+        if event.event != "done":
+            on_event(event)
+
+    return told_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Digests of decoded files in a directory of small files, by all that they follow from. What is broken is lost."""
+
+    directory: Path
+
+    def recall(self, file: EncodedFile) -> Digest | None:
+        try:
+            return Digest.from_hex(self._path(file).read_text(encoding="ascii"))
+        except (OSError, ValueError, ContentError):
+            return None
+
+    def keep(self, file: EncodedFile, digest: Digest) -> None:
+        """A memory that cannot be written is no reason to fail."""
+        path = self._path(file)
+        scratch = path.with_name(f".{path.name}.{threading.get_ident()}")
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            scratch.write_text(digest.hex, encoding="ascii")
+            scratch.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
+
+    def _path(self, file: EncodedFile) -> Path:
+        facts = [file.encoding, file.size, [str(carrier.digest) for carrier in file.carriers]]
+        return self.directory / f"{Digest.of(json.dumps(facts).encode()).hex}.decoded"
