@@ -4,6 +4,7 @@ HOST[:PORT]/REPO[:TAG][@DIGEST]     a registry repository (also with docker:// o
 oci:DIR[:TAG][@DIGEST]              an OCI image layout
 DIR, file:///DIR                    an Epoch store in a directory
 s3://BUCKET[/PREFIX]                an Epoch store in an object store (also gs:// and az://)
+cocoon:DIR                          a Cocoon root directory
 epoch+http://HOST:PORT              a legacy Epoch server, which is only read (also epoch+https://)
 NAME[:TAG]                          a snapshot in the store that was named beside it
 """
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 _REGISTRY_SCHEMES = ("docker://", "oci://")
 _LAYOUT = "oci:"
+_ROOT = "cocoon:"
+_PATH = (".", "/", "~")
+"""What a word begins with that is a path whether or not it is there."""
 _USER_AGENT = f"epoch-oci/{__version__}"
 
 
@@ -59,6 +63,8 @@ class Connection:
     password: str | None = field(default=None, repr=False)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     profile: str | None = None
+    cache_directory: Path | None = None
+    state_directory: Path | None = None
     trusted_hosts: frozenset[str] = frozenset()
     on_event: OnEvent = ignore
     on_debug: Callable[[str], None] | None = None
@@ -129,6 +135,8 @@ def open_store(word: str, *, connection: Connection | None = None) -> SnapshotSt
     """The Epoch store that `word` names. Raises UsageError for a scheme that is not known, PolicyError."""
     if not word:
         raise UsageError("the store's name is empty", hint="name a directory with --store DIR")
+    if word.startswith(_ROOT):
+        return _cocoon_root(word, connection or Connection())
     scheme, divider, _ = word.partition("://")
     opener = _STORES.get(scheme if divider else "")
     if opener is None:
@@ -136,6 +144,25 @@ def open_store(word: str, *, connection: Connection | None = None) -> SnapshotSt
             f"{shown(scheme)}:// names no kind of store", object=scheme, hint=f"name a directory, or {_KINDS_OF_STORE}"
         )
     return opener(word, connection or Connection())
+
+
+def open_seed(word: str, *, connection: Connection) -> Source:
+    """A store, or `oci:DIR`, to take blobs from. Raises NotFoundError when it is not there, NetworkError, AccessError.
+
+    A legacy Epoch server is not asked before it is needed.
+    """
+    if word.startswith(_LAYOUT) and not word.startswith(_REGISTRY_SCHEMES):
+        return _layout(word, create=False).store
+    store = open_store(word, connection=connection)
+    if not word.startswith("epoch+"):
+        next(store.snapshots(), None)
+    return store
+
+
+def crosses_network(artifact: str, store: str | None) -> bool:
+    """Whether bytes between a repository or layout and a store leave this machine; None is a directory of files."""
+    at_home = store is None or "://" not in store or store.startswith("file://")
+    return not at_home or not artifact.startswith(_LAYOUT) or artifact.startswith(_REGISTRY_SCHEMES)
 
 
 def open_files(directory: Path) -> FileSink:
@@ -151,20 +178,35 @@ def _may_be_artifact(word: str) -> bool:
 
 def _is_reference(word: str) -> bool:
     first, slash, _ = word.partition("/")
-    if "://" in word or word.startswith(_LAYOUT) or not slash or Path(word).is_dir():
+    if "://" in word or word.startswith(_LAYOUT) or not slash or Path(word).is_dir() or _is_root(word):
         return False
     return is_registry(first) or (":" in first and first[:1] not in ("", ".")) or first.startswith("[")
 
 
 def _is_store(word: str) -> bool:
-    return "://" in word or word.startswith((".", "/", "~")) or Path(word).is_dir()
+    return "://" in word or word.startswith(_PATH) or Path(word).is_dir() or _is_root(word)
+
+
+def _is_root(word: str) -> bool:
+    """Whether it is `cocoon:DIR` and not the tag of a snapshot that is called cocoon."""
+    rest = word.removeprefix(_ROOT)
+    return rest != word and (rest.startswith(_PATH) or Path(rest).is_dir())
+
+
+def _cocoon_root(word: str, connection: Connection) -> SnapshotStore:
+    from epoch_oci.cocoon.root import CocoonRoot
+
+    directory = word.removeprefix(_ROOT)
+    if not directory:
+        raise UsageError(f"{word} names no directory", object=word, hint="write cocoon:DIR")
+    return CocoonRoot(Path(directory).expanduser(), cache_dir=connection.cache_directory)
 
 
 def _directory_store(word: str, connection: Connection) -> SnapshotStore:
     from epoch_oci.stores.backends.directory import DirectoryBackend
     from epoch_oci.stores.epoch_store import EpochStore
 
-    return EpochStore(DirectoryBackend(_directory(word)), word)
+    return EpochStore(DirectoryBackend(_directory(word), immutable=True), word)
 
 
 def _directory(word: str) -> Path:
@@ -219,7 +261,7 @@ _STORES: Mapping[str, Callable[[str, Connection], SnapshotStore]] = {
     "epoch+https": _server_store,
 }
 """What the scheme of a store's name means."""
-_KINDS_OF_STORE = ", ".join(f"{scheme}://…" for scheme in _STORES if scheme)
+_KINDS_OF_STORE = ", ".join((*(f"{scheme}://…" for scheme in _STORES if scheme), "cocoon:DIR"))
 
 
 def _repository(word: str, connection: Connection) -> ArtifactPlace:
@@ -246,6 +288,7 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
         ca_file=connection.ca_file,
         credentials=CredentialStore(connection.environ, connection.registry_config, explicit, connection.warn),
         profile=connection.profile,
+        state_directory=connection.state_directory,
         trusted=connection.trusted_hosts,
         proxies=proxies(registry, connection.environ),
         user_agent=_USER_AGENT,

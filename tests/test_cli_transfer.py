@@ -49,7 +49,10 @@ def test_push_and_pull_as_processes(tmp_path):
     assert pushed.out.startswith("Pushed team/bot:v1 to oci:layout:v1\n")
     assert re.fullmatch(r"Digest: sha256:[0-9a-f]{64}", pushed.out.splitlines()[-1])
     pulled = run_cli("pull", "oci:layout", cwd=tmp_path, env={"EPOCH_STORE": "second"})
-    assert (pulled.code, pulled.err) == (0, "")
+    assert pulled.code == 0
+    assert pulled.err == (
+        "epoch-oci: warning: a Cloud Hypervisor snapshot without cocoon.json: Cocoon 0.3.8 and later cannot clone it\n"
+    )
     assert pulled.out.splitlines()[-1] == pushed.out.splitlines()[-1]
     before, after = tree(tmp_path / "store"), tree(tmp_path / "second")
     after.pop("catalog.json")
@@ -125,7 +128,7 @@ def test_files_under_their_own_names(cli, bot, tmp_path):
 def test_only_some_files(cli, bot, tmp_path):
     cli("push", "team/bot:v1", "oci:layout", "--store", "store")
     ran = cli("pull", "oci:layout", "-o", "files", "--only", "*.json", "--only", "cidata*", "--format", "json")
-    assert {blob["title"] for blob in ran.json["blobs"]} == {"config.json", "state.json", "cidata.img"}
+    assert {blob["title"] for blob in ran.json["blobs"]} == {None, "config.json", "state.json", "cidata.img"}
     assert {path.name for path in (tmp_path / "files").iterdir()} == {"config.json", "state.json", "cidata.img"}
     ran = cli("pull", "oci:layout", "-o", "files", "--only", "nothing*")
     assert ran.code == 2 and "memory-ranges" in ran.error

@@ -69,7 +69,7 @@ def test_a_dry_run_says_what_would_move_and_changes_nothing(rooms):
     report = rooms.pull("v1", dry_run=True)
     assert {blob.action for blob in report.blobs} == {"fetch"}
     assert not rooms.second.exists() or tree(rooms.second) == {}
-    assert report.transferred == sum(map(len, made.blobs.values()))
+    assert report.transferred == len(made.raw) + sum(map(len, made.blobs.values()))
 
 
 def test_files_land_under_their_own_names_unfolded(rooms):
@@ -77,7 +77,9 @@ def test_files_land_under_their_own_names_unfolded(rooms):
     rooms.push(made)
     report = pull_to_files(rooms.sink, "v1", FilesDirectory(rooms.files), where="oci:layout")
     files = tree(rooms.files)
-    assert sorted(files) == sorted(blob.title for blob in report.blobs)
+    config, *blobs = report.blobs
+    assert (config.title, config.size) == (None, len(made.raw))
+    assert sorted(files) == sorted(blob.title for blob in blobs)
     memory = files["memory-ranges"]
     stored = next(raw for raw in made.blobs.values() if len(raw) == 1_500_000)
     assert len(memory) == 1 << 23

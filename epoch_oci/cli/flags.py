@@ -55,6 +55,21 @@ class Word:
         return f"[{text}]" if self.optional else text
 
 
+PROFILE_NAMES = (
+    "ghcr",
+    "dockerhub",
+    "ecr",
+    "acr",
+    "gar",
+    "quay",
+    "gitlab",
+    "harbor",
+    "zot",
+    "distribution",
+    "unknown",
+)
+"""The kinds of registry there are; written out, since what is known of each loads more than a help text needs."""
+
 COMMON = (
     Flag(("--format",), "How the result is printed.", choices=("text", "json"), metavar="FORMAT"),
     Flag(
@@ -76,6 +91,12 @@ COMMON = (
         kind="many",
         metavar="HOST",
     ),
+    Flag(
+        ("--profile",),
+        "Treat the registry as one of this kind, whatever its host is called.",
+        choices=PROFILE_NAMES,
+        metavar="NAME",
+    ),
     Flag(("--username", "-u"), "Log in as this user.", metavar="U"),
     Flag(
         ("--password-stdin",),
@@ -89,7 +110,7 @@ Store = Annotated[
     str | None,
     Flag(
         ("--store",),
-        "The Epoch store: DIR, s3://BUCKET, gs://, az://, or epoch+https://HOST (read only).",
+        "The store: DIR, s3://BUCKET, gs://, az://, cocoon:DIR, or epoch+https://HOST (read only).",
         metavar="S",
         variables=("EPOCH_STORE",),
     ),
@@ -125,22 +146,46 @@ AllowPublic = Annotated[
         ("--allow-public",), "Push guest memory and state even where everybody can read the repository.", kind="switch"
     ),
 ]
-Force = Annotated[bool, Flag(("--force",), "Replace a tag, snapshot or file that holds something else.", kind="switch")]
+Force = Annotated[
+    bool,
+    Flag(
+        ("--force",),
+        "Replace a tag, snapshot or file that holds something else; pull also fetches damaged blobs of a store anew.",
+        kind="switch",
+    ),
+]
 DryRun = Annotated[bool, Flag(("--dry-run",), "Print the plan and change nothing.", kind="switch")]
 Jobs = Annotated[
     int, Flag(("--jobs", "-j"), "Blobs moved at a time (default: 4).", kind="number", metavar="N", most=64)
+]
+Seeds = Annotated[
+    tuple[str, ...],
+    Flag(
+        ("--seed",),
+        "Take blobs that this store, or oci:DIR, has from there instead of fetching them; may be repeated.",
+        kind="many",
+        metavar="S",
+    ),
+]
+LimitRate = Annotated[
+    str | None,
+    Flag(
+        ("--limit-rate",),
+        "Move no more than so many bytes a second over the network, all transfers together; for example 50M.",
+        metavar="SIZE",
+    ),
 ]
 Output = Annotated[
     str | None,
     Flag(
         ("--output", "-o"),
-        "Write the files into this directory, under their own names.",
+        "Write the files into this directory, under their own names; `-` is an archive on standard output.",
         metavar="DIR",
     ),
 ]
 DocumentsOutput = Annotated[
     str | None,
-    Flag(("--output", "-o"), "Write oci-manifest.json and epoch-manifest.json into this directory.", metavar="DIR"),
+    Flag(("--output", "-o"), "Write the documents of both sides into this directory.", metavar="DIR"),
 ]
 As = Annotated[str | None, Flag(("--as",), "What the snapshot shall be called in the store.", metavar="NAME[:TAG]")]
 Only = Annotated[
@@ -155,7 +200,7 @@ Config = Annotated[
     str | None,
     Flag(
         ("--config",),
-        "The config that goes with an OCI manifest in a file (default: epoch-manifest.json beside it).",
+        "The config that goes with an OCI manifest in a file (default: the one beside it, as `-o DIR` wrote it).",
         metavar="FILE",
     ),
 ]
@@ -169,7 +214,9 @@ RoundTrip = Annotated[
 ]
 Keep = Annotated[str | None, Flag(("--keep",), "Leave the stores it made in this directory.", metavar="DIR")]
 
-Snapshot = Annotated[str, Word("SNAPSHOT", "The snapshot, NAME[:TAG], in the store.")]
+Snapshot = Annotated[
+    str, Word("SNAPSHOT", "The snapshot, NAME[:TAG], in the store; `-` is Cocoon's export archive on standard input.")
+]
 Target = Annotated[str, Word("TARGET", "HOST[:PORT]/REPOSITORY[:TAG] or oci:DIR[:TAG].")]
 Reference = Annotated[str, Word("REFERENCE", "HOST[:PORT]/REPOSITORY[:TAG][@DIGEST] or oci:DIR[:TAG][@DIGEST].")]
 File = Annotated[str, Word("FILE", "A manifest: a file, `-`, oci:DIR[:TAG] or a registry reference.")]

@@ -32,8 +32,6 @@ def snapshot_in(run: Run, word: str, store: str | None) -> "tuple[SnapshotStore,
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.locate import open_store
 
-    if word == "-":
-        raise UsageError("this version reads no archive from standard input", hint="name a snapshot of a store")
     key = SnapshotKey.parse(word)
     return open_store(named_store(store), connection=run.connection), key
 

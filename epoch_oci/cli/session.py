@@ -72,6 +72,9 @@ class Run:
                 password=self._password(),
                 environ=without_password(settings.environ),
                 trusted_hosts=frozenset(settings.trust_host),
+                profile=settings.profile,
+                cache_directory=settings.cache_directory,
+                state_directory=settings.state_directory,
                 on_event=self.listen,
                 on_debug=self.debug if settings.debug else None,
             )
@@ -88,12 +91,17 @@ class Run:
         """Where a flag of the command was set: its own word or an environment variable; None for nowhere."""
         return self._origins.get(name)
 
-    def result(self, value: Mapping[str, Any], text: Callable[[], list[str]]) -> None:
-        """Print the result: `value` as one JSON object, or the lines of `text`."""
-        if self.settings.json:
-            write_result(json.dumps(value, indent=2) + "\n")
-        else:
-            write_result("".join(safe(line) + "\n" for line in text()))
+    def result(self, value: Mapping[str, Any], text: Callable[[], list[str]], *, aside: bool = False) -> None:
+        """Print the result: `value` as one JSON object, or the lines of `text`.
+
+        `aside` is to standard error, for a command whose result is not about its standard output but on it.
+        """
+        shown = [json.dumps(value, indent=2)] if self.settings.json else [safe(line) for line in text()]
+        if not aside:
+            write_result("".join(line + "\n" for line in shown))
+            return
+        for line in shown:
+            write_error(self.secrets.hidden(line))
 
     def warn(self, text: str) -> None:
         """Say that something is odd, on standard error."""

@@ -34,6 +34,7 @@ class Settings:
     ca_file: str | None = None
     registry_config: str | None = None
     trust_host: tuple[str, ...] = ()
+    profile: str | None = None
     username: str | None = None
     password_stdin: bool = False
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -41,12 +42,27 @@ class Settings:
     @property
     def cache_directory(self) -> "Path | None":
         """Where what is costly to find out is remembered; None when the user has no home."""
+        return self._directory("XDG_CACHE_HOME", ".cache")
+
+    @property
+    def state_directory(self) -> "Path | None":
+        """Where what another run can go on with is remembered; None when the user has no home."""
+        return self._directory("XDG_STATE_HOME", ".local/state")
+
+    def _directory(self, variable: str, below_home: str) -> "Path | None":
         from pathlib import Path
 
-        base = self.environ.get("XDG_CACHE_HOME")
+        base = self.environ.get(variable)
         if not base and (home := self.environ.get("HOME")):
-            base = f"{home}/.cache"
+            base = f"{home}/{below_home}"
         return Path(base) / "epoch-oci" if base else None
+
+    @property
+    def spool_directory(self) -> "Path":
+        """Where gigabytes that come from a pipe wait to be sent: not /tmp, which may be memory."""
+        from pathlib import Path
+
+        return Path(self.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 (files there have no name)
 
     @property
     def json(self) -> bool:

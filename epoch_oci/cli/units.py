@@ -8,6 +8,7 @@ from epoch_oci.oci.parts import SMALLEST_PART
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SIZE = re.compile(r"([0-9]{1,15})(?:([KMG])(?:iB)?)?\Z")
+_SMALLEST_RATE = 1 << 10
 _FACTORS = {None: 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -33,8 +34,7 @@ def part_size(text: str) -> int | None:
     """The SIZE of `--part-size` in bytes, 0 for `none`, None for `auto`. Raises UsageError."""
     if text in ("auto", "none"):
         return None if text == "auto" else 0
-    match = _SIZE.match(text)
-    size = int(match[1]) * _FACTORS[match[2]] if match else 0
+    size = _bytes(text)
     if size < SMALLEST_PART:
         raise UsageError(
             f"--part-size cannot be {shown(text)}",
@@ -42,3 +42,21 @@ def part_size(text: str) -> int | None:
             hint="write none, auto, or a size of at least 1KiB: bytes, or with K, M, G, KiB, MiB, GiB",
         )
     return size
+
+
+def rate(text: str) -> int:
+    """The SIZE of `--limit-rate`, bytes a second. Raises UsageError."""
+    count = _bytes(text)
+    if count < _SMALLEST_RATE:
+        raise UsageError(
+            f"--limit-rate cannot be {shown(text)}",
+            object="--limit-rate",
+            hint="write at least 1KiB a second: bytes, or with K, M, G, KiB, MiB, GiB, such as 50M",
+        )
+    return count
+
+
+def _bytes(text: str) -> int:
+    """A SIZE in bytes, 0 for what is none."""
+    match = _SIZE.match(text)
+    return int(match[1]) * _FACTORS[match[2]] if match else 0

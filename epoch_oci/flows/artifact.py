@@ -3,20 +3,32 @@
 from dataclasses import dataclass, replace
 
 from epoch_oci import dialects, schemas
-from epoch_oci.dialects.base import Snapshot
+from epoch_oci.dialects.base import EncodedSnapshot, Snapshot
 from epoch_oci.dialects.naming import identified
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import ContentError, NotFoundError
+from epoch_oci.flows.encoded import Decoding, decoded, told
+from epoch_oci.flows.encoded import joined as joined
 from epoch_oci.oci import media_types, verify
-from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest
-from epoch_oci.stores.base import Content, Source
-from epoch_oci.transfer.content import CheckedContent, JoinedContent
+from epoch_oci.stores.base import Source
 
 _INDEX_NESTING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDocuments:
+    """The two documents of an artifact, resolved once: by digest from here on."""
+
+    image: ImageManifest
+    config: Document | None
+
+    def told(self) -> Snapshot | EncodedSnapshot:
+        """As `encoded.told`."""
+        return told(self.image, self.config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +49,26 @@ class FoundArtifact:
         return self.image.kind
 
 
-def read_artifact(source: Source, name: str) -> FoundArtifact:
-    """Resolve `name` and read manifest and config.
+def read_documents(source: Source, name: str) -> FoundDocuments:
+    """Resolve `name` and read manifest and config, never a blob.
 
     Raises ContentError for a document that is wrong or of a kind no dialect reads, NotFoundError.
     """
     image = _image(source, source.resolve(name), name, _INDEX_NESTING)
-    dialect = dialects.detect(image)
-    config = read_config(source, image)
-    return FoundArtifact(image, config, dialect.decode(image, config))
+    dialects.detect(image)
+    return FoundDocuments(image, read_config(source, image))
+
+
+def read_artifact(source: Source, name: str, how: Decoding | None = None) -> FoundArtifact:
+    """The snapshot that an artifact is. Where its layers are encoded they are read and decoded, see `encoded.decoded`.
+
+    Raises as `read_documents` and `encoded.decoded`.
+    """
+    found = read_documents(source, name)
+    snapshot = found.told()
+    if isinstance(snapshot, EncodedSnapshot):
+        snapshot = decoded(source, snapshot, how)
+    return FoundArtifact(found.image, found.config, snapshot)
 
 
 def read_config(source: Source, image: ImageManifest) -> Document | None:
@@ -74,13 +97,6 @@ def read_epoch(source: Source, name: str) -> Manifest:
 def is_epoch(document: Document) -> bool:
     """Whether a store handed out an Epoch manifest rather than an OCI document."""
     return document.media_type == EPOCH_MANIFEST
-
-
-def joined(source: Source, carriers: tuple[Descriptor, ...]) -> Content:
-    """The content that `carriers` have together; each part is verified as well."""
-    if len(carriers) == 1:
-        return source.content(carriers[0])
-    return JoinedContent([CheckedContent(source.content(carrier), carrier) for carrier in carriers])
 
 
 def _image(source: Source, document: Document, what: str, nesting: int) -> ImageManifest:

@@ -1,26 +1,35 @@
 """Translating one manifest, without reading a blob."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from epoch_oci import dialects, schemas
 from epoch_oci.dialects.base import Artifact, EncodeOptions, Snapshot
+from epoch_oci.dialects.naming import identified
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
+from epoch_oci.errors import UsageError
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """Both sides of a translation. `result` is the document that was asked for."""
+    """Both sides of a translation. `result` is the document that was asked for.
+
+    `config` goes with `oci`, None for the empty one. `carried` are the files that have a place in the result, `riding`
+    is what rides in it although the format has no member for it, `lost` what neither holds. When `derived`, no Epoch
+    manifest travelled with the artifact that was read.
+    """
 
     result: Document
     oci: Document
+    config: Document | None
     epoch: Document
     artifact_type: str
-    derived: bool
+    derived: bool = False
     carried: tuple[str, ...]
+    riding: tuple[str, ...] = ()
     lost: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -30,18 +39,28 @@ class Conversion:
             "mediaType": self.result.media_type,
             "artifactType": self.artifact_type,
             "derived": self.derived,
-            "carried": list(self.carried),
+            "carried": [*self.carried, *self.riding],
             "lost": list(self.lost),
         }
 
 
-def to_oci(raw: bytes, *, dialect: str = "cocoon", annotations: Mapping[str, str] | None = None) -> Artifact:
+def to_oci(
+    raw: bytes,
+    *,
+    dialect: str = "cocoon",
+    annotations: Mapping[str, str] | None = None,
+    allow_loss: bool = False,
+) -> Artifact:
     """Translate an Epoch manifest's bytes: the same bytes give the same digest, everywhere and always.
 
-    Raises ContentError with every finding, UsageError for an unknown dialect or a reserved annotation.
+    Raises ContentError with every finding, UsageError for an unknown dialect or a reserved annotation, and PolicyError
+    when the dialect has no place for something, unless `allow_loss`.
     """
+    return _encoded(raw, dialect, EncodeOptions(annotations=annotations, allow_loss=allow_loss))
+
+
+def _encoded(raw: bytes, dialect: str, options: EncodeOptions) -> Artifact:
     schemas.check(raw, "epoch-manifest.v1", "the Epoch manifest")
-    options = EncodeOptions(annotations=annotations)
     return dialects.named(dialect).encode(Document(EPOCH_MANIFEST, raw), options)
 
 
@@ -56,29 +75,62 @@ def to_epoch(artifact: Artifact) -> Document:
     return read(artifact.manifest, artifact.config).epoch
 
 
-def converted_to_oci(raw: bytes, *, dialect: str, annotations: Mapping[str, str]) -> Conversion:
+def converted_to_oci(raw: bytes, dialect: str, options: EncodeOptions) -> Conversion:
     """An Epoch manifest as OCI. Raises as `to_oci`."""
-    artifact = to_oci(raw, dialect=dialect, annotations=annotations)
+    artifact = _encoded(raw, dialect, options)
     return Conversion(
         result=artifact.manifest,
         oci=artifact.manifest,
+        config=artifact.config,
         epoch=Document(EPOCH_MANIFEST, raw),
         artifact_type=artifact.image.kind,
-        derived=False,
         carried=tuple(file.name for file in artifact.files),
         lost=artifact.lost,
     )
 
 
-def converted_to_epoch(manifest: Document, config: Document | None) -> Conversion:
+@dataclass(frozen=True, slots=True)
+class Called:
+    """What a snapshot is called where its artifact does not say it; "" for not known."""
+
+    name: str = ""
+    tag: str = ""
+
+
+_UNKNOWN = Called()
+
+
+def converted_to_epoch(manifest: Document, config: Document | None, called: Called = _UNKNOWN) -> Conversion:
     """An artifact's Epoch manifest. Raises as `read`."""
-    snapshot = read(manifest, config)
+    snapshot = identified(read(manifest, config), called.name, called.tag)
     return Conversion(
         result=snapshot.epoch,
         oci=manifest,
+        config=config,
         epoch=snapshot.epoch,
         artifact_type=ImageManifest.parse(manifest).kind,
         derived=snapshot.derived,
         carried=tuple(file.name for file in snapshot.files),
+        riding=snapshot.carried,
         lost=snapshot.lost,
+    )
+
+
+def converted_artifact(
+    manifest: Document, config: Document | None, dialect: str, options: EncodeOptions, called: Called = _UNKNOWN
+) -> Conversion:
+    """An artifact in another dialect, by way of its Epoch manifest. Raises as `read` and `to_oci`.
+
+    UsageError when neither the artifact nor `called` has name and tag, for Epoch's manifest must. What was lost on the
+    way in is told of as well; only a loss on the way out must be allowed.
+    """
+    snapshot = identified(read(manifest, config), called.name, called.tag)
+    if not snapshot.manifest.name or not snapshot.manifest.tag:
+        raise UsageError("the artifact does not say what the snapshot is called", hint="name it with --as NAME:TAG")
+    written = converted_to_oci(snapshot.epoch.raw, dialect, options)
+    return replace(
+        written,
+        derived=snapshot.derived,
+        riding=snapshot.carried,
+        lost=tuple(dict.fromkeys((*snapshot.lost, *written.lost))),
     )

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from epoch_oci.dialects.base import Role
+from epoch_oci.dialects.base import EncodedSnapshot, Encoding, Role, Snapshot, SnapshotFile
 from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.errors import Finding
-from epoch_oci.flows.artifact import read_artifact, read_epoch
+from epoch_oci.flows.artifact import read_documents, read_epoch
+from epoch_oci.flows.cloning import obstacles
+from epoch_oci.flows.pull import layer_contents
 from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.base import Source
 
@@ -16,7 +18,10 @@ _ZERO_TIME = "0001-01-01T00:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class InspectedFile:
-    """One file of a snapshot; `parts` is how many layers carry it (an Epoch store always keeps one blob)."""
+    """One file of a snapshot; `parts` is how many layers carry it (an Epoch store always keeps one blob).
+
+    `encoding` is how each of them is encoded, "" for not at all. `digest` is "" where only decoding them tells it.
+    """
 
     name: str
     role: Role
@@ -24,6 +29,7 @@ class InspectedFile:
     digest: str
     size: int
     parts: int = 1
+    encoding: Encoding = ""
 
     def to_json(self) -> dict[str, Any]:
         """As the command-line contract spells it."""
@@ -31,15 +37,19 @@ class InspectedFile:
             "name": self.name,
             "role": self.role,
             "mediaType": self.media_type,
-            "digest": self.digest,
+            "digest": self.digest or None,
             "size": self.size,
             "parts": self.parts,
+            "encoding": self.encoding or None,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """Everything worth knowing before a snapshot is moved or started. Sizes, memory and storage in bytes."""
+    """Everything worth knowing before a snapshot is moved or started. Sizes, memory and storage in bytes.
+
+    In `manifest` the digests of files that have none yet are stand-ins, small numbers.
+    """
 
     location: str
     dialect: str
@@ -111,18 +121,19 @@ def inspect_snapshot(source: Source, name: str, *, where: str) -> Inspection:
         manifest=manifest,
         files=files,
         missing=(*absent, *missing_images(manifest)),
-        warnings=_warnings(manifest, manifest.warnings),
+        warnings=(
+            *map(str, manifest.warnings),
+            *obstacles(manifest, lambda layer: source.content(layer.descriptor), node=source),
+        ),
     )
 
 
 def inspect_artifact(source: Source, name: str, *, where: str) -> Inspection:
-    """Look at an artifact in a repository or layout. Raises ContentError, NotFoundError."""
-    found = read_artifact(source, name)
-    snapshot = found.snapshot
-    files = tuple(
-        InspectedFile(file.name, file.role, file.media_type, str(file.digest), file.size, len(file.carriers))
-        for file in snapshot.files
-    )
+    """Look at an artifact in a repository or layout, at its documents alone. Raises ContentError, NotFoundError."""
+    found = read_documents(source, name)
+    told = found.told()
+    unknown = {file.name for file in told.undigested} if isinstance(told, EncodedSnapshot) else set()
+    snapshot = _sketched(told) if isinstance(told, EncodedSnapshot) else told
     absent = tuple(
         f"{file.name} ({carrier.digest}) is not there"
         for file in snapshot.files
@@ -134,11 +145,32 @@ def inspect_artifact(source: Source, name: str, *, where: str) -> Inspection:
         dialect=snapshot.dialect,
         document=found.image.document,
         manifest=snapshot.manifest,
-        files=files,
+        files=tuple(_inspected(file, known=file.name not in unknown) for file in snapshot.files),
         missing=(*absent, *missing_images(snapshot.manifest)),
-        warnings=_warnings(snapshot.manifest, snapshot.warnings),
+        warnings=(
+            *map(str, snapshot.warnings),
+            *_undigested(sorted(unknown)),
+            *obstacles(snapshot.manifest, layer_contents(source, snapshot)),
+        ),
         derived=snapshot.derived,
     )
+
+
+def _sketched(encoded: EncodedSnapshot) -> Snapshot:
+    """The snapshot as far as it is known; a number stands in for each digest that is not."""
+    rows = enumerate(encoded.undigested, start=1)
+    return encoded.finish({file.name: Digest("sha256", f"{index:064x}") for index, file in rows})
+
+
+def _inspected(file: SnapshotFile, *, known: bool) -> InspectedFile:
+    digest = str(file.digest) if known else ""
+    return InspectedFile(file.name, file.role, file.media_type, digest, file.size, len(file.carriers), file.encoding)
+
+
+def _undigested(names: list[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (f"compressed or in chunks, so that only a pull tells the digest: {', '.join(map(shown, names))}",)
 
 
 def missing_images(manifest: Manifest) -> tuple[str, ...]:
@@ -153,11 +185,3 @@ def missing_images(manifest: Manifest) -> tuple[str, ...]:
 
 def _blob(layer: Any) -> Descriptor:
     return Descriptor(media_type=layer.media_type or "application/octet-stream", digest=layer.digest, size=layer.size)
-
-
-def _warnings(manifest: Manifest, findings: tuple[Finding, ...]) -> tuple[str, ...]:
-    names = {layer.filename for layer in manifest.layers}
-    notes = [str(finding) for finding in findings]
-    if "state.json" in names and "cocoon.json" not in names:
-        notes.append("a Cloud Hypervisor snapshot without cocoon.json: Cocoon 0.3.8 and later cannot clone it")
-    return tuple(notes)

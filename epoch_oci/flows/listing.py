@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.flows.artifact import read_epoch
-from epoch_oci.stores.base import SnapshotEntry, Source
+from epoch_oci.stores.base import QuickLister, SnapshotEntry, Source
 
 _READERS = 8
 
@@ -24,7 +24,8 @@ class ListableStore(Source, Protocol):
 class ListedSnapshot:
     """One snapshot of a store. `size` is bytes of all files as stored.
 
-    Where the manifest cannot be read, `problem` says why, and what is not known is None.
+    Where the manifest cannot be read, `problem` says why. What is not known is None: also the digest where only reading
+    every file would tell it.
     """
 
     key: SnapshotKey
@@ -49,6 +50,12 @@ def list_snapshots(store: ListableStore, *, name: str | None = None, tag: str | 
 
     Raises NotFoundError when there is no store, and what reading it raises.
     """
+    if isinstance(store, QuickLister):
+        return [
+            ListedSnapshot(key=row.key, size=row.size, kind="snapshot")
+            for row in store.listing()
+            if name in (None, row.key.name) and tag in (None, row.key.tag)
+        ]
     entries = [entry for entry in store.snapshots() if name in (None, entry.name) and tag in (None, entry.tag)]
     with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="list") as pool:
         return list(pool.map(lambda entry: _listed(store, SnapshotKey(entry.name, entry.tag)), entries))

@@ -2,21 +2,27 @@
 
 import fnmatch
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from epoch_oci.dialects.base import Snapshot, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
-from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.epoch.manifest import Layer, Manifest
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ConflictError, ContentError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore
-from epoch_oci.flows.artifact import FoundArtifact, joined, read_artifact
+from epoch_oci.flows.artifact import FoundArtifact, read_artifact
+from epoch_oci.flows.cloning import obstacles
+from epoch_oci.flows.encoded import Decoding, carried_content
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
+from epoch_oci.flows.seeds import foreseen, sound_in, with_seeds
+from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
-from epoch_oci.stores.base import BytesContent, Content, FileSink, FileTarget, Sink, Source
-from epoch_oci.transfer.execute import execute
-from epoch_oci.transfer.plan import Want, plan_blobs, plan_files
+from epoch_oci.stores.base import Content, Expecting, FileSink, FileTarget, Node, Sink, Source
+from epoch_oci.transfer.execute import Outcome, execute
+from epoch_oci.transfer.plan import Plan, Seed, Want, plan_blobs, plan_files
+from epoch_oci.transfer.throttle import Throttle
 
 _OWNER = 0o700
 _DEFAULT_MODE = 0o600
@@ -24,13 +30,23 @@ _DEFAULT_MODE = 0o600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullOptions:
-    """How to pull. `only` are glob patterns over file names, for files alone; `force` replaces what is in the way."""
+    """How to pull. `only` are glob patterns over file names, for files alone; `force` replaces what is in the way.
+
+    A blob that is in a store counts as there by its name and size, for it was verified before it got the name; with
+    `force` those on this machine are read and hashed, and damaged ones fetched anew. Files are hashed in any case, for
+    anybody may have written into them.
+    `throttle` paces what is fetched; runs that are given the same one share its rate. What `seeds` have is taken from
+    them, verified like all else. `decode_cache` is a directory that remembers what compressed layers decode to.
+    """
 
     key: SnapshotKey | None = None
     only: tuple[str, ...] = ()
     force: bool = False
     dry_run: bool = False
     jobs: int = 4
+    throttle: Throttle | None = None
+    seeds: tuple[Seed, ...] = ()
+    decode_cache: Path | None = None
 
 
 def pull_to_store(
@@ -49,18 +65,24 @@ def pull_to_store(
     """
     options = options or PullOptions()
     started = time.monotonic()
-    found = read_artifact(source, name)
+    found = read_artifact(source, name, decoding(options, on_event))
     key = options.key or _key(found.snapshot, name, where)
     found = found.identified(key)
+    known = _expect(sink, key, found.snapshot, force=options.force)
     _refuse_absent(found.snapshot, sink)
-    _refuse_conflict(sink, key, found.snapshot, force=options.force)
-    wants = [Want(target=file.blob, content=_content(source, file), title=file.name) for file in found.snapshot.files]
-    plan = plan_blobs(sink, wants, jobs=options.jobs)
+    wants = [
+        Want(target=file.blob, content=file_content(source, file), title=file.name) for file in found.snapshot.files
+    ]
+    plan = plan_blobs(sink, wants, jobs=options.jobs, present=sound_in(sink) if options.force else None)
+    known = known or (isinstance(sink, Expecting) and not plan.to_move)
+    plan = with_seeds(plan, options.seeds, on_event, jobs=options.jobs)
+    contents = layer_contents(source, found.snapshot) if isinstance(sink, Node) else None
+    notes = obstacles(found.snapshot.manifest, contents, node=sink)
     if options.dry_run:
-        return _report(found, key, planned(plan, "fetch"), where, name, started, dry_run=True)
-    outcomes = execute(plan, moved="received", jobs=options.jobs, on_event=on_event)
+        return pull_report(found, key, _foretold(plan), where, name, started, dry_run=True, notes=notes, known=known)
+    outcomes = _fetch(plan, options, on_event)
     sink.publish(str(key), found.snapshot.epoch, replace=options.force)
-    return _report(found, key, done(outcomes), where, name, started)
+    return pull_report(found, key, done(outcomes), where, name, started, notes=notes, known=known)
 
 
 def pull_to_files(
@@ -78,15 +100,32 @@ def pull_to_files(
     """
     options = options or PullOptions()
     started = time.monotonic()
-    found = read_artifact(source, name)
+    found = read_artifact(source, name, decoding(options, on_event))
     files = _chosen(found.snapshot.files, options.only)
-    wants = [(file_target(found.snapshot.manifest, file), _content(source, file)) for file in files]
-    plan = plan_files(sink, wants, replace=options.force)
+    wants = [(file_target(found.snapshot.manifest, file), file_content(source, file)) for file in files]
+    plan = with_seeds(plan_files(sink, wants, replace=options.force), options.seeds, on_event, jobs=options.jobs)
     key = options.key or SnapshotKey(found.snapshot.manifest.name, found.snapshot.manifest.tag)
+    contents = layer_contents(source, found.snapshot)
+    notes = () if options.only else obstacles(found.snapshot.manifest, contents)
     if options.dry_run:
-        return _report(found, key, planned(plan, "fetch"), where, name, started, dry_run=True)
-    outcomes = execute(plan, moved="received", jobs=options.jobs, on_event=on_event)
-    return _report(found, key, done(outcomes), where, name, started)
+        return pull_report(
+            found, key, _foretold(plan), where, name, started, dry_run=True, notes=notes, known=not plan.to_move
+        )
+    outcomes = _fetch(plan, options, on_event)
+    return pull_report(found, key, done(outcomes), where, name, started, notes=notes, known=not plan.to_move)
+
+
+def decoding(options: PullOptions, on_event: OnEvent) -> Decoding:
+    """What has to be decoded before anything can be planned is held to the same limits."""
+    return Decoding(cache=options.decode_cache, jobs=options.jobs, on_event=on_event, throttle=options.throttle)
+
+
+def _foretold(plan: Plan) -> tuple[BlobReport, ...]:
+    return planned(foreseen(plan), "fetch")
+
+
+def _fetch(plan: Plan, options: PullOptions, on_event: OnEvent) -> tuple[Outcome, ...]:
+    return execute(plan, moved="received", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
 
 
 def file_target(manifest: Manifest, file: SnapshotFile) -> FileTarget:
@@ -101,8 +140,20 @@ def file_target(manifest: Manifest, file: SnapshotFile) -> FileTarget:
     )
 
 
-def _content(source: Source, file: SnapshotFile) -> Content:
-    return joined(source, file.carriers) if file.carriers else BytesContent(b"")
+def file_content(source: Source, file: SnapshotFile) -> Content:
+    """The stored bytes of a file, whatever carries them."""
+    return carried_content(source, file)
+
+
+def layer_contents(source: Source, snapshot: Snapshot) -> Callable[[Layer], Content | None]:
+    """Where the stored bytes of a snapshot's own files can be had; None for one that the artifact does not carry."""
+    files = {file.name: file for file in snapshot.files if file.role == "layer"}
+
+    def content(layer: Layer) -> Content | None:
+        file = files.get(layer.filename)
+        return None if file is None else file_content(source, file)
+
+    return content
 
 
 def _chosen(files: Sequence[SnapshotFile], only: Sequence[str]) -> list[SnapshotFile]:
@@ -143,22 +194,29 @@ def _refuse_absent(snapshot: Snapshot, sink: Sink) -> None:
         )
 
 
-def _refuse_conflict(sink: Sink, key: SnapshotKey, snapshot: Snapshot, *, force: bool) -> None:
-    if force:
-        return
+def _expect(sink: Sink, key: SnapshotKey, snapshot: Snapshot, *, force: bool) -> bool:
+    """Before the first byte: raise what the sink has against this name; returns whether it holds the snapshot."""
+    if isinstance(sink, Expecting):
+        sink.expect(str(key), snapshot.epoch, replace=force)
+        return False
     try:
         there = sink.resolve(str(key))
     except NotFoundError:
-        return
-    if there.digest != snapshot.epoch.digest:
+        return False
+    except ContentError as error:  # what is there is broken, which --force mends, unless it is a link or a directory
+        if not force or error.code == "TYPE":
+            raise
+        return False
+    if there.digest != snapshot.epoch.digest and not force:
         raise ConflictError(
             f"the store holds another snapshot as {key}",
             object=str(key),
             hint="pull it under another name with --as NAME:TAG, or replace it with --force",
         )
+    return there.digest == snapshot.epoch.digest
 
 
-def _report(
+def pull_report(
     found: FoundArtifact,
     key: SnapshotKey,
     blobs: tuple[BlobReport, ...],
@@ -167,7 +225,13 @@ def _report(
     started: float,
     *,
     dry_run: bool = False,
+    notes: Sequence[str] = (),
+    known: bool = False,
 ) -> TransferReport:
+    """What a pull did; `notes` say what keeps Cocoon from making a VM of the snapshot.
+
+    `known`: the snapshot was there before, so that its config is no news.
+    """
     return TransferReport(
         command="pull",
         reference=f"{where}{'@' if name.startswith('sha256:') else ':'}{name}",
@@ -175,9 +239,18 @@ def _report(
         artifact_type=found.artifact_type,
         name=key.name,
         tag=key.tag,
-        blobs=blobs,
+        blobs=(*_config_row(found, known=known, dry_run=dry_run), *blobs),
         seconds=time.monotonic() - started,
         derived=found.snapshot.derived,
         dry_run=dry_run,
-        warnings=tuple(str(finding) for finding in found.snapshot.warnings),
+        warnings=(*(str(finding) for finding in found.snapshot.warnings), *notes),
     )
+
+
+def _config_row(found: FoundArtifact, *, known: bool, dry_run: bool) -> tuple[BlobReport, ...]:
+    """The config, which is the Epoch manifest: read in any case, and moved only where it was not there."""
+    config = found.image.config
+    if config.media_type == media_types.EMPTY:
+        return ()
+    action = ("skip" if known else "fetch") if dry_run else ("skipped" if known else "received")
+    return (BlobReport(str(config.digest), config.size, None, config.media_type, action, 0 if known else config.size),)

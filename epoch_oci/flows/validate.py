@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from epoch_oci import dialects, schemas
+from epoch_oci.dialects.cocoonstack.config import SnapshotConfig
+from epoch_oci.dialects.cocoonstack.words import SNAPSHOT_CONFIG
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import media_types
@@ -75,6 +77,11 @@ def _image(raw: bytes, file: str) -> tuple[Finding, ...]:
     return ()
 
 
+def _config(raw: bytes, file: str) -> tuple[Finding, ...]:
+    SnapshotConfig.parse(Document(SNAPSHOT_CONFIG, raw), file)
+    return ()
+
+
 def _index(raw: bytes, file: str) -> tuple[Finding, ...]:
     ImageIndex.parse(Document(media_types.INDEX, raw), file)
     return ()
@@ -84,6 +91,9 @@ _MEANINGS: dict[str, Callable[[bytes, str], tuple[Finding, ...]]] = {
     "epoch-manifest.v1": _epoch,
     "oci-image-manifest.cocoon.v1": _image,
     "cocoonstack-snapshot-manifest.v1": _image,
+    "cocoonstack-snapshot-manifest.v2": _image,
+    "cocoonstack-snapshot-config.v1": _config,
+    "cocoonstack-snapshot-config.v2": _config,
     "oci-image-index.v1": _index,
 }
 

@@ -1,23 +1,25 @@
 """Whether everything is there and is what it says: presence, or every byte."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from epoch_oci import dialects
-from epoch_oci.dialects.base import EncodeOptions
+from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, EncodeOptions
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, EpochOciError, Finding, NotFoundError
 from epoch_oci.events import Event, OnEvent, ignore
-from epoch_oci.flows.artifact import read_artifact, read_epoch
+from epoch_oci.flows.artifact import read_documents, read_epoch
+from epoch_oci.flows.encoded import carried_content
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.base import Auditor, Source
+from epoch_oci.transfer.unpack import digest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def verify_snapshots(
     if len(keys) == 1:
         source.resolve(str(keys[0]))
     result = Verification(where)
-    wanted: dict[Digest, tuple[Descriptor, str]] = {}
+    wanted: dict[Digest, _Row] = {}
     for key in keys:
         _note_names(key, result)
         try:
@@ -103,8 +105,8 @@ def verify_snapshots(
             result.documents += 1
         for layer in (*manifest.layers, *manifest.base_images):
             blob = Descriptor(media_type=media_types.OCTET_STREAM, digest=layer.digest, size=layer.size)
-            wanted.setdefault(layer.digest, (blob, f"{key}: {layer.filename}"))
-    _check_blobs(source, wanted.values(), result, options, on_event)
+            wanted.setdefault(layer.digest, _Row(f"{key}: {layer.filename}", (blob,)))
+    _check_rows(source, list(wanted.values()), result, options, on_event)
     return result
 
 
@@ -116,26 +118,80 @@ def verify_artifacts(
     options: VerifyOptions,
     on_event: OnEvent = ignore,
 ) -> Verification:
-    """Check artifacts of a repository or layout, as `verify_snapshots`; parts are hashed one by one."""
+    """Check artifacts of a repository or layout, as `verify_snapshots`; parts are hashed one by one.
+
+    Layers that are compressed are decoded as well, unless `fast`: they must hold a file of the size declared.
+    """
     names = list(names)
     if len(names) == 1:
         source.resolve(names[0])
     result = Verification(where)
-    wanted: dict[Digest, tuple[Descriptor, str]] = {}
+    wanted: dict[Digest, _Row] = {}
+    encoded: dict[str, EncodedSnapshot] = {}
     for name in names:
         result.documents += 1
         try:
-            found = read_artifact(source, name)
-            if options.round_trip and not found.snapshot.derived:
-                _round_trip(found.snapshot.manifest)
+            found = read_documents(source, name)
+            told = found.told()
+            if not isinstance(told, EncodedSnapshot):
+                if options.round_trip and not told.derived:
+                    _round_trip(told.manifest)
+            elif not options.fast:
+                encoded[name] = told
         except (ContentError, NotFoundError) as error:
             result.add(error, name)
             continue
         result.documents += 1
         for item in found.image.layers:
-            wanted.setdefault(item.digest, (item, f"{name}: {item.title or item.digest}"))
-    _check_blobs(source, wanted.values(), result, options, on_event)
+            wanted.setdefault(item.digest, _Row(f"{name}: {item.title or item.digest}", (item,)))
+    rows = _file_rows(encoded)
+    covered = {layer.digest for row in rows for layer in row.layers}
+    plain = [row for digest, row in wanted.items() if digest not in covered]
+    _check_rows(source, [*plain, *rows], result, options, on_event)
+    _check_finished(encoded, rows, result)
     return result
+
+
+@dataclass(slots=True)
+class _Row:
+    """Layers that are checked together, and in which `file` they are encoded, if they are; `name` is for findings.
+
+    `digest` is what the file was found to decode to.
+    """
+
+    name: str
+    layers: tuple[Descriptor, ...]
+    file: EncodedFile | None = None
+    digest: Digest | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes to be read; a layer that repeats is read as often."""
+        return sum(layer.size for layer in self.layers)
+
+
+def _file_rows(encoded: Mapping[str, EncodedSnapshot]) -> list[_Row]:
+    """One for each compressed file; of one that is only cut, every layer is looked at for its own sake."""
+    return [
+        _Row(f"{name}: {file.name}", file.carriers, file)
+        for name, snapshot in encoded.items()
+        for file in snapshot.undigested
+        if file.encoding
+    ]
+
+
+def _check_finished(encoded: Mapping[str, EncodedSnapshot], rows: Iterable[_Row], result: Verification) -> None:
+    """Whether the files make the snapshot that the documents tell of, where all their digests were found."""
+    digests = {row.name: row.digest for row in rows if row.digest is not None}
+    for name, snapshot in encoded.items():
+        known = {file.name: digests.get(f"{name}: {file.name}") for file in snapshot.undigested}
+        complete = {key: digest for key, digest in known.items() if digest is not None}
+        if len(complete) < len(known):
+            continue
+        try:
+            snapshot.finish(complete)
+        except ContentError as error:
+            result.add(error, name)
 
 
 def audit(store: object, result: Verification) -> None:
@@ -149,37 +205,52 @@ def audit(store: object, result: Verification) -> None:
             result.notes.append(f"{finding.path}: {finding.problem}")
 
 
-def _check_blobs(
-    source: Source,
-    wanted: Iterable[tuple[Descriptor, str]],
-    result: Verification,
-    options: VerifyOptions,
-    on_event: OnEvent,
+def _check_rows(
+    source: Source, rows: list[_Row], result: Verification, options: VerifyOptions, on_event: OnEvent
 ) -> None:
     check = _present if options.fast else _hashed
-    rows = list(wanted)
-    size = sum(target.size for target, _ in rows)
+    size = sum(row.size for row in rows)
     on_event(Event(event="plan", bytes=0 if options.fast else size, total=size))
-    with ThreadPoolExecutor(max_workers=options.jobs, thread_name_prefix="verify") as pool:
-        for (target, name), error in zip(
-            rows, pool.map(lambda row: _attempt(check, source, row[0], on_event), rows), strict=True
-        ):
-            result.blobs += 1
-            if error is not None:
-                result.add(error, name)
-            elif not options.fast:
-                result.bytes += target.size
+    sound: dict[Digest, int] = {}
+    pool = ThreadPoolExecutor(max_workers=options.jobs, thread_name_prefix="verify")
+    try:
+        for row, wrong in zip(rows, pool.map(lambda row: _attempt(check, source, row, on_event), rows), strict=True):
+            for error in wrong:
+                result.add(error, row.name)
+            if not wrong and not options.fast:
+                sound.update({layer.digest: layer.size for layer in row.layers})
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    result.blobs += len({layer.digest for row in rows for layer in row.layers})
+    result.bytes += sum(sound.values())
     on_event(Event(event="done", bytes=result.bytes, total=result.bytes))
 
 
 def _attempt(
-    check: Callable[[Source, Descriptor], None], source: Source, target: Descriptor, on_event: OnEvent
-) -> EpochOciError | None:
+    check: Callable[[Source, Descriptor], None], source: Source, row: _Row, on_event: OnEvent
+) -> list[EpochOciError]:
+    """What is wrong with a row. Where a file cannot be decoded, the layers that are to blame, if they are."""
+    layers = {layer.digest: layer for layer in row.layers}.values()
+    wrong: list[EpochOciError] = []
+    if row.file is not None:
+        try:
+            row.digest = digest_of(carried_content(source, row.file))
+        except (ContentError, NotFoundError) as error:
+            wrong.append(error)
+    if row.file is None or wrong:
+        wrong = [found for layer in layers if (found := _error(check, source, layer)) is not None] or wrong
+    if not wrong:
+        first = row.layers[0]
+        title = row.file.name if row.file else first.title
+        on_event(Event(event="blob-done", digest=first.digest, title=title, bytes=row.size, total=row.size))
+    return wrong
+
+
+def _error(check: Callable[[Source, Descriptor], None], source: Source, target: Descriptor) -> EpochOciError | None:
     try:
         check(source, target)
     except (ContentError, NotFoundError) as error:
         return error
-    on_event(Event(event="blob-done", digest=target.digest, title=target.title, bytes=target.size, total=target.size))
     return None
 
 

@@ -10,29 +10,35 @@ from epoch_oci.cli.files import STANDARD_INPUT, read_document
 from epoch_oci.cli.places import artifact_of, is_artifact, name_to_read
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import write_result
-from epoch_oci.errors import ContentError, NotFoundError, UsageError
+from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from epoch_oci.flows.convert import Conversion
     from epoch_oci.oci.document import Document
 
 OCI_FILE = "oci-manifest.json"
+CONFIG_FILE = "oci-config.json"
 EPOCH_FILE = "epoch-manifest.json"
 _EPOCH_KIND = "epoch-manifest.v1"
-_OCI_KINDS = frozenset({"oci-image-manifest.cocoon.v1", "cocoonstack-snapshot-manifest.v1"})
+_OCI_KINDS = frozenset(
+    {"oci-image-manifest.cocoon.v1", "cocoonstack-snapshot-manifest.v1", "cocoonstack-snapshot-manifest.v2"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
     """What is to be translated: an Epoch manifest, or an OCI manifest with its config (None: the empty one).
 
-    `from_file` is true for an OCI manifest in a file, which needs its config from elsewhere.
+    `from_file` is true for an OCI manifest in a file, which needs its config from elsewhere. `name` and `tag` are those
+    of the place it was found at, "" where that has none.
     """
 
     epoch: bytes | None = None
     manifest: "Document | None" = None
     config: "Document | None" = None
     from_file: bool = False
+    name: str = ""
+    tag: str = ""
 
 
 def convert(
@@ -42,6 +48,8 @@ def convert(
     dialect: flags.Dialect = "cocoon",
     annotation: flags.Annotations = (),
     config: flags.Config = None,
+    allow_loss: flags.AllowLoss = False,
+    as_: flags.As = None,
     output: flags.DocumentsOutput = None,
     force: flags.Force = False,
 ) -> None:
@@ -49,18 +57,22 @@ def convert(
 
     No blob is read. Without -o the document's exact bytes go to standard output.
     """
-    from epoch_oci.flows.convert import converted_to_epoch, converted_to_oci, read
+    from epoch_oci.dialects.base import EncodeOptions
+    from epoch_oci.flows.convert import Called, converted_artifact, converted_to_epoch, converted_to_oci
 
     given = _given(run, file, to, config)
     if run.origin("config") == "--config" and not given.from_file:
         raise UsageError("--config goes with an OCI manifest in a file", object="--config", hint="leave it out")
     if to is None:
         to = "oci" if given.manifest is None else "epoch"
-    if to == "oci":
-        raw = given.epoch if given.manifest is None else read(given.manifest, given.config).epoch.raw
-        conversion = converted_to_oci(raw or b"", dialect=dialect, annotations=parsed(annotation))
+    options = EncodeOptions(annotations=parsed(annotation), allow_loss=allow_loss)
+    called = Called(*_key(as_)) if as_ else Called(given.name, given.tag)
+    if to == "oci" and given.manifest is not None:
+        conversion = converted_artifact(given.manifest, given.config, dialect, options, called)
+    elif to == "oci":
+        conversion = converted_to_oci(given.epoch or b"", dialect, options)
     elif given.manifest is not None:
-        conversion = converted_to_epoch(given.manifest, given.config)
+        conversion = converted_to_epoch(given.manifest, given.config, called)
     else:
         raise UsageError(f"{file} is an Epoch manifest already", object=file, hint="translate it with --to oci")
     _show(run, conversion, output, force)
@@ -116,15 +128,25 @@ def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
 
 
 def _given_artifact(run: Run, word: str) -> _Given:
-    from epoch_oci.flows.artifact import read_artifact
+    from epoch_oci.flows.artifact import read_documents
 
     place = artifact_of(run, word)
-    found = read_artifact(place.store, name_to_read(place))
-    return _Given(manifest=found.image.document, config=found.config)
+    asked = name_to_read(place)
+    found = read_documents(place.store, asked)
+    name = "" if place.where.startswith("oci:") else place.where.partition("/")[2]
+    tag = "" if asked.startswith("sha256:") else asked
+    return _Given(manifest=found.image.document, config=found.config, name=name, tag=tag)
+
+
+def _key(text: str) -> tuple[str, str]:
+    from epoch_oci.epoch.keys import SnapshotKey
+
+    key = SnapshotKey.parse(text)
+    return key.name, key.tag
 
 
 def _config(word: str, manifest: "Document", config: str | None) -> "Document | None":
-    """The config of a manifest in a file: the file that was named, else the Epoch manifest that lies beside it."""
+    """The config of a manifest in a file: the file that was named, else the one beside it that -o wrote with it."""
     from epoch_oci.epoch.manifest import MANIFEST_LIMIT
     from epoch_oci.oci import media_types, verify
     from epoch_oci.oci.document import Document
@@ -133,14 +155,18 @@ def _config(word: str, manifest: "Document", config: str | None) -> "Document | 
     target = ImageManifest.parse(manifest, word).config
     if target.media_type == media_types.EMPTY:
         return None
-    beside = Path(word).with_name(EPOCH_FILE)
-    if config is None and (word == STANDARD_INPUT or not beside.is_file()):
-        raise NotFoundError(
-            f"{word} needs its config {target.digest}", object=str(target.digest), hint="name it with --config FILE"
-        )
-    where = config or str(beside)
-    raw = verify.check_bytes(read_document(where, MANIFEST_LIMIT), target, f"the config {where}")
-    return Document(target.media_type, raw)
+    beside = [Path(word).with_name(name) for name in (CONFIG_FILE, EPOCH_FILE)] if word != STANDARD_INPUT else []
+    candidates = [config] if config is not None else [str(path) for path in beside if path.is_file()]
+    error: EpochOciError = NotFoundError(
+        f"{word} needs its config {target.digest}", object=str(target.digest), hint="name it with --config FILE"
+    )
+    for where in candidates:
+        raw = read_document(where, MANIFEST_LIMIT)
+        try:
+            return Document(target.media_type, verify.check_bytes(raw, target, f"the config {where}"))
+        except ContentError as wrong:
+            error = wrong
+    raise error
 
 
 def _show(run: Run, conversion: "Conversion", output: str | None, force: bool) -> None:
@@ -153,17 +179,30 @@ def _show(run: Run, conversion: "Conversion", output: str | None, force: bool) -
     if output is None:
         write_result(conversion.result.raw)
         return
-    _write(conversion, Path(output), force=force)
-    run.result(conversion.to_json(), lambda: conversion_lines(conversion, output))
+    documents = _documents(conversion)
+    _write(documents, Path(output), force=force)
+    more = ["Wrote oci-config.json, which goes with oci-manifest.json"] if CONFIG_FILE in documents else []
+    run.result(conversion.to_json(), lambda: _amended(conversion_lines(conversion, output), more))
 
 
-def _write(conversion: "Conversion", directory: Path, *, force: bool) -> None:
-    """Both documents, each whole or not at all. Raises ConflictError for other content in their place."""
+def _amended(lines: list[str], more: list[str]) -> list[str]:
+    return [*lines[:1], *more, *lines[1:]]
+
+
+def _documents(conversion: "Conversion") -> "dict[str, Document]":
+    """The documents by file name; the config only where it is neither the Epoch manifest nor the empty one."""
+    documents = {OCI_FILE: conversion.oci, EPOCH_FILE: conversion.epoch}
+    if conversion.config is not None and conversion.config.raw != conversion.epoch.raw:
+        documents[CONFIG_FILE] = conversion.config
+    return documents
+
+
+def _write(documents: "dict[str, Document]", directory: Path, *, force: bool) -> None:
+    """All of them, each whole or not at all. Raises ConflictError for other content in their place."""
     from epoch_oci.locate import open_files
     from epoch_oci.stores.base import BytesContent, FileTarget
 
     sink = open_files(directory)
-    documents = {OCI_FILE: conversion.oci, EPOCH_FILE: conversion.epoch}
     targets = {name: FileTarget(name=name, blob=document.descriptor) for name, document in documents.items()}
     sink.check(list(targets.values()), replace=force)
     for name, document in documents.items():

@@ -1,5 +1,6 @@
 """`push` and `pull`."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,16 @@ from epoch_oci.cli import flags
 from epoch_oci.cli.annotations import parsed
 from epoch_oci.cli.places import artifact_of, name_to_read, snapshot_in
 from epoch_oci.cli.session import Run
-from epoch_oci.errors import UsageError
+from epoch_oci.cli.streams import is_terminal
+from epoch_oci.errors import AccessError, NetworkError, UsageError
 
 if TYPE_CHECKING:
+    from epoch_oci.flows.pull import PullOptions
+    from epoch_oci.flows.push import PushOptions
     from epoch_oci.flows.report import TransferReport
     from epoch_oci.locate import ArtifactPlace
+    from epoch_oci.transfer.plan import Seed
+    from epoch_oci.transfer.throttle import Throttle
 
 
 def push(
@@ -30,10 +36,12 @@ def push(
     force: flags.Force = False,
     dry_run: flags.DryRun = False,
     jobs: flags.Jobs = 4,
+    limit_rate: flags.LimitRate = None,
 ) -> None:
     """Push a snapshot to a registry or an OCI image layout.
 
-    It is looked up in the Epoch store of --store. Blobs that are there already are not sent; the tag is set last.
+    It is looked up in the store of --store; `-` reads a Cocoon export archive from standard input. Blobs that are there
+    already are not sent; the tag is set last.
     """
     from epoch_oci.cli.units import part_size as size_of_parts
     from epoch_oci.flows.push import PushOptions
@@ -49,12 +57,35 @@ def push(
         allow_public=allow_public,
         part_size=size_of_parts(part_size),
         part_cache=run.settings.cache_directory,
+        throttle=_throttle(limit_rate, target, store),
     )
-    source, key = snapshot_in(run, snapshot, store)
-    place = _target(run, target)
-    options = replace(options, mount_from=_siblings(place, mount_from))
-    report = push_snapshot(source, key, place.store, place.tag, where=place.where, options=options, on_event=run.listen)
+    if snapshot == "-":
+        place = _target(run, target)
+        options = replace(options, mount_from=_siblings(place, mount_from))
+        report = _push_input(run, place, options)
+    else:
+        source, key = snapshot_in(run, snapshot, store)
+        place = _target(run, target)
+        options = replace(options, mount_from=_siblings(place, mount_from))
+        report = push_snapshot(
+            source, key, place.store, place.tag, where=place.where, options=options, on_event=run.listen
+        )
     _show(run, report, place.where)
+
+
+def _push_input(run: Run, place: "ArtifactPlace", options: "PushOptions") -> "TransferReport":
+    from epoch_oci.cocoon.export_archive import read_archive
+    from epoch_oci.flows.push_archive import push_archive
+
+    if run.settings.password_stdin:
+        raise UsageError("standard input cannot hold both a password and an archive", hint="log in before")
+    if is_terminal(sys.stdin):
+        raise UsageError(
+            "`-` reads an archive from standard input, which is a terminal",
+            hint="cocoon snapshot export NAME -o - | epoch-oci push - TARGET",
+        )
+    with read_archive(sys.stdin.buffer, run.settings.spool_directory, "standard input") as archive:
+        return push_archive(archive, place.store, place.tag, where=place.where, options=options, on_event=run.listen)
 
 
 def pull(
@@ -64,11 +95,13 @@ def pull(
     output: flags.Output = None,
     as_: flags.As = None,
     only: flags.Only = (),
+    seed: flags.Seeds = (),
     force: flags.Force = False,
     dry_run: flags.DryRun = False,
     jobs: flags.Jobs = 4,
+    limit_rate: flags.LimitRate = None,
 ) -> None:
-    """Pull a snapshot into a store, or its files into a directory.
+    """Pull a snapshot into a store, its files into a directory, or onto standard output for Cocoon.
 
     Every byte is verified before it is visible; a second pull moves nothing.
     """
@@ -77,13 +110,26 @@ def pull(
     from epoch_oci.locate import open_files, open_store
 
     store, output = _destination(run, store, output)
-    if only and output is None:
-        raise UsageError("--only chooses files, and a store takes them all", hint="write the files with -o DIR")
+    if only and output in (None, "-"):
+        raise UsageError("--only chooses files; stores and archives take them all", hint="write the files with -o DIR")
     options = PullOptions(
-        key=SnapshotKey.parse(as_) if as_ else None, only=only, force=force, dry_run=dry_run, jobs=jobs
+        key=SnapshotKey.parse(as_) if as_ else None,
+        only=only,
+        force=force,
+        dry_run=dry_run,
+        jobs=jobs,
+        throttle=_throttle(limit_rate, reference, store),
+        decode_cache=run.settings.cache_directory,
     )
+    if output == "-" and (run.origin("seed") or "").startswith("--"):
+        raise UsageError("--seed works with --store and -o DIR, and not for an archive", object="--seed")
     place = artifact_of(run, reference)
     name = name_to_read(place)
+    if output != "-":
+        options = replace(options, seeds=_seeds(run, seed))
+    if output == "-":
+        _pull_to_output(run, place, name, options)
+        return
     if output is not None:
         report = pull_to_files(
             place.store, name, open_files(Path(output)), where=place.where, options=options, on_event=run.listen
@@ -101,24 +147,63 @@ def pull(
     _show(run, report, output or store or "")
 
 
-def _show(run: Run, report: "TransferReport", where: str) -> None:
+def _pull_to_output(run: Run, place: "ArtifactPlace", name: str, options: "PullOptions") -> None:
+    """The result is the archive, so what is said of it goes to standard error."""
+    from epoch_oci.cocoon.import_archive import to_descriptor
+    from epoch_oci.flows.pull_archive import pull_to_archive
+
+    if is_terminal(sys.stdout) and not options.dry_run:
+        raise UsageError(
+            "`-o -` writes an archive to standard output, which is a terminal",
+            hint="epoch-oci pull REFERENCE -o - | cocoon snapshot import --name NAME",
+        )
+    write = to_descriptor(sys.stdout.fileno())
+    report = pull_to_archive(place.store, name, write, where=place.where, options=options, on_event=run.listen)
+    _show(run, report, "standard output", aside=not options.dry_run)
+
+
+def _show(run: Run, report: "TransferReport", where: str, *, aside: bool = False) -> None:
     from epoch_oci.cli.render import transfer_lines
 
     run.progress.close()
     report = replace(report, retries=run.progress.retries)
     for warning in report.warnings:
         run.warn(warning)
-    run.result(report.to_json(), lambda: transfer_lines(report, where))
+    run.result(report.to_json(), lambda: transfer_lines(report, where), aside=aside)
+
+
+def _seeds(run: Run, words: Sequence[str]) -> "tuple[Seed, ...]":
+    """The places of --seed. One that is not there is an error, one that cannot be reached is passed over."""
+    from epoch_oci.locate import open_seed
+    from epoch_oci.transfer.plan import Seed
+
+    found = []
+    for word in words:
+        try:
+            found.append(Seed(open_seed(word, connection=run.connection), word))
+        except (AccessError, NetworkError) as error:
+            run.warn(f"{word} is of no use as a seed: {error.message}")
+    return tuple(found)
+
+
+def _throttle(limit: str | None, artifact: str, store: str | None) -> "Throttle | None":
+    """What --limit-rate asks for. Between two places of this machine nothing is limited."""
+    from epoch_oci.cli.units import rate
+    from epoch_oci.locate import crosses_network
+    from epoch_oci.transfer.throttle import Throttle
+
+    if limit is None:
+        return None
+    throttle = Throttle(rate(limit))
+    return throttle if crosses_network(artifact, store) else None
 
 
 def _destination(run: Run, store: str | None, output: str | None) -> tuple[str | None, str | None]:
     """Exactly one of store and directory. What is typed outweighs what the environment says."""
-    if output == "-":
-        raise UsageError("this version writes no archive to standard output", hint="write the files with -o DIR")
     if not store and not output:
         raise UsageError(
             "pull needs a place to put the snapshot",
-            hint="name a store with --store DIR (or EPOCH_STORE), or a directory for its files with -o DIR",
+            hint="name a store with --store DIR (or EPOCH_STORE), a directory for its files with -o DIR, or `-o -`",
         )
     typed = {name for name in ("store", "output") if (run.origin(name) or "").startswith("--")}
     if store and output and len(typed) != 1:

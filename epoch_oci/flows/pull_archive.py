@@ -1,0 +1,132 @@
+"""From a registry repository or an OCI image layout onto a pipe: Cocoon's import archive, or a cloud image's disk."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from epoch_oci.cocoon.import_archive import Write, disk_layers, write_cloud_image, write_import_archive
+from epoch_oci.cocoon.names import record_name
+from epoch_oci.dialects.base import SnapshotFile
+from epoch_oci.epoch.keys import SnapshotKey
+from epoch_oci.epoch.manifest import Layer
+from epoch_oci.events import Action, Event, OnEvent, ignore
+from epoch_oci.flows.artifact import FoundArtifact, read_artifact
+from epoch_oci.flows.cloning import obstacles
+from epoch_oci.flows.pull import PullOptions, decoding, file_content, layer_contents, pull_report
+from epoch_oci.flows.report import BlobReport, TransferReport
+from epoch_oci.oci.verify import ByteReader
+from epoch_oci.stores.base import Content, Source
+from epoch_oci.transfer.content import WatchedContent
+from epoch_oci.transfer.throttle import Throttle
+
+_REPORT_SECONDS = 0.1
+
+
+def pull_to_archive(
+    source: Source,
+    name: str,
+    write: Write,
+    *,
+    where: str,
+    options: PullOptions | None = None,
+    on_event: OnEvent = ignore,
+) -> TransferReport:
+    """Write what `cocoon snapshot import` or `cocoon image import` reads, in one pass and without a copy on the disk.
+
+    The key in `options` is what Cocoon shall call the snapshot. What was written does not pass for a whole archive
+    before every hash was right. Raises as `pull_to_store`.
+    """
+    options = options or PullOptions()
+    started = time.monotonic()
+    found = read_artifact(source, name, decoding(options, on_event))
+    manifest = found.snapshot.manifest
+    layers = disk_layers(manifest) if manifest.is_cloud_image else manifest.layers
+    files = _files_of(found, layers)
+    key = options.key or SnapshotKey(manifest.name, manifest.tag)
+    if not options.dry_run:
+        _write(found, _Told(source, files, on_event, options.throttle), write, options.key)
+        on_event(Event(event="done", bytes=sum(file.size for file in files.values())))
+    rows = tuple(_row(file, dry_run=options.dry_run) for file in files.values())
+    return pull_report(
+        found,
+        key,
+        rows,
+        where,
+        name,
+        started,
+        dry_run=options.dry_run,
+        notes=obstacles(manifest, layer_contents(source, found.snapshot), with_base_images=False),
+    )
+
+
+def _write(found: FoundArtifact, contents: "_Told", write: Write, key: SnapshotKey | None) -> None:
+    manifest = found.snapshot.manifest
+    contents.plan()
+    if manifest.is_cloud_image:
+        write_cloud_image(manifest, contents.of, write)
+    else:
+        write_import_archive(manifest, contents.of, write, name=record_name(key) if key else None)
+
+
+def _files_of(found: FoundArtifact, layers: tuple[Layer, ...]) -> dict[str, SnapshotFile]:
+    files = {file.name: file for file in found.snapshot.files if file.role == "layer"}
+    return {layer.filename: files[layer.filename] for layer in layers}
+
+
+def _row(file: SnapshotFile, *, dry_run: bool) -> BlobReport:
+    action, moved = ("fetch", file.size) if dry_run else ("received", file.size)
+    return BlobReport(str(file.digest), file.size, file.name, file.media_type, action, moved)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Contents of the files, with an event for whatever happens to them."""
+
+    source: Source
+    files: dict[str, SnapshotFile]
+    on_event: OnEvent
+    throttle: Throttle | None
+
+    def plan(self) -> None:
+        size = sum(file.size for file in self.files.values())
+        self.on_event(Event(event="plan", bytes=size, total=size))
+
+    def of(self, layer: Layer) -> Content:
+        file = self.files[layer.filename]
+        return _ToldContent(file, file_content(self.source, file), self.on_event, self.throttle)
+
+
+@dataclass(frozen=True, slots=True)
+class _ToldContent:
+    file: SnapshotFile
+    content: Content
+    on_event: OnEvent
+    throttle: Throttle | None
+
+    @property
+    def size(self) -> int:
+        return self.content.size
+
+    @contextmanager
+    def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
+        last = time.monotonic()
+
+        def moved(offset: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _REPORT_SECONDS:
+                last = time.monotonic()
+                self._tell("blob-progress", offset)
+
+        self._tell("blob-start", start)
+        with WatchedContent(self.content, moved, threading.Event(), self.throttle).open(start, length) as reader:
+            yield reader
+        self._tell("blob-done", self.size)
+
+    def _tell(self, event: Literal["blob-start", "blob-progress", "blob-done"], count: int) -> None:
+        file = self.file
+        action: Action | None = "received" if event == "blob-done" else None
+        told = Event(event=event, digest=file.digest, title=file.name, bytes=count, total=file.size, action=action)
+        self.on_event(told)

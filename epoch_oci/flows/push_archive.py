@@ -1,0 +1,191 @@
+"""From a Cocoon export archive on a pipe into a registry repository or an OCI image layout, in one pass.
+
+Each file is sent while the next one is still to come; what the snapshot is called and made of is known at the end, and
+only then is it tagged. An archive that breaks off leaves blobs behind, and no snapshot.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from epoch_oci import dialects, schemas
+from epoch_oci.cocoon.export_archive import ArchivedFile, ExportArchive
+from epoch_oci.dialects.base import Artifact, EncodeOptions
+from epoch_oci.dialects.carried import part_layers, whole_layer
+from epoch_oci.dialects.profile import SNAPSHOT_ID
+from epoch_oci.epoch.keys import SnapshotKey
+from epoch_oci.epoch.manifest import Layer, Manifest
+from epoch_oci.errors import ConflictError, ContentError, NotFoundError
+from epoch_oci.events import Event, OnEvent, ignore
+from epoch_oci.flows.parts import cut_table, part_size_for
+from epoch_oci.flows.push import PushOptions, file_wants, small_wants
+from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
+from epoch_oci.flows.target import check_limits, check_write, is_tagged, legal_target, refuse_public
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.parts import PartTable
+from epoch_oci.stores.base import BytesContent, Sink
+from epoch_oci.transfer.execute import Outcome, execute
+from epoch_oci.transfer.plan import Plan, Want, plan_blobs
+
+
+def push_archive(
+    archive: ExportArchive,
+    sink: Sink,
+    tag: str | None,
+    *,
+    where: str,
+    options: PushOptions | None = None,
+    on_event: OnEvent = ignore,
+) -> TransferReport:
+    """Send the files of `archive` one by one, translate the manifest that they make, and tag it last.
+
+    `tag` None means the snapshot's own; `where` names the target without its tag, for messages and the report.
+    Raises ContentError for an archive that is wrong, ConflictError, UsageError, PolicyError, and whatever reading and
+    `sink` raise. Whatever is raised, the tag is then what it was.
+    """
+    started = time.monotonic()
+    stream = _Stream(archive, sink, tag, where, options or PushOptions(), on_event)
+    stream.send_files()
+    return stream.finish(started)
+
+
+@dataclass(slots=True)
+class _Stream:
+    archive: ExportArchive
+    sink: Sink
+    tag: str | None
+    where: str
+    options: PushOptions
+    on_event: OnEvent
+    tables: dict[Digest, PartTable] = field(default_factory=dict)
+    blobs: dict[str, BlobReport] = field(default_factory=dict)
+    looked: bool = False
+
+    def send_files(self) -> None:
+        if not self.options.dry_run:
+            check_write(self.sink)
+        for archived in self.archive:
+            self._look()
+            self._send_file(archived)
+
+    def finish(self, started: float) -> TransferReport:
+        """The documents; the tag. All that carries a file has been sent by now."""
+        document = self.archive.document()
+        schemas.check(document.raw, "epoch-manifest.v1", "the manifest made of the archive")
+        epoch = Manifest.parse(document, "the manifest made of the archive")
+        key = SnapshotKey(epoch.name, epoch.tag)
+        tag = legal_target(self.tag or key.tag, key)
+        artifact = self._encode(document)
+        image = artifact.image
+        self._send_rest(artifact)
+        tagged = is_tagged(self.sink, tag, artifact, self.where, force=self.options.force)
+        self._move(small_wants(artifact, image))
+        if not self.options.dry_run:
+            if not (tagged and self._moved_nothing()):
+                self.sink.publish(tag, artifact.manifest, replace=self.options.force)
+            self.on_event(Event(event="done", bytes=sum(row.moved for row in self.blobs.values())))
+        return TransferReport(
+            command="push",
+            reference=f"{self.where}:{tag}",
+            document=artifact.manifest,
+            artifact_type=image.kind,
+            name=key.name,
+            tag=key.tag,
+            blobs=self._rows(image),
+            seconds=time.monotonic() - started,
+            dry_run=self.options.dry_run,
+            warnings=(
+                *(str(finding) for finding in epoch.warnings),
+                *(f"{item} has no place in the artifact" for item in artifact.lost),
+            ),
+        )
+
+    def _send_file(self, archived: ArchivedFile) -> None:
+        blob, name = archived.file.descriptor, archived.file.name
+        if not self.options.dry_run:
+            layer = Layer(blob.digest, blob.size, name, blob.media_type)
+            refuse_public(self.sink, [layer], self.where, allowed=self.options.allow_public)
+        carriers = self._carriers(archived)
+        check_limits(name, carriers, self.sink, self.where)
+        self._move(file_wants(archived.content, carriers))
+
+    def _carriers(self, archived: ArchivedFile) -> tuple[Descriptor, ...]:
+        """What carries the file; the dialect may have no place for one in parts, and says so before it is sent."""
+        blob = archived.file.descriptor
+        if blob.size == 0:
+            return ()
+        whole = whole_layer(archived.file.name, "layer", blob)
+        size = part_size_for(self.sink, self.options.part_size)
+        if not size or blob.size <= size:
+            return (whole,)
+        table = cut_table(archived.content, blob, size, self.options.part_cache)
+        self.tables[blob.digest] = table
+        if (document := self.archive.so_far()) is not None:
+            self._encode(document)
+        return part_layers(whole, table)
+
+    def _encode(self, document: Document) -> Artifact:
+        options = self.options
+        encode = EncodeOptions(annotations=options.annotations, allow_loss=options.allow_loss, parts=self.tables)
+        return dialects.named(options.dialect).encode(document, encode)
+
+    def _move(self, wants: list[Want]) -> None:
+        wants = [want for want in wants if str(want.target.digest) not in self.blobs]
+        plan = plan_blobs(self.sink, wants, mount_from=self.options.mount_from, jobs=self.options.jobs)
+        rows = planned(plan, "send") if self.options.dry_run else done(self._execute(plan))
+        self.blobs |= {row.digest: row for row in rows}
+
+    def _execute(self, plan: Plan) -> tuple[Outcome, ...]:
+        options = self.options
+        return execute(plan, moved="sent", jobs=options.jobs, on_event=self._tell, throttle=options.throttle)
+
+    def _tell(self, event: Event) -> None:
+        """Each file is a transfer of its own; for whoever listens there is one, and nobody knows its size before."""
+        if event.event not in ("plan", "done"):
+            self.on_event(event)
+
+    def _look(self) -> None:
+        """Once the envelope is known: is the tag legal, and does it hold another snapshot? Before gigabytes of it."""
+        if self.looked or (document := self.archive.so_far()) is None:
+            return
+        self.looked = True
+        epoch = Manifest.parse(document)
+        key = SnapshotKey(epoch.name, epoch.tag)
+        tag = legal_target(self.tag or key.tag, key)
+        if not self.options.force:
+            self._refuse_other(tag, epoch.snapshot_id)
+
+    def _refuse_other(self, tag: str, snapshot_id: str) -> None:
+        try:
+            there = self.sink.resolve(tag)
+        except NotFoundError:
+            return
+        try:
+            known = ImageManifest.parse(there).annotations.get(SNAPSHOT_ID)
+        except ContentError:
+            known = ""
+        if known not in (None, snapshot_id):
+            raise ConflictError(
+                f"{self.where}:{tag} holds {there.digest}, which is another artifact",
+                object=f"{self.where}:{tag}",
+                hint="push to another tag, or replace it with --force",
+            )
+
+    def _send_rest(self, artifact: Artifact) -> None:
+        """Some dialects carry empty files too; of all others nothing can be missing now."""
+        carriers = [carrier for file in artifact.files for carrier in file.carriers]
+        absent = [carrier for carrier in carriers if str(carrier.digest) not in self.blobs]
+        for carrier in absent:
+            if carrier.size:
+                raise ContentError(f"{carrier.title} was not sent", code="MISMATCH", object=str(carrier.digest))
+        self._move([Want(target=carrier, content=BytesContent(b""), title=carrier.title) for carrier in absent])
+
+    def _moved_nothing(self) -> bool:
+        return all(blob.action == "skipped" for blob in self.blobs.values())
+
+    def _rows(self, image: ImageManifest) -> tuple[BlobReport, ...]:
+        """In the order of the artifact, the config first."""
+        digests = [str(image.config.digest), *(str(layer.digest) for layer in image.layers)]
+        return tuple(self.blobs[digest] for digest in dict.fromkeys(digests))
