@@ -14,6 +14,9 @@ from benchmarks.results import Arena, Direction, Sample
 from benchmarks.snapshot import Artifact, blob_path
 from benchmarks.tools import PUT, Job, Tool
 
+WARM_UP = -1
+"""A transfer that does not count: memory that is touched for the first time would slow down whoever goes first."""
+
 
 def race(bench: Bench, arena: Arena, artifact: Artifact, *, until: float, repeats: bool) -> None:
     """All rounds of one arena; no new round begins that would probably end after `until`, but one is always done.
@@ -26,6 +29,8 @@ def race(bench: Bench, arena: Arena, artifact: Artifact, *, until: float, repeat
     pullers = [tool for tool in bench.tools if tool.pull]
     middle = time.monotonic() + (until - time.monotonic()) / 2
 
+    _one_push(bench, arena, artifact, next(tool for tool in pushers if tool.raw), WARM_UP, storage)
+
     def push_round(number: int) -> None:
         for tool in rotated(pushers, number):
             _one_push(bench, arena, artifact, tool, number, storage)
@@ -33,6 +38,7 @@ def race(bench: Bench, arena: Arena, artifact: Artifact, *, until: float, repeat
     _rounds(bench, f"{arena.name}: push", push_round, middle)
     with fresh(bench.binary, storage, bench.disk) as registry:
         _seed(bench, artifact, registry)
+        _one_pull(bench, arena, artifact, next(tool for tool in pullers if tool.raw), WARM_UP, registry, repeats=False)
 
         def pull_round(number: int) -> None:
             for tool in rotated(pullers, number):
@@ -134,6 +140,8 @@ def _disk_blocks(artifact: Artifact, target: Path) -> int:
 
 
 def _record(bench: Bench, sample: Sample, artifact: Artifact) -> None:
+    if sample.round == WARM_UP:
+        return
     bench.results.samples.append(sample)
     rate = f"{artifact.size / measure.MIB / sample.wall:8.0f} MiB/s" if sample.wall else ""
     bench.say(f"  {sample.direction} {sample.tool:20}" + (f" FAILED: {sample.error}" if sample.error else rate))
