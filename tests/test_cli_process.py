@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -350,3 +351,22 @@ def test_completion_of_snapshots(tmp_path):
     assert complete(f"epoch-oci inspect --store {tmp_path} o") == ["other:v1"]
     assert complete("epoch-oci push te") == []
     assert complete("epoch-oci push te", EPOCH_STORE=str(tmp_path / "nowhere")) == []
+
+
+def test_what_is_not_needed_is_not_loaded_and_is_there_when_it_is():
+    """oras imports jsonschema for checks that a transfer never asks for."""
+    script = """
+    import sys
+    from epoch_oci.cli import startup
+    startup.quicken()
+    import oras.provider
+    assert not [name for name in sys.modules if name.startswith("jsonschema.")]
+    from epoch_oci import schemas
+    assert list(schemas.findings({}, "epoch-manifest.v1"))
+    assert "jsonschema.validators" in sys.modules
+    oras.provider.jsonschema.validate(1, {"type": "integer"})
+    import jsonschema
+    assert jsonschema is not oras.provider.jsonschema and jsonschema.Draft202012Validator
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from epoch_oci.cli import signals
+from epoch_oci.cli import signals, startup
 from epoch_oci.cli.exit_codes import EXIT_OK, EXIT_READER_GONE, exit_code, hint_of
 from epoch_oci.cli.settings import environment, guessed, secrets_of
 from epoch_oci.cli.streams import (
@@ -27,6 +27,7 @@ _KEPT = {
 
 def main() -> None:
     """Run this process's command line and end the process."""
+    startup.quicken()
     had_output = prepare()
     words, environ = sys.argv[1:], environment()
     signals.install(lambda error: _failed(error, words, environ, Secrets(secrets_of(environ))))
