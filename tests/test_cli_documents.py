@@ -185,3 +185,12 @@ def test_a_hostile_file_name_is_shown_escaped(tmp_path):
     Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(b"{}")
     ran = run_cli("validate", os.fsdecode(name), cwd=tmp_path)
     assert ran.code == 3 and "\x1b" not in ran.out + ran.err and "bad\\xff\\x1b[31m.json" in ran.out
+
+
+def test_one_document_that_is_not_there_hides_nothing_of_the_others(cli):
+    good = DATA / "epoch/w1.json"
+    done = cli("validate", "nowhere.json", good, "gone.json", "--format", "json")
+    assert done.code == 5 and "nowhere.json" in done.err and "gone.json" in done.err
+    assert not done.json["valid"] and [row["file"] for row in done.json["documents"]] == [str(good)]
+    wrong = cli("validate", "nowhere.json", BAD)
+    assert wrong.code == 3 and "nowhere.json" in wrong.err and str(BAD) in wrong.out

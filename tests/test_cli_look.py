@@ -222,7 +222,9 @@ def test_ls_of_a_layout(cli, bot):
 
 def test_an_empty_store_lists_nothing(cli, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert cli("ls", "empty").out == ""
+    listed = cli("ls", "empty")
+    assert (listed.code, listed.out) == (0, "") and "holds no snapshots" in listed.err
+    assert cli("ls", "empty", "-q").err == ""
     assert cli("ls", "empty", "--format", "json").json["snapshots"] == []
 
 

@@ -89,10 +89,22 @@ def validate(run: Run, files: flags.Files, schema: flags.Schema = None) -> None:
 
     if schema is not None:
         schemas.schema(schema)
-    reports = [check(read_document(file, schemas.CATALOG_LIMIT), file, schema) for file in files]
-    value = {"valid": all(report.valid for report in reports), "documents": [report.to_json() for report in reports]}
+    reports, unread = [], []
+    for file in files:
+        try:
+            reports.append(check(read_document(file, schemas.CATALOG_LIMIT), file, schema))
+        except EpochOciError as error:  # the others are looked at all the same
+            unread.append(error)
+    if unread and not reports:
+        raise unread[0]
+    value = {
+        "valid": not unread and all(report.valid for report in reports),
+        "documents": [report.to_json() for report in reports],
+    }
     run.result(value, lambda: validation_lines(reports))
     wrong = [report for report in reports if not report.valid]
+    for unreadable in unread[0 if wrong else 1 :]:
+        run.warn(unreadable.message)
     if wrong:
         first = next(finding for finding in wrong[0].findings if finding.severity == "error")
         raise ContentError(
@@ -101,6 +113,8 @@ def validate(run: Run, files: flags.Files, schema: flags.Schema = None) -> None:
             object=wrong[0].file,
             hint="the findings are on standard output",
         )
+    if unread:
+        raise unread[0]
 
 
 def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:

@@ -119,6 +119,8 @@ def _list_snapshots(run: Run, place: "SnapshotPlace", *, whole_name: bool) -> No
     for row in rows:
         if row.problem is not None:
             run.warn(f"{row.key}: {row.problem}")
+    if not rows and not run.settings.quiet:
+        run.note(f"{place.where} holds no snapshots")
     value = {"location": place.where, "snapshots": [row.to_json() for row in rows]}
     run.result(value, lambda: listing_lines(rows))
 
