@@ -1,15 +1,17 @@
 """Stores for the read half of the contract: those that are written by others, and all that write themselves."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from cocoon_world import make_root
 from support.legacy_epoch import LegacyEpoch
 
 from contract.cases import CASES, EPOCH, Kind, Store, StoreCase, descriptor
 from contract.contents import Raw
+from epoch_oci.cocoon.root import CocoonRoot
 from epoch_oci.locate import Connection, open_store
 from epoch_oci.oci.document import Document
 
@@ -24,6 +26,10 @@ class Reading:
     store: Store
     put: Callable[[bytes], None]
     publish: Callable[[str, Document], None]
+    keeps_documents: bool = True
+    """Whether a document is kept as it was published; else one is derived, the same each time."""
+    finds_by_digest: bool = True
+    """Whether a blob is looked up by its digest alone; else what has another size is not there at all."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,22 @@ def _server(version: str, name: str, root: Path) -> Iterator[Reading]:
         )
 
 
+@contextmanager
+def _cocoon(root: Path) -> Iterator[Reading]:
+    with closing(CocoonRoot(make_root(root / "cocoon").path)) as store:
+        yield Reading(
+            kind=replace(EPOCH, name="bot:{}".format),
+            store=store,
+            put=lambda raw: store.put(descriptor(raw), Raw(raw)),
+            publish=lambda tag, document: store.publish(f"bot:{tag}", document),
+            keeps_documents=False,
+            finds_by_digest=False,
+        )
+
+
 SOURCE_CASES = [
     *(SourceCase(case.name, partial(_writable, case)) for case in CASES),
+    SourceCase("cocoon", _cocoon),
     SourceCase("server-0.1.4", partial(_server, "0.1.4", "bot")),
     SourceCase("server-0.1.4-nested", partial(_server, "0.1.4", "acme/bot")),
     SourceCase("server-0.1.5", partial(_server, "0.1.5", "acme/bot")),
