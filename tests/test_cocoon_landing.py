@@ -9,8 +9,10 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -717,3 +719,20 @@ def test_the_image_ids_of_the_envelope_are_pinned_too(root: Root, tmp_path: Path
     store.publish("warm", found.document)
     [entry] = root.index["snapshots"].values()
     assert entry["image_blob_ids"] == {OTHER_BLOB_ID: {}}
+
+
+def test_blobs_come_in_several_threads(root: Root) -> None:
+    """As a pull brings them: afterwards nobody holds what waits, and nothing of it is left."""
+    made = make_snapshot("W3b", name="bot")
+    blobs = Manifest.parse(made.document).descriptors
+    for _ in range(5):
+        with closing(opened(root)) as store, ThreadPoolExecutor(len(blobs)) as pool:
+            ready = threading.Barrier(len(blobs))
+
+            def put(blob: Descriptor, store: CocoonRoot = store, ready: threading.Barrier = ready) -> None:
+                ready.wait(10)
+                store.put(blob, BytesContent(made.blobs[blob.digest.hex]))
+
+            list(pool.map(put, blobs))
+            store.publish("bot", made.document, replace=True)
+        assert [path for path in (root.path / "snapshot/.epoch-oci").rglob("*") if path.is_file()] == []

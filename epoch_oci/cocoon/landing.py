@@ -7,6 +7,7 @@ next collection removes it.
 """
 
 import stat
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class Landing:
     _waiting: WaitingBlobs = field(init=False)
     _satisfied: frozenset[Digest] = field(init=False, default=frozenset())
     _prepared: bool = field(init=False, default=False)
+    _preparing: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._images = ImageBlobs(self.tree, self.digests)
@@ -65,14 +67,15 @@ class Landing:
 
     def prepare(self) -> None:
         """Make sure that this is a root to be written to, and tidy up after those who were killed; once."""
-        if self._prepared:
-            return
-        self.index()
-        with self.tree.own(SNAPSHOTS), self.tree.own("snapshot") as parent:
-            local.make_directory(STAGE.rpartition("/")[2], parent, self.tree.what(STAGE))
-        remove_abandoned(self.tree)
-        self._waiting.tidy()
-        self._prepared = True
+        with self._preparing:  # blobs come in several threads
+            if self._prepared:
+                return
+            self.index()
+            with self.tree.own(SNAPSHOTS), self.tree.own("snapshot") as parent:
+                local.make_directory(STAGE.rpartition("/")[2], parent, self.tree.what(STAGE))
+            remove_abandoned(self.tree)
+            self._waiting.tidy()
+            self._prepared = True
 
     def expect(self, key: SnapshotKey, manifest: Manifest, *, replace: bool) -> None:
         """As `CocoonRoot.expect`; nothing is written, for it may be all that a dry run does."""
