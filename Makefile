@@ -21,7 +21,7 @@ test: $(BIN)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long"
 
 test-long: $(BIN)/.dev
-	$(BIN)/python -m pytest --timeout 1800
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --timeout 1800
 
 check: $(BIN)/.dev
 	$(BIN)/ruff check .
