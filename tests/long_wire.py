@@ -43,7 +43,7 @@ class Wire:
         settings = {
             "plain_http": True,
             "credentials": CredentialStore(explicit=Credential(USER, PASSWORD)) if self.login else CredentialStore(),
-            "timeouts": Timeouts(connect=5, answer=5, idle=5, commit=5),
+            "timeouts": Timeouts(connect=5, answer=5, commit=5),
             "sleep": lambda seconds: None,
         }
         found = RegistryRepository(Reference.parse(f"{address}/{name}"), RegistrySettings(**{**settings, **changes}))

@@ -37,7 +37,7 @@ def room(registry: FakeRegistry, *, login: bool = False, profile: Profile | None
     settings = RegistrySettings(
         plain_http=registry.url.startswith("http:"),
         credentials=CredentialStore(explicit=Credential(USER, PASSWORD)) if login else CredentialStore(),
-        timeouts=Timeouts(connect=5, answer=5, idle=5, commit=5),
+        timeouts=Timeouts(connect=5, answer=5, commit=5),
         sleep=heard.waits.append,
         jitter=lambda: 1.0,
         on_event=heard.events.append,

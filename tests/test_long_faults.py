@@ -134,7 +134,7 @@ def test_a_pull_whose_connections_all_break_soon(wide, after):
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_a_line_that_falls_silent_anywhere(wide, direction):
-    limits = Timeouts(connect=5, answer=0.4, idle=0.4, commit=0.4)
+    limits = Timeouts(connect=5, answer=0.4, commit=0.4)
     name = wide.push()
     for act in ("push", "pull"):
         run: Callable = wide.push if act == "push" else lambda address, **more: wide.pull(name, address, **more)

@@ -19,7 +19,6 @@ class Timeouts:
 
     connect: float = 15.0
     answer: float = 60.0
-    idle: float = 60.0
     commit: float = 900.0
     floor_window: float = 120.0
     floor_rate: int = 16 << 10
