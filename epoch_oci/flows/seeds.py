@@ -48,8 +48,7 @@ def _is_file(content: Content) -> bool:
 def _is_right(content: Content, target: Descriptor) -> bool:
     try:
         with content.open() as reader:
-            for _ in VerifyingReader(reader, target).blocks():
-                pass
+            VerifyingReader(reader, target).exhaust()
     except ContentError:
         return False
     return True

@@ -261,8 +261,7 @@ def _present(source: Source, target: Descriptor) -> None:
 
 def _hashed(source: Source, target: Descriptor) -> None:
     with source.content(target).open() as reader:
-        for _ in VerifyingReader(reader, target, str(target.digest)).blocks():
-            pass
+        VerifyingReader(reader, target, str(target.digest)).exhaust()
 
 
 def _round_trip(manifest: Manifest) -> None:

@@ -61,6 +61,11 @@ class VerifyingReader:
         while block := self.read(size):
             yield block
 
+    def exhaust(self) -> None:
+        """Read all of it for its hash alone."""
+        for _ in self.blocks():
+            pass
+
     def _finish(self) -> None:
         if self._content.read(1):
             raise self._too_long()

@@ -145,8 +145,7 @@ class Upload:
     def _reread(self) -> None:
         """Look whether the source is still what it was. Raises ContentError when it is not."""
         with self.content.open() as reader:
-            for _ in VerifyingReader(reader, self.destination.target).blocks():
-                pass
+            VerifyingReader(reader, self.destination.target).exhaust()
 
     def _denied(self) -> AccessError:
         where = self.destination

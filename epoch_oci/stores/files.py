@@ -241,8 +241,7 @@ def _matches(descriptor: int, what: str, target: FileTarget) -> bool:
         local.FileReader(descriptor, what) if segments is None else _SegmentReader(descriptor, what, segments)
     )
     try:
-        for _ in VerifyingReader(reader, target.blob, target.name).blocks():
-            pass
+        VerifyingReader(reader, target.blob, target.name).exhaust()
     except ContentError:
         return False
     with local.local_errors(what):

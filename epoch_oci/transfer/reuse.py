@@ -32,5 +32,4 @@ def _adopted(item: Item, content: WatchedContent, assembly: Assembly) -> bool:
 
 def _verify(content: WatchedContent, item: Item) -> None:
     with content.open() as reader:
-        for _ in VerifyingReader(reader, item.target, item.title).blocks():
-            pass
+        VerifyingReader(reader, item.target, item.title).exhaust()
