@@ -16,10 +16,11 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.verify import VerifyingReader
-from epoch_oci.stores.base import BytesContent
+from epoch_oci.stores.base import BytesContent, Limits
 from epoch_oci.transfer.content import CancelledError, JoinedContent, SliceContent, WatchedContent
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, in_parallel, plan_blobs, require
+from epoch_oci.transfer.pool import Climb, GrowingPool
 
 
 def descriptor(content: bytes) -> Descriptor:
@@ -264,3 +265,81 @@ def test_an_error_while_verifying_does_not_wait_for_the_other_blobs(tmp_path):
     took = time.monotonic() - started
     let_go.set()
     assert took < 5
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def climbed(rate_of, seconds: int, most: int = 16) -> list[int]:
+    """The numbers of workers over time, on a line that carries `rate_of(workers)` bytes a second."""
+    clock, moved, seen = Clock(), 0, []
+    climb = Climb(4, most, clock)
+    for _ in range(seconds):
+        clock.now += 1.0
+        moved += rate_of(climb.workers)
+        seen.append(climb.heard(moved))
+    return seen
+
+
+def test_transfers_climb_to_the_most_where_each_connection_has_a_rate_of_its_own():
+    assert climbed(lambda workers: 25 * workers, 8)[-1] == 16
+    assert climbed(lambda workers: 25 * workers, 8, most=5)[-1] == 5
+
+
+def test_a_step_that_did_not_pay_is_taken_back_and_tried_again_much_later():
+    seen = climbed(lambda workers: 1000, 19)
+    assert set(seen[:1]) == {6}  # nothing is known yet: one step up
+    assert set(seen[1:]) == {4}
+    assert 6 in climbed(lambda workers: 1000, 30)[20:]
+
+
+def test_silence_is_no_reason_for_more_or_fewer_transfers():
+    clock = Clock()
+    climb = Climb(4, 16, clock)
+    for _ in range(50):
+        clock.now += 1.0
+        assert climb.heard(0) == 4
+
+
+def test_a_pool_grows_while_its_tasks_wait_and_gives_surplus_threads_up():
+    pool, gate, running = GrowingPool(1, "test"), threading.Event(), threading.Semaphore(0)
+
+    def task() -> None:
+        running.release()
+        gate.wait(30)
+
+    futures = [pool.submit(task) for _ in range(5)]
+    assert running.acquire(timeout=30)
+    assert not running.acquire(timeout=0.05)  # one at a time
+    pool.resize(4)
+    assert all(running.acquire(timeout=30) for _ in range(3))
+    pool.resize(1)
+    gate.set()
+    for future in futures:
+        future.result(30)
+    pool.shutdown()
+    with pytest.raises(RuntimeError):
+        pool.submit(task)
+
+
+def test_a_pool_that_is_shut_down_cancels_what_it_has_not_begun():
+    pool, gate = GrowingPool(1, "test"), threading.Event()
+    first, second = pool.submit(gate.wait, 30), pool.submit(gate.wait, 30)
+    pool.shutdown(cancel_futures=True)
+    assert second.cancelled()
+    gate.set()
+    assert first.result(30) is True
+
+
+def test_a_run_asks_for_no_more_transfers_than_the_other_side_bears():
+    class Narrow(MemorySink):
+        def limits(self) -> Limits:
+            return Limits(jobs=3)
+
+    assert plan_blobs(Narrow(), []).most == 3
+    assert plan_blobs(MemorySink(), []).most == 16

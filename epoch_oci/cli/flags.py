@@ -156,7 +156,14 @@ Force = Annotated[
 ]
 DryRun = Annotated[bool, Flag(("--dry-run",), "Print the plan and change nothing.", kind="switch")]
 Jobs = Annotated[
-    int, Flag(("--jobs", "-j"), "Blobs moved at a time (default: 4).", kind="number", metavar="N", most=64)
+    int | None,
+    Flag(
+        ("--jobs", "-j"),
+        "Transfers at a time, ranges and parts counted (default: 4, and up to 16 while that makes it faster).",
+        kind="number",
+        metavar="N",
+        most=64,
+    ),
 ]
 Seeds = Annotated[
     tuple[str, ...],

@@ -37,7 +37,7 @@ class Decoding:
     """
 
     cache: Path | None = None
-    jobs: int = 4
+    jobs: int | None = None
     throttle: Throttle | None = None
     on_event: OnEvent = field(default=ignore, repr=False)
 

@@ -43,7 +43,7 @@ class PullOptions:
     only: tuple[str, ...] = ()
     force: bool = False
     dry_run: bool = False
-    jobs: int = 4
+    jobs: int | None = None
     throttle: Throttle | None = None
     seeds: tuple[Seed, ...] = ()
     decode_cache: Path | None = None

@@ -44,7 +44,7 @@ class PushOptions:
     part_cache: Path | None = None
     force: bool = False
     dry_run: bool = False
-    jobs: int = 4
+    jobs: int | None = None
     throttle: Throttle | None = None
 
 
@@ -133,7 +133,7 @@ def file_wants(whole: Content, carriers: Sequence[Descriptor]) -> list[Want]:
     ]
 
 
-def _require_content(source: Source, artifact: Artifact, plan: Plan, jobs: int) -> None:
+def _require_content(source: Source, artifact: Artifact, plan: Plan, jobs: int | None) -> None:
     """Every file of which something must be sent has to be in the source, before the first byte moves."""
     absent = {item.target.digest for item in plan.items if item.step != "skip"}
     needed = [file.blob for file in artifact.files if any(carrier.digest in absent for carrier in file.carriers)]

@@ -12,7 +12,7 @@ from epoch_oci.stores.base import Content, FileContent, Readable, Sink
 from epoch_oci.transfer.plan import Item, Plan, Seed, in_parallel
 
 
-def with_seeds(plan: Plan, seeds: Sequence[Seed], on_event: OnEvent, *, jobs: int = 4) -> Plan:
+def with_seeds(plan: Plan, seeds: Sequence[Seed], on_event: OnEvent, *, jobs: int | None = None) -> Plan:
     """The plan, with the seeds of each blob that is to be moved; only a blob's own digest and size count.
 
     A seed that cannot be asked is passed over with a warning.
@@ -26,7 +26,8 @@ def with_seeds(plan: Plan, seeds: Sequence[Seed], on_event: OnEvent, *, jobs: in
         for target, there in zip(wanted, present, strict=True):
             if there:
                 holders[target.digest] += (seed,)
-    return Plan(tuple(replace(item, seeds=holders.get(item.target.digest, ())) for item in plan.items))
+    items = tuple(replace(item, seeds=holders.get(item.target.digest, ())) for item in plan.items)
+    return replace(plan, items=items)
 
 
 def sound_in(sink: Sink) -> Callable[[Descriptor], bool]:

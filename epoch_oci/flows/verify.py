@@ -65,13 +65,17 @@ class Verification:
         }
 
 
+_READERS = 2
+"""Blobs hashed at a time where nobody said how many: one core each, and a disk is read in order."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
     """`fast` asks for presence and size only; `round_trip` also translates there and back and compares the bytes."""
 
     fast: bool = False
     round_trip: bool = False
-    jobs: int = 2
+    jobs: int | None = None
 
 
 def verify_snapshots(
@@ -212,7 +216,7 @@ def _check_rows(
     size = sum(row.size for row in rows)
     on_event(Event(event="plan", bytes=0 if options.fast else size, total=size))
     sound: dict[Digest, int] = {}
-    pool = ThreadPoolExecutor(max_workers=options.jobs, thread_name_prefix="verify")
+    pool = ThreadPoolExecutor(max_workers=options.jobs or _READERS, thread_name_prefix="verify")
     try:
         for row, wrong in zip(rows, pool.map(lambda row: _attempt(check, source, row, on_event), rows), strict=True):
             for error in wrong:

@@ -20,8 +20,8 @@ class Profile:
     """`shapes` in order of preference: one PUT, one PATCH without a range, PATCHes with ranges.
 
     `chunk` is the size of a ranged PATCH, `largest` that of a layer, `part_size` what files above it are cut into, all
-    in bytes. `seconds` bounds one upload. `last_in_put`: the last range has to ride in the closing PUT. `asks_status`:
-    an upload's offset can be asked for. `jobs` is how many transfers at a time to begin with, and `ceiling` the most.
+    in bytes. `last_in_put`: the last range has to ride in the closing PUT. `asks_status`:
+    an upload's offset can be asked for. `jobs` is the most transfers at a time.
     `challenge` tells a registry by what it asks for when its host's name tells nothing: a pattern for the scheme, realm
     and service of a challenge with spaces between them, lacking where others say the same.
     """
@@ -33,11 +33,9 @@ class Profile:
     chunk: int = 32 * _MIB
     largest: int | None = None
     part_size: int | None = None
-    seconds: int | None = None
     last_in_put: bool = False
     asks_status: bool = True
-    jobs: int = 8
-    ceiling: int = 64
+    jobs: int = 16
     referrers: bool = True
     source: str = ""
 
@@ -50,10 +48,8 @@ PROFILES = (
         chunk=3 * _MIB,
         largest=10 * 10**9,
         part_size=_GIB,
-        seconds=600,
         asks_status=False,
         jobs=4,
-        ceiling=4,
         referrers=False,
         source="docs.github.com, Working with the Container registry: 10 GB a layer, 10 minutes an upload; "
         "ranged PATCH above 4 MiB is refused (oras-project/rust-oci-client#35)",
@@ -116,7 +112,7 @@ PROFILES = (
     ),
     Profile(name="zot", hosts=r"zot\..+", source="project-zot/zot: a broken PATCH ends the session", asks_status=False),
     Profile(name="distribution", hosts=r"\Z(?<!\Z)", source="distribution/distribution 2 and 3"),
-    Profile(name="unknown", hosts=r".*", jobs=8, source="what distribution-spec 1.1 says"),
+    Profile(name="unknown", hosts=r".*", source="what distribution-spec 1.1 says"),
 )
 """The first whose `hosts` fits a registry's host name is taken; `distribution` is chosen by name only."""
 

@@ -12,7 +12,7 @@ import requests
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError
 from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.registry.answers import may_have_acted
-from epoch_oci.registry.bodies import Body
+from epoch_oci.registry.bodies import Body, read_ahead
 from epoch_oci.registry.journal import Claim, UploadJournal, UploadKey
 from epoch_oci.registry.profiles import Shape
 from epoch_oci.registry.ranged import RangedUpload
@@ -90,8 +90,8 @@ class Upload:
     def _whole(self, method: str, session: Session, url: str) -> requests.Response:
         """The whole content in one request. The last block is held back until the hash is right."""
         target = self.destination.target
-        with self.content.open() as reader:
-            return session.send(method, url, Body(VerifyingReader(reader, target), target.size))
+        with self.content.open() as reader, read_ahead(VerifyingReader(reader, target), target.size) as ahead:
+            return session.send(method, url, Body(ahead, target.size))
 
     def _ranged(self, attempts: Attempts) -> None:
         claim = self._claim()

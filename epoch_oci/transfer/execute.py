@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from epoch_oci.stores.base import Assembly, BusyError
 from epoch_oci.transfer.assemble import assemble
 from epoch_oci.transfer.content import CancelledError, WatchedContent
 from epoch_oci.transfer.plan import Item, Plan, Seed
+from epoch_oci.transfer.pool import MOST, Climb, GrowingPool
 from epoch_oci.transfer.reuse import reuse
 from epoch_oci.transfer.throttle import Throttle
 
@@ -41,12 +42,14 @@ def execute(
     plan: Plan,
     *,
     moved: Action,
-    jobs: int = 4,
+    jobs: int | None = None,
     on_event: OnEvent = ignore,
     executor: Executor | None = None,
     throttle: Throttle | None = None,
 ) -> tuple[Outcome, ...]:
     """Move what the plan says, `jobs` blobs at a time, the largest first; `moved` is the word for a moved blob.
+
+    `jobs` None is as many as the line is worth: few to begin with, more while the total rate climbs with them.
 
     Returns one outcome for each item, in the plan's order. The first error stops the rest and is raised; what was
     verified until then stays. `executor` runs the transfers elsewhere (its workers must reach source and sink).
@@ -54,25 +57,46 @@ def execute(
     """
     on_event(Event(event="plan", bytes=plan.to_move, total=plan.size))
     if executor is not None:
-        outcomes = _Run(on_event, moved, jobs, executor, throttle).all(plan)
+        outcomes = _Run(on_event, moved, jobs or MOST, executor, throttle).all(plan)
     else:
-        pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="transfer")
+        climb = Climb(most=plan.most) if jobs is None else None
+        pool = GrowingPool(climb.workers if climb else jobs or 1, "transfer")
         try:
-            outcomes = _Run(on_event, moved, jobs, pool, throttle).all(plan)
+            outcomes = _Run(on_event, moved, jobs or MOST, pool, throttle, climb).all(plan)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
     on_event(Event(event="done", bytes=sum(outcome.bytes for outcome in outcomes), total=plan.size))
     return outcomes
 
 
+class _Counter:
+    """Bytes that passed, in either direction, of all transfers together."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self.bytes += count
+
+
 class _Run:
     def __init__(
-        self, on_event: OnEvent, moved: Action, jobs: int, executor: Executor, throttle: Throttle | None
+        self,
+        on_event: OnEvent,
+        moved: Action,
+        jobs: int,
+        pool: Executor,
+        throttle: Throttle | None,
+        climb: Climb | None = None,
     ) -> None:
         self._on_event = on_event
         self._moved = moved
         self._jobs = jobs
-        self._executor = executor
+        self._executor = pool
+        self._climb = climb
+        self._counted = _Counter()
         self._throttle = throttle
         self._cancelled = threading.Event()
 
@@ -96,9 +120,14 @@ class _Run:
         pending: set[Future[Outcome]] = set(futures)
         while pending:
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+            self._resize()
             for future in done:
                 if (error := future.exception()) is not None:
                     raise error
+
+    def _resize(self) -> None:
+        if self._climb is not None and isinstance(self._executor, GrowingPool):
+            self._executor.resize(self._climb.heard(self._counted.bytes))
 
     def _one(self, item: Item) -> Outcome:
         if self._cancelled.is_set():
@@ -190,7 +219,7 @@ class _Run:
         return True
 
     def _watched(self, item: Item, moved: Callable[[int], None]) -> WatchedContent:
-        return WatchedContent(item.content, moved, self._cancelled, self._throttle)
+        return WatchedContent(item.content, moved, self._cancelled, self._throttle, self._counted.add)
 
     def _progress(self, item: Item) -> Callable[[int], None]:
         last = [time.monotonic(), 0.0]

@@ -9,7 +9,11 @@ from typing import Literal
 from epoch_oci.errors import NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.stores.base import Assembler, Assembly, Content, FileSink, FileTarget, Mounter, Sink, Source
+from epoch_oci.stores.base import Assembler, Assembly, Content, FileSink, FileTarget, Limited, Mounter, Sink, Source
+from epoch_oci.transfer.pool import MOST
+
+_QUESTIONS = 8
+"""Asked at a time where nobody said how many: small answers, each a round trip."""
 
 Step = Literal["move", "mount", "skip"]
 
@@ -54,9 +58,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every blob that is wanted, each digest once, in the order of the artifact."""
+    """Every blob that is wanted, each digest once, in the order of the artifact.
+
+    `most` is how many transfers at a time the other side is known to bear.
+    """
 
     items: tuple[Item, ...]
+    most: int = MOST
 
     @property
     def size(self) -> int:
@@ -74,7 +82,7 @@ def plan_blobs(
     wants: Iterable[Want],
     *,
     mount_from: Sequence[str] = (),
-    jobs: int = 4,
+    jobs: int | None = None,
     present: Callable[[Descriptor], bool] | None = None,
 ) -> Plan:
     """Ask `sink` about every blob, `jobs` at a time. A blob wanted twice is asked for once.
@@ -89,8 +97,15 @@ def plan_blobs(
     ordered = list(unique.values())
     found = in_parallel(present, [want.target for want in ordered], jobs)
     return Plan(
-        tuple(_item(sink, want, there, mount_from, present) for want, there in zip(ordered, found, strict=True))
+        tuple(_item(sink, want, there, mount_from, present) for want, there in zip(ordered, found, strict=True)),
+        most_of(sink),
     )
+
+
+def most_of(place: object) -> int:
+    """How many transfers at a time `place` is known to bear, and no more than are of use."""
+    known = place.limits().jobs if isinstance(place, Limited) else None
+    return min(MOST, known or MOST)
 
 
 def _item(
@@ -139,7 +154,7 @@ def require(
     targets: Sequence[Descriptor],
     names: Mapping[Digest, str],
     *,
-    jobs: int = 4,
+    jobs: int | None = None,
 ) -> None:
     """Raise NotFoundError naming the targets that are known to be absent; `names` says which file a digest is."""
     there = in_parallel(present, targets, jobs)
@@ -154,11 +169,14 @@ def require(
         )
 
 
-def in_parallel(present: Callable[[Descriptor], bool], targets: Sequence[Descriptor], jobs: int) -> list[bool]:
-    """What `present` says of each target, `jobs` asked at a time. An error is raised without waiting for the others."""
+def in_parallel(present: Callable[[Descriptor], bool], targets: Sequence[Descriptor], jobs: int | None) -> list[bool]:
+    """What `present` says of each target, `jobs` asked at a time.
+
+    An error is raised without waiting for the others.
+    """
     if len(targets) < 2:
         return [present(target) for target in targets]
-    pool = ThreadPoolExecutor(max_workers=min(jobs, len(targets)), thread_name_prefix="plan")
+    pool = ThreadPoolExecutor(max_workers=min(jobs or _QUESTIONS, len(targets)), thread_name_prefix="plan")
     try:
         return list(pool.map(present, targets))
     finally:

@@ -42,7 +42,7 @@ def verify(
     store: flags.Store = None,
     fast: flags.Fast = False,
     round_trip: flags.RoundTrip = False,
-    jobs: flags.Jobs = 2,
+    jobs: flags.Jobs = None,
 ) -> None:
     """Check that everything is there and intact.
 

@@ -35,7 +35,7 @@ def push(
     allow_public: flags.AllowPublic = False,
     force: flags.Force = False,
     dry_run: flags.DryRun = False,
-    jobs: flags.Jobs = 4,
+    jobs: flags.Jobs = None,
     limit_rate: flags.LimitRate = None,
 ) -> None:
     """Push a snapshot to a registry or an OCI image layout.
@@ -98,7 +98,7 @@ def pull(
     seed: flags.Seeds = (),
     force: flags.Force = False,
     dry_run: flags.DryRun = False,
-    jobs: flags.Jobs = 4,
+    jobs: flags.Jobs = None,
     limit_rate: flags.LimitRate = None,
 ) -> None:
     """Pull a snapshot into a store, its files into a directory, or onto standard output for Cocoon.
