@@ -220,7 +220,7 @@ def unfinished(manifest: Manifest, contents: Callable[[Layer], Content], error: 
 
 @pytest.mark.parametrize("victim", ["cidata.img", "config.json", "memory-ranges", "overlay.qcow2", "state.json"])
 def test_a_bad_last_byte_never_ends_cleanly(victim: str) -> None:
-    """D7 and R35: not one of a hundred."""
+    """Reliability D7: not one of a hundred."""
     manifest, blobs = made("W3b")
     wrong = dict(blobs)
     wrong[victim] = blobs[victim][:-1] + bytes([blobs[victim][-1] ^ 1])

@@ -1,4 +1,4 @@
-"""Snapshots of version 2: compressed layers and chunks (epoch-formats, 4.10), as far as two documents tell.
+"""Snapshots of version 2: compressed layers and chunks (epoch-formats 4.10), as far as two documents tell.
 
 `data/cocoonstack/v2` was made by a Go program with the structs of cocoon-common and the zstd encoder that it uses, in
 chunks of one mebibyte: a repeated chunk, a sparse file, one compressed layer, and files too small for either.

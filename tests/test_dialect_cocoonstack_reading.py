@@ -330,7 +330,7 @@ def test_a_snapshot_that_epoch_would_take_for_a_cloud_image_traps_20_and_21():
 
 
 def test_types_that_others_gave_their_layers():
-    """Epoch pulls by title alone; cocoon-common refuses types that it does not know (epoch-formats, 4.10)."""
+    """Epoch pulls by title alone; cocoon-common refuses types that it does not know (epoch-formats 4.10)."""
     layers = [layer("a.bin", media_type="text/plain"), layer("b.qcow2"), layer("c.part", media_type=PART)]
     snapshot_ = decode(*snapshot([*layers, layer("config.json")], files={item: {} for item in NAMES}))
     assert [finding.path for finding in snapshot_.warnings] == ["$.layers[0].mediaType", "$.layers[2].mediaType"]

@@ -1,4 +1,4 @@
-"""Legacy Epoch servers: the quirks of chapter 3, and the traps 3, 5, 35 to 39 of chapter 7."""
+"""Legacy Epoch servers and their quirks (epoch-formats 3; traps 3, 5, 35 to 39)."""
 
 import json
 from collections.abc import Callable, Iterator

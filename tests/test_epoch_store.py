@@ -114,7 +114,7 @@ class TestKeys:
         assert store.resolve("bot:latest").raw == store.resolve("bot").raw
 
     def test_say_where_a_snapshot_is_whatever_the_document_says(self, store: EpochStore) -> None:
-        """Writer W4, and pushes of Epoch before 0.1.4 (epoch-formats, trap 3)."""
+        """Writer W4, and pushes of Epoch before 0.1.4 (trap 3)."""
         raw = b'{"name":"other","tag":"v9","layers":null}'
         store.publish("bot:v1", Document(EPOCH_MANIFEST, raw))
         assert [(entry.name, entry.tag) for entry in store.snapshots()] == [("bot", "v1")]
@@ -225,7 +225,7 @@ class TestCatalog:
         assert value["updatedAt"] == NOW
 
     def test_gets_the_tag_it_lost_and_nothing_else_is_written(self, store: EpochStore, root: Path) -> None:
-        """A foreign writer without our lock may drop an entry (epoch-formats, 2.3); the next publish mends it."""
+        """A foreign writer without our lock may drop an entry (epoch-formats 2.3); the next publish mends it."""
         made = fill(store, "bot:v1", BLOB)
         (root / "catalog.json").write_text('{"repositories":null,"updatedAt":"0001-01-01T00:00:00Z"}')
         before = tree(root / "manifests")

@@ -159,7 +159,7 @@ def test_a_tag_that_oci_does_not_allow_needs_another(rooms, tag):
 
 
 def test_a_retagged_snapshot_travels_under_its_key(rooms):
-    """Epoch-formats, writer W4 and trap 3: the key says where it lives, the document is not touched."""
+    """Writer W4 (epoch-formats 1.5) and trap 3: the key says where it lives, the document is not touched."""
     made = make_snapshot("W1", tag="old")
     made.key = SnapshotKey("team/bot", "new")
     report = rooms.push(made)

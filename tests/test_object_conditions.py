@@ -147,7 +147,7 @@ class TestUpdate:
 
     @pytest.mark.parametrize("before", [None, b"old"])
     def test_a_conflict_is_tried_again(self, moto, before: bytes | None) -> None:
-        """Reliability A16: 409 is a conditional request that met another one."""
+        """Reliability F23: 409 is a conditional request that met another one."""
         bucket = moto()
         if before is not None:
             bucket.put("epoch/x", before)
@@ -183,7 +183,7 @@ class TestProbe:
 
     @pytest.mark.parametrize("conditions", ["ignored", "refused"])
     def test_a_store_without_is_found_out_and_named(self, moto, conditions: str) -> None:
-        """Reliability R19: detected every time."""
+        """Reliability F23: detected every time."""
         bucket = moto(conditions=conditions)
         backend = bucket.backend()
         for turn in range(3):

@@ -1,4 +1,4 @@
-"""Digests are checked before they come near a URL or a path (D1); values are shown without harm."""
+"""Digests are checked before they come near a URL or a path (reliability D1); values are shown without harm."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""File names: flat and portable, or refused (N1-N5); every name Cocoon gives is accepted (R25)."""
+"""File names: flat and portable, or refused (reliability N1 to N5); every name Cocoon gives is accepted (R25)."""
 
 import pytest
 from epoch_strategies import PROPERTY

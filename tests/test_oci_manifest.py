@@ -1,4 +1,4 @@
-"""Descriptors, manifests and indexes: one meaning, or none (D2, D5, D6, M1-M3)."""
+"""Descriptors, manifests and indexes: one meaning, or none (reliability D2, D5, D6, M1 to M3)."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The strict reader: two parsers can read what it lets through in one way only (J1-J4)."""
+"""The strict reader: two parsers can read what it lets through in one way only (reliability J1 to J4)."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Content is what its descriptor says, or it is not handed out (D3, D4)."""
+"""Content is what its descriptor says, or it is not handed out (reliability D3, D4)."""
 
 import hashlib
 import io

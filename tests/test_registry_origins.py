@@ -1,4 +1,4 @@
-"""Credentials and content go to the origin they were given for, and to nobody else (reliability C1-C9, T1-T3)."""
+"""Credentials and content go to the origin they were given for, and to nobody else (reliability C1 to C9, T1 to T3)."""
 
 import pytest
 from registry_room import RAW, blob, room

@@ -1,4 +1,4 @@
-"""Blobs and manifests through a registry that fails: what is retried, what is asked, what is final (F6-F17)."""
+"""Blobs and manifests through a registry that fails: what is retried, asked, final (reliability F6 to F17)."""
 
 import email.utils
 import time

@@ -45,7 +45,7 @@ class SampleFile:
         }
 
     def header(self) -> dict[str, Any]:
-        """Its entry in `layerHeaders` (epoch-formats, 1.6)."""
+        """Its entry in `layerHeaders` (epoch-formats 1.6)."""
         if not self.segments:
             return {"mode": _MODE}
         runs = json.dumps([{"o": offset, "l": length} for offset, length in self.segments], separators=(",", ":"))

@@ -1,1 +1,1 @@
-"""Cocoon itself: its export and import archives, and its root directory (epoch-formats, chapter 5)."""
+"""Cocoon itself: its export and import archives, and its root directory (epoch-formats 5)."""

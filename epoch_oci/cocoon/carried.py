@@ -45,7 +45,7 @@ def has_envelope(manifest: Manifest) -> bool:
 
 
 def is_firecracker(manifest: Manifest) -> bool:
-    """Whether the files are those of a Firecracker VM: its state and its memory (epoch-formats, 5.4)."""
+    """Whether the files are those of a Firecracker VM: its state and its memory (epoch-formats 5.4)."""
     return {layer.filename for layer in manifest.layers} >= _FIRECRACKER_FILES
 
 
@@ -65,7 +65,7 @@ def _base_names(manifest: Manifest) -> list[str]:
 
 
 def _config(manifest: Manifest, modern: Any) -> Mapping[str, Any]:
-    """Cocoon's keys in the order in which Epoch 0.2.1 writes them (epoch-formats, 4.6)."""
+    """Cocoon's keys in the order in which Epoch 0.2.1 writes them (epoch-formats 4.6)."""
     config = modern.get("config") if isinstance(modern, dict) else None
     known = {
         key: value

@@ -1,4 +1,4 @@
-"""The Epoch manifest of a snapshot that came from Cocoon itself, in the form of vk-cocoon (W3b; epoch-formats, 1.6).
+"""The Epoch manifest of a snapshot that came from Cocoon itself, in the form of vk-cocoon (W3b; epoch-formats 1.6).
 
 A pure function of what is known about the snapshot: the same archive gives the same bytes, whoever reads it when.
 """

@@ -1,7 +1,7 @@
 """`snapshot.json`, the envelope of Cocoon's archives: what Cocoon knows of a snapshot beside its files.
 
 Cocoon up to 0.3.5 writes `{"version": 1, "config": {…}}`, later ones `config` first, and the keys within `config` moved
-as well (epoch-formats, 5.2 and 5.5). The bytes as found are authoritative.
+as well (epoch-formats 5.2 and 5.5). The bytes as found are authoritative.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A sparse file of this machine in Cocoon's packed form: where its data is, and only that (epoch-formats, 5.6)."""
+"""A sparse file of this machine in Cocoon's packed form: where its data is, and only that (epoch-formats 5.6)."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Base images on their way into `cloudimg/blobs`, where Cocoon looks for them by name (epoch-formats, trap 15)."""
+"""Base images on their way into `cloudimg/blobs`, where Cocoon looks for them by name (trap 15)."""
 
 import contextlib
 import os

@@ -21,7 +21,7 @@ from epoch_oci.stores.backends.local import local_errors
 from epoch_oci.stores.base import Content
 
 DEFAULT_MODE = 0o640
-"""What Epoch and vk-cocoon give a file whose mode is not known (epoch-formats, 1.6)."""
+"""What Epoch and vk-cocoon give a file whose mode is not known (epoch-formats 1.6)."""
 _ENVELOPE_MODE = 0o644
 _PERMISSIONS = 0o777
 _OURS = "COCOON."

@@ -1,4 +1,4 @@
-"""Cocoon's own lock on its index: an exclusive flock on `snapshots.lock` (Cocoon lock/flock; epoch-formats, 5.2).
+"""Cocoon's own lock on its index: an exclusive flock on `snapshots.lock` (Cocoon lock/flock; epoch-formats 5.2).
 
 While it is held no Cocoon changes the index, and none collects garbage.
 """

@@ -1,4 +1,4 @@
-"""The record of a snapshot that comes into Cocoon's index; as Cocoon's import makes it (epoch-formats, 5.2 and 5.7)."""
+"""The record of a snapshot that comes into Cocoon's index; as Cocoon's import makes it (epoch-formats 5.2 and 5.7)."""
 
 from collections.abc import Mapping
 from typing import Any

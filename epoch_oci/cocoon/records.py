@@ -1,4 +1,4 @@
-"""`snapshots.json`, Cocoon's index of snapshots (epoch-formats, 5.2): read strictly, changed without losing a key."""
+"""`snapshots.json`, Cocoon's index of snapshots (epoch-formats 5.2): read strictly, changed without losing a key."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""A Cocoon root directory as a store of snapshots (epoch-formats, 5.1 to 5.4).
+"""A Cocoon root directory as a store of snapshots (epoch-formats 5.1 to 5.4).
 
 Read, a snapshot becomes an Epoch manifest like vk-cocoon's: sparse files in the packed form that Cocoon's own export
 gives them, so that both ways lead to the same blobs. That form follows the holes that the file system reports: the same
@@ -38,7 +38,7 @@ from epoch_oci.stores.base import Assembly, Content, SnapshotEntry
 
 _HASHERS = 4
 _EXTENSIONS = (".qcow2", ".raw", "")
-"""What an image blob's name may end in, in the order in which Epoch looks for it (epoch-formats, 1.5)."""
+"""What an image blob's name may end in, in the order in which Epoch looks for it (epoch-formats 1.5)."""
 
 
 def utc_now() -> str:

@@ -95,7 +95,7 @@ def _identity_findings(manifest: ImageManifest, name: str | None, tag: str | Non
 
 
 def _members(manifest: ImageManifest, files: list[CarriedFile], name: str | None, tag: str | None) -> dict[str, Any]:
-    """The members in the order of Epoch's struct, the empty ones left out as its tags say (epoch-formats, 1.2)."""
+    """The members in the order of Epoch's struct, the empty ones left out as its tags say (epoch-formats 1.2)."""
     created = manifest.annotations.get(media_types.CREATED, "")
     members = {
         "schemaVersion": 1,

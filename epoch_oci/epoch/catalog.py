@@ -1,4 +1,4 @@
-"""`catalog.json`, Epoch's index of tags (epoch-formats, 1.4 and 2.3). The keys under `manifests/` are the truth."""
+"""`catalog.json`, Epoch's index of tags (epoch-formats 1.4 and 2.3). The keys under `manifests/` are the truth."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

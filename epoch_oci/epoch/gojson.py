@@ -1,4 +1,4 @@
-"""JSON as Go's encoding/json writes it (Go 1.22 and later; epoch-formats, 1.1).
+"""JSON as Go's encoding/json writes it (Go 1.22 and later; epoch-formats 1.1).
 
 Struct members keep their order, so a dict is written in its own; a Go map is sorted, so sort it or ask for
 `sort_keys`. No line feed follows the last byte, `<`, `>`, `&`, U+2028 and U+2029 are escaped, an empty map is `{}`.

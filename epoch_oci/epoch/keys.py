@@ -1,4 +1,4 @@
-"""The keys of an Epoch store, below its prefix (epoch-formats, 2.1), and how people write them."""
+"""The keys of an Epoch store, below its prefix (epoch-formats 2.1), and how people write them."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Epoch's native manifest as a view over its exact bytes (epoch-formats, chapter 1)."""
+"""Epoch's native manifest as a view over its exact bytes (epoch-formats 1)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,7 +126,7 @@ class Manifest:
 
     @property
     def is_cloud_image(self) -> bool:
-        """Epoch's rule, and no snapshot ID: a Firecracker snapshot meets the rule alone (epoch-formats, trap 20)."""
+        """Epoch's rule, and no snapshot ID: a Firecracker snapshot meets the rule alone (trap 20)."""
         return not self.snapshot_id and media_types.is_cloud_image(self)
 
     @property

@@ -27,14 +27,14 @@ _SNAPSHOT_FILES = frozenset({"config.json", "state.json", "memory-ranges", "cida
 
 
 def media_type_for_file(name: str) -> str:
-    """The media type that Epoch gives a file of this name (epoch-formats, 1.7)."""
+    """The media type that Epoch gives a file of this name (epoch-formats 1.7)."""
     if (known := _BY_NAME.get(name)) is not None:
         return known
     return DISK_QCOW2 if name.endswith(".qcow2") else OCTET_STREAM
 
 
 def is_cloud_image(manifest: "Manifest") -> bool:
-    """Epoch's own rule (epoch-formats, 1.8), which Firecracker snapshots can meet: see `Manifest.is_cloud_image`."""
+    """Epoch's own rule (epoch-formats 1.8), which Firecracker snapshots can meet: see `Manifest.is_cloud_image`."""
     if manifest.base_images or manifest.image_blob_ids:
         return False
     names = [layer.filename for layer in manifest.layers]

@@ -1,4 +1,4 @@
-"""Cocoon's packed form of a sparse file (Cocoon utils/tar.go; epoch-formats, chapters 1.6 and 5.6)."""
+"""Cocoon's packed form of a sparse file (Cocoon utils/tar.go; epoch-formats 1.6 and 5.6)."""
 
 import re
 from collections.abc import Mapping

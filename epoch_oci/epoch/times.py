@@ -1,4 +1,4 @@
-"""Times as Go writes them: text and never a datetime, for nanoseconds and offsets must survive (epoch-formats, 1.1)."""
+"""Times as Go writes them: text and never a datetime, for nanoseconds and offsets must survive (epoch-formats 1.1)."""
 
 import re
 

@@ -174,7 +174,7 @@ def _undigested(names: list[str]) -> tuple[str, ...]:
 
 
 def missing_images(manifest: Manifest) -> tuple[str, ...]:
-    """Image blobs the snapshot pins and no base image of the manifest provides (epoch-formats, traps 16 and 19)."""
+    """Image blobs the snapshot pins and no base image of the manifest provides (traps 16 and 19)."""
     provided = {layer.filename.removesuffix(".qcow2").removesuffix(".raw") for layer in manifest.base_images}
     return tuple(
         f"image blob {blob} is needed, and the manifest does not carry it"

@@ -1,6 +1,6 @@
 """Credentials of registries: Docker's `config.json` and containers' `auth.json`, their helpers, and what was typed.
 
-The formats are those of oci-registries, chapter 6. Nothing here reads the environment: it is handed in.
+The formats are those of oci-registries 6. Nothing here reads the environment: it is handed in.
 """
 
 import base64

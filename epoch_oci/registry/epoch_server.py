@@ -1,4 +1,4 @@
-"""A legacy Epoch server, older than 0.1.6, as a source of snapshots (epoch-formats, chapter 3).
+"""A legacy Epoch server, older than 0.1.6, as a source of snapshots (epoch-formats 3).
 
 It looks like a registry and is none: a bearer token without a token service, manifests of Epoch's own, no ranges, and
 an answer of 200 to every path that it does not know. So a name's slash is percent-encoded, nothing is taken for present

@@ -1,4 +1,4 @@
-"""Origins: what credentials are bound to, and where requests may be led (reliability C1-C5)."""
+"""Origins: what credentials are bound to, and where requests may be led (reliability C1 to C5)."""
 
 import ipaddress
 from dataclasses import dataclass

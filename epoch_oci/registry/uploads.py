@@ -1,4 +1,4 @@
-"""Sending a blob: the push state machine (oci-registries 5.2-5.4).
+"""Sending a blob: the push state machine (oci-registries 5.2 to 5.4).
 
 A session that has had part of a body is never sent a body again from its start: after a failure the registry is asked
 whether the blob is there after all, and if not a new session is opened, or a ranged upload goes on at the offset the

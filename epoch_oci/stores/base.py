@@ -86,7 +86,7 @@ class TagLister(Protocol):
 
 @dataclass(frozen=True, slots=True, order=True)
 class SnapshotEntry:
-    """A snapshot as its store's key names it; the document inside may say otherwise (epoch-formats, writer W4)."""
+    """A snapshot as its store's key names it; the document inside may say otherwise (epoch-formats 1.5, writer W4)."""
 
     name: str
     tag: str

@@ -1,4 +1,4 @@
-"""How Epoch is told where its bucket is: `EPOCH_S3_*` and the file beside them (epoch-formats, 2.2)."""
+"""How Epoch is told where its bucket is: `EPOCH_S3_*` and the file beside them (epoch-formats 2.2)."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""An Epoch store: Epoch's key layout over any backend (epoch-formats, chapter 2).
+"""An Epoch store: Epoch's key layout over any backend (epoch-formats 2).
 
 The objects under `manifests/` are the truth; `catalog.json` is kept for Epoch's servers and never relied upon.
 """

@@ -6,7 +6,7 @@ Epoch skips members it does not know, and so does every reader here. Whoever wri
 restores what is in it.
 
 A snapshot that came from a Cocoon has another such member instead, the text of Cocoon's own envelope; out of it come
-the members that Epoch 0.1.8 and later would have taken from it (epoch-formats, 4.4 and 5.5).
+the members that Epoch 0.1.8 and later would have taken from it (epoch-formats 4.4 and 5.5).
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The config of a snapshot, Epoch's `SnapshotConfig`, as a view (epoch-formats, 4.4 and 4.10)."""
+"""The config of a snapshot, Epoch's `SnapshotConfig`, as a view (epoch-formats 4.4 and 4.10)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

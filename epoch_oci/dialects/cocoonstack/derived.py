@@ -1,4 +1,4 @@
-"""The Epoch manifest that Epoch itself would have written of an artifact: the W3b form (epoch-formats, 1.2 and 1.6)."""
+"""The Epoch manifest that Epoch itself would have written of an artifact: the W3b form (epoch-formats 1.2 and 1.6)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -15,7 +15,7 @@ class CocoonstackDialect:
     name = "cocoonstack"
 
     def accepts(self, manifest: ImageManifest) -> bool:
-        """What modern Epoch and cocoon-common tell by the artifact's type alone (epoch-formats, 4.2)."""
+        """What modern Epoch and cocoon-common tell by the artifact's type alone (epoch-formats 4.2)."""
         return manifest.artifact_type in words.SNAPSHOTS | words.IMAGES
 
     def encode(self, epoch: Document, options: EncodeOptions) -> Artifact:

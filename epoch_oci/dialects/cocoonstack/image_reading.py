@@ -1,4 +1,4 @@
-"""Cloud images of modern Epoch, ours and those of other publishers, as Epoch manifests (epoch-formats, 4.7)."""
+"""Cloud images of modern Epoch, ours and those of other publishers, as Epoch manifests (epoch-formats 4.7)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

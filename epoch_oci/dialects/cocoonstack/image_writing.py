@@ -1,4 +1,4 @@
-"""A cloud image as Epoch 0.1.6 and later and the cocoon tools pull it (epoch-formats, 4.7).
+"""A cloud image as Epoch 0.1.6 and later and the cocoon tools pull it (epoch-formats 4.7).
 
 No reader looks at the config of an image, so the Epoch manifest is the config, byte for byte, under Epoch's own media
 type. Names in the wrong byte order give way to titles in the right one; the config keeps them.

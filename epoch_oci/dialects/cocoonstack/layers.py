@@ -1,4 +1,4 @@
-"""The files that the layers of a snapshot carry: whole, compressed or in chunks (epoch-formats, 4.6 and 4.10)."""
+"""The files that the layers of a snapshot carry: whole, compressed or in chunks (epoch-formats 4.6 and 4.10)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The config that Epoch would have written for an Epoch manifest (epoch-formats, 4.4)."""
+"""The config that Epoch would have written for an Epoch manifest (epoch-formats 4.4)."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-r"""An Epoch manifest that rides in a snapshot's config, in a member that no other reader knows (epoch-formats, 7.32).
+r"""An Epoch manifest that rides in a snapshot's config, in a member that no other reader knows (trap 32).
 
     "epochManifest": {"digest": "sha256:…", "pieces": ["{\n  \"schemaVersion\": 1, …", {"sparseMap": "cow.raw"}, "…"]}
 

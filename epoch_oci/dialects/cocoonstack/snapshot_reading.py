@@ -1,4 +1,4 @@
-"""A snapshot of modern Epoch, version 1 or 2, as an Epoch manifest (epoch-formats, 4.3 to 4.6 and 4.10)."""
+"""A snapshot of modern Epoch, version 1 or 2, as an Epoch manifest (epoch-formats 4.3 to 4.6 and 4.10)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""An Epoch snapshot as the artifact that Epoch 0.1.8 and later and the cocoon tools pull (epoch-formats, 4.3 to 4.6).
+"""An Epoch snapshot as the artifact that Epoch 0.1.8 and later and the cocoon tools pull (epoch-formats 4.3 to 4.6).
 
 Every layer becomes a file there and nothing else does, so a file of length zero is a layer as well: left out, it would
 be missing from the snapshot. There is no place for base images, and none for a file in parts.

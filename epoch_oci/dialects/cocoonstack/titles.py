@@ -1,4 +1,4 @@
-"""The titles of a cloud image's parts, whose byte order is that of the parts (epoch-formats, 4.7, 7.22 and 7.23)."""
+"""The titles of a cloud image's parts, whose byte order is that of the parts (epoch-formats 4.7; traps 22 and 23)."""
 
 import re
 from collections.abc import Sequence

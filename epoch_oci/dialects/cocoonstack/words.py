@@ -1,4 +1,4 @@
-"""The words of Epoch 0.1.6 and later, and of cocoon-common after it (epoch-formats, 4.1, 4.5 and 4.10)."""
+"""The words of Epoch 0.1.6 and later, and of cocoon-common after it (epoch-formats 4.1, 4.5 and 4.10)."""
 
 from epoch_oci.oci.media_types import OCTET_STREAM
 
