@@ -407,9 +407,9 @@ def test_a_token_that_dies_under_a_body_is_renewed_once(fake_registry):
 
 def test_anonymous_readers_are_found_out(fake_registry):
     registry = fake_registry(auth=BearerAuth({USER: PASSWORD}, anonymous=("pull",)))
-    assert room(registry, login=True)[0].anonymous_can_read()
+    assert room(registry, login=True)[0].openness() == "repository"
     registry = fake_registry(auth=BearerAuth({USER: PASSWORD}, anonymous=None))
-    assert not room(registry, login=True)[0].anonymous_can_read()
+    assert room(registry, login=True)[0].openness() is None
 
 
 def test_whether_we_may_write_is_known_before_anything_is_sent(fake_registry):

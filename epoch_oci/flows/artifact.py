@@ -14,7 +14,7 @@ from epoch_oci.oci import media_types, verify
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest
-from epoch_oci.stores.base import Source
+from epoch_oci.stores.base import Readable, Source
 
 _INDEX_NESTING = 2
 
@@ -71,7 +71,7 @@ def read_artifact(source: Source, name: str, how: Decoding | None = None) -> Fou
     return FoundArtifact(found.image, found.config, snapshot)
 
 
-def read_config(source: Source, image: ImageManifest) -> Document | None:
+def read_config(source: Readable, image: ImageManifest) -> Document | None:
     """The config document, None when it is the empty one. Raises ContentError (SIZE, DIGEST), NotFoundError."""
     target = image.config
     if target.media_type == media_types.EMPTY:

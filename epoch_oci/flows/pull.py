@@ -15,6 +15,7 @@ from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.artifact import FoundArtifact, read_artifact
 from epoch_oci.flows.cloning import obstacles
 from epoch_oci.flows.encoded import Decoding, carried_content
+from epoch_oci.flows.publish import Publication, files_of
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.flows.seeds import foreseen, sound_in, with_seeds
 from epoch_oci.oci import media_types
@@ -81,7 +82,8 @@ def pull_to_store(
     if options.dry_run:
         return pull_report(found, key, _foretold(plan), where, name, started, dry_run=True, notes=notes, known=known)
     outcomes = _fetch(plan, options, on_event)
-    sink.publish(str(key), found.snapshot.epoch, replace=options.force)
+    publication = Publication(sink, str(key), allow_public=False, replace=options.force)
+    publication.commit(str(key), found.snapshot.epoch, files_of(found.snapshot.manifest))
     return pull_report(found, key, done(outcomes), where, name, started, notes=notes, known=known)
 
 

@@ -14,8 +14,8 @@ from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.artifact import read_epoch
 from epoch_oci.flows.parts import part_tables
+from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
-from epoch_oci.flows.target import check_limits, check_write, is_tagged, legal_target, refuse_public
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.document import EMPTY_CONTENT
 from epoch_oci.oci.manifest import ImageManifest
@@ -31,7 +31,8 @@ class PushOptions:
     """How to push. `force` replaces a tag that holds another artifact; `mount_from` are sibling repositories.
 
     `part_size` is in bytes: files above it are cut, 0 means never, None what the target is known to need. Without
-    `allow_public` a guest's memory is not sent where anybody may read it. `part_cache` remembers part digests.
+    `allow_public` no manifest that names a guest's memory is published where anybody may read it. `part_cache`
+    remembers part digests.
     `throttle` paces what is sent; runs that are given the same one share its rate.
     """
 
@@ -77,21 +78,25 @@ def push(
     """
     options = options or PushOptions()
     started = time.monotonic()
-    ready = _prepare(source, snapshot, sink, tag, where, options)
+    publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
+    ready = _prepare(source, snapshot, publication, tag, options)
+    files = files_of(ready.manifest)
     if options.dry_run:
-        return _report(ready, planned(ready.plan, "send"), where, started, dry_run=True)
-    if ready.plan.to_move:
-        check_write(sink)
-        refuse_public(sink, ready.manifest.layers, where, allowed=options.allow_public)
+        notes = publication.foretold(files)
+        return _report(ready, planned(ready.plan, "send"), where, started, dry_run=True, notes=notes)
+    if not ready.tagged or not ready.plan.all_there:
+        publication.check_write()
+    publication.admit(files)
     outcomes = execute(ready.plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
-    if not ready.tagged or any(outcome.action != "skipped" for outcome in outcomes):
-        sink.publish(ready.tag, ready.artifact.manifest, replace=options.force)
+    known = ready.tagged and all(outcome.action == "skipped" for outcome in outcomes)
+    publication.commit(ready.tag, ready.artifact.manifest, files, known=known)
     return _report(ready, done(outcomes), where, started)
 
 
 def _prepare(
-    source: Source, key: SnapshotKey, sink: Sink, tag: str | None, where: str, options: PushOptions
+    source: Source, key: SnapshotKey, publication: Publication, tag: str | None, options: PushOptions
 ) -> _Prepared:
+    sink = publication.sink
     manifest = read_epoch(source, str(key))
     tag = legal_target(tag or key.tag, key)
     tables = part_tables(source, manifest, sink, options.part_size, options.part_cache)
@@ -99,8 +104,8 @@ def _prepare(
     artifact = dialects.named(options.dialect).encode(manifest.document, encode)
     image = artifact.image
     for file in artifact.files:
-        check_limits(file.name, file.carriers, sink, where)
-    tagged = is_tagged(sink, tag, artifact, where, force=options.force)
+        publication.check_limits(file.name, file.carriers)
+    tagged = publication.is_tagged(tag, artifact.manifest)
     plan = plan_blobs(sink, _wants(source, artifact, image), mount_from=options.mount_from, jobs=options.jobs)
     _require_content(source, artifact, plan, options.jobs)
     return _Prepared(key, tag, manifest, artifact, image, plan, tagged)
@@ -142,7 +147,13 @@ def _require_content(source: Source, artifact: Artifact, plan: Plan, jobs: int |
 
 
 def _report(
-    ready: _Prepared, blobs: tuple[BlobReport, ...], where: str, started: float, *, dry_run: bool = False
+    ready: _Prepared,
+    blobs: tuple[BlobReport, ...],
+    where: str,
+    started: float,
+    *,
+    dry_run: bool = False,
+    notes: Sequence[str] = (),
 ) -> TransferReport:
     return TransferReport(
         command="push",
@@ -157,5 +168,6 @@ def _report(
         warnings=(
             *(str(finding) for finding in ready.manifest.warnings),
             *(f"{item} has no place in the artifact" for item in ready.artifact.lost),
+            *notes,
         ),
     )

@@ -13,13 +13,13 @@ from epoch_oci.dialects.base import Artifact, EncodeOptions
 from epoch_oci.dialects.carried import part_layers, whole_layer
 from epoch_oci.dialects.profile import SNAPSHOT_ID
 from epoch_oci.epoch.keys import SnapshotKey
-from epoch_oci.epoch.manifest import Layer, Manifest
-from epoch_oci.errors import ConflictError, ContentError, NotFoundError
+from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.events import Event, OnEvent, ignore
 from epoch_oci.flows.parts import cut_table, part_size_for
+from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.push import PushOptions, file_wants, small_wants
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
-from epoch_oci.flows.target import check_limits, check_write, is_tagged, legal_target, refuse_public
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
@@ -59,13 +59,18 @@ class _Stream:
     where: str
     options: PushOptions
     on_event: OnEvent
+    publication: Publication = field(init=False)
     tables: dict[Digest, PartTable] = field(default_factory=dict)
     blobs: dict[str, BlobReport] = field(default_factory=dict)
     looked: bool = False
 
+    def __post_init__(self) -> None:
+        options = self.options
+        self.publication = Publication(self.sink, self.where, allow_public=options.allow_public, replace=options.force)
+
     def send_files(self) -> None:
         if not self.options.dry_run:
-            check_write(self.sink)
+            self.publication.check_write()
         for archived in self.archive:
             self._look()
             self._send_file(archived)
@@ -80,11 +85,14 @@ class _Stream:
         artifact = self._encode(document)
         image = artifact.image
         self._send_rest(artifact)
-        tagged = is_tagged(self.sink, tag, artifact, self.where, force=self.options.force)
+        tagged = self.publication.is_tagged(tag, artifact.manifest)
         self._move(small_wants(artifact, image))
-        if not self.options.dry_run:
-            if not (tagged and self._moved_nothing()):
-                self.sink.publish(tag, artifact.manifest, replace=self.options.force)
+        files = files_of(epoch)
+        notes: tuple[str, ...] = ()
+        if self.options.dry_run:
+            notes = self.publication.foretold(files)
+        else:
+            self.publication.commit(tag, artifact.manifest, files, known=tagged and self._moved_nothing())
             self.on_event(Event(event="done", bytes=sum(row.moved for row in self.blobs.values())))
         return TransferReport(
             command="push",
@@ -99,16 +107,16 @@ class _Stream:
             warnings=(
                 *(str(finding) for finding in epoch.warnings),
                 *(f"{item} has no place in the artifact" for item in artifact.lost),
+                *notes,
             ),
         )
 
     def _send_file(self, archived: ArchivedFile) -> None:
         blob, name = archived.file.descriptor, archived.file.name
         if not self.options.dry_run:
-            layer = Layer(blob.digest, blob.size, name, blob.media_type)
-            refuse_public(self.sink, [layer], self.where, allowed=self.options.allow_public)
+            self.publication.admit([(name, blob.media_type)])
         carriers = self._carriers(archived)
-        check_limits(name, carriers, self.sink, self.where)
+        self.publication.check_limits(name, carriers)
         self._move(file_wants(archived.content, carriers))
 
     def _carriers(self, archived: ArchivedFile) -> tuple[Descriptor, ...]:
@@ -167,11 +175,7 @@ class _Stream:
         except ContentError:
             known = ""
         if known not in (None, snapshot_id):
-            raise ConflictError(
-                f"{self.where}:{tag} holds {there.digest}, which is another artifact",
-                object=f"{self.where}:{tag}",
-                hint="push to another tag, or replace it with --force",
-            )
+            raise self.publication.conflict(tag, there)
 
     def _send_rest(self, artifact: Artifact) -> None:
         """Some dialects carry empty files too; of all others nothing can be missing now."""

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 import requests
 
-from epoch_oci.errors import AccessError, ConflictError, ContentError, EpochOciError, NetworkError, NotFoundError
+from epoch_oci.errors import AccessError, ConflictError, ContentError, NetworkError, NotFoundError
 from epoch_oci.events import Event
 from epoch_oci.oci import media_types, verify
 from epoch_oci.oci.descriptor import Descriptor
@@ -16,17 +16,18 @@ from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.answers import body_text, codes_of, dismiss, may_have_acted, refusal
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.challenge import Challenge
-from epoch_oci.registry.client import PULL, PUSH, RegistryClient, header_digest
+from epoch_oci.registry.client import PUSH, RegistryClient, header_digest
 from epoch_oci.registry.credentials import CredentialStore
 from epoch_oci.registry.downloads import BlobContent
 from epoch_oci.registry.journal import UploadJournal
 from epoch_oci.registry.listing import pages
+from epoch_oci.registry.onlooker import Onlooker
 from epoch_oci.registry.profiles import Manner, profile_for, profile_told
 from epoch_oci.registry.retry import Attempts
 from epoch_oci.registry.sessions import Destination, Session
 from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.registry.uploads import Upload
-from epoch_oci.stores.base import Content, Limits
+from epoch_oci.stores.base import Content, Limits, Openness
 
 _ACCEPT = ", ".join((media_types.MANIFEST, media_types.INDEX, media_types.DOCKER_MANIFEST, media_types.DOCKER_INDEX))
 _MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
@@ -48,6 +49,7 @@ class RegistryRepository:
         if settings.profile is None and self._named.name == "unknown":
             self._client.auth.on_challenge = self._recognise
         state = settings.state_directory
+        self._onlooker = Onlooker(self._client, self._repository)
         self._journal = UploadJournal(state / "uploads") if state is not None else None
 
     def resolve(self, name: str) -> Document:
@@ -122,18 +124,9 @@ class RegistryRepository:
         """Open an upload session and cancel it. Raises AccessError or NotFoundError before gigabytes were read."""
         self._destination(_PROBE).open().cancel()
 
-    def anonymous_can_read(self) -> bool:
-        """Whether somebody without credentials can read here; an open registry on this very machine does not count."""
-        anonymous = RegistryClient(str(self._client.hostname), self._settings)
-        anonymous.auth.anonymous = True
-        url = anonymous.url(f"{self._repository}/tags/list?n=1")
-        try:
-            response = anonymous.do_request(url, scope=Scope(self._repository, PULL))
-        except EpochOciError:
-            return False
-        response.close()
-        open_to_all = response.status_code in (200, 404)
-        return open_to_all and (anonymous.auth.is_known() or not anonymous.auth.is_local)
+    def openness(self, blob: Descriptor | None = None) -> Openness | None:
+        """As `Exposed.openness`. An open registry on this very machine, with no credentials in play, does not count."""
+        return self._onlooker.openness(blob)
 
     def limits(self) -> Limits:
         """As `stores.base.Limited`. Parts are by the registry's name alone: no answer of it may change an artifact."""

@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.sparse import Segment
@@ -268,12 +268,20 @@ class Preflight(Protocol):
         """Raises AccessError or NotFoundError when it may not. Leaves nothing behind."""
 
 
+Openness = Literal["repository", "registry", "epoch"]
+"""What is open to everybody: this repository, or all that the registry has, for want of credentials or by nature."""
+
+
 @runtime_checkable
 class Exposed(Protocol):
     """A sink that others may be able to read."""
 
-    def anonymous_can_read(self) -> bool:
-        """Whether somebody without credentials can."""
+    def openness(self, blob: Descriptor | None = None) -> Openness | None:
+        """Whether somebody without credentials can, None for no; `blob` is one that is here, to try it on.
+
+        Without one a place that is not there yet counts as closed unless it is known to open. Raises NetworkError when
+        nobody can say, for a guard that did not see does not let pass.
+        """
 
 
 class FileSink(Protocol):

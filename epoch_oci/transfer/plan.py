@@ -76,6 +76,11 @@ class Plan:
         """Bytes that are not there yet and cannot be mounted or had from a seed."""
         return sum(item.target.size for item in self.items if item.step == "move" and not item.seeds)
 
+    @property
+    def all_there(self) -> bool:
+        """Whether nothing has to be done."""
+        return all(item.step == "skip" for item in self.items)
+
 
 def plan_blobs(
     sink: Sink,

@@ -1,0 +1,161 @@
+"""Publishing a manifest: the one way by which any verb makes one visible, and all that has to be right before.
+
+Guard, write check, limits and the look at the tag belong to this act and not to the bytes that move for it: a blob that
+is mounted, or that was there already, can be found by everybody who reads the manifest that names it.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from epoch_oci import dialects
+from epoch_oci.epoch.keys import SnapshotKey
+from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.errors import ConflictError, NotFoundError, PolicyError, UsageError
+from epoch_oci.flows.artifact import FoundDocuments, read_config
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.media_types import INDEXES
+from epoch_oci.oci.reference import legal_tag, tag_problem
+from epoch_oci.stores.base import Exposed, Limited, Openness, Preflight, Readable, Sink
+
+Named = tuple[str, str]
+"""The name and the media type of a file that a manifest names."""
+
+_MEMORY_TYPE = re.compile(r"\.(?:memory|state(?:\+json)?)(?:\.part)?(?:\+zstd)?\Z")
+_MEMORY_FILE = re.compile(r"(?:memory-range.*|mem|vmstate|state\.json)(?:\.part(?:\..*)?)?\Z", re.DOTALL)
+_NAMES_SHOWN = 4
+
+_WAYS_OUT: dict[Openness, str] = {
+    "repository": "make the repository private",
+    "registry": "it asks nobody for credentials to read, so use a registry that does",
+    "epoch": "an Epoch server lets everybody read who reaches it, so see that only those do whom you trust",
+}
+
+
+@dataclass(slots=True)
+class Publication:
+    """One manifest on its way to a name in `sink`; `where` is what people call the sink, without that name.
+
+    `admit` is called before the first byte moves and `commit` after the last one. Without `allow_public` a manifest
+    that names a guest's memory or state does not get where anybody can read it.
+    """
+
+    sink: Sink
+    where: str
+    allow_public: bool
+    replace: bool
+    _admitted: bool = False
+
+    def check_limits(self, name: str, carriers: Iterable[Descriptor]) -> None:
+        """Refuse a file that the sink is known not to take, before it has taken gigabytes of it. Raises UsageError."""
+        largest = self.sink.limits().largest if isinstance(self.sink, Limited) else None
+        for carrier in carriers:
+            if largest is not None and carrier.size > largest:
+                raise UsageError(
+                    f"{name} needs a layer of {carrier.size} bytes, and {self.where} takes {largest} at most",
+                    object=name,
+                    hint="cut it with --part-size 1GiB",
+                )
+
+    def is_tagged(self, tag: str, document: Document) -> bool:
+        """Whether the tag holds this very document. Raises ConflictError when it holds another; `commit` looks too."""
+        try:
+            there = self.sink.resolve(tag)
+        except NotFoundError:
+            return False
+        if there.digest == document.digest:
+            return True
+        if self.replace:
+            return False
+        raise self.conflict(tag, there)
+
+    def conflict(self, tag: str, there: Document) -> ConflictError:
+        """The tag holds something else."""
+        return ConflictError(
+            f"{self.where}:{tag} holds {there.digest}, which is another artifact",
+            object=f"{self.where}:{tag}",
+            hint="push to another tag, or replace it with --force",
+        )
+
+    def check_write(self) -> None:
+        """May we write? Raises AccessError, NotFoundError."""
+        if isinstance(self.sink, Preflight):
+            self.sink.check_write()
+
+    def admit(self, files: Iterable[Named]) -> None:
+        """May everybody read what the manifest will name? Asked once, for the first secret. Raises PolicyError."""
+        secrets = [] if self._admitted else secret_names(files)
+        if secrets:
+            self._refuse_open(None, secrets)
+            self._admitted = True
+
+    def foretold(self, files: Iterable[Named]) -> tuple[str, ...]:
+        """What `admit` would raise, as warnings of a dry run."""
+        try:
+            self.admit(files)
+        except PolicyError as error:
+            return (f"this would be refused: {error}",)
+        return ()
+
+    def commit(
+        self, name: str, document: Document, files: Iterable[Named] | None = None, *, known: bool = False
+    ) -> None:
+        """Make `document` visible under `name`. `files` are those it stands for; None has it find that out.
+
+        `known`: it is there already, with all it refers to. Raises PolicyError, and what `Sink.publish` raises.
+        """
+        self._look_again(document, files)
+        if not known:
+            self.sink.publish(name, document, replace=self.replace)
+
+    def _look_again(self, document: Document, files: Iterable[Named] | None) -> None:
+        """A repository that was not there before can turn out to be public, and now there is a blob to ask for."""
+        if self.allow_public or not isinstance(self.sink, Exposed) or document.media_type in INDEXES:
+            return  # the manifests of an index were published before it, by this way as well
+        image = ImageManifest.parse(document)
+        secrets = secret_names(_named_by(image, self.sink) if files is None else files)
+        if secrets:
+            self._refuse_open(min(image.successors, key=lambda blob: blob.size), secrets)
+
+    def _refuse_open(self, blob: Descriptor | None, secrets: Sequence[str]) -> None:
+        if self.allow_public or not isinstance(self.sink, Exposed):
+            return
+        if (openness := self.sink.openness(blob)) is not None:
+            more = f" and {len(secrets) - _NAMES_SHOWN} more" if len(secrets) > _NAMES_SHOWN else ""
+            raise PolicyError(
+                f"anybody can read {self.where}, and what was in the guest's memory is in "
+                f"{', '.join(secrets[:_NAMES_SHOWN])}{more}",
+                object=self.where,
+                hint=f"{_WAYS_OUT[openness]}, or push it all the same with --allow-public",
+            )
+
+
+def secret_names(files: Iterable[Named]) -> list[str]:
+    """Those that hold guest memory or device state, by media type or by the names of hypervisors' files."""
+    return [name for name, media_type in files if _MEMORY_TYPE.search(media_type) or _MEMORY_FILE.match(name)]
+
+
+def files_of(manifest: Manifest) -> list[Named]:
+    """The files that an Epoch manifest names."""
+    return [(layer.filename, layer.media_type) for layer in (*manifest.layers, *manifest.base_images)]
+
+
+def _named_by(image: ImageManifest, sink: Sink) -> list[Named]:
+    """The files that an artifact names: in its layers, and, where it is a snapshot, in the config that `sink` has."""
+    named = [(layer.title or "", layer.media_type) for layer in image.layers]
+    if dialects.accepting(image) is not None and isinstance(sink, Readable):
+        told = FoundDocuments(image, read_config(sink, image)).told()
+        named += [(file.name, file.media_type) for file in told.files]
+    return named
+
+
+def legal_target(tag: str, key: SnapshotKey) -> str:
+    """`tag` as the target of `key`. Raises UsageError with a spelling that works where OCI does not allow it."""
+    if (why := tag_problem(tag)) is None:
+        return tag
+    legal = legal_tag(tag) or "latest"
+    raise UsageError(
+        f'the tag "{tag}" of {key} {why}', object=str(key), hint=f'name a target tag, for example ":{legal}"'
+    )
