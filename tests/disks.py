@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from epoch_oci.stores.backends.draft import is_ours
+from epoch_oci.disk.draft import is_ours
 
 
 def _device(path: Path) -> None:

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from snapshots import noise, open_store, put_snapshot
 from test_limit_rate import big_snapshot
 
+from epoch_oci.disk.assembly import Assembly, Spans
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import ConflictError, ContentError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK
-from epoch_oci.stores.backends.assembly import Assembly, Spans
 from epoch_oci.stores.base import BytesContent, FileTarget
 from epoch_oci.stores.files import FilesDirectory
 from epoch_oci.transfer.execute import execute

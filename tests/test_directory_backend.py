@@ -30,11 +30,11 @@ from disks import (
 )
 from support.content import noise
 
+from epoch_oci.disk import draft as draft_module
+from epoch_oci.disk.draft import Draft, write_sparse
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
-from epoch_oci.stores.backends import draft as draft_module
 from epoch_oci.stores.backends.base import read_if_there, read_object
 from epoch_oci.stores.backends.directory import DirectoryBackend
-from epoch_oci.stores.backends.draft import Draft, write_sparse
 
 BAD_KEYS = ["", "/", "/etc/passwd", "..", "../x", "a/../b", "a/./b", "a//b", "a/", "./a", "a\x00b", "a/\ud800"]
 OUR_NAMES = [".epoch-oci.lock", ".epoch-oci-0123456789abcdef.tmp", ".epoch-oci-x.part"]

@@ -11,13 +11,13 @@ from object_stores import Bucket
 from snapshots import Made, make_snapshot, noise, open_store, put_snapshot, tree
 from support import s3
 
+from epoch_oci.disk.sharing import clone
 from epoch_oci.epoch.keys import blob_key
 from epoch_oci.flows.seeds import sound_in
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK
 from epoch_oci.stores.backends.directory import DirectoryBackend
-from epoch_oci.stores.backends.sharing import clone
 from epoch_oci.stores.base import BytesContent, FileTarget
 from epoch_oci.stores.epoch_store import EpochStore
 from epoch_oci.stores.files import FilesDirectory

@@ -3,9 +3,9 @@
 import zlib
 from collections.abc import Callable
 
+from epoch_oci.disk.local import local_errors
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.verify import BLOCK, ByteReader
-from epoch_oci.stores.backends.local import local_errors
 
 _GZIP = b"\x1f\x8b"
 _OTHERS = ((b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bzip2"))

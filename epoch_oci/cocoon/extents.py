@@ -5,10 +5,10 @@ import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from epoch_oci.disk.local import FileReader, local_errors
 from epoch_oci.epoch import gojson, sparse
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.oci.verify import BLOCK, ByteReader
-from epoch_oci.stores.backends.local import FileReader, local_errors
 
 MAP_LIMIT = 800 << 10
 """Longest map in bytes; Cocoon carries a file whole whose map is longer."""

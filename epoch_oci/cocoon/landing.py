@@ -21,6 +21,8 @@ from epoch_oci.cocoon.new_record import config_of, created_at, is_meant, new_rec
 from epoch_oci.cocoon.records import Record, SnapshotIndex
 from epoch_oci.cocoon.tree import INDEX, SNAPSHOTS, STAGE, Tree
 from epoch_oci.cocoon.waiting import BLOBS, WaitingBlobs
+from epoch_oci.disk import local
+from epoch_oci.disk.draft import Draft, sweep
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.keys import SnapshotKey, blob_key
 from epoch_oci.epoch.manifest import Layer, Manifest
@@ -29,9 +31,7 @@ from epoch_oci.errors import ConflictError, EpochOciError, NotFoundError, UsageE
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.verify import VerifyingReader
-from epoch_oci.stores.backends import local
 from epoch_oci.stores.backends.directory import DirectoryBackend
-from epoch_oci.stores.backends.draft import Draft, sweep
 from epoch_oci.stores.base import BytesContent, Content
 
 _OWNER = 0o700

@@ -13,11 +13,11 @@ from pathlib import Path
 from epoch_oci.cocoon.derived import StoredFile
 from epoch_oci.cocoon.extents import SegmentReader, data_segments, is_zero_outside, pax_records
 from epoch_oci.cocoon.tree import Tree
+from epoch_oci.disk import local
 from epoch_oci.epoch.sparse import Segment, Unpacking
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK, ByteReader
-from epoch_oci.stores.backends import local
 
 _SETTLED_SECONDS = 2.0
 """A file that was written to no longer ago may change again without a new date."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from epoch_oci.cocoon.tree import DATABASE, LOCK, Tree
+from epoch_oci.disk.local import local_errors
 from epoch_oci.errors import LocalIOError
-from epoch_oci.stores.backends.local import local_errors
 
 _POLL_SECONDS = 0.02
 

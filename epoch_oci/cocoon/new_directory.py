@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from epoch_oci.cocoon.tree import SNAPSHOTS, STAGE, Tree
+from epoch_oci.disk import local
+from epoch_oci.disk.draft import write_sparse
 from epoch_oci.epoch.sparse import Unpacking
 from epoch_oci.oci.verify import BLOCK, VerifyingReader
-from epoch_oci.stores.backends import local
-from epoch_oci.stores.backends.draft import write_sparse
 
 _NAME = re.compile(r"new-[0-9a-f]{32}\Z")
 

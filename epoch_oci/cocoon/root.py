@@ -22,6 +22,8 @@ from epoch_oci.cocoon.landing import Landing
 from epoch_oci.cocoon.local_file import Digests, LocalFile
 from epoch_oci.cocoon.records import INDEX_LIMIT, Record, SnapshotIndex
 from epoch_oci.cocoon.tree import DATABASE, IMAGE_BLOBS, INDEX, SNAPSHOTS, STAGE, Tree
+from epoch_oci.disk import local
+from epoch_oci.disk.assembly import Assembly
 from epoch_oci.epoch import times
 from epoch_oci.epoch.keys import SnapshotKey, blob_key
 from epoch_oci.epoch.manifest import Manifest
@@ -31,10 +33,9 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.verify import ByteReader
-from epoch_oci.stores.backends import local
 from epoch_oci.stores.backends.base import StoredContent, read_bounded, verified
 from epoch_oci.stores.backends.directory import DirectoryBackend
-from epoch_oci.stores.base import Assembly, Content, SnapshotEntry
+from epoch_oci.stores.base import Content, SnapshotEntry
 
 _HASHERS = 4
 _EXTENSIONS = (".qcow2", ".raw", "")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from epoch_oci.disk import local
 from epoch_oci.errors import LocalIOError, PolicyError
-from epoch_oci.stores.backends import local
 
 DATABASE = "snapshot/db"
 SNAPSHOTS = "snapshot/localfile"

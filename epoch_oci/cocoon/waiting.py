@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterable
 
 from epoch_oci.cocoon.tree import STAGE, Tree
+from epoch_oci.disk import local
 from epoch_oci.epoch.keys import blob_key
 from epoch_oci.oci.digest import Digest
-from epoch_oci.stores.backends import local
 from epoch_oci.stores.backends.directory import DirectoryBackend
 
 BLOBS = f"{STAGE}/blobs/sha256"

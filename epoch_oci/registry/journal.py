@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from epoch_oci.disk.private import PrivateDirectory
 from epoch_oci.oci.digest import Digest
-from epoch_oci.registry.private import PrivateDirectory
 
 LIFE = 7 * 86400.0
 """Seconds after which an entry is of no use to anybody: registries purge their sessions after a week."""

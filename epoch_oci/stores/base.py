@@ -7,14 +7,15 @@ being read. Further powers are one-method protocols that callers look for with `
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from epoch_oci.disk.assembly import Assembly
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.sparse import Segment
-from epoch_oci.errors import ConflictError, Finding
+from epoch_oci.errors import Finding
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.verify import ByteReader
@@ -173,37 +174,6 @@ class FileTarget:
         return self.blob.size if self.segments is None else self.logical_size
 
 
-class Assembly(Protocol):
-    """A blob being put together in any order. What is there outlives the process; nothing of it is visible."""
-
-    @property
-    def resumed(self) -> int:
-        """Bytes that an earlier run left."""
-
-    @property
-    def covered(self) -> int:
-        """Bytes that are there now."""
-
-    def missing(self) -> list[tuple[int, int]]:
-        """The (offset, length) of what has to be fetched, in order."""
-
-    def write(self, offset: int, block: bytes, start: int) -> None:
-        """Put `block` at `offset`, as the next one of the span that began at `start`. Safe for threads."""
-
-    def finish(self) -> bool:
-        """Check the whole and show it; False when something else may not be replaced.
-
-        Raises ContentError when the bytes are not the blob, and throws them away.
-        """
-
-    def discard(self) -> None:
-        """Throw away what is there."""
-
-
-class BusyError(ConflictError):
-    """Another process, or another transfer of this one, is at the same blob; try again in a moment."""
-
-
 @runtime_checkable
 class Assembler(Protocol):
     """A sink that can take a blob's bytes out of order and keep them across runs."""
@@ -212,18 +182,6 @@ class Assembler(Protocol):
         """Start or go on with a blob; None when this sink cannot.
 
         Entering it raises BusyError while another process is at the blob. Whoever had to wait asks `has` again inside.
-        """
-
-
-@runtime_checkable
-class Adopting(Protocol):
-    """An assembly that can take a whole file of this machine over without reading it."""
-
-    def adopt(self, file: int, check: Callable[[], None]) -> bool:
-        """Take over the open file, as it is or as a clone; False when it cannot be, and then nothing was done.
-
-        Where file and blob become one, `check` is called before, and whatever it raises is passed on. `finish` checks
-        as ever. Only for an assembly of which nothing is there yet.
         """
 
 

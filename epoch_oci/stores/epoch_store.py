@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
+from epoch_oci.disk.assembly import Assembly
 from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, with_tag
 from epoch_oci.epoch.keys import (
     CATALOG_KEY,
@@ -23,7 +24,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredContent, read_if_there, verified
-from epoch_oci.stores.base import Assembly, Content, SnapshotEntry
+from epoch_oci.stores.base import Content, SnapshotEntry
 
 _BLOBS = "blobs/sha256/"
 

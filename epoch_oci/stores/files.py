@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from epoch_oci.disk import local
+from epoch_oci.disk.assembly import Assembly
+from epoch_oci.disk.draft import Draft, sweep
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import ConflictError, ContentError, LocalIOError, PolicyError
 from epoch_oci.oci import filename
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
-from epoch_oci.stores.backends import local
-from epoch_oci.stores.backends.assembly import Assembly
-from epoch_oci.stores.backends.draft import Draft, sweep
 from epoch_oci.stores.base import Content, FileTarget
 
 _OWNER = 0o700

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError, Finding, NotFoundError, UsageError
 from epoch_oci.oci import media_types, strict_json, verify
 from epoch_oci.oci.descriptor import Descriptor
@@ -14,7 +15,7 @@ from epoch_oci.oci.manifest import ImageIndex, ImageManifest
 from epoch_oci.oci.reference import tag_problem
 from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredContent, read_if_there, verified
 from epoch_oci.stores.backends.directory import DirectoryBackend
-from epoch_oci.stores.base import Assembly, BytesContent, Content
+from epoch_oci.stores.base import BytesContent, Content
 from epoch_oci.stores.layout_index import LayoutIndex, empty_index, tag_of, with_entry
 
 _MARK = "oci-layout"

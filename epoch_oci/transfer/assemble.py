@@ -8,9 +8,9 @@ from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.verify import BLOCK
-from epoch_oci.stores.base import Assembly
 from epoch_oci.transfer.content import WatchedContent
 
 SMALLEST_SPAN = 32 << 20

@@ -7,10 +7,10 @@ from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from epoch_oci.disk.assembly import Assembly, BusyError
 from epoch_oci.errors import AccessError, ConflictError, ContentError, LocalIOError, NetworkError, NotFoundError
 from epoch_oci.events import Action, Event, Kind, OnEvent, ignore
 from epoch_oci.oci.verify import BLOCK
-from epoch_oci.stores.base import Assembly, BusyError
 from epoch_oci.transfer.assemble import assemble
 from epoch_oci.transfer.content import CancelledError, WatchedContent
 from epoch_oci.transfer.plan import Item, Plan, Seed

@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
+from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.stores.base import Assembler, Assembly, Content, FileSink, FileTarget, Limited, Mounter, Sink, Source
+from epoch_oci.stores.base import Assembler, Content, FileSink, FileTarget, Limited, Mounter, Sink, Source
 from epoch_oci.transfer.pool import MOST
 
 _QUESTIONS = 8

@@ -1,7 +1,8 @@
 """Taking a blob from a copy that is at hand, verified as if it came from a stranger."""
 
+from epoch_oci.disk.assembly import Assembly
 from epoch_oci.oci.verify import VerifyingReader
-from epoch_oci.stores.base import Adopting, Assembly, FileContent
+from epoch_oci.stores.base import FileContent
 from epoch_oci.transfer.content import WatchedContent
 from epoch_oci.transfer.plan import Item
 
@@ -21,7 +22,7 @@ def reuse(item: Item, content: WatchedContent, assembly: Assembly | None) -> Non
 def _adopted(item: Item, content: WatchedContent, assembly: Assembly) -> bool:
     """Whether the blob is there now without having been copied. What was fetched of it before is not put at risk."""
     held = content.content
-    if assembly.resumed or not isinstance(assembly, Adopting) or not isinstance(held, FileContent):
+    if assembly.resumed or not isinstance(held, FileContent):
         return False
     opened = held.file()
     if opened is None:

@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
-from epoch_oci.stores.base import Assembly, Content
+from epoch_oci.stores.base import Content
 
 Opener = Callable[[], AbstractContextManager[ByteReader]]
 """Opens an object's bytes from their start; may be called again for another attempt."""

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from epoch_oci.disk import local
+from epoch_oci.disk.assembly import Assembly
+from epoch_oci.disk.draft import Draft, is_ours, sweep
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verify import BLOCK, ByteReader
-from epoch_oci.stores.backends import local
-from epoch_oci.stores.backends.assembly import Assembly
 from epoch_oci.stores.backends.base import Change, Opener, check_key, read_if_there
-from epoch_oci.stores.backends.draft import Draft, is_ours, sweep
 
 
 class DirectoryBackend:

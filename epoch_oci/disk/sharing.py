@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 
-from epoch_oci.stores.backends.local import OUR_PREFIX, sync_directory
+from epoch_oci.disk.local import OUR_PREFIX, sync_directory
 
 # Not in Python's fcntl; the number is the same on every architecture that Linux has FICLONE for but a few old ones.
 _FICLONE = 0x40049409

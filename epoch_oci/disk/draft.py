@@ -11,8 +11,8 @@ import time
 from types import TracebackType
 from typing import Self
 
+from epoch_oci.disk.local import OPEN_FILE, OUR_PREFIX, local_errors, look, sync_directory
 from epoch_oci.oci.verify import BLOCK
-from epoch_oci.stores.backends.local import OPEN_FILE, OUR_PREFIX, local_errors, look, sync_directory
 
 _DRAFT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{16}\.tmp\Z")
 _KEPT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{32}\.(?:part|done)\Z")

@@ -16,23 +16,37 @@ import threading
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from epoch_oci.epoch.sparse import Segment
-from epoch_oci.errors import ContentError
+from epoch_oci.disk.draft import reveal, write_sparse
+from epoch_oci.disk.local import OUR_PREFIX, local_errors
+from epoch_oci.disk.sharing import clone, link, may_link
+from epoch_oci.errors import ConflictError, ContentError
 from epoch_oci.oci import verify
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK
-from epoch_oci.stores.backends.draft import reveal, write_sparse
-from epoch_oci.stores.backends.local import OUR_PREFIX, local_errors
-from epoch_oci.stores.backends.sharing import clone, link, may_link
-from epoch_oci.stores.base import BusyError
 
 _RECORD_EVERY = 8 * BLOCK
 """A span's progress is recorded this often; so much at most is fetched again for each span after a kill."""
 _LINE = re.compile(rb"([0-9]{1,16}) ([0-9]{1,16})")
 _RECORD_LIMIT = 4 << 20
+
+
+class BusyError(ConflictError):
+    """Another process, or another transfer of this one, is at the same blob; try again in a moment."""
+
+
+class Run(Protocol):
+    """A run of data inside a sparse file, both in bytes."""
+
+    @property
+    def offset(self) -> int:
+        """Where it begins in the file."""
+
+    @property
+    def length(self) -> int:
+        """How long it is."""
 
 
 class Spans:
@@ -72,7 +86,7 @@ class Spans:
 class Placement:
     """Where a blob's bytes lie in the file: as they are, or each segment of a packed file at its offset."""
 
-    def __init__(self, segments: Sequence[Segment] | None) -> None:
+    def __init__(self, segments: Sequence[Run] | None) -> None:
         self._segments = [segment for segment in segments or () if segment.length]
         self._starts = [0, *accumulate(segment.length for segment in self._segments)]
         self.is_plain = segments is None
@@ -92,10 +106,11 @@ class Placement:
 
 
 class Assembly:
-    """See `stores.base.Assembly`. `directory` is an open descriptor that outlives this; `name` the final file's.
+    """A blob being put together in any order. What is there outlives the process; nothing of it is visible.
 
-    `size` is the length of the finished file, `mode` its permission bits. With `links` the finished file may be one
-    with the file it was adopted from. Entering raises BusyError while somebody else is at it.
+    `directory` is an open descriptor that outlives this; `name` the final file's, `size` its length and `mode` its
+    permission bits. With `links` the finished file may be one with the file it was adopted from. Entering raises
+    BusyError while somebody else is at it.
     """
 
     def __init__(
@@ -105,7 +120,7 @@ class Assembly:
         target: Descriptor,
         what: str,
         *,
-        segments: Sequence[Segment] | None = None,
+        segments: Sequence[Run] | None = None,
         size: int | None = None,
         mode: int = 0o600,
         replace: bool = True,
@@ -151,7 +166,7 @@ class Assembly:
 
     @property
     def covered(self) -> int:
-        """Bytes that are there."""
+        """Bytes that are there now."""
         with self._state:
             return self._spans.total()
 
@@ -170,7 +185,12 @@ class Assembly:
         self._count(start, offset + len(block))
 
     def adopt(self, file: int, check: Callable[[], None]) -> bool:
-        """As `stores.base.Adopting.adopt`: a clone where the file system has such, else a link where `links` allows."""
+        """Take over the open file without reading it; False when it cannot be, and then nothing was done.
+
+        A clone where the file system has such, else a link where `links` allows; before file and blob become one,
+        `check` is called, and whatever it raises is passed on. `finish` checks as ever. Only for an assembly of which
+        nothing is there yet.
+        """
         if not self._placement.is_plain or self._size != self._target.size or self._size == 0:
             return False
         with local_errors(self._what):
