@@ -356,7 +356,8 @@ def test_where_cocoon_says_that_files_are(root: Root) -> None:
 def test_an_envelope_cannot_say_what_a_record_must_not(root: Root, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
-    members = config(data_dir="/etc", pending=True, created_at="x", deleted={"y": 1}, queue_size=3)
+    of_a_record = {"data_dir": "/etc", "pending": True, "created_at": "x", "size_bytes": 1, "last_accessed_at": "x"}
+    members = config(**of_a_record, queue_size=3)
     found = read(archive(Item("a", b"x"), head=envelope(members)), spool)
     store = opened(root)
     store.put(found.files[0].descriptor, BytesContent(b"x"))
@@ -364,6 +365,15 @@ def test_an_envelope_cannot_say_what_a_record_must_not(root: Root, tmp_path: Pat
     [entry] = root.index["snapshots"].values()
     assert set(entry) == {*config(), "queue_size", "created_at", "data_dir"}
     assert entry["created_at"] == NOW and entry["data_dir"].startswith(str(root.path))
+
+
+@pytest.mark.parametrize("key", ["Pending", "DATA_DIR", "Shared_Memory", "\u017fize_bytes"])
+def test_an_envelope_cannot_say_it_in_another_letter_case_either(key: str, root: Root, tmp_path: Path) -> None:
+    """Go's decoder would read it all the same."""
+    value = json.loads(make_snapshot("W3b").raw)
+    value["cocoonEnvelope"] = envelope(config(**{key: True})).decode()
+    with pytest.raises(ContentError, match="in case only"):
+        opened(root).expect("bot", Made(SnapshotKey("bot", "v1"), gojson.dumps(value)).document)
 
 
 def test_a_base_image_that_is_there_stays(root: Root) -> None:

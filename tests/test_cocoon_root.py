@@ -195,9 +195,7 @@ def test_every_versions_record(version: str, indented: bool, root: Root) -> None
     value = json.loads(envelope_of(manifest).raw)
     assert list(value) == (["config", "version"] if version in ("0.3.8", "later") else ["version", "config"])
     record_keys = [key for key in json.loads(text) if key not in ("created_at", "data_dir")]
-    assert list(value["config"]) == [
-        key for key in record_keys if key not in ("size_bytes", "last_accessed_at", "newest")
-    ]
+    assert list(value["config"]) == [key for key in record_keys if key not in ("size_bytes", "last_accessed_at")]
     assert schemas.findings(value, "cocoon-export-envelope.v1") == []
 
 

@@ -8,18 +8,24 @@ import pytest
 from cocoon_world import (
     BLOB_ID,
     ID,
+    Item,
     Root,
+    archive,
     base_image,
     bodies,
+    config,
     entries,
+    envelope,
     everything,
     fill_snapshot,
     make_root,
     read,
     record,
+    written,
 )
 
 from epoch_oci.cocoon.carried import envelope_of
+from epoch_oci.cocoon.envelope import Envelope
 from epoch_oci.cocoon.import_archive import write_import_archive
 from epoch_oci.cocoon.root import CocoonRoot
 from epoch_oci.epoch.keys import SnapshotKey
@@ -110,3 +116,62 @@ def test_the_artifact_carries_the_envelope(layout: OciLayout) -> None:
     assert (config["description"], config["network"], config["queue_size"]) == ("<d>", "n", 7)
     base = next(file for file in found.snapshot.files if file.role == "base-image")
     assert everything(joined(layout, base.carriers))
+
+
+SETTINGS = {
+    "shared_memory": True,
+    "no_watchdog": True,
+    "hugepages": True,
+    "mergeable": True,
+    "cpu_weight": 200,
+    "cpu_quota_us": 150_000,
+    "cpu_burst_us": -1,
+    "cpuset_cpus": "0-3,8",
+    "of_next_year": {"deep": [1, 2.5, None, "x"], "0": {}},
+}
+"""What later versions of Cocoon know of a VM, and one that none knows."""
+
+
+def test_settings_of_later_versions_go_from_root_to_root(root: Root, tmp_path: Path) -> None:
+    """Known here or not, in the order in which they stood."""
+    members = {**record(name="bot:v2"), **SETTINGS}
+    root.write_index({ID: {**members, "size_bytes": 5, "last_accessed_at": "2026-07-01T10:00:00Z"}})
+    found = OciLayout(tmp_path / "carried")
+    push(CocoonRoot(root.path), SnapshotKey("bot", "v2"), found, None, where="oci:carried")
+    other = make_root(tmp_path / "other")
+    pull_to_store(found, "v2", CocoonRoot(other.path), where="oci:carried")
+    [(snapshot_id, entry)] = other.index["snapshots"].items()
+    assert {**entry, "id": ID, "data_dir": members["data_dir"]} == members
+    once, twice = (CocoonRoot(node.path).resolve("bot:v2") for node in (root, other))
+    assert envelope_of(Manifest.parse(twice)).config == {
+        **envelope_of(Manifest.parse(once)).config,
+        "id": snapshot_id,
+    }
+
+
+@pytest.mark.parametrize("config_first", [False, True])
+def test_settings_of_later_versions_go_from_archive_to_root_to_archive(config_first: bool, tmp_path: Path) -> None:
+    members = {**SETTINGS, **config()} if config_first else {**config(), **SETTINGS}
+    head = Envelope.mint(members, config_first=config_first).raw
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    found = read(archive(Item("config.json", b"{}"), head=head), spool)
+    assert bodies(written(found.manifest, found.blobs))["snapshot.json"] == head
+    node = make_root(tmp_path / "node")
+    store = CocoonRoot(node.path)
+    store.put(found.files[0].descriptor, BytesContent(b"{}"))
+    store.publish("warm", found.document)
+    [entry] = node.index["snapshots"].values()
+    assert {key: entry[key] for key in SETTINGS} == SETTINGS
+    again = Manifest.parse(CocoonRoot(node.path).resolve("warm"))
+    back = bodies(written(again, {"config.json": b"{}"}))["snapshot.json"]
+    assert {**json.loads(back)["config"], "id": members["id"]} == members
+    assert list(json.loads(back)["config"]) == list(members)
+
+
+def test_what_stands_beside_the_config_of_an_envelope_comes_back(tmp_path: Path) -> None:
+    raw = envelope(config(), compat={"cpu": ["avx2"]}, files=["a"])
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    found = read(archive(Item("a", b"x"), head=raw), spool)
+    assert bodies(written(found.manifest, found.blobs))["snapshot.json"] == raw

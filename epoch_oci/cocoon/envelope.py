@@ -24,9 +24,16 @@ CONFIG_KEYS = (
     *("id", "name", "description", "image", "image_digest", "image_type", "image_blob_ids", "hypervisor"),
     *("cpu", "memory", "storage", "nics", "queue_size", "disk_queue_size", "network", "no_direct_io", "windows"),
 )
-"""Every key of `config` that some Cocoon knows, in the order in which Epoch writes them."""
+"""The keys of `config` that are understood here, in the order in which Epoch writes them."""
+RECORD_KEYS = frozenset({"created_at", "data_dir", "pending", "size_bytes", "last_accessed_at"})
+"""What Cocoon's record says beside the config, of this copy on this node alone; an archive has none of it."""
+_LATER_KEYS = frozenset(
+    {"shared_memory", "no_watchdog", "hugepages", "mergeable", "cpuset_cpus"}
+    | {"cpu_weight", "cpu_quota_us", "cpu_period_us", "cpu_burst_us"}
+)
+"""Settings of Cocoon 0.3.9 and later. They travel like any other key; Go takes them in any letter case."""
 _KEYS = frozenset({"version", "config", "files"})
-_KNOWN = frozenset(CONFIG_KEYS)
+_KNOWN = frozenset(CONFIG_KEYS) | _LATER_KEYS | RECORD_KEYS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,10 @@ next collection removes it.
 
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from epoch_oci.cocoon.image_blobs import ImageBlobs
 from epoch_oci.cocoon.local_file import Digests, LocalFile
@@ -102,15 +103,17 @@ class Landing:
     ) -> tuple[Record | None, bool]:
         """The snapshot that has the name now, and whether it is this one.
 
-        Raises ConflictError when it may not have the name, or a base image not its own, UsageError for a cloud image.
+        Raises ConflictError when it may not have the name, or a base image not its own, UsageError for a cloud image,
+        ContentError for an envelope that is wrong.
         """
         _refuse_cloud_image(manifest)
-        images = [self._images.holds(layer) for layer in manifest.base_images]
         name = record_name(key)
+        config = config_of(manifest, name)  # read in any case: an envelope that cannot be meant is told of at once
+        images = [self._images.holds(layer) for layer in manifest.base_images]
         record = index.named(name)
         if record is None:
             return None, False
-        if not record.pending and all(images) and self._is_same(record, name, manifest):
+        if not record.pending and all(images) and self._is_same(record, config, manifest):
             return record, True
         if record.pending or not replace:
             raise self._conflict(key, record)
@@ -130,8 +133,8 @@ class Landing:
             hint="store it under another name (--as NAME:TAG), or take the name from the other one with --force",
         )
 
-    def _is_same(self, record: Record, name: str, manifest: Manifest) -> bool:
-        if not is_meant(record, config_of(manifest, name)):
+    def _is_same(self, record: Record, config: Mapping[str, Any], manifest: Manifest) -> bool:
+        if not is_meant(record, config):
             return False
         folder = f"{SNAPSHOTS}/{record.id}"
         if {found for found, _ in self.tree.names(folder)} != {layer.filename for layer in manifest.layers}:

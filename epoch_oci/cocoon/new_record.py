@@ -4,21 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from epoch_oci.cocoon.carried import envelope_of, pinned_blobs
-from epoch_oci.cocoon.envelope import CONFIG_KEYS
+from epoch_oci.cocoon.envelope import RECORD_KEYS
 from epoch_oci.cocoon.records import Record, SnapshotIndex
 from epoch_oci.epoch import times
 from epoch_oci.epoch.manifest import Manifest
-
-_KNOWN = frozenset(CONFIG_KEYS)
 
 
 def config_of(manifest: Manifest, name: str) -> dict[str, Any]:
     """What the snapshot is, in Cocoon's words: its envelope, with every base image pinned. Raises ContentError.
 
-    Keys that no Cocoon knows are dropped, as Cocoon drops them: one could mean something to a record.
+    Settings that are not known here stay, for a later Cocoon knows them. What only a record may say does not: somebody
+    else's `pending` or `data_dir` would be taken for the node's own.
     """
     envelope = envelope_of(manifest)
-    known = {key: value for key, value in envelope.config.items() if key in _KNOWN}
+    known = {key: value for key, value in envelope.config.items() if key not in RECORD_KEYS}
     blobs = sorted({*envelope.image_blob_ids, *pinned_blobs(manifest)})
     config = {**({} if "id" in known else {"id": ""}), **known, "name": name}
     if blobs:
@@ -60,4 +59,4 @@ def created_at(manifest: Manifest, now: str) -> str:
 
 def _essence(config: Mapping[str, Any]) -> dict[str, Any]:
     """Without the ID and without what Go would not write."""
-    return {key: value for key, value in config.items() if key in _KNOWN and key != "id" and value}
+    return {key: value for key, value in config.items() if key not in RECORD_KEYS and key != "id" and value}

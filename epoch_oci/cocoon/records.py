@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
 
-from epoch_oci.cocoon.envelope import CONFIG_KEYS, Envelope
+from epoch_oci.cocoon.envelope import RECORD_KEYS, Envelope
 from epoch_oci.cocoon.names import key_of, record_name
 from epoch_oci.epoch import gojson, times
 from epoch_oci.epoch.keys import DEFAULT_TAG, SnapshotKey, hostile_problem
@@ -19,7 +19,10 @@ from epoch_oci.oci.digest import shown
 
 INDEX_LIMIT = 64 << 20
 _SHORTEST_PREFIX = 3
-_KNOWN = frozenset(CONFIG_KEYS)
+_RESOURCES = frozenset(
+    {"cpu", "memory", "storage", "queue_size", "disk_queue_size", "image", "image_digest", "image_type", "network"}
+    | {"no_direct_io", "windows"}
+)
 _OLD_ID = re.compile(r"[0-9a-f]{16}\Z")
 _DATA_DIR = "/snapshot/localfile/"
 
@@ -61,11 +64,20 @@ class Record:
 
     def envelope(self) -> Envelope:
         """The envelope that Cocoon would write. Raises ContentError for a record that it could not mean."""
-        config = {key: value for key, value in self.members.items() if key in _KNOWN}
+        config = {key: value for key, value in self.members.items() if key not in RECORD_KEYS}
         if "id" not in config:
             config = {"id": self.id, **config}
-        # Cocoon 0.3.6 moved the ID behind the resources, and the envelope's version behind its config.
-        return Envelope.mint(config, config_first=next(iter(config)) != "id")
+        return Envelope.mint(config, config_first=self._is_late(config))
+
+    def _is_late(self, config: Mapping[str, Any]) -> bool:
+        """Whether Cocoon 0.3.6 or a later one wrote the record.
+
+        It moved the ID behind the resources, and the envelope's version behind its config. Where there are no resources
+        the form of the ID tells, which changed as well.
+        """
+        if next(iter(config)) != "id":
+            return True
+        return _OLD_ID.match(self.id) is None and _RESOURCES.isdisjoint(config)
 
 
 @dataclass(frozen=True, slots=True)
