@@ -164,24 +164,69 @@ def test_a_recorded_export_lands_and_leaves(root: Root, tmp_path: Path) -> None:
     assert {**after.config, "id": before.id, "name": before.name} == before.config
 
 
-def test_permissions_whatever_the_umask(root: Root) -> None:
-    """L2 and R36: memory is for its owner alone, from the first instant; no set-user-ID."""
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777], ids=oct)
+def test_modes_are_those_that_cocoon_gives_whatever_the_umask(umask: int, root: Root) -> None:
+    """L2 and R36: nobody else may write, no set-user-ID; a file is 0640 where nothing is known of its mode."""
     made = make_snapshot("W3b")
     value = json.loads(made.raw)
-    value["layerHeaders"]["config.json"]["mode"] = 0o6777
-    value["layerHeaders"]["cidata.img"]["mode"] = 0o444
+    modes = {"config.json": 0o6777, "cidata.img": 0o400, "state.json": 0o600, "overlay.qcow2": 0o664}
+    value["layerHeaders"] = {
+        "memory-ranges": {"paxRecords": value["layerHeaders"]["memory-ranges"]["paxRecords"]},
+        **{name: {"mode": mode} for name, mode in modes.items()},
+    }
     made = replace(made, raw=gojson.dumps(value))
-    before = os.umask(0)
+    before = os.umask(umask)
     try:
         snapshot_id = land(root, made)
     finally:
         os.umask(before)
     folder = root.data(snapshot_id)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
-    assert modes == {**dict.fromkeys(modes, 0o600), "config.json": 0o700, "cidata.img": 0o400}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+    assert {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in folder.iterdir()} == {
+        "config.json": "0o755",
+        "cidata.img": "0o400",
+        "state.json": "0o600",
+        "overlay.qcow2": "0o644",
+        "memory-ranges": "0o640",
+    }
     stage = root.path / "snapshot/.epoch-oci"
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in [stage, *stage.rglob("*")] if path.is_dir())
+
+
+def test_modes_go_from_root_to_root(root: Root, tmp_path: Path) -> None:
+    made = make_snapshot("W3b")
+    known = root.data(land(root, made, "bot"))
+    (known / "cidata.img").chmod(0o400)
+    (known / "state.json").chmod(0o644)
+    document = opened(root).resolve("bot")
+    other = make_root(tmp_path / "other")
+    store = opened(other)
+    source = opened(root)
+    for blob in Manifest.parse(document).descriptors:
+        store.put(blob, source.content(blob))
+    store.publish("bot", document)
+    there = other.data(other.index["names"]["bot"])
+    assert {path.name: path.stat().st_mode for path in there.iterdir()} == {
+        path.name: path.stat().st_mode for path in known.iterdir()
+    }
+
+
+@pytest.mark.parametrize("folders", ["snapshot/db", "snapshot", "cloudimg/db", "oci/db", "firecracker/db"])
+def test_a_root_in_which_no_snapshot_was_ever_made(folders: str, tmp_path: Path) -> None:
+    """Cocoon makes its folders when it first needs them; so do we, with its modes."""
+    fresh = Root(tmp_path / "root")
+    (fresh.path / folders).mkdir(parents=True)
+    store = opened(fresh)
+    assert list(store.snapshots()) == list(store.listing()) == list(store.audit()) == []
+    before = fresh.tree()
+    with pytest.raises(NotFoundError, match="holds no snapshot"):
+        store.resolve("bot")
+    assert fresh.tree() == before
+    snapshot_id = land(fresh, make_snapshot("W3b"), "bot")
+    assert Manifest.parse(opened(fresh).resolve("bot")).snapshot_id == snapshot_id
+    for folder in ("snapshot/db", "snapshot/localfile", "cloudimg/blobs"):
+        if folder not in before:
+            assert stat.S_IMODE((fresh.path / folder).stat().st_mode) == 0o750, folder
 
 
 def test_cocoons_directories_are_untouched_until_the_end(root: Root) -> None:
@@ -427,7 +472,7 @@ def test_one_blob_in_several_places(root: Root) -> None:
     paths = [folder / "a", folder / "b", root.blobs / f"{BLOB_ID}.qcow2"]
     assert [path.read_bytes() for path in paths] == [raw] * 3
     assert len({path.stat().st_ino for path in paths}) == 3
-    assert [oct(path.stat().st_mode & 0o777) for path in paths] == ["0o600", "0o600", "0o444"]
+    assert [oct(path.stat().st_mode & 0o777) for path in paths] == ["0o640", "0o640", "0o444"]
 
 
 def test_blobs_of_another_snapshot_are_copied(root: Root) -> None:

@@ -17,7 +17,6 @@ from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.base import Content
 
 _MODE = 0o444
-_DIRECTORY_MODE = 0o750
 
 
 class ImageBlobs:
@@ -72,21 +71,10 @@ class ImageBlobs:
     @contextmanager
     def _made(self) -> Iterator[int]:
         """The directory, which a node that never had a cloud image may lack."""
-        parent, _, name = IMAGE_BLOBS.partition("/")
-        for above, below in (("", parent), (parent, name)):
-            with self._tree.own(above) as folder, local.local_errors(self._tree.what(above, below)):
-                _make(below, folder)
+        self._tree.make(IMAGE_BLOBS)
         with self._tree.own(IMAGE_BLOBS) as directory:
             sweep(directory)
             yield directory
-
-
-def _make(name: str, parent: int) -> None:
-    try:
-        os.mkdir(name, _DIRECTORY_MODE, dir_fd=parent)
-    except FileExistsError:
-        return
-    local.sync_directory(parent)
 
 
 def _linked(source: int, blob: str, directory: int, name: str, what: str) -> bool:

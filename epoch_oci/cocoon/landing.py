@@ -20,7 +20,7 @@ from epoch_oci.cocoon.names import record_name
 from epoch_oci.cocoon.new_directory import NewDirectory, remove_abandoned
 from epoch_oci.cocoon.new_record import config_of, created_at, is_meant, new_record
 from epoch_oci.cocoon.records import Record, SnapshotIndex
-from epoch_oci.cocoon.tree import INDEX, SNAPSHOTS, STAGE, Tree
+from epoch_oci.cocoon.tree import DATABASE, INDEX, SNAPSHOTS, STAGE, Tree
 from epoch_oci.cocoon.waiting import BLOBS, WaitingBlobs
 from epoch_oci.disk import local
 from epoch_oci.disk.draft import Draft, sweep
@@ -35,8 +35,10 @@ from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import BytesContent, Content
 
-_OWNER = 0o700
-_DEFAULT_MODE = 0o600
+_PERMISSIONS = 0o777 & ~0o022
+"""What is taken of a file's mode: never that others may write. Cocoon's import has the same by the usual umask."""
+_DEFAULT_MODE = 0o640
+"""Where the mode is not known; what Epoch and vk-cocoon put into an archive then (epoch-formats, 1.6)."""
 _INDEX_MODE = 0o644
 
 
@@ -72,6 +74,8 @@ class Landing:
             if self._prepared:
                 return
             self.index()
+            for folder in (DATABASE, SNAPSHOTS):
+                self.tree.make(folder)
             with self.tree.own(SNAPSHOTS), self.tree.own("snapshot") as parent:
                 local.make_directory(STAGE.rpartition("/")[2], parent, self.tree.what(STAGE))
             remove_abandoned(self.tree)
@@ -194,7 +198,7 @@ class Landing:
         free = {blob.digest for blob in manifest.descriptors if self.stage.head(blob_key(blob.digest)) == blob.size}
         for layer in manifest.layers:
             header = manifest.layer_headers.get(layer.filename)
-            mode = (header.mode if header else 0) & _OWNER or _DEFAULT_MODE
+            mode = (header.mode if header else 0) & _PERMISSIONS or _DEFAULT_MODE
             packed = _packed(manifest, layer)
             if packed is None and waiting is not None and layer.digest in free:
                 free.remove(layer.digest)

@@ -9,7 +9,7 @@ import stat
 from types import TracebackType
 from typing import Self
 
-from epoch_oci.cocoon.tree import SNAPSHOTS, STAGE, Tree
+from epoch_oci.cocoon.tree import DIRECTORY_MODE, SNAPSHOTS, STAGE, Tree
 from epoch_oci.disk import local
 from epoch_oci.disk.draft import write_sparse
 from epoch_oci.epoch.sparse import Unpacking
@@ -29,7 +29,7 @@ class NewDirectory:
 
     def __enter__(self) -> Self:
         with self._tree.own(STAGE) as stage, local.local_errors(self._what()):
-            os.mkdir(self._name, 0o700, dir_fd=stage)
+            local.make_directory(self._name, stage, self._what())
             self._descriptor = os.open(self._name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=stage)
             with contextlib.suppress(OSError):  # where there are no locks, nobody takes it for an abandoned one either
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,8 +69,9 @@ class NewDirectory:
             os.close(descriptor)
 
     def move(self, snapshot_id: str) -> None:
-        """Make it the directory of a snapshot, safe on the disk."""
+        """Make it the directory of a snapshot, safe on the disk and of the mode that Cocoon gives one."""
         with local.local_errors(self._what()):
+            os.fchmod(self._descriptor, DIRECTORY_MODE)
             local.sync_directory(self._descriptor)
         self._rename(self._name, STAGE, snapshot_id, SNAPSHOTS)
         self._place = SNAPSHOTS

@@ -110,10 +110,10 @@ class CocoonRoot:
         what = self._tree.what(DATABASE, INDEX)
         self._refuse_modern()
         with self._tree.folder(DATABASE) as directory:
-            if directory is None:
-                hint = f"a Cocoon root has {DATABASE}/{INDEX} in it"
-                raise NotFoundError(f"{self._tree.path} is no Cocoon root", object=str(self._tree.path), hint=hint)
-            descriptor = local.open_file(INDEX, directory, what)
+            descriptor = None if directory is None else local.open_file(INDEX, directory, what)
+        if descriptor is None and not self._tree.is_root():
+            hint = f"a Cocoon root has folders like {DATABASE} or {IMAGE_BLOBS} in it"
+            raise NotFoundError(f"{self._tree.path} is no Cocoon root", object=str(self._tree.path), hint=hint)
         if descriptor is None:
             return SnapshotIndex.parse(None, what)
         try:

@@ -16,6 +16,10 @@ INDEX = "snapshots.json"
 LOCK = "snapshots.lock"
 STAGE = f"snapshot/{local.OUR_PREFIX}"
 """Where what is on its way waits: on the file system of the snapshots, and where Cocoon's collector never looks."""
+SIGNS = ("snapshot", "cloudimg", "oci/db", "cloudhypervisor", "firecracker")
+"""A directory with one of these in it is a root; Cocoon makes each of them when it first needs it (5.1)."""
+DIRECTORY_MODE = 0o750
+"""What Cocoon gives every directory that it makes."""
 MODERN = "meta"
 MODERN_FILES = ("meta.db", "meta-convert.manifest")
 """Later Cocoon versions keep their records in a database there, or are about to."""
@@ -64,6 +68,26 @@ class Tree:
         with self.existing(folder) as directory:
             refuse_shared(directory, self.what(folder))
             yield directory
+
+    def is_root(self) -> bool:
+        """Whether this looks like a root, be it one in which no snapshot was ever made."""
+        for sign in SIGNS:
+            with self.folder(sign) as directory:
+                if directory is not None:
+                    return True
+        return False
+
+    def make(self, folder: str) -> None:
+        """Make sure that a folder is there, and those above it, as Cocoon would make them. Raises as `own`."""
+        above = ""
+        for name in folder.split("/"):
+            below = f"{above}/{name}" if above else name
+            with self.folder(below) as found:
+                missing = found is None
+            if missing:
+                with self.own(above) as parent:
+                    local.make_directory(name, parent, self.what(below), DIRECTORY_MODE)
+            above = below
 
     def names(self, folder: str) -> list[tuple[str, int]]:
         """What is in a folder, with each one's `st_mode`, sorted by name; nothing when the folder is not there."""

@@ -127,11 +127,12 @@ def open_directory(name: str | Path, what: str, *, parent: int | None = None) ->
     raise _wrong_kind(what, found.st_mode, "a directory")
 
 
-def make_directory(name: str, parent: int, what: str) -> None:
-    """Make sure that a directory is there, and durable."""
+def make_directory(name: str, parent: int, what: str, mode: int = 0o700) -> None:
+    """Make sure that a directory is there, and durable; a new one has this very mode, whatever the umask."""
     with local_errors(what):
         with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=parent)
+            os.mkdir(name, mode, dir_fd=parent)
+            os.chmod(name, mode, dir_fd=parent)
         sync_directory(parent)
 
 
