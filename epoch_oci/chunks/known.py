@@ -1,0 +1,135 @@
+"""Which chunks are known, and where they are stored: those of earlier versions, then those laid for this one."""
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from epoch_oci.chunks.index import Chunk, Index, Stored
+from epoch_oci.chunks.layout import DIGEST_SIZE, Encoding
+from epoch_oci.oci.digest import Digest
+
+ZERO_ROW = 0
+"""What stands for a chunk of zeros where rows are listed."""
+_FIRST_SLOTS = 1 << 12
+
+
+@dataclass(slots=True)
+class KnownPack:
+    """A pack: `stored` is None until it is complete. `live` is how many of its bytes this version uses."""
+
+    stored: Stored | None
+    earlier: bool
+    live: int = 0
+
+
+class Known:
+    """Chunks by digest, as rows numbered from 1. About 55 bytes each, whatever their number.
+
+    Looking up is safe for other threads while one adds: they may miss what was added meanwhile, never find a wrong row.
+    """
+
+    def __init__(self) -> None:
+        self.packs: list[KnownPack] = []
+        self._numbers: dict[Digest, int] = {}
+        self._digests = bytearray(DIGEST_SIZE)
+        self._pack, self._offset, self._stored = array("I", [0]), array("I", [0]), array("I", [0])
+        self._encoding = bytearray(1)
+        self._slots = array("I", bytes(4 * _FIRST_SLOTS))
+
+    def __len__(self) -> int:
+        return len(self._encoding) - 1
+
+    def find(self, digest: bytes) -> int:
+        """The row of a chunk, ZERO_ROW when it is not known."""
+        slots = self._slots
+        mask = len(slots) - 1
+        # Python's own hash is keyed by process: nobody can craft digests that all meet in one slot.
+        at = hash(digest) & mask
+        while row := slots[at]:
+            if self._digests[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE] == digest:
+                return row
+            at = (at + 1) & mask
+        return ZERO_ROW
+
+    def add_pack(self, stored: Stored | None = None) -> int:
+        """The number of a pack; of one that is being laid where it is not `stored` yet. A pack is listed once."""
+        if stored is not None and (number := self._numbers.get(stored.digest)) is not None:
+            return number
+        self.packs.append(KnownPack(stored, earlier=stored is not None))
+        if stored is not None:
+            self._numbers[stored.digest] = len(self.packs) - 1
+        return len(self.packs) - 1
+
+    def add(self, digest: bytes, pack: int, offset: int, stored: int, encoding: int) -> int:
+        """One more chunk, which must not be known yet; returns its row."""
+        self._digests += digest
+        self._pack.append(pack)
+        self._offset.append(offset)
+        self._stored.append(stored)
+        self._encoding.append(encoding)
+        row = len(self._encoding) - 1
+        if row * 3 > len(self._slots) * 2:
+            self._grow()
+        else:
+            _enter(self._slots, digest, row)
+        return row
+
+    def move(self, row: int, pack: int, offset: int, stored: int, encoding: int) -> None:
+        """The chunk is stored elsewhere now."""
+        self._pack[row], self._offset[row], self._stored[row], self._encoding[row] = pack, offset, stored, encoding
+
+    def digest(self, row: int) -> bytes:
+        """The digest of a row."""
+        return bytes(self._digests[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE])
+
+    def place(self, row: int) -> tuple[int, int, int, int]:
+        """Pack number, offset, stored length and encoding of a row."""
+        return self._pack[row], self._offset[row], self._stored[row], self._encoding[row]
+
+    def fits(self, row: int, length: int) -> bool:
+        """Whether a chunk of `length` bytes can be what the row tells of; an index of others may say anything."""
+        return self._encoding[row] != Encoding.RAW or self._stored[row] == length
+
+    def learn(self, index: Index) -> None:
+        """Take over the chunks of an index that is verified; what is known already stays where it is.
+
+        Raises ContentError when the index is wrong; what was taken over until then is sound.
+        """
+        numbers = [self.add_pack(pack) for pack in index.header.packs]
+        for file in range(len(index.header.files)):
+            for piece in index.pieces(file):
+                for at, encoding in enumerate(piece.encodings):
+                    if encoding != Encoding.ZERO and not self.find(digest := piece.digest(at)):
+                        place = numbers[piece.packs[at]], piece.offsets[at], piece.stored[at]
+                        self.add(digest, *place, encoding)
+
+    def count_live(self, files: Iterable["array[int]"]) -> None:
+        """Find out how much of each pack the rows of `files` use."""
+        used = bytearray(len(self) + 1)
+        for rows in files:
+            for row in rows:
+                used[row] = 1
+        for pack in self.packs:
+            pack.live = 0
+        row = used.find(1, 1)
+        while row >= 0:
+            self.packs[self._pack[row]].live += self._stored[row]
+            row = used.find(1, row + 1)
+
+    def chunk(self, row: int, length: int) -> Chunk:
+        """A row as a reader wants it."""
+        return Chunk(self.digest(row), *self.place(row), length)
+
+    def _grow(self) -> None:
+        slots = array("I", bytes(2 * 4 * len(self._slots)))
+        for row in range(1, len(self._encoding)):
+            _enter(slots, self.digest(row), row)
+        self._slots = slots
+
+
+def _enter(slots: "array[int]", digest: bytes, row: int) -> None:
+    mask = len(slots) - 1
+    at = hash(digest) & mask
+    while slots[at]:
+        at = (at + 1) & mask
+    slots[at] = row

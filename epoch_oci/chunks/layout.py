@@ -1,0 +1,124 @@
+"""What packs and indexes have in common: the digest, encodings, extensions and bounds (docs/format.md, 7.2)."""
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from blake3 import blake3
+
+from epoch_oci.errors import ContentError, UsageError
+
+CHUNK_SIZE = 64 << 10
+"""What this program cuts files into, in bytes."""
+SMALLEST_CHUNK_LOG, LARGEST_CHUNK_LOG = 12, 17
+"""Chunks of 4 KiB to 128 KiB: no longer than the one block that a zstd frame of them has."""
+DIGEST_SIZE = 32
+BLAKE3 = 1
+VERSION = 1
+EXTENSIONS_LIMIT = 64 << 10
+_CRITICAL = 0x8000
+_DIGESTS = {2: "SHA-256"}
+_ENCODINGS = {3: "sealed", 4: "zstd with a dictionary", 5: "lz4"}
+_EXTENSION = struct.Struct("<HHI")
+
+
+class Encoding(IntEnum):
+    """How a chunk is stored. Other numbers are reserved, some of them with a name already."""
+
+    ZERO = 0
+    RAW = 1
+    ZSTD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """Something a later version adds; who does not know a `critical` one must refuse the whole."""
+
+    kind: int
+    data: bytes
+    critical: bool = False
+
+
+def chunk_digest(chunk: "bytes | memoryview") -> bytes:
+    """The 32 bytes that name a chunk: BLAKE3 of its content before it is encoded."""
+    return blake3(chunk).digest()
+
+
+def zstd() -> Any:
+    """The zstd of Python 3.14, or its backport for those before. Raises UsageError where there is none."""
+    try:
+        from compression import zstd as module  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        try:
+            from backports import zstd as module  # type: ignore[import-untyped,unused-ignore,no-redef]
+        except ImportError:
+            raise UsageError(
+                "chunks are compressed with zstd, and no decoder is installed",
+                hint="install the package backports.zstd",
+            ) from None
+    return module
+
+
+def write_extensions(extensions: Iterable[Extension]) -> bytes:
+    """Extensions as they stand in a header."""
+    rows = [
+        _EXTENSION.pack(item.kind | (_CRITICAL if item.critical else 0), 0, len(item.data)) + item.data
+        for item in extensions
+    ]
+    return b"".join(rows)
+
+
+def read_extensions(raw: bytes, what: str) -> tuple[Extension, ...]:
+    """Extensions out of a header; those that are not known and not critical are kept. Raises ContentError."""
+    found, at = [], 0
+    while at < len(raw):
+        if len(raw) - at < _EXTENSION.size:
+            raise broken(what, "ends in the middle of an extension")
+        kind, reserved, length = _EXTENSION.unpack_from(raw, at)
+        at += _EXTENSION.size
+        if reserved or length > len(raw) - at:
+            raise broken(what, "has an extension that does not fit")
+        if kind & _CRITICAL:
+            raise unknown(what, f"extension {kind & ~_CRITICAL}, which must be understood")
+        found.append(Extension(kind, raw[at : at + length]))
+        at += length
+    return tuple(found)
+
+
+def check_version(version: int, digest: int, what: str) -> None:
+    """Refuse another version or digest, by name. Raises ContentError (TYPE)."""
+    if version != VERSION:
+        raise unknown(what, f"version {version}")
+    if digest != BLAKE3:
+        raise unknown(what, f"chunk digest {_named(digest, _DIGESTS)}")
+
+
+def check_encodings(encodings: Iterable[int], what: str) -> None:
+    """Refuse chunks of an encoding that is not known, by name. Raises ContentError (TYPE)."""
+    for encoding in set(encodings) - {Encoding.ZERO, Encoding.RAW, Encoding.ZSTD}:
+        raise unknown(what, f"chunk encoding {_named(encoding, _ENCODINGS)}")
+
+
+def chunk_lengths(size: int, chunk_size: int, first: int, count: int) -> Sequence[int]:
+    """Lengths of `count` chunks of a file of `size` bytes, from number `first` on: the last one may be short."""
+    last = -(-size // chunk_size) - 1
+    tail = size - last * chunk_size
+    return [tail if number == last else chunk_size for number in range(first, first + count)]
+
+
+def unknown(what: str, feature: str) -> ContentError:
+    """The refusal of what a later version may bring."""
+    return ContentError(
+        f"{what} has {feature}, which is not understood", code="TYPE", object=what, hint="a newer epoch-oci may read it"
+    )
+
+
+def broken(what: str, problem: str, code: str = "SIZE") -> ContentError:
+    """The refusal of what no version may bring."""
+    return ContentError(f"{what} {problem}", code=code, object=what)
+
+
+def _named(number: int, names: dict[int, str]) -> str:
+    return f"{number} ({names[number]})" if number in names else str(number)

@@ -1,0 +1,290 @@
+"""Reading a file that is in chunks: all of it in the order of the packs, or a part of it, from any offset.
+
+Only chunks whose digest was checked come out. What is read of the packs is put together to few long ranges.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from epoch_oci.chunks.frames import decode
+from epoch_oci.chunks.index import Chunk, Index, Stored
+from epoch_oci.chunks.layout import Encoding, broken
+from epoch_oci.errors import ContentError
+from epoch_oci.oci.verify import BLOCK, ByteReader
+
+GAP = 128 << 10
+"""Bytes that are read and thrown away rather than asked around."""
+_DENSE = 4
+"""Where no more than one part in so many is not wanted, a pack is read in one piece."""
+_WINDOW = 16 << 20
+"""Bytes of the file that a reader of it as a stream holds, and as many again that come meanwhile."""
+_ZEROS = bytes(BLOCK)
+
+ReadPack = Callable[[Stored, int, int], AbstractContextManager[ByteReader]]
+"""Opens (pack, offset, length); nothing that it reads is believed."""
+Write = Callable[[int, bytes], None]
+"""Takes (offset in the file, bytes)."""
+
+
+class AtHand(Protocol):
+    """Chunks that need not be fetched."""
+
+    def has(self, digest: bytes) -> bool:
+        """Whether a chunk is said to be here."""
+
+    def read(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Those of the chunks that really are here, each with its digest, which was checked."""
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A chunk and every offset of the file where it belongs."""
+
+    chunk: Chunk
+    places: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A part of a file that can be had by itself: what lies in one pack, in one window of the file."""
+
+    file: "ChunkedFile"
+    pack: int
+    wanted: tuple[Wanted, ...]
+
+    def run(self, write: Write, watch: Callable[[ByteReader], ByteReader] = lambda reader: reader) -> int:
+        """Fetch and check the chunks, and write them; returns how many bytes were fetched.
+
+        `watch` is put around every reader of a pack. Raises ContentError and what reading and writing raise.
+        """
+        writer = _Joining(write)
+        left = self._from_hand(writer)
+        pack = self.file.index.header.packs[self.pack]
+        fetched = 0
+        for run in runs_of(left, self.file.what, whole=not self.file.ranged()):
+            start, end = run.start, run.end
+            with self.file.read(pack, start, end - start) as reader:
+                _read_run(run, _Buffered(watch(reader), self.file.what), writer, self.file.what)
+            fetched += end - start
+        writer.flush()
+        return fetched
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The (start, end) of what it brings, in bytes of the file, neighbours joined."""
+        return _joined((place, place + item.chunk.length) for item in self.wanted for place in item.places)
+
+    def _from_hand(self, writer: "_Joining") -> list[Wanted]:
+        """Write what is at hand; returns what has to be fetched."""
+        hand = self.file.at_hand
+        if hand is None:
+            return list(self.wanted)
+        there: dict[bytes, list[Wanted]] = {}
+        for item in self.wanted:
+            if hand.has(item.chunk.digest):
+                there.setdefault(item.chunk.digest, []).append(item)
+        done = set()
+        for digest, chunk in hand.read(list(there)) if there else ():
+            done.add(digest)
+            for item in there[digest]:
+                writer.place(item, chunk)
+        return [item for item in self.wanted if item.chunk.digest not in done]
+
+
+@dataclass(slots=True)
+class Run:
+    """Neighbouring chunks of a pack that are read at one go, from `start` to `end` of the pack."""
+
+    start: int
+    end: int
+    wanted: list[Wanted] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedFile:
+    """File number `number` of `index`. `ranged` says whether reading the middle of a pack costs only that."""
+
+    index: Index
+    number: int
+    read: ReadPack
+    what: str
+    ranged: Callable[[], bool] = lambda: True
+    at_hand: AtHand | None = None
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self.index.header.files[self.number].size
+
+    def tasks(self, missing: Sequence[tuple[int, int]]) -> Iterator[Task | tuple[int, int]]:
+        """What brings the (offset, length) spans that are missing: tasks, and (start, end) of what is only zeros.
+
+        In the order of the file, window by window, so that its start is complete first.
+        """
+        wide = self.index.header.piece_chunks * self.index.header.chunk_size
+        for offset, length in missing:
+            end = offset + length
+            while offset < end:
+                stop = min(end, (offset // wide + 1) * wide)
+                yield from self.window(offset, stop)
+                offset = stop
+
+    def window(self, start: int, end: int) -> Iterator[Task | tuple[int, int]]:
+        """As `tasks` for the chunks that `start` to `end` touch."""
+        size = self.index.header.chunk_size
+        packs: dict[int, dict[int, Wanted]] = {}
+        zeros: list[tuple[int, int]] = []
+        for number, chunk in self.index.chunks(self.number, start // size, -(-end // size)):
+            place = number * size
+            if chunk.encoding == Encoding.ZERO:
+                zeros.append((place, place + chunk.length))
+                continue
+            known = packs.setdefault(chunk.pack, {}).setdefault(chunk.offset, Wanted(chunk, []))
+            if known.chunk != chunk:
+                raise broken(self.what, f"has two chunks at one place of pack {chunk.pack}", "MISMATCH")
+            known.places.append(place)
+        yield from _joined(zeros)
+        for pack, wanted in packs.items():
+            yield Task(self, pack, tuple(wanted.values()))
+
+    def blocks(self, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from `start` to `end`, checked, a block at a time; the next window comes while one is read."""
+        windows = [(at, min(at + _WINDOW, end)) for at in range(start - start % _WINDOW, end, _WINDOW)]
+        if len(windows) < 2:
+            yield from _cut(self._filled(start, end)) if start < end else ()
+            return
+        pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        try:
+            coming = pool.submit(self._filled, max(start, windows[0][0]), windows[0][1])
+            for at, stop in (*windows[1:], (end, end)):
+                window = coming.result()
+                if at < stop:
+                    coming = pool.submit(self._filled, at, stop)
+                yield from _cut(window)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _filled(self, start: int, end: int) -> memoryview:
+        size = self.index.header.chunk_size
+        first = start - start % size
+        buffer = bytearray(min(-(-end // size) * size, self.size) - first)
+
+        def write(offset: int, block: bytes) -> None:
+            buffer[offset - first : offset - first + len(block)] = block
+
+        for task in self.window(start, end):
+            if isinstance(task, Task):
+                task.run(write)
+        return memoryview(buffer)[start - first : end - first]
+
+
+def runs_of(wanted: Sequence[Wanted], what: str, *, whole: bool = False) -> list[Run]:
+    """The chunks of one pack in as few readings as is sensible. Raises ContentError where chunks overlap.
+
+    `whole`: the pack can only be read from its start.
+    """
+    ordered = sorted(wanted, key=lambda item: item.chunk.offset)
+    if not ordered:
+        return []
+    start, end = ordered[0].chunk.offset, ordered[-1].chunk.offset + ordered[-1].chunk.stored
+    needed = sum(item.chunk.stored for item in ordered)
+    gap = end if whole or (end - start - needed) * _DENSE <= end - start else GAP
+    runs = [Run(0 if whole else start, start)]
+    for item in ordered:
+        chunk = item.chunk
+        if chunk.offset < runs[-1].end and runs[-1].wanted:
+            raise broken(what, f"has chunks that overlap in pack {chunk.pack} at {chunk.offset}", "MISMATCH")
+        if chunk.offset - runs[-1].end > gap:
+            runs.append(Run(chunk.offset, chunk.offset))
+        runs[-1].wanted.append(item)
+        runs[-1].end = chunk.offset + chunk.stored
+    return runs
+
+
+def _read_run(run: Run, reader: "_Buffered", writer: "_Joining", what: str) -> None:
+    at = run.start
+    for item in run.wanted:
+        chunk = item.chunk
+        reader.skip(chunk.offset - at)
+        stored = reader.take(chunk.stored)
+        writer.place(item, decode(stored, chunk.encoding, chunk.length, chunk.digest, what))
+        at = chunk.offset + chunk.stored
+
+
+class _Buffered:
+    """Exact counts out of a reader that gives what it has."""
+
+    def __init__(self, reader: ByteReader, what: str) -> None:
+        self._reader, self._what = reader, what
+        self._block = memoryview(b"")
+
+    def take(self, count: int) -> "bytes | memoryview":
+        if len(self._block) >= count:
+            taken, self._block = self._block[:count], self._block[count:]
+            return taken
+        parts, have = [self._block], len(self._block)
+        while have < count:
+            block = memoryview(self._next())
+            parts.append(block)
+            have += len(block)
+        joined = memoryview(b"".join(parts))
+        self._block = joined[count:]
+        return joined[:count]
+
+    def skip(self, count: int) -> None:
+        while count > len(self._block):
+            count -= len(self._block)
+            self._block = memoryview(self._next())
+        self._block = self._block[count:]
+
+    def _next(self) -> bytes:
+        block = self._reader.read(BLOCK)
+        if not block:
+            raise ContentError(f"{self._what}: a pack ended early", code="SIZE", object=self._what)
+        return block
+
+
+class _Joining:
+    """Neighbouring chunks as one write, up to a block."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._start = self._end = 0
+        self._parts: list[bytes] = []
+
+    def place(self, item: Wanted, chunk: bytes) -> None:
+        for place in item.places:
+            if place != self._end or self._end - self._start >= BLOCK:
+                self.flush()
+                self._start = self._end = place
+            self._parts.append(chunk)
+            self._end += len(chunk)
+
+    def flush(self) -> None:
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self._write(self._start, b"".join(parts) if len(parts) > 1 else parts[0])
+
+
+def zero_blocks(start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Zeros from `start` to `end`, to be written block by block."""
+    for offset in range(start, end, BLOCK):
+        yield offset, _ZEROS[: min(BLOCK, end - offset)]
+
+
+def _joined(spans: "Iterator[tuple[int, int]] | Sequence[tuple[int, int]]") -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def _cut(view: memoryview) -> Iterator[bytes]:
+    for at in range(0, len(view), BLOCK):
+        yield bytes(view[at : at + BLOCK])
