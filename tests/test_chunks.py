@@ -3,11 +3,13 @@
 import hashlib
 import io
 import random
+import re
 import shutil
 import subprocess
 from array import array
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -463,3 +465,42 @@ def test_the_annotations_of_an_index_are_its_headers_size_and_digest():
     version = encode({"f": TEXT})
     header = int(version.layer.annotations["vnd.cocoon.chunks.header.size"])
     assert annotations(version.blob, header) == dict(version.layer.annotations)
+
+
+# The example of docs/format.md, 7.5
+
+
+EXAMPLE = bytes(CHUNK) + b"A" * CHUNK + bytes(CHUNK) + b"hello, chunks\n"
+
+
+def hex_blocks() -> list[bytes]:
+    """The blocks of hex digits in chapter 7.5, without what is said beside them."""
+    text = (Path(__file__).parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
+    chapter = text.partition("### 7.5")[2].partition("### 7.6")[0]
+    rows = [[re.match(r"(?:[0-9a-f]{2}|(?<=[0-9a-f]) )*", line)[0] for line in block.splitlines()]  # type: ignore[index]
+            for block in chapter.split("```")[1::2]]  # fmt: skip
+    return [bytes.fromhex("".join(block)) for block in rows]
+
+
+def test_the_example_in_the_documentation_is_read_as_it_says():
+    pack, header, piece = hex_blocks()
+    known = Header.parse(zstd().compress(header), "the example")
+    assert (known.packs, known.files) == (
+        (Stored(Digest.of(pack), len(pack)),),
+        (Stored(Digest.of(EXAMPLE), len(EXAMPLE)),),
+    )
+    blob, length = write_index(known.packs, [(known.files[0], [Piece.parse(piece, 4)])])
+    version = Version(described(blob, length), blob, {"f": EXAMPLE}, [pack], {Digest.of(pack): pack})
+    assert version.content("f") == EXAMPLE
+    assert [chunk for _, chunk in packs.checked_chunks(pack, table_of(pack), "a pack")] == [b"A" * CHUNK, EXAMPLE[-14:]]
+
+
+@pytest.mark.skipif(zstd().zstd_version != "1.5.7", reason="another zstd compresses to other bytes")
+def test_the_example_in_the_documentation_is_what_is_written():
+    pack, header, piece = hex_blocks()
+    version = encode({"f": EXAMPLE})
+    assert version.laid == [pack]
+    length = int(version.layer.annotations["vnd.cocoon.chunks.header.size"])
+    assert (len(version.blob), length) == (250, 145)
+    assert zstd().decompress(version.blob[:length]) == header
+    assert zstd().decompress(version.blob[length:]) == piece
