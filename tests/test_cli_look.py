@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 from cli_runner import Here, command, environment, run_cli
+from cocoon_world import ID, fill_snapshot, make_root, record
+from layouts import Layout
 from snapshots import WRITERS, make_snapshot, put_snapshot
 
 INSPECTION = {
@@ -100,6 +102,30 @@ def test_inspect_in_words(cli, bot):
     ):
         assert text in ran.out
     assert "\x1b" not in ran.out
+
+
+def test_a_writer_is_named_only_of_a_document_that_was_found(cli, tmp_path):
+    """A manifest that was derived has none, and one that was derived and stored since is of none that Epoch knows."""
+    layout = Layout()
+    layout.artifact(tag="v1")
+    layout.write(tmp_path / "layout")
+    derived = cli("inspect", "oci:layout")
+    assert "derived from the layers" in derived.out and "Written by" not in derived.out
+    shown = cli("inspect", "oci:layout", "--format", "json").json
+    assert shown["writer"] is None and shown["derived"] is True
+    assert cli("pull", "oci:layout", "--store", "copy", "--as", "bot:v1").code == 0
+    stored = cli("inspect", "bot:v1", "--store", "copy", "--format", "json").json
+    assert stored["writer"] == "unknown" and stored["derived"] is False
+
+
+def test_a_snapshot_of_a_cocoon_root_has_no_writer(cli, tmp_path):
+    root = make_root(tmp_path / "node")
+    fill_snapshot(root)
+    root.write_index({ID: record(name="bot")})
+    ran = cli("inspect", "bot", "--store", "cocoon:node")
+    assert ran.code == 0 and "Written by" not in ran.out and "derived from Cocoon's record" in ran.out
+    assert cli("push", "bot", "oci:layout", "--store", "cocoon:node").code == 0
+    assert "Written by:   epoch-oci: this program" in cli("inspect", "oci:layout").out
 
 
 def test_inspect_says_what_is_missing(cli, bot, tmp_path):

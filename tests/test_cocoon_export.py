@@ -83,7 +83,7 @@ def test_recorded_archives(name: str, step: int, tmp_path: Path) -> None:
     for layer in manifest.layers:
         assert layer.digest == Digest.of(blobs[layer.filename])
         assert layer.media_type == media_types.media_type_for_file(layer.filename)
-    assert (manifest.writer, manifest.name, manifest.tag) == ("W3b", "warm", "latest")
+    assert (manifest.writer, manifest.name, manifest.tag) == ("epoch-oci", "warm", "latest")
     assert (manifest.created_at, manifest.pushed_at) == ("0001-01-01T00:00:00Z",) * 2
     assert manifest.total_size == sum(map(len, blobs.values()))
     assert manifest.storage == 64 << 20

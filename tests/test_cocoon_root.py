@@ -78,7 +78,7 @@ def manifest_in(root: Root, name: str = "warm", **options: Any) -> Manifest:
 def test_a_snapshot(root: Root) -> None:
     """Traps 15 and 33: the base image keeps its name, which is not its digest; the ID and the time are the record's."""
     manifest = manifest_in(root)
-    assert (manifest.writer, manifest.name, manifest.tag, manifest.snapshot_id) == ("W3b", "warm", "latest", ID)
+    assert (manifest.writer, manifest.name, manifest.tag, manifest.snapshot_id) == ("epoch-oci", "warm", "latest", ID)
     assert (manifest.created_at, manifest.pushed_at) == (CREATED, "0001-01-01T00:00:00Z")
     assert (manifest.cpu, manifest.memory, manifest.storage, manifest.nics) == (2, 1 << 20, 1 << 30, 1)
     assert manifest.image_blob_ids == {BLOB_ID: f"{BLOB_ID}.qcow2"}

@@ -47,7 +47,7 @@ def config_of(artifact):
 
 def test_a_snapshot_of_epoch_0_2_1():
     snapshot = decode(*documents(DATA / "read" / "epoch-0.2.1"))
-    assert snapshot.manifest.writer == "W3b"
+    assert snapshot.manifest.writer == "epoch-oci"
     assert snapshot.manifest.snapshot_id == "K7QZ4WJ2M5TB3XHLN6PVRDAYEC"
     assert [item.name for item in snapshot.files] == [
         *("cocoon.json", "config.json", "cow.raw", "memory-ranges", "state.json"),

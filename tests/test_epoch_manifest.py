@@ -62,7 +62,7 @@ def findings(raw):
         ("w3b", "W3b", False),
         ("w4", "W1", False),
         ("layers-null", "W2b", False),
-        ("zero-times", "W2b", False),
+        ("zero-times", "unknown", False),
         ("unknown-members", "W3b", False),
         ("escapes", "W2b", False),
         ("cloud-image", "unknown", True),

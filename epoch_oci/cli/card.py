@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from epoch_oci.cli.render import aligned, short
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal, safe
-from epoch_oci.cli.units import size_text
+from epoch_oci.cli.units import counted, size_text
 
 if TYPE_CHECKING:
     from epoch_oci.flows.inspect import InspectedFile, Inspection
@@ -17,6 +17,7 @@ _WRITERS = {
     "W2b": "Epoch 0.1.4 and later, `epoch push`",
     "W3a": "vk-cocoon 0.1.1 to 0.1.7",
     "W3b": "vk-cocoon 0.1.8 and later, with the headers of its archive",
+    "epoch-oci": "this program, out of an archive or an artifact without an Epoch manifest",
     "unknown": "not told by its marks",
 }
 _COLUMNS = ("FILE", "ROLE", "SIZE", "MEDIA TYPE", "DIGEST")
@@ -40,17 +41,24 @@ def facts(found: "Inspection") -> list[tuple[str, str]]:
             f"{manifest.name}:{manifest.tag}" if manifest.name else "(unnamed)",
         ),
         ("Location", found.location),
-        ("Dialect", found.dialect + (" (Epoch manifest derived from the layers)" if found.derived else "")),
-        ("Written by", f"{manifest.writer}: {_WRITERS[manifest.writer]}"),
+        ("Dialect", found.dialect + _derivation(found)),
+        ("Written by", f"{found.writer}: {_WRITERS[found.writer]}" if found.writer else ""),
         ("Snapshot ID", manifest.snapshot_id),
         ("Image", manifest.image),
         ("Resources", _resources(found)),
         ("Created", known(manifest.created_at)),
         ("Pushed", known(manifest.pushed_at)),
-        ("Size", f"{size_text(found.size)} in {len(found.files)} files"),
+        ("Size", f"{size_text(found.size)} in {counted(len(found.files), 'file')}"),
         ("Digest", str(found.document.digest)),
     ]
     return [(label, text) for label, text in rows if text]
+
+
+def _derivation(found: "Inspection") -> str:
+    if not found.derived:
+        return ""
+    origin = "Cocoon's record and files" if found.dialect == "epoch" else "the layers"
+    return f" (Epoch manifest derived from {origin})"
 
 
 def known(text: str) -> str:
@@ -77,7 +85,7 @@ def _resources(found: "Inspection") -> str:
         f"{manifest.cpu} CPU" if manifest.cpu else "",
         f"{size_text(manifest.memory)} memory" if manifest.memory else "",
         f"{size_text(manifest.storage)} storage" if manifest.storage else "",
-        f"{manifest.nics} NIC" + ("s" if manifest.nics != 1 else "") if manifest.nics else "",
+        counted(manifest.nics, "NIC") if manifest.nics else "",
     ]
     return ", ".join(part for part in parts if part)
 

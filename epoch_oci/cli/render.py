@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from epoch_oci.cli.units import duration_text, size_text
+from epoch_oci.cli.units import counted, duration_text, size_text
 
 if TYPE_CHECKING:
     from epoch_oci.flows.convert import Conversion
@@ -57,11 +57,11 @@ def _summary(report: "TransferReport") -> str:
         chosen = [blob for blob in report.blobs if blob.action == action]
         if chosen:
             parts.append(f"{action} {len(chosen)} ({size_text(sum(blob.size for blob in chosen))})")
-    text = f"{_count(len(report.blobs), 'blob')}, {size_text(report.size)}: {', '.join(parts) or 'nothing to move'}"
+    text = f"{counted(len(report.blobs), 'blob')}, {size_text(report.size)}: {', '.join(parts) or 'nothing to move'}"
     if report.dry_run:
         return text
     rate = f", {size_text(report.transferred / report.seconds)}/s" if report.transferred and report.seconds else ""
-    again = f", {_count(report.retries, 'retry', 'retries')}" if report.retries else ""
+    again = f", {counted(report.retries, 'retry', 'retries')}" if report.retries else ""
     return f"{text} in {duration_text(report.seconds)}{rate}{again}"
 
 
@@ -87,8 +87,8 @@ def verification_lines(check: "Verification", *, fast: bool) -> list[str]:
     lines = [f"{item.object}: {item.code}: {item.problem}" for item in check.findings]
     lines += [f"note: {note}" for note in check.notes]
     how = "present" if fast else f"{size_text(check.bytes)} hashed"
-    looked = f"{_count(check.documents, 'document')}, {_count(check.blobs, 'blob')}, {how}"
-    verdict = "ok" if check.ok else f"{_count(len(check.findings), 'finding')}"
+    looked = f"{counted(check.documents, 'document')}, {counted(check.blobs, 'blob')}, {how}"
+    verdict = "ok" if check.ok else f"{counted(len(check.findings), 'finding')}"
     return [*lines, f"{check.location}: {verdict} ({looked})"]
 
 
@@ -110,10 +110,6 @@ def conversion_lines(conversion: "Conversion", directory: str) -> list[str]:
     """What was written where; the last line is the digest of the document that was asked for."""
     return [
         f"Wrote oci-manifest.json and epoch-manifest.json to {directory}",
-        f"{_count(len(conversion.carried), 'file')}, {conversion.artifact_type}",
+        f"{counted(len(conversion.carried), 'file')}, {conversion.artifact_type}",
         f"Digest: {conversion.result.digest}",
     ]
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

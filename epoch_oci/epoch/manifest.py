@@ -23,7 +23,7 @@ EPOCH_MANIFEST = "application/vnd.epoch.manifest.v1+json"
 MANIFEST_LIMIT = 16 << 20
 MODE_LIMIT = 0o7777
 
-Writer = Literal["W1", "W2a", "W2b", "W3a", "W3b", "unknown"]
+Writer = Literal["W1", "W2a", "W2b", "W3a", "W3b", "epoch-oci", "unknown"]
 
 _LAYER_KEYS = frozenset({"digest", "size", "filename", "mediaType"})
 _HEADER_KEYS = frozenset({"mode", "paxRecords"})
@@ -261,18 +261,28 @@ def _warnings(
     return sorted(found, key=lambda finding: finding.path)
 
 
+_OUR_MEMBERS = frozenset({"cocoonEnvelope", "cocoonstack"})
+"""What rides in a manifest that this program made out of an archive or an artifact (docs/format.md)."""
+
+
 def _writer(value: Mapping[str, Any], layers: tuple[Layer, ...]) -> Writer:
-    """Who wrote the document, by the marks of epoch-formats 1.5, in that order."""
+    """Who wrote the document, by the marks of epoch-formats 1.5, in that order.
+
+    What was derived somewhere else and stored since has the marks of none: it was never pushed, or never made.
+    """
+    if not _OUR_MEMBERS.isdisjoint(value):
+        return "epoch-oci"
+    pushed, created = (times.is_set(value.get(key) or "") for key in ("pushedAt", "createdAt"))
     if value.get("layerHeaders") is not None:
-        return "W3b"
+        return "W3b" if pushed else "unknown"
     if "snapshotID" in value or value.get("schemaVersion") is None:
         return "W2a"
     blobs = value.get("imageBlobIDs") or {}
     typed = [bool(layer.media_type) for layer in layers]
     if _has_extensions(blobs) or (typed and not any(typed)):
         return "W3a"
-    if not times.is_set(value.get("pushedAt") or ""):
-        return "W2b"
+    if not pushed:
+        return "W2b" if created and value.get("snapshotId") else "unknown"
     if all(typed) and not blobs and value.get("snapshotId"):
         return "W1"
     return "unknown"

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from epoch_oci.dialects.base import EncodedSnapshot, Encoding, Role, Snapshot, SnapshotFile
-from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.epoch.manifest import Manifest, Writer
 from epoch_oci.flows.artifact import read_documents, read_epoch
 from epoch_oci.flows.cloning import obstacles
 from epoch_oci.flows.pull import layer_contents
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
-from epoch_oci.stores.base import Source
+from epoch_oci.stores.base import Node, Source
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -48,7 +48,8 @@ class InspectedFile:
 class Inspection:
     """Everything worth knowing before a snapshot is moved or started. Sizes, memory and storage in bytes.
 
-    In `manifest` the digests of files that have none yet are stand-ins, small numbers.
+    In `manifest` the digests of files that have none yet are stand-ins, small numbers. It is `derived` where no Epoch
+    manifest was found, and then nobody wrote it.
     """
 
     location: str
@@ -66,6 +67,11 @@ class Inspection:
         return "cloud-image" if self.manifest.is_cloud_image else "snapshot"
 
     @property
+    def writer(self) -> Writer | None:
+        """Who wrote the Epoch manifest, by its marks; None when there is none."""
+        return None if self.derived else self.manifest.writer
+
+    @property
     def size(self) -> int:
         """Bytes of all files as stored."""
         return sum(file.size for file in self.files)
@@ -77,7 +83,7 @@ class Inspection:
             "location": self.location,
             "kind": self.kind,
             "dialect": self.dialect,
-            "writer": manifest.writer,
+            "writer": self.writer,
             "derived": self.derived,
             "name": manifest.name,
             "tag": manifest.tag,
@@ -125,6 +131,7 @@ def inspect_snapshot(source: Source, name: str, *, where: str) -> Inspection:
             *map(str, manifest.warnings),
             *obstacles(manifest, lambda layer: source.content(layer.descriptor), node=source),
         ),
+        derived=isinstance(source, Node),
     )
 
 
