@@ -21,9 +21,10 @@ from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.events import Event, OnEvent, ignore
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.reference import Reference, is_registry, tag_problem
-from epoch_oci.stores.base import FileSink, Sink, SnapshotEntry, Source
+from epoch_oci.stores.base import FileSink, Keeper, Sink, SnapshotEntry, Source
 
 if TYPE_CHECKING:
+    from epoch_oci.registry.host import RegistryHost
     from epoch_oci.registry.settings import RegistrySettings
 
 _REGISTRY_SCHEMES = ("docker://", "oci://")
@@ -41,7 +42,7 @@ class SnapshotStore(Source, Sink, Protocol):
         """As `stores.base.SnapshotLister`."""
 
 
-class ArtifactStore(Source, Sink, Protocol):
+class ArtifactStore(Source, Sink, Keeper, Protocol):
     """A repository or layout: a source and sink of artifacts that knows its tags."""
 
     def tags(self) -> Iterator[str]:
@@ -270,6 +271,13 @@ def _repository(word: str, connection: Connection) -> ArtifactPlace:
     reference = Reference.parse(word)
     store = RegistryRepository(reference, registry_settings(reference.registry, connection))
     return ArtifactPlace(store, reference.tag, reference.digest, reference.name)
+
+
+def open_registry(host: str, *, connection: Connection) -> "RegistryHost":
+    """A registry as a whole, `HOST[:PORT]`; nothing is asked of it yet."""
+    from epoch_oci.registry.host import RegistryHost
+
+    return RegistryHost(host, registry_settings(host, connection))
 
 
 def registry_settings(registry: str, connection: Connection) -> "RegistrySettings":

@@ -20,7 +20,7 @@ from epoch_oci.cli import main, settings
 from epoch_oci.cli.exit_codes import exit_code, hint_of
 from epoch_oci.cli.streams import Secrets, safe
 
-HEAVY = {"requests", "urllib3", "oras", "obstore", "jsonschema", "jsonschema_rs", "rich"}
+HEAVY = {"requests", "urllib3", "oras", "obstore", "jsonschema", "rich"}
 SLOW_SIZE = 3 << 30
 
 

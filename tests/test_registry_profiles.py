@@ -154,7 +154,9 @@ def test_a_registry_is_known_under_another_name_for_good(fake_registry):
     registry = fake_registry(auth=BasicAuth(realm="harbor"))
     repository, _ = room(registry, login=True)
     repository.has(blob(RAW))
-    repository._recognise(parse_challenges('Bearer realm="https://h/jwt/auth",service="container_registry"'))
+    repository._client.auth.on_challenge(
+        parse_challenges('Bearer realm="https://h/jwt/auth",service="container_registry"')
+    )
     assert repository._manner.profile.name == "harbor"
     settings = replace(repository._settings, profile="unknown")
     named = RegistryRepository(Reference.parse(f"{registry.address}/{REPO}"), settings)

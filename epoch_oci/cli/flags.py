@@ -219,13 +219,32 @@ RoundTrip = Annotated[
     bool,
     Flag(("--round-trip",), "Also translate each manifest there and back, and compare the bytes.", kind="switch"),
 ]
+Referrers = Annotated[
+    bool,
+    Flag(("--referrers",), "Signatures, attestations and what else refers to it come along (default).", kind="switch"),
+]
+NoReferrers = Annotated[bool, Flag(("--no-referrers",), "Leave behind what refers to it.", kind="switch")]
+Yes = Annotated[bool, Flag(("--yes", "-y"), "Do not ask; scripts need this.", kind="switch")]
+Long = Annotated[
+    bool, Flag(("--long", "-l"), "With size, date, kind and digest; one small request for each tag.", kind="switch")
+]
+All = Annotated[
+    bool, Flag(("--all",), "Also tags under which a registry keeps what refers to a manifest.", kind="switch")
+]
 Keep = Annotated[str | None, Flag(("--keep",), "Leave the stores it made in this directory.", metavar="DIR")]
 
 Snapshot = Annotated[
     str, Word("SNAPSHOT", "The snapshot, NAME[:TAG], in the store; `-` is Cocoon's export archive on standard input.")
 ]
-Target = Annotated[str, Word("TARGET", "HOST[:PORT]/REPOSITORY[:TAG] or oci:DIR[:TAG].")]
+Target = Annotated[str, Word("TARGET", "HOST[:PORT]/REPOSITORY[:TAG[,TAG…]] or oci:DIR[:TAG].")]
 Reference = Annotated[str, Word("REFERENCE", "HOST[:PORT]/REPOSITORY[:TAG][@DIGEST] or oci:DIR[:TAG][@DIGEST].")]
+CopySource = Annotated[str, Word("SRC", "HOST[:PORT]/REPOSITORY[:TAG][@DIGEST] or oci:DIR[:TAG][@DIGEST].")]
+CopyTarget = Annotated[str, Word("DST", "HOST[:PORT]/REPOSITORY[:TAG[,TAG…]] or oci:DIR[:TAG].")]
+NewTags = Annotated[tuple[str, ...], Word("NEW", "Further tags for it, in the same repository.", many=True)]
+References = Annotated[
+    tuple[str, ...],
+    Word("REF", "What to remove: HOST/REPOSITORY:TAG or @DIGEST, oci:DIR:TAG, or NAME:TAG in --store.", many=True),
+]
 File = Annotated[str, Word("FILE", "A manifest: a file, `-`, oci:DIR[:TAG] or a registry reference.")]
 Files = Annotated[tuple[str, ...], Word("FILE", "The documents to check; `-` is standard input.", many=True)]
 Location = Annotated[
@@ -233,7 +252,7 @@ Location = Annotated[
 ]
 OptionalLocation = Annotated[
     str | None,
-    Word("LOCATION", "A store, a repository or a layout (default: the store of --store).", optional=True),
+    Word("LOCATION", "A store, a repository, a registry or a layout (default: the store of --store).", optional=True),
 ]
 Host = Annotated[str, Word("HOST", "The registry, HOST[:PORT].")]
 Shell = Annotated[str, Word("SHELL", "bash, zsh or fish.")]

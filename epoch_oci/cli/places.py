@@ -68,3 +68,34 @@ def name_to_read(place: "ArtifactPlace") -> str:
 def full_name(where: str, name: str) -> str:
     """`where` and a tag or digest, as a reference is written."""
     return f"{where}{'@' if name.startswith('sha256:') else ':'}{name}"
+
+
+def several_tags(word: str) -> tuple[str, tuple[str, ...]]:
+    """`WHERE:a,b` as `WHERE:a` and the other tags. Raises UsageError for one that is none."""
+    from epoch_oci.oci.reference import tag_problem
+
+    where, colon, tags = word.rpartition(":")
+    if not colon or "," not in tags or "/" in tags:
+        return word, ()
+    first, *others = tags.split(",")
+    for tag in others:
+        if (why := tag_problem(tag)) is not None:
+            raise UsageError(f'{word}: the tag "{tag}" {why}', object=word, hint="write WHERE:TAG,TAG")
+    return f"{where}:{first}", tuple(dict.fromkeys(tag for tag in others if tag != first))
+
+
+def bare_host(word: str | None, store: str | None) -> str | None:
+    """The registry that a word without a repository names, None for any other word.
+
+    `HOST/` always does; without the slash it must have a dot or be localhost, or no store may be named in which
+    `NAME:5000` could be a snapshot.
+    """
+    from pathlib import Path
+
+    from epoch_oci.oci.reference import is_registry
+
+    host, slash, rest = (word or "").removeprefix("docker://").partition("/")
+    if rest or not is_registry(host) or Path(word or "").is_dir():
+        return None
+    name = host.partition(":")[0]
+    return host if slash or "." in name or name == "localhost" or store is None else None

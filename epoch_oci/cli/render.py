@@ -7,7 +7,7 @@ from epoch_oci.cli.units import counted, duration_text, size_text
 
 if TYPE_CHECKING:
     from epoch_oci.flows.convert import Conversion
-    from epoch_oci.flows.listing import ListedSnapshot
+    from epoch_oci.flows.listing import ListedArtifact, ListedSnapshot
     from epoch_oci.flows.report import BlobReport, TransferReport
     from epoch_oci.flows.validate import DocumentReport
     from epoch_oci.flows.verify import Verification
@@ -27,18 +27,23 @@ def aligned(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(
     ]
 
 
+_DONE = {"push": "Pushed", "pull": "Pulled", "copy": "Copied"}
+
+
 def transfer_lines(report: "TransferReport", where: str) -> list[str]:
     """A push or a pull in a few lines; the last one is the digest. `where` is the store or directory of a pull."""
     snapshot = f"{report.name}:{report.tag}"
     if report.command == "push":
         moved = f"{snapshot} to {report.reference}"
+    elif report.command == "copy":
+        moved = f"{report.to_json()['source']} to {report.reference}"
     else:
         known = f" as {snapshot}" if report.name else ""
         moved = f"{report.reference}{known} into {where}"
     if report.dry_run:
         lines = [f"Would {report.command} {moved}:", *_blob_lines(report.blobs)]
     else:
-        lines = [f"{report.command.capitalize()}ed {moved}"]
+        lines = [f"{_DONE[report.command]} {moved}"]
     lines.append(_summary(report))
     if report.derived:
         lines.append("The Epoch manifest was derived from the artifact's layers; none travels with it.")
@@ -104,6 +109,21 @@ def listing_lines(rows: Iterable["ListedSnapshot"]) -> list[str]:
         for row in rows
     ]
     return aligned([["SNAPSHOT", "KIND", "SIZE", "DIGEST"], *cells], right=frozenset({2})) if cells else []
+
+
+def artifact_lines(rows: Iterable["ListedArtifact"]) -> list[str]:
+    """Tag, kind, size, date and digest, in columns."""
+    cells = [
+        [
+            row.tag,
+            row.kind or "unreadable",
+            "-" if row.size is None else size_text(row.size),
+            row.created or "-",
+            "-" if row.digest is None else short(row.digest),
+        ]
+        for row in rows
+    ]
+    return aligned([["TAG", "KIND", "SIZE", "CREATED", "DIGEST"], *cells], right=frozenset({2})) if cells else []
 
 
 def conversion_lines(conversion: "Conversion", directory: str) -> list[str]:

@@ -1,13 +1,16 @@
-"""What an Epoch store holds, snapshot by snapshot."""
+"""What an Epoch store holds, snapshot by snapshot, and a repository or layout, tag by tag."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from epoch_oci import dialects
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.flows.artifact import read_epoch
+from epoch_oci.oci import media_types
+from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
 from epoch_oci.stores.base import QuickLister, SnapshotEntry, Source
 
 _READERS = 8
@@ -59,6 +62,69 @@ def list_snapshots(store: ListableStore, *, name: str | None = None, tag: str | 
     entries = [entry for entry in store.snapshots() if name in (None, entry.name) and tag in (None, entry.tag)]
     with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="list") as pool:
         return list(pool.map(lambda entry: _listed(store, SnapshotKey(entry.name, entry.tag)), entries))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedArtifact:
+    """One tag of a repository or layout. `size` is bytes of all blobs, of an index those of the manifests it lists.
+
+    `kind` is `snapshot`, `cloud-image`, `index`, or the type that another artifact says it is; `created` the text of
+    its annotation, "" for none. Where it cannot be read, `problem` says why.
+    """
+
+    tag: str
+    digest: str | None = None
+    size: int | None = None
+    kind: str | None = None
+    created: str = ""
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the command-line contract spells it."""
+        return {
+            "tag": self.tag,
+            "digest": self.digest,
+            "size": self.size,
+            "kind": self.kind,
+            "created": self.created or None,
+        }
+
+
+def list_artifacts(store: Source, tags: Sequence[str]) -> list[ListedArtifact]:
+    """What each tag holds, by its manifest alone, several asked at a time."""
+    with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="list") as pool:
+        return list(pool.map(lambda tag: _artifact(store, tag), tags))
+
+
+def _artifact(store: Source, tag: str) -> ListedArtifact:
+    try:
+        document = store.resolve(tag)
+        if is_index(document):
+            index = ImageIndex.parse(document, tag)
+            return ListedArtifact(
+                tag=tag,
+                digest=str(document.digest),
+                size=sum(item.size for item in index.manifests),
+                kind="index",
+                created=index.annotations.get(media_types.CREATED, ""),
+            )
+        image = ImageManifest.parse(document, tag)
+    except (ContentError, NotFoundError) as error:
+        return ListedArtifact(tag=tag, problem=error.message)
+    return ListedArtifact(
+        tag=tag,
+        digest=str(document.digest),
+        size=sum(blob.size for blob in image.successors),
+        kind=kind_of(image),
+        created=image.annotations.get(media_types.CREATED, ""),
+    )
+
+
+def kind_of(image: ImageManifest) -> str:
+    """`snapshot` or `cloud-image` for what can be pulled, else what the artifact calls itself."""
+    if dialects.accepting(image) is None:
+        return image.kind
+    return "cloud-image" if "-image." in image.kind else "snapshot"
 
 
 def _listed(store: Source, key: SnapshotKey) -> ListedSnapshot:

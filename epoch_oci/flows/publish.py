@@ -18,7 +18,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import INDEXES
 from epoch_oci.oci.reference import legal_tag, tag_problem
-from epoch_oci.stores.base import Exposed, Limited, Openness, Preflight, Readable, Sink
+from epoch_oci.stores.base import Exposed, Keeper, Limited, Openness, Preflight, Readable, Sink
 
 Named = tuple[str, str]
 """The name and the media type of a file that a manifest names."""
@@ -110,12 +110,17 @@ class Publication:
         if not known:
             self.sink.publish(name, document, replace=self.replace)
 
+    def keep(self, keeper: Keeper, document: Document) -> None:
+        """Store `document` in the sink, which is `keeper`, by its digest alone. Raises as `commit`."""
+        self._look_again(document, None)
+        keeper.keep(document)
+
     def _look_again(self, document: Document, files: Iterable[Named] | None) -> None:
         """A repository that was not there before can turn out to be public, and now there is a blob to ask for."""
         if self.allow_public or not isinstance(self.sink, Exposed) or document.media_type in INDEXES:
             return  # the manifests of an index were published before it, by this way as well
         image = ImageManifest.parse(document)
-        secrets = secret_names(_named_by(image, self.sink) if files is None else files)
+        secrets = secret_names(named_by(image, self.sink) if files is None else files)
         if secrets:
             self._refuse_open(min(image.successors, key=lambda blob: blob.size), secrets)
 
@@ -142,11 +147,11 @@ def files_of(manifest: Manifest) -> list[Named]:
     return [(layer.filename, layer.media_type) for layer in (*manifest.layers, *manifest.base_images)]
 
 
-def _named_by(image: ImageManifest, sink: Sink) -> list[Named]:
-    """The files that an artifact names: in its layers, and, where it is a snapshot, in the config that `sink` has."""
+def named_by(image: ImageManifest, store: object) -> list[Named]:
+    """The files that an artifact names: in its layers, and, where it is a snapshot, in the config that `store` has."""
     named = [(layer.title or "", layer.media_type) for layer in image.layers]
-    if dialects.accepting(image) is not None and isinstance(sink, Readable):
-        told = FoundDocuments(image, read_config(sink, image)).told()
+    if dialects.accepting(image) is not None and isinstance(store, Readable):
+        told = FoundDocuments(image, read_config(store, image)).told()
         named += [(file.name, file.media_type) for file in told.files]
     return named
 

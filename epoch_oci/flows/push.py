@@ -30,6 +30,8 @@ from epoch_oci.transfer.throttle import Throttle
 class PushOptions:
     """How to push. `force` replaces a tag that holds another artifact; `mount_from` are sibling repositories.
 
+    `also` are further tags for the artifact.
+
     `part_size` is in bytes: files above it are cut, 0 means never, None what the target is known to need. Without
     `allow_public` no manifest that names a guest's memory is published where anybody may read it. `part_cache`
     remembers part digests.
@@ -37,6 +39,7 @@ class PushOptions:
     """
 
     dialect: str = "cocoon"
+    also: tuple[str, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
     mount_from: tuple[str, ...] = ()
     allow_loss: bool = False
@@ -58,6 +61,7 @@ class _Prepared:
     image: ImageManifest
     plan: Plan
     tagged: bool
+    also: tuple[str, ...]
 
 
 def push(
@@ -84,12 +88,14 @@ def push(
     if options.dry_run:
         notes = publication.foretold(files)
         return _report(ready, planned(ready.plan, "send"), where, started, dry_run=True, notes=notes)
-    if not ready.tagged or not ready.plan.all_there:
+    if ready.also or not ready.tagged or not ready.plan.all_there:
         publication.check_write()
     publication.admit(files)
     outcomes = execute(ready.plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
     known = ready.tagged and all(outcome.action == "skipped" for outcome in outcomes)
     publication.commit(ready.tag, ready.artifact.manifest, files, known=known)
+    for tag in ready.also:
+        publication.commit(tag, ready.artifact.manifest, files)
     return _report(ready, done(outcomes), where, started)
 
 
@@ -106,9 +112,10 @@ def _prepare(
     for file in artifact.files:
         publication.check_limits(file.name, file.carriers)
     tagged = publication.is_tagged(tag, artifact.manifest)
+    also = tuple(tag for tag in options.also if not publication.is_tagged(tag, artifact.manifest))
     plan = plan_blobs(sink, _wants(source, artifact, image), mount_from=options.mount_from, jobs=options.jobs)
     _require_content(source, artifact, plan, options.jobs)
-    return _Prepared(key, tag, manifest, artifact, image, plan, tagged)
+    return _Prepared(key, tag, manifest, artifact, image, plan, tagged, also)
 
 
 def _wants(source: Source, artifact: Artifact, image: ImageManifest) -> list[Want]:

@@ -82,6 +82,30 @@ class ImageIndex:
         return cls(document, manifests, annotations)
 
 
+def is_index(document: Document) -> bool:
+    """Whether a document lists manifests: as its own `mediaType` says, else as it was served or is shaped."""
+    value = document.json()
+    stated = value.get("mediaType") if isinstance(value, dict) else None
+    if isinstance(stated, str) and stated:
+        return stated in media_types.INDEXES
+    return document.media_type in media_types.INDEXES
+
+
+def successors(document: Document, what: str = "manifest") -> tuple[Descriptor, ...]:
+    """What must be stored before a manifest or an index, each digest once. Raises ContentError with every finding."""
+    if is_index(document):
+        parts = ImageIndex.parse(document, what).manifests
+        return tuple({item.digest: item for item in parts}.values())
+    return ImageManifest.parse(document, what).successors
+
+
+def subject_of(document: Document) -> Descriptor | None:
+    """What a manifest or an index refers to. Raises ContentError for one that is no descriptor."""
+    value = document.json()
+    subject = value.get("subject") if isinstance(value, dict) else None
+    return None if subject is None else Descriptor.parse(subject, "$.subject")
+
+
 def _object(document: Document, what: str) -> dict[str, Any]:
     value = document.json(what)
     if not isinstance(value, dict):

@@ -13,6 +13,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:(?:{_LABEL})(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?\Z")
 _SCHEMES = ("docker://", "oci://")
+_FALLBACK = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{128})(?:\.[A-Za-z0-9._-]+)?\Z")
 REPOSITORY_LIMIT = 255
 TAG_LIMIT = 128
 
@@ -99,6 +100,23 @@ def tag_problem(text: str) -> str | None:
     if _TAG.match(text) is None:
         return "may hold only letters, digits, . _ - and must start with a letter, a digit or _"
     return None
+
+
+def fallback_tag(subject: Digest) -> str:
+    """The tag under which the referrers of a manifest are listed where a registry has no list of its own."""
+    return f"{subject.algorithm}-{subject.hex}"
+
+
+def fallback_subject(tag: str) -> Digest | None:
+    """The manifest whose referrers are listed under `tag`, None for any other tag."""
+    if _FALLBACK.match(tag) is None or "." in tag:
+        return None
+    return Digest.parse(tag.replace("-", ":", 1))
+
+
+def is_fallback_tag(tag: str) -> bool:
+    """Whether a tag belongs to what refers to a manifest, by OCI's scheme or by cosign's (`sha256-HEX.sig`)."""
+    return _FALLBACK.match(tag) is not None
 
 
 def legal_repository(text: str) -> str:

@@ -27,13 +27,17 @@ BACKEND = "epoch-oci"
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a request needs: `repository` (None: nothing in particular) and comma-joined `actions`."""
+    """What a request needs: `repository` (None: nothing in particular) and comma-joined `actions`.
+
+    Where `kind` is not `repository`, the name is one of that kind: `registry` has a `catalog`.
+    """
 
     repository: str | None = None
     actions: str = ""
+    kind: str = "repository"
 
     def __str__(self) -> str:
-        return f"repository:{self.repository}:{self.actions}" if self.repository else ""
+        return f"{self.kind}:{self.repository}:{self.actions}" if self.repository else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
     def header_for(self, scope: Scope) -> str | None:
         """The header to send, None for none; a token is fetched when the one in hand is about to run out."""
         with self._lock:
-            credential = self.credential(scope.repository)
+            credential = self.credential(scope.repository if scope.kind == "repository" else None)
             if credential is not None and credential.registry_token:
                 return f"Bearer {credential.registry_token}"
             if self._scheme == "basic":
@@ -118,7 +122,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
 
     def _answer_basic(self, scope: Scope, sent: str | None) -> bool:
         """Harbor asks for Basic as soon as anything was refused, and takes it on every request."""
-        credential = self.credential(scope.repository)
+        credential = self.credential(scope.repository if scope.kind == "repository" else None)
         if credential is None or not credential.secret or sent == credential.basic:
             return False
         self._scheme = "basic"
@@ -126,7 +130,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
 
     def _fetch(self, challenge: Challenge, scope: Scope, asked: str) -> _Token:
         realm = challenge.parameters.get("realm", "")
-        credential = self.credential(scope.repository)
+        credential = self.credential(scope.repository if scope.kind == "repository" else None)
         self._check_realm(realm, credential)
         scopes = list(dict.fromkeys(text for text in (str(scope), asked) if text and _is_ours(text, scope)))
         service = challenge.parameters.get("service", "")
@@ -213,7 +217,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
 
 def _is_ours(text: str, scope: Scope) -> bool:
     """Whether to ask for a challenge's scope: not when it is all about other repositories (GHCR's dummy scope)."""
-    ours = f"repository:{scope.repository}:"
+    ours = f"{scope.kind}:{scope.repository}:"
     return scope.repository is None or any(part.startswith(ours) for part in text.split())
 
 

@@ -26,6 +26,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
 _POOL = 32
 _PATH = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags|referrers)(?:/|\Z)")
+_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 _HUB = "registry-1.docker.io"
 
 
@@ -180,13 +181,19 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         )
 
     def read(
-        self, url: str, *, what: str, limit: int, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        *,
+        what: str,
+        limit: int,
+        headers: Mapping[str, str] | None = None,
+        scope: Scope | None = None,
     ) -> tuple[requests.Response, bytes] | None:
         """What a GET answers, whole and bounded, redirects followed; None for 404. Tried again as `call` does."""
         attempts = Attempts(self.settings, what)
         while True:
             try:
-                response = self.follow(self.do_request(url, headers=headers), headers or {})
+                response = self.follow(self.do_request(url, headers=headers, scope=scope), headers or {})
                 if response.status_code == 404:
                     dismiss(response)
                     return None
@@ -195,6 +202,14 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                 return response, read_bounded(response, limit, what)
             except NetworkError as error:
                 attempts.again(error)
+
+    def next_page(self, response: requests.Response, url: str) -> str | None:
+        """Where the list that began at `url` goes on, None at its end. Raises PolicyError for a foreign address."""
+        found = _NEXT.search(response.headers.get("Link", ""))
+        following = joined(response.url, found[1]) if found else url
+        if not self.is_home(following):
+            raise PolicyError(f"{self.origin} continues its list at {redacted(following)}", object=redacted(following))
+        return following if following != url else None
 
     def quoted(self, value: str) -> str:
         """What a server said, for a message: short, harmless on a terminal, and without our secrets."""

@@ -1,6 +1,6 @@
 """One repository of a registry as a store."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import requests
@@ -11,18 +11,18 @@ from epoch_oci.oci import media_types, verify
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
-from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.manifest import subject_of, successors
 from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.answers import body_text, codes_of, dismiss, may_have_acted, refusal
 from epoch_oci.registry.auth import Scope
-from epoch_oci.registry.challenge import Challenge
 from epoch_oci.registry.client import PUSH, RegistryClient, header_digest
 from epoch_oci.registry.credentials import CredentialStore
 from epoch_oci.registry.downloads import BlobContent
-from epoch_oci.registry.journal import UploadJournal
+from epoch_oci.registry.host import RegistryHost
 from epoch_oci.registry.listing import pages
 from epoch_oci.registry.onlooker import Onlooker
-from epoch_oci.registry.profiles import Manner, profile_for, profile_told
+from epoch_oci.registry.referrers import Referrers
+from epoch_oci.registry.removal import Removal
 from epoch_oci.registry.retry import Attempts
 from epoch_oci.registry.sessions import Destination, Session
 from epoch_oci.registry.settings import RegistrySettings
@@ -39,18 +39,15 @@ class RegistryRepository:
     Names of `resolve` are tags or digests, of `publish` tags.
     """
 
-    def __init__(self, reference: Reference, settings: RegistrySettings) -> None:
+    def __init__(self, reference: Reference, settings: RegistrySettings, host: RegistryHost | None = None) -> None:
+        host = host or RegistryHost(reference.registry, settings)
         self._repository = _hub_name(reference)
         self._where = reference.name
         self._settings = settings
-        self._client = RegistryClient(reference.registry, settings)
-        self._named = profile_for(reference.registry, settings.profile)
-        self._manner = Manner(self._named)
-        if settings.profile is None and self._named.name == "unknown":
-            self._client.auth.on_challenge = self._recognise
-        state = settings.state_directory
+        self._client, self._named, self._manner, self._journal = host.client, host.named, host.manner, host.journal
         self._onlooker = Onlooker(self._client, self._repository)
-        self._journal = UploadJournal(state / "uploads") if state is not None else None
+        self._writable = False
+        self._openness: dict[bool, Openness | None] = {}
 
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`."""
@@ -86,16 +83,41 @@ class RegistryRepository:
 
     def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
         """As `Sink.publish`: the manifest's exact bytes under a tag."""
-        ImageManifest.parse(document, f"the manifest for {self._where}:{name}")
+        successors(document, f"the manifest for {self._where}:{name}")
         if not replace and self._holds_another(name, document):
             raise self._conflict(name)
-        response = self._put_manifest(name, document, replace=replace)
-        if response is None:
-            return
-        stated = header_digest(response)
+        self._store(name, document, replace=replace)
+
+    def keep(self, document: Document) -> None:
+        """As `stores.base.Keeper`: the manifest's exact bytes under its digest alone."""
+        successors(document, f"the manifest {document.digest} for {self._where}")
+        self._store(str(document.digest), document, replace=True)
+
+    def digest_of(self, name: str) -> Digest | None:
+        """As `stores.base.Pointing`: one HEAD, or where that does not tell one GET."""
+        url, what = self._client.url(f"{self._repository}/manifests/{name}"), f"{self._where}:{name}"
+        response = self._client.call("HEAD", url, (200, 404, 405, 501), what=what, headers={"Accept": _ACCEPT})
         dismiss(response)
+        if response.status_code == 404:
+            return None
+        stated = header_digest(response) if response.status_code == 200 else None
         if stated is not None:
-            verify.check(document.digest, stated, f"the manifest that {self._client.hostname} stored")
+            return stated
+        try:
+            return self.resolve(name).digest
+        except NotFoundError:
+            return None
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """As `stores.base.Referring`."""
+        return self._referrers.of(digest)
+
+    def remove(self, name: str) -> None:
+        """As `stores.base.Remover`. A registry that deletes manifests only is asked to when no other tag has this one.
+
+        Raises AccessError where the registry does not delete, or would take other tags away as well.
+        """
+        Removal(self._client, self._repository, self._where, self.digest_of, self.tags).of(name)
 
     def tags(self) -> Iterator[str]:
         """As `TagLister.tags`: every page of the registry's list, sorted because distribution 2 does not."""
@@ -122,26 +144,45 @@ class RegistryRepository:
 
     def check_write(self) -> None:
         """Open an upload session and cancel it. Raises AccessError or NotFoundError before gigabytes were read."""
-        self._destination(_PROBE).open().cancel()
+        if not self._writable:
+            self._destination(_PROBE).open().cancel()
+            self._writable = True
 
     def openness(self, blob: Descriptor | None = None) -> Openness | None:
-        """As `Exposed.openness`. An open registry on this very machine, with no credentials in play, does not count."""
-        return self._onlooker.openness(blob)
+        """As `Exposed.openness`. An open registry on this very machine, with no credentials in play, does not count.
+
+        Asked once without a blob and once with one: a repository does not open up in the middle of a run.
+        """
+        known = self._openness
+        if (blob is None) not in known:
+            known[blob is None] = self._onlooker.openness(blob)
+        return known[blob is None]
 
     def limits(self) -> Limits:
         """As `stores.base.Limited`. Parts are by the registry's name alone: no answer of it may change an artifact."""
         profile = self._manner.profile
         return Limits(largest=profile.largest, part_size=self._named.part_size, jobs=profile.jobs)
 
+    @property
+    def _referrers(self) -> Referrers:
+        put = lambda tag, document: self._store(tag, document, replace=True)  # noqa: E731
+        return Referrers(self._client, self._repository, self._where, self.resolve, put)
+
+    def _store(self, name: str, document: Document, *, replace: bool) -> None:
+        """Send a manifest, and list it with what it refers to where the registry does not do so itself."""
+        response = self._put_manifest(name, document, replace=replace)
+        listed = response is not None and "OCI-Subject" in response.headers
+        if response is not None:
+            stated = header_digest(response)
+            dismiss(response)
+            if stated is not None and stated.algorithm == document.digest.algorithm:
+                verify.check(document.digest, stated, f"the manifest that {self._client.hostname} stored")
+        subject = subject_of(document)
+        if subject is not None and not listed:
+            self._referrers.enlist(document, subject.digest, document.json())
+
     def _destination(self, target: Descriptor) -> Destination:
         return Destination(self._client, self._repository, self._manner, target)
-
-    def _recognise(self, challenges: Sequence[Challenge]) -> None:
-        """Learn from what the registry asks for which kind it is; once known, it stays."""
-        if self._manner.profile is self._named and (profile := profile_told(challenges)) is not None:
-            self._manner.become(profile)
-            if (say := self._settings.on_debug) is not None:
-                say(f"{self._client.hostname} asks for credentials as {profile.name} does, and is taken for one")
 
     def _check_document(self, document: Document, name: str, stated: Digest | None, what: str) -> None:
         if ":" in name:
@@ -194,6 +235,11 @@ class RegistryRepository:
                 if may_have_acted(error) and self._is_published(name, document, replace=replace):
                     return None
 
+    def _holds(self, part: Descriptor) -> bool:
+        if part.media_type in media_types.MANIFESTS | media_types.INDEXES:
+            return self.digest_of(str(part.digest)) is not None
+        return self.has(part)
+
     def _conflict(self, name: str) -> ConflictError:
         return ConflictError(
             f"{self._where}:{name} holds another artifact",
@@ -205,7 +251,7 @@ class RegistryRepository:
         status, text = response.status_code, body_text(response)
         codes = codes_of(text)
         if _MISSING & set(codes):
-            missing = [str(blob.digest) for blob in ImageManifest.parse(document).successors if not self.has(blob)]
+            missing = [str(part.digest) for part in successors(document) if not self._holds(part)]
             if not missing:  # its parts do not agree; that passes, or does not
                 return NetworkError(f"{self._where}: the registry misses a blob that it says it has", status=status)
             return NotFoundError(

@@ -17,6 +17,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import Finding
 from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.verify import ByteReader
 
@@ -152,6 +153,38 @@ class Mounter(Protocol):
 
     def mount(self, target: Descriptor, repository: str) -> bool:
         """True when the blob is here now; False when the registry declined. `repository` is on the same registry."""
+
+
+@runtime_checkable
+class Pointing(Protocol):
+    """A store that can say what a name points to at less than the price of the document."""
+
+    def digest_of(self, name: str) -> Digest | None:
+        """The digest of what is published under `name`; None when nothing is."""
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A repository or layout that takes documents without a tag: the manifests of an index, and referrers."""
+
+    def keep(self, document: Document) -> None:
+        """Store a document under its digest, after all it consists of is here. Raises as `Sink.publish`."""
+
+
+@runtime_checkable
+class Referring(Protocol):
+    """A repository or layout that knows what refers to a manifest."""
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """The documents whose `subject` is `digest`, each once; none for a manifest that is not here."""
+
+
+@runtime_checkable
+class Remover(Protocol):
+    """A store that can take back what was published. Content stays until somebody collects it."""
+
+    def remove(self, name: str) -> None:
+        """Take `name` away, and nothing else that is published. Raises NotFoundError when it is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from epoch_oci.disk.assembly import Assembly
-from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, with_tag
+from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, with_tag, without_tag
 from epoch_oci.epoch.keys import (
     CATALOG_KEY,
     MANIFESTS,
@@ -92,6 +92,19 @@ class EpochStore:
             manifest_key(key), lambda old: self._replacement(key, old, document, replace), limit=MANIFEST_LIMIT
         )
         self._backend.update(CATALOG_KEY, _Listing(key, written, self._clock), limit=CATALOG_LIMIT)
+
+    def remove(self, name: str) -> None:
+        """As `stores.base.Remover`: out of the catalog first, so that it never lists what is not there. Blobs stay."""
+        key = SnapshotKey.parse(name)
+        if self._backend.head(manifest_key(key)) is None:
+            self._backend.check()
+            raise NotFoundError(f"{self._where} holds no snapshot {key}", object=str(key))
+        self._backend.update(CATALOG_KEY, lambda old: self._unlisted(key, old), limit=CATALOG_LIMIT)
+        self._backend.delete(manifest_key(key))
+
+    def _unlisted(self, key: SnapshotKey, old: bytes | None) -> bytes | None:
+        changed = None if old is None else without_tag(old, key.name, key.tag, self._clock())
+        return None if changed == old else changed
 
     def snapshots(self) -> Iterator[SnapshotEntry]:
         """As `SnapshotLister.snapshots`, hostile names included. Raises NotFoundError when there is no store."""

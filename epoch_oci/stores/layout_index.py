@@ -66,6 +66,20 @@ class LayoutIndex:
         manifests[at : at + 1] = [entry.to_json()]
         return _encoded({**self.members, "manifests": manifests})
 
+    def without(self, name: str) -> bytes:
+        """The index without the entries of a tag, or of a digest; the rest stays as it is."""
+        manifests = list(self.members.get("manifests") or ())
+        kept = [
+            item
+            for item, entry in zip(manifests, self.entries, strict=True)
+            if name not in (tag_of(entry), str(entry.digest))
+        ]
+        return _encoded({**self.members, "manifests": kept})
+
+    def with_untagged(self, entry: Descriptor) -> bytes:
+        """The index with one more entry at its end."""
+        return _encoded({**self.members, "manifests": [*(self.members.get("manifests") or ()), entry.to_json()]})
+
 
 def tag_of(entry: Descriptor) -> str | None:
     """The tag of an entry, None when it has none."""

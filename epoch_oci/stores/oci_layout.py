@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from epoch_oci.disk.assembly import Assembly
@@ -11,8 +12,8 @@ from epoch_oci.oci import media_types, strict_json, verify
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
-from epoch_oci.oci.manifest import ImageIndex, ImageManifest
-from epoch_oci.oci.reference import tag_problem
+from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index, subject_of
+from epoch_oci.oci.reference import fallback_subject, tag_problem
 from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredContent, read_if_there, verified
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import BytesContent, Content
@@ -33,6 +34,7 @@ class OciLayout:
     def __init__(self, directory: Path) -> None:
         self._backend: Backend = DirectoryBackend(directory)
         self._where = str(directory)
+        self._subjects: tuple[bytes, dict[Digest, dict[Digest, Descriptor]]] = (b"", {})
 
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`; a digest also finds what only another index of the layout refers to.
@@ -88,6 +90,64 @@ class OciLayout:
         self._backend.update(
             _INDEX, lambda old: with_entry(old, entry, self._index_name, replace=replace), limit=MANIFEST_LIMIT
         )
+
+    def keep(self, document: Document) -> None:
+        """As `stores.base.Keeper`. What refers to another manifest is listed without a tag, or nobody would find it."""
+        self._has_mark()
+        entry = self._entry(None, document)
+        if not self._stores(document):
+            self.put(document.descriptor, BytesContent(document.raw))
+        self._make()
+        if subject_of(document) is not None:
+            self._backend.flush(_BLOBS)
+            self._backend.update(_INDEX, lambda old: self._listing(old, entry), limit=MANIFEST_LIMIT)
+
+    def digest_of(self, name: str) -> Digest | None:
+        """As `stores.base.Pointing`."""
+        try:
+            return self.resolve(name).digest
+        except NotFoundError:
+            return None
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """As `stores.base.Referring`: by the entries of `index.json`, and by the tag that some tools use instead."""
+        raw = self._read(_INDEX) or b""
+        known, found = self._subjects
+        if known != raw:
+            found = self._listed_subjects()
+            self._subjects = (raw, found)
+        return tuple(found.get(digest, {}).values())
+
+    def remove(self, name: str) -> None:
+        """As `stores.base.Remover`: a tag's entry, or all entries of a digest. Content stays, see `prune`."""
+        if self.digest_of(name) is None:
+            raise NotFoundError(f"{self._where} has no {shown(name)}", object=name)
+        self._backend.update(
+            _INDEX,
+            lambda old: LayoutIndex.parse(old or empty_index(), self._index_name).without(name),
+            limit=MANIFEST_LIMIT,
+        )
+
+    def _listed_subjects(self) -> dict[Digest, dict[Digest, Descriptor]]:
+        """What refers to what."""
+        found: dict[Digest, dict[Digest, Descriptor]] = {}
+        try:
+            entries = self._index().entries
+        except NotFoundError:
+            return found
+        for entry in entries:
+            document = self._document(entry)
+            if (subject := subject_of(document)) is not None:
+                found.setdefault(subject.digest, {})[entry.digest] = replace(entry, annotations={})
+            if (digest := fallback_subject(tag_of(entry) or "")) is not None and is_index(document):
+                found.setdefault(digest, {}).update(
+                    {item.digest: item for item in ImageIndex.parse(document, self._where).manifests}
+                )
+        return found
+
+    def _listing(self, old: bytes | None, entry: Descriptor) -> bytes | None:
+        index = LayoutIndex.parse(old or empty_index(), self._index_name)
+        return index.with_untagged(entry) if index.with_digest(entry.digest) is None else None
 
     def tags(self) -> Iterator[str]:
         """As `TagLister.tags`."""
@@ -204,9 +264,9 @@ class OciLayout:
     def _stores(self, document: Document) -> bool:
         return self._read(_blob_key(document.digest)) == document.raw
 
-    def _entry(self, tag: str, document: Document) -> Descriptor:
+    def _entry(self, tag: str | None, document: Document) -> Descriptor:
         """The entry for a document all of whose parts are here. Raises ContentError, NotFoundError."""
-        what = f"the manifest for {self._where}:{tag}"
+        what = f"the manifest for {self._where}:{tag}" if tag else f"the manifest {document.digest}"
         if not document.media_type:
             raise ContentError(f"{what} has no media type", code="TYPE", object=what)
         artifact_type: str | None = None
@@ -228,7 +288,7 @@ class OciLayout:
             digest=document.digest,
             size=document.size,
             artifact_type=artifact_type,
-            annotations={media_types.REF_NAME: tag},
+            annotations={media_types.REF_NAME: tag} if tag else {},
         )
 
 

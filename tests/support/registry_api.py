@@ -20,6 +20,7 @@ class Api:
     def __init__(self, state: State, auth: NoAuth, behaviour: Behaviour) -> None:
         self.auth = auth
         blobs, manifests = Blobs(state, behaviour), Manifests(state, behaviour)
+        self._manifests = manifests
         self._routes: list[tuple[re.Pattern[str], dict[str, Callable[[Call], Answer]]]] = [
             (re.compile(rf"/v2/{NAME}/blobs/uploads/?"), {"POST": blobs.start_upload}),
             (
@@ -57,6 +58,8 @@ class Api:
             return Answer.of(301, b"", ("Location", "/v2/"))
         if request.path == "/v2/":
             return self.auth.refuse(request, []) or Answer.json(200, {})
+        if request.path == "/v2/_catalog" and request.method == "GET":
+            return self.auth.refuse(request, []) or self._manifests.catalog(request)
         for pattern, methods in self._routes:
             if hit := pattern.fullmatch(request.path):
                 return self._dispatch(Call(request, **hit.groupdict()), methods)

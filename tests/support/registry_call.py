@@ -28,6 +28,9 @@ class Behaviour:
     """Most tags a page, whatever ``n`` says."""
     max_manifest: int = 4 * 1024 * 1024
     deletes: bool = True
+    deletes_tags: bool = True
+    """DELETE of a tag removes it; otherwise only manifests can be deleted, by digest (distribution 2)."""
+    catalog: bool = True
     discard_broken_uploads: bool = False
     """A body that breaks off ends its session (zot); otherwise what arrived stays (distribution)."""
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from support.content import DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, digest_of
 from support.registry_call import DIGEST, TAG, Behaviour, Call, created, not_found
 from support.registry_state import Manifest, Repository, State
-from support.wire import Answer
+from support.wire import Answer, Request
 
 MEDIA_TYPES = (MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST)
 
@@ -75,6 +75,8 @@ class Manifests:
             if repository is None or repository.manifest(call.reference) is None:
                 return Answer.error(404, "MANIFEST_UNKNOWN", "manifest unknown")
             if ":" not in call.reference:
+                if not self.behaviour.deletes_tags:  # as distribution 2
+                    return Answer.error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
                 del repository.tags[call.reference]
                 return Answer.of(202)
             del repository.manifests[call.reference]
@@ -87,17 +89,30 @@ class Manifests:
             return Answer.error(
                 404, "NAME_UNKNOWN", "repository name not known to registry", detail={"name": call.name}
             )
-        asked, last = call.request.param("n"), call.request.param("last")
+        return self._page(
+            call.request, f"/v2/{call.name}/tags/list", list(repository.tags), "tags", {"name": call.name}
+        )
+
+    def catalog(self, request: Request) -> Answer:
+        """Every repository by name."""
+        if not self.behaviour.catalog:
+            return not_found()
+        with self.state.guard:
+            names = list(self.state.repositories)
+        return self._page(request, "/v2/_catalog", names, "repositories", {})
+
+    def _page(self, request: Request, path: str, items: list[str], member: str, others: dict[str, object]) -> Answer:
+        asked, last = request.param("n"), request.param("last")
         if asked is not None and not asked.isdigit():
             return Answer.error(400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested")
-        tags = sorted(tag for tag in repository.tags if last is None or tag > last)
+        items = sorted(item for item in items if last is None or item > last)
         limits = [int(asked)] if asked is not None else []
         if self.behaviour.page_size is not None:
             limits.append(self.behaviour.page_size)
-        page = tags[: min(limits)] if limits else tags
-        answer = Answer.json(200, {"name": call.name, "tags": page})
-        if page and len(page) < len(tags):
-            target = f"/v2/{call.name}/tags/list?last={quote(page[-1])}&n={len(page)}"
+        page = items[: min(limits)] if limits else items
+        answer = Answer.json(200, {**others, member: page})
+        if page and len(page) < len(items):
+            target = f"{path}?last={quote(page[-1])}&n={len(page)}"
             answer.headers.append(("Link", f'<{target}>; rel="next"'))
         return answer
 

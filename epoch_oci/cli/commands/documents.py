@@ -33,7 +33,7 @@ class _Given:
     of the place it was found at, "" where that has none.
     """
 
-    epoch: "Document | None" = None
+    epoch: bytes | None = None
     manifest: "Document | None" = None
     config: "Document | None" = None
     from_file: bool = False
@@ -67,14 +67,12 @@ def convert(
         to = "oci" if given.manifest is None else "epoch"
     options = EncodeOptions(annotations=parsed(annotation), allow_loss=allow_loss)
     called = Called(*_key(as_)) if as_ else Called(given.name, given.tag)
-    if given.manifest is not None:
-        conversion = (
-            converted_to_epoch(given.manifest, given.config, called)
-            if to == "epoch"
-            else converted_artifact(given.manifest, given.config, dialect, options, called)
-        )
-    elif given.epoch is not None and to == "oci":
-        conversion = converted_to_oci(given.epoch, dialect, options)
+    if to == "oci" and given.manifest is not None:
+        conversion = converted_artifact(given.manifest, given.config, dialect, options, called)
+    elif to == "oci":
+        conversion = converted_to_oci(given.epoch or b"", dialect, options)
+    elif given.manifest is not None:
+        conversion = converted_to_epoch(given.manifest, given.config, called)
     else:
         raise UsageError(f"{file} is an Epoch manifest already", object=file, hint="translate it with --to oci")
     _show(run, conversion, output, force)
@@ -122,16 +120,16 @@ def validate(run: Run, files: flags.Files, schema: flags.Schema = None) -> None:
 def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
     """Raises ContentError for what cannot be translated, NotFoundError, UsageError."""
     from epoch_oci import schemas
-    from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT
+    from epoch_oci.epoch.manifest import MANIFEST_LIMIT
     from epoch_oci.oci import media_types
     from epoch_oci.oci.document import Document
 
     if is_artifact(word) and not Path(word).exists():
         return _given_artifact(run, word)
-    document = Document(EPOCH_MANIFEST, read_document(word, MANIFEST_LIMIT))
-    kind = schemas.kind_of(document.json(word, limit=MANIFEST_LIMIT))
+    raw = read_document(word, MANIFEST_LIMIT)
+    kind = schemas.kind_of(schemas.read(raw, _EPOCH_KIND, word))
     if kind in _OCI_KINDS:
-        manifest = document.called(media_types.MANIFEST)
+        manifest = Document(media_types.MANIFEST, raw)
         return _Given(manifest=manifest, config=_config(word, manifest, config), from_file=True)
     if kind != _EPOCH_KIND and to != "oci":
         raise ContentError(
@@ -140,7 +138,7 @@ def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
             object=word,
             hint=f"`epoch-oci validate {word}` says what it is",
         )
-    return _Given(epoch=document)
+    return _Given(epoch=raw)
 
 
 def _given_artifact(run: Run, word: str) -> _Given:

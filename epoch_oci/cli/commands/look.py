@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.places import full_name, name_to_read, named_store, place_of
+from epoch_oci.cli.places import bare_host, full_name, name_to_read, named_store, place_of
 from epoch_oci.cli.session import Run
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
 
@@ -71,15 +71,24 @@ def verify(
         )
 
 
-def ls(run: Run, location: flags.OptionalLocation = None, store: flags.Store = None) -> None:
-    """List snapshots of a store, or tags of a repository."""
+def ls(
+    run: Run,
+    location: flags.OptionalLocation = None,
+    store: flags.Store = None,
+    long: flags.Long = False,
+    all_: flags.All = False,
+) -> None:
+    """List snapshots of a store, tags of a repository, or repositories of a registry."""
     from epoch_oci.locate import SnapshotPlace
 
+    if (host := bare_host(location, store)) is not None:
+        _list_repositories(run, host)
+        return
     place = place_of(run, location or named_store(store), store)
     if isinstance(place, SnapshotPlace):
         _list_snapshots(run, place, whole_name=":" not in (location or ""))
     else:
-        _list_tags(run, place)
+        _list_tags(run, place, long=long, every=all_)
 
 
 def _check_snapshots(run: Run, place: "SnapshotPlace", options: "VerifyOptions") -> "Verification":
@@ -125,10 +134,30 @@ def _list_snapshots(run: Run, place: "SnapshotPlace", *, whole_name: bool) -> No
     run.result(value, lambda: listing_lines(rows))
 
 
-def _list_tags(run: Run, place: "ArtifactPlace") -> None:
+def _list_tags(run: Run, place: "ArtifactPlace", *, long: bool, every: bool) -> None:
+    from epoch_oci.oci.reference import is_fallback_tag
+
     if place.name is not None:
         raise UsageError(
             f"{full_name(place.where, place.name)} is one artifact", hint="leave the tag out, or use `inspect`"
         )
-    tags = list(place.store.tags())
-    run.result({"location": place.where, "tags": tags}, lambda: tags)
+    tags = [tag for tag in place.store.tags() if every or not is_fallback_tag(tag)]
+    if not long:
+        run.result({"location": place.where, "tags": tags}, lambda: tags)
+        return
+    from epoch_oci.cli.render import artifact_lines
+    from epoch_oci.flows.listing import list_artifacts
+
+    rows = list_artifacts(place.store, tags)
+    for row in rows:
+        if row.problem is not None:
+            run.warn(f"{row.tag}: {row.problem}")
+    value = {"location": place.where, "tags": tags, "artifacts": [row.to_json() for row in rows]}
+    run.result(value, lambda: artifact_lines(rows))
+
+
+def _list_repositories(run: Run, host: str) -> None:
+    from epoch_oci.locate import open_registry
+
+    names = list(open_registry(host, connection=run.connection).catalog())
+    run.result({"location": host, "repositories": names}, lambda: [f"{host}/{name}" for name in names])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.annotations import parsed
-from epoch_oci.cli.places import artifact_of, name_to_read, snapshot_in
+from epoch_oci.cli.places import artifact_of, name_to_read, several_tags, snapshot_in
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import AccessError, NetworkError, UsageError
@@ -57,24 +57,26 @@ def push(
         allow_public=allow_public,
         part_size=size_of_parts(part_size),
         part_cache=run.settings.cache_directory,
-        throttle=_throttle(limit_rate, target, store),
+        throttle=throttle_for(limit_rate, target, store),
     )
+    target, also = several_tags(target)
     if snapshot == "-":
         place = _target(run, target)
-        options = replace(options, mount_from=_siblings(place, mount_from))
-        report = _push_input(run, place, options)
+        options = replace(options, mount_from=siblings(place, mount_from))
+        report = _push_input(run, place, options, also)
     else:
         source, key = snapshot_in(run, snapshot, store)
         place = _target(run, target)
-        options = replace(options, mount_from=_siblings(place, mount_from))
+        options = replace(options, also=also, mount_from=siblings(place, mount_from))
         report = push_snapshot(
             source, key, place.store, place.tag, where=place.where, options=options, on_event=run.listen
         )
-    _show(run, report, place.where)
+    show(run, report, place.where)
 
 
-def _push_input(run: Run, place: "ArtifactPlace", options: "PushOptions") -> "TransferReport":
+def _push_input(run: Run, place: "ArtifactPlace", options: "PushOptions", also: tuple[str, ...]) -> "TransferReport":
     from epoch_oci.cocoon.export_archive import read_archive
+    from epoch_oci.flows.copy import add_tags
     from epoch_oci.flows.push_archive import push_archive
 
     if run.settings.password_stdin:
@@ -85,7 +87,18 @@ def _push_input(run: Run, place: "ArtifactPlace", options: "PushOptions") -> "Tr
             hint="cocoon snapshot export NAME -o - | epoch-oci push - TARGET",
         )
     with read_archive(sys.stdin.buffer, run.settings.spool_directory, "standard input") as archive:
-        return push_archive(archive, place.store, place.tag, where=place.where, options=options, on_event=run.listen)
+        report = push_archive(archive, place.store, place.tag, where=place.where, options=options, on_event=run.listen)
+    if also and not options.dry_run:  # only now is it known what the artifact is
+        add_tags(
+            place.store,
+            report.tag if place.tag is None else place.tag,
+            also,
+            where=place.where,
+            force=options.force,
+            allow_public=options.allow_public,
+            dry_run=options.dry_run,
+        )
+    return report
 
 
 def pull(
@@ -118,7 +131,7 @@ def pull(
         force=force,
         dry_run=dry_run,
         jobs=jobs,
-        throttle=_throttle(limit_rate, reference, store),
+        throttle=throttle_for(limit_rate, reference, store),
         decode_cache=run.settings.cache_directory,
     )
     if output == "-" and (run.origin("seed") or "").startswith("--"):
@@ -144,7 +157,7 @@ def pull(
             options=options,
             on_event=run.listen,
         )
-    _show(run, report, output or store or "")
+    show(run, report, output or store or "")
 
 
 def _pull_to_output(run: Run, place: "ArtifactPlace", name: str, options: "PullOptions") -> None:
@@ -159,10 +172,11 @@ def _pull_to_output(run: Run, place: "ArtifactPlace", name: str, options: "PullO
         )
     write = to_descriptor(sys.stdout.fileno())
     report = pull_to_archive(place.store, name, write, where=place.where, options=options, on_event=run.listen)
-    _show(run, report, "standard output", aside=not options.dry_run)
+    show(run, report, "standard output", aside=not options.dry_run)
 
 
-def _show(run: Run, report: "TransferReport", where: str, *, aside: bool = False) -> None:
+def show(run: Run, report: "TransferReport", where: str, *, aside: bool = False) -> None:
+    """Print what a transfer did, and its warnings."""
     from epoch_oci.cli.render import transfer_lines
 
     run.progress.close()
@@ -186,7 +200,7 @@ def _seeds(run: Run, words: Sequence[str]) -> "tuple[Seed, ...]":
     return tuple(found)
 
 
-def _throttle(limit: str | None, artifact: str, store: str | None) -> "Throttle | None":
+def throttle_for(limit: str | None, artifact: str, store: str | None) -> "Throttle | None":
     """What --limit-rate asks for. Between two places of this machine nothing is limited."""
     from epoch_oci.cli.units import rate
     from epoch_oci.locate import crosses_network
@@ -226,7 +240,7 @@ def _target(run: Run, word: str) -> "ArtifactPlace":
     return place
 
 
-def _siblings(place: "ArtifactPlace", words: Sequence[str]) -> tuple[str, ...]:
+def siblings(place: "ArtifactPlace", words: Sequence[str]) -> tuple[str, ...]:
     """Repositories of the target's own registry, written with or without its host."""
     from epoch_oci.oci.reference import repository_problem
     from epoch_oci.stores.base import Mounter

@@ -1,0 +1,193 @@
+"""`copy`, `tag` and `rm`."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from epoch_oci.cli import flags
+from epoch_oci.cli.places import artifact_of, full_name, name_to_read, place_of, several_tags
+from epoch_oci.cli.session import Run
+from epoch_oci.cli.streams import is_terminal, safe
+from epoch_oci.errors import BatchError, EpochOciError, UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.flows.remove import Removable
+    from epoch_oci.locate import ArtifactPlace
+
+
+def copy(
+    run: Run,
+    source: flags.CopySource,
+    target: flags.CopyTarget,
+    referrers: flags.Referrers = True,
+    no_referrers: flags.NoReferrers = False,
+    mount_from: flags.MountFrom = (),
+    allow_public: flags.AllowPublic = False,
+    force: flags.Force = False,
+    dry_run: flags.DryRun = False,
+    jobs: flags.Jobs = None,
+    limit_rate: flags.LimitRate = None,
+) -> None:
+    """Copy one artifact from a registry or layout into another, bytes and digests unchanged.
+
+    An index comes with its manifests, and whatever refers to them comes along. Within one registry blobs are mounted.
+    """
+    from epoch_oci.cli.commands.transfer import show, siblings, throttle_for
+    from epoch_oci.flows.copy import CopyOptions
+    from epoch_oci.flows.copy import copy as copy_artifact
+    from epoch_oci.locate import locate_artifact
+
+    word, also = several_tags(target)
+    here = artifact_of(run, source)
+    there = locate_artifact(word, connection=run.connection, create=True)
+    name = name_to_read(here)
+    options = CopyOptions(
+        referrers=referrers and not no_referrers,
+        mount_from=(*_own_registry(here, there), *siblings(there, mount_from)),
+        allow_public=allow_public,
+        force=force,
+        dry_run=dry_run,
+        jobs=jobs,
+        throttle=throttle_for(limit_rate, target, None if source.startswith("oci:") else source),
+    )
+    tags = _target_tags(there, here, also, word)
+    report = copy_artifact(
+        here.store,
+        name,
+        there.store,
+        tags,
+        origin=here.where,
+        where=there.where,
+        options=options,
+        on_event=run.listen,
+    )
+    show(run, report, there.where)
+
+
+def tag(
+    run: Run,
+    reference: flags.Reference,
+    new: flags.NewTags,
+    allow_public: flags.AllowPublic = False,
+    force: flags.Force = False,
+    dry_run: flags.DryRun = False,
+) -> None:
+    """Give an artifact further tags.
+
+    They are set in its own repository or layout; no blob moves.
+    """
+    from epoch_oci.flows.copy import add_tags
+    from epoch_oci.oci.reference import tag_problem
+
+    for text in new:
+        if (why := tag_problem(text)) is not None:
+            raise UsageError(f'the tag "{text}" {why}', object=text, hint="write the tag alone, without the repository")
+    place = artifact_of(run, reference)
+    told = add_tags(
+        place.store,
+        name_to_read(place),
+        tuple(dict.fromkeys(new)),
+        where=place.where,
+        force=force,
+        allow_public=allow_public,
+        dry_run=dry_run,
+    )
+    done = "Would tag" if dry_run else "Tagged"
+    lines = [f"{done} {told['reference']} as {', '.join(new)}", f"Digest: {told['digest']}"]
+    run.result(told, lambda: lines)
+
+
+def rm(
+    run: Run,
+    reference: flags.References,
+    store: flags.Store = None,
+    yes: flags.Yes = False,
+    dry_run: flags.DryRun = False,
+) -> None:
+    """Remove tags, artifacts or snapshots.
+
+    Asks on a terminal. Blobs stay: see `prune` for stores and layouts, and the registry's own clean-up for it.
+    """
+    from epoch_oci.flows.remove import removed
+
+    words = tuple(dict.fromkeys(reference))
+    targets = [_removable(run, word, store) for word in words]
+    names = [full_name(item.where, item.name) for item in targets]
+    if not dry_run:
+        confirm(run, [f"remove {name}" for name in names], yes=yes)
+    failures: list[EpochOciError] = []
+    rows = []
+    for item, error in removed(targets, dry_run=dry_run):
+        failures += [error] if error else []
+        rows.append(
+            {
+                "reference": full_name(item.where, item.name),
+                "digest": str(item.digest) if item.digest else None,
+                "action": "failed" if error else "remove" if dry_run else "removed",
+                "error": {"code": error.code, "message": error.message} if error else None,
+            }
+        )
+    if len(targets) == 1 and failures:
+        raise failures[0]
+    lines = [f"{'Would remove' if dry_run else 'Removed'} {row['reference']}" for row in rows if not row["error"]]
+    run.result({"command": "rm", "removed": rows, "dryRun": dry_run}, lambda: lines)
+    for error in failures:
+        run.warn(str(error))
+    if failures:
+        raise BatchError(f"{len(failures)} of {len(targets)} could not be removed", failures)
+
+
+def confirm(run: Run, acts: Sequence[str], *, yes: bool) -> None:
+    """Go on only with consent: of `--yes`, or of whoever sits at the terminal. Raises UsageError."""
+    if yes:
+        return
+    if not is_terminal(sys.stdin) or run.settings.json:
+        raise UsageError(
+            f"this would {acts[0]}" + (f" and {len(acts) - 1} more" if len(acts) > 1 else ""),
+            hint="say --yes where nobody can be asked, or look first with --dry-run",
+        )
+    for act in acts:
+        run.note(act)
+    run.note("Go on? [y/N]")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was removed", hint="answer y to go on")
+
+
+def _removable(run: Run, word: str, store: str | None) -> "Removable":
+    from epoch_oci.flows.remove import Removable
+    from epoch_oci.locate import SnapshotPlace
+
+    place = place_of(run, word, store)
+    if isinstance(place, SnapshotPlace):
+        if place.key is None or ":" not in word:
+            raise UsageError(f"{safe(word)} does not say which snapshot", object=word, hint="write NAME:TAG")
+        return Removable(place.store, str(place.key), "")
+    if place.name is None:
+        raise UsageError(f"{safe(word)} is all of it", object=word, hint="name a tag or a digest; `prune` takes many")
+    return Removable(place.store, place.name, place.where)
+
+
+def _own_registry(here: "ArtifactPlace", there: "ArtifactPlace") -> tuple[str, ...]:
+    """The source's repository, where the target is one of the same registry."""
+    from epoch_oci.stores.base import Mounter
+
+    if not (isinstance(here.store, Mounter) and isinstance(there.store, Mounter)):
+        return ()
+    (host, _, name), other = here.where.partition("/"), there.where.partition("/")[0]
+    return (name,) if host == other else ()
+
+
+def _target_tags(there: "ArtifactPlace", here: "ArtifactPlace", also: tuple[str, ...], word: str) -> tuple[str, ...]:
+    """The tags to set: as written, else the source's own; none for a digest's copy in a registry."""
+    from epoch_oci.stores.base import Mounter
+
+    if there.digest is not None:
+        raise UsageError(
+            f"{safe(word)}: a target has no digest, for it will be that of the source", object=word, hint="name a tag"
+        )
+    tag = there.tag or (name_to_read(here) if here.digest is None else None)
+    if tag is None or tag.startswith("sha256:"):
+        if not isinstance(there.store, Mounter):
+            raise UsageError(f"{safe(word)} names no tag", object=word, hint="in a layout nobody finds it without one")
+        return also
+    return (tag, *also)

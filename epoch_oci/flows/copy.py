@@ -1,0 +1,204 @@
+"""One artifact from a repository or layout into another: the same bytes, with its index and what refers to it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from epoch_oci.errors import ConflictError, NotFoundError, UsageError
+from epoch_oci.events import OnEvent, ignore
+from epoch_oci.flows.graph import Graph, read_graph
+from epoch_oci.flows.publish import Named, Publication, named_by
+from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import ImageManifest, is_index, subject_of
+from epoch_oci.stores.base import Keeper, Pointing, Referring, Sink, Source
+from epoch_oci.transfer.execute import execute
+from epoch_oci.transfer.plan import Want, plan_blobs
+from epoch_oci.transfer.throttle import Throttle
+
+
+class ArtifactSink(Source, Sink, Keeper, Protocol):
+    """A repository or layout that an artifact can be copied into."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOptions:
+    """How to copy. `referrers`: what refers to the artifact comes along.
+
+    `mount_from` are repositories of the sink's own registry that may hold the blobs already; the rest as in a push.
+    """
+
+    referrers: bool = True
+    mount_from: tuple[str, ...] = ()
+    allow_public: bool = False
+    force: bool = False
+    dry_run: bool = False
+    jobs: int | None = None
+    throttle: Throttle | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyReport(TransferReport):
+    """The result of a copy; `documents` are its manifests and indexes, the artifact's own last."""
+
+    source: str
+    documents: tuple[Descriptor, ...]
+    referrers: tuple[Descriptor, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As the command-line contract spells it."""
+        rows = [
+            {"digest": str(item.digest), "size": item.size, "mediaType": item.media_type, "role": role}
+            for role, items in (("document", self.documents), ("referrer", self.referrers))
+            for item in items
+        ]
+        return {**TransferReport.to_json(self), "source": self.source, "documents": rows}
+
+
+def copy(
+    source: Source,
+    name: str,
+    sink: ArtifactSink,
+    tags: Sequence[str],
+    *,
+    origin: str,
+    where: str,
+    options: CopyOptions | None = None,
+    on_event: OnEvent = ignore,
+) -> CopyReport:
+    """Copy what `name` (a tag or a digest) is in `source`, and tag it last; without `tags` it has its digest alone.
+
+    `origin` and `where` name source and target without tag or digest. Raises ContentError for a wrong document or blob,
+    NotFoundError, ConflictError for a tag that holds something else, PolicyError, and whatever source and sink raise;
+    no tag has moved then, and blobs that were sent stay.
+    """
+    options = options or CopyOptions()
+    started = time.monotonic()
+    root = source.resolve(name)
+    graph = read_graph(source, root, full_name(origin, name), referrers=options.referrers)
+    publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
+    missing = [tag for tag in tags if not holds(sink, tag, root.digest, where, force=options.force)]
+    for blob in graph.blobs.values():
+        publication.check_limits(blob.title or str(blob.digest), [blob])
+    wants = [Want(target=blob, content=source.content(blob), title=blob.title) for blob in graph.blobs.values()]
+    plan = plan_blobs(sink, wants, mount_from=options.mount_from, jobs=options.jobs)
+    absent = _absent_documents(sink, graph, tags)
+    files = _files(source, graph)
+    if options.dry_run:
+        blobs, notes = planned(plan, "send"), publication.foretold(files)
+        return _report(graph, blobs, origin, where, name, tags, started, dry_run=True, notes=notes)
+    if missing or absent or not plan.all_there:
+        publication.check_write()
+        publication.admit(files)
+    outcomes = execute(plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
+    for document in absent:
+        publication.keep(sink, document)
+    for tag in tags:
+        publication.commit(tag, root, files, known=tag not in missing)
+    return _report(graph, done(outcomes), origin, where, name, tags, started)
+
+
+def holds(sink: object, tag: str, digest: Digest, where: str, *, force: bool) -> bool:
+    """Whether a tag points to `digest`. Raises ConflictError when it points elsewhere, unless `force`."""
+    there = pointed(sink, tag)
+    if there is None or there == digest:
+        return there == digest
+    if force:
+        return False
+    raise ConflictError(
+        f"{where}:{tag} holds {there}, which is another artifact",
+        object=f"{where}:{tag}",
+        hint="choose another tag, or replace it with --force",
+    )
+
+
+def pointed(store: object, name: str) -> Digest | None:
+    """What a name points to, None for nothing. Raises what the store raises."""
+    if isinstance(store, Pointing):
+        return store.digest_of(name)
+    try:
+        return store.resolve(name).digest  # type: ignore[attr-defined, no-any-return]
+    except NotFoundError:
+        return None
+
+
+def full_name(where: str, name: str) -> str:
+    """`where` and a tag or digest, as a reference is written."""
+    return f"{where}{'@' if name.startswith('sha256:') else ':'}{name}"
+
+
+def _absent_documents(sink: object, graph: Graph, tags: Sequence[str]) -> list[Document]:
+    """What has to be stored by its digest, in order: all but the root, which its tags bring, and what is there."""
+    untagged = [item for item in graph.documents.values() if item is not graph.root or not tags]
+    absent = [item for item in untagged if pointed(sink, str(item.digest)) is None]
+    return absent + [item for item in graph.referrers.values() if not _is_listed(sink, item)]
+
+
+def _is_listed(sink: object, referrer: Document) -> bool:
+    """Whether a referrer is there and can be found: its entry may have been lost to another writer."""
+    subject = subject_of(referrer)
+    if subject is not None and isinstance(sink, Referring):
+        return any(item.digest == referrer.digest for item in sink.referrers(subject.digest))
+    return pointed(sink, str(referrer.digest)) is not None
+
+
+def _files(source: Source, graph: Graph) -> list[Named]:
+    """The files that any manifest of it names: a snapshot's config may name more than its layers do."""
+    return [named for image in graph.images for named in named_by(image, source)]
+
+
+def _report(
+    graph: Graph,
+    blobs: tuple[BlobReport, ...],
+    origin: str,
+    where: str,
+    name: str,
+    tags: Sequence[str],
+    started: float,
+    *,
+    dry_run: bool = False,
+    notes: Sequence[str] = (),
+) -> CopyReport:
+    root = graph.root
+    return CopyReport(
+        command="copy",
+        source=full_name(origin, name),
+        reference=full_name(where, tags[0] if tags else str(root.digest)),
+        document=root,
+        artifact_type=root.media_type if is_index(root) else ImageManifest.parse(root).kind,
+        name="",
+        tag=tags[0] if tags else "",
+        blobs=blobs,
+        documents=tuple(item.descriptor for item in graph.documents.values()),
+        referrers=tuple(item.descriptor for item in graph.referrers.values()),
+        seconds=time.monotonic() - started,
+        dry_run=dry_run,
+        warnings=tuple(notes),
+    )
+
+
+def add_tags(
+    store: ArtifactSink, name: str, tags: Sequence[str], *, where: str, force: bool, allow_public: bool, dry_run: bool
+) -> dict[str, Any]:
+    """Give what `name` is in `store` further tags there. Raises as `copy`; unless all are free, none moves."""
+    if not tags:
+        raise UsageError("no new tag is given")
+    root = store.resolve(name)
+    missing = [tag for tag in tags if not holds(store, tag, root.digest, where, force=force)]
+    if missing and not dry_run:
+        graph = read_graph(store, root, full_name(where, name), referrers=False)
+        publication = Publication(store, where, allow_public=allow_public, replace=force)
+        files = _files(store, graph)
+        publication.admit(files)
+        for tag in missing:
+            publication.commit(tag, root, files)
+    return {
+        "command": "tag",
+        "reference": full_name(where, name),
+        "digest": str(root.digest),
+        "tags": [{"tag": tag, "action": "set" if tag in missing else "held"} for tag in tags],
+        "dryRun": dry_run,
+    }

@@ -1,0 +1,69 @@
+"""Taking tags, artifacts and snapshots away, each on its own."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from epoch_oci.errors import AccessError, ContentError, EpochOciError, NotFoundError, UsageError
+from epoch_oci.flows.copy import pointed
+from epoch_oci.oci.digest import Digest
+from epoch_oci.stores.base import Remover, TagLister
+
+
+@dataclass(slots=True)
+class Removable:
+    """What is to be removed from `store`: `name` as the store has it, `where` what people call the store."""
+
+    store: object
+    name: str
+    where: str
+    digest: Digest | None = None
+
+
+def removed(targets: Sequence[Removable], *, dry_run: bool) -> Iterator[tuple[Removable, EpochOciError | None]]:
+    """Remove one after another; each with what kept it from being removed, if anything did."""
+    gone: set[tuple[str, str]] = set()
+    for target in targets:
+        if (target.where, target.name) in gone:
+            yield target, None
+            continue
+        try:
+            _look(target)
+            if not dry_run:
+                gone |= _remove(target, targets)
+        except EpochOciError as error:
+            yield target, error
+        else:
+            yield target, None
+
+
+def _look(target: Removable) -> None:
+    if not isinstance(target.store, Remover):
+        raise UsageError(f"{target.where or target.name}: nothing can be removed from such a place", object=target.name)
+    try:
+        target.digest = pointed(target.store, target.name)
+    except ContentError:  # what is damaged can be removed all the same
+        return
+    if target.digest is None:
+        name = f"{target.where}:{target.name}".lstrip(":")
+        raise NotFoundError(f"{name} is not there", object=name)
+
+
+def _remove(target: Removable, targets: Sequence[Removable]) -> set[tuple[str, str]]:
+    """Remove it; what is gone then. A registry that deletes whole manifests does so when all of the tags are wanted."""
+    assert isinstance(target.store, Remover)
+    try:
+        target.store.remove(target.name)
+    except AccessError:
+        tags = _tags_of(target)
+        wanted = {item.name for item in targets if item.where == target.where}
+        if target.digest is None or len(tags) < 2 or not tags <= wanted:
+            raise
+        target.store.remove(str(target.digest))
+        return {(target.where, tag) for tag in tags}
+    return {(target.where, target.name)}
+
+
+def _tags_of(target: Removable) -> set[str]:
+    if not isinstance(target.store, TagLister) or target.digest is None:
+        return set()
+    return {tag for tag in target.store.tags() if pointed(target.store, tag) == target.digest}
