@@ -6,13 +6,17 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cli_runner import Here, Ran
 from support.content import INDEX, MANIFEST, descriptor, digest_of
 
+from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.errors import ContentError
+from epoch_oci.flows.convert import read, to_oci
+from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import EMPTY, REF_NAME, TITLE
 
 SNAPSHOT = "application/vnd.cocoon.snapshot.v1+json"
@@ -123,6 +127,35 @@ def is_printable(text: str) -> bool:
     """Whether no character of `text` but line ends could steer a terminal or turn its text around."""
     hostile = {"R", "AL", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "FSI", "PDF", "PDI"}
     return all(char == "\n" or (char.isprintable() and unicodedata.bidirectional(char) not in hostile) for char in text)
+
+
+def some(values: Sequence[Any], count: int = 6) -> list[Any]:
+    """`count` of the values, evenly spread: those that are tried through the command line. The core tries them all."""
+    return list(values[:: max(1, -(-len(values) // count))])
+
+
+def core_refuses_artifact(manifest: bytes, code: str | Sequence[str], *, config: bytes = b"{}") -> str | None:
+    """What is wrong with how the library refuses an artifact, None when it does as it should."""
+    media_type = SNAPSHOT_CONFIG if config != b"{}" else EMPTY
+    return _core(lambda: read(Document(MANIFEST, manifest), Document(media_type, config)), code)
+
+
+def core_refuses_epoch(manifest: bytes, code: str | Sequence[str]) -> str | None:
+    """What is wrong with how the library refuses an Epoch manifest, None when it does as it should."""
+    # the schema, which is asked first, sees many an attack as a wrong shape
+    by_schema = _core(lambda: to_oci(manifest), [*_list(code), "SCHEMA"])
+    return by_schema or _core(lambda: Manifest.parse(manifest), [*_list(code), "SCHEMA"])
+
+
+def _core(attempt: Callable[[], object], code: str | Sequence[str]) -> str | None:
+    try:
+        attempt()
+    except ContentError as error:
+        if error.code not in _list(code):
+            return f"code {error.code}: {error.message}"
+        told = [error.message, *map(str, error.findings)]
+        return None if all(is_printable(text) and len(text) < 2_000 for text in told) else f"shown as {told}"
+    return "accepted"
 
 
 class Sandbox:

@@ -5,7 +5,21 @@ import json
 
 import pytest
 from cli_runner import Here
-from hostile import DISK, Sandbox, artifact, encoded, epoch, image, layer, raw, write_layout, write_store
+from hostile import (
+    DISK,
+    Sandbox,
+    artifact,
+    core_refuses_artifact,
+    core_refuses_epoch,
+    encoded,
+    epoch,
+    image,
+    layer,
+    raw,
+    some,
+    write_layout,
+    write_store,
+)
 from support.content import DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, descriptor
 from support.faults import Respond, SetHeader
 
@@ -53,21 +67,34 @@ CONTRADICTIONS = [
 ]
 
 
-@pytest.mark.parametrize("document", TYPES, ids=range(len(TYPES)))
+def test_documents_of_other_kinds_and_versions_are_refused_by_the_library():
+    wrong = [(value, core_refuses_artifact(encoded(value), "TYPE")) for value in TYPES]
+    wrong += [(value, core_refuses_artifact(encoded(image(schemaVersion=value)), "TYPE")) for value in VERSIONS]
+    for value in EPOCH_VERSIONS:
+        document = epoch(schemaVersion=value)
+        manifest, config = artifact(document)
+        wrong.append((value, core_refuses_artifact(manifest, "TYPE", config=config)))
+        wrong.append((value, core_refuses_epoch(encoded(document), "TYPE")))
+    for media_type in CONTRADICTIONS:
+        manifest, config = artifact(epoch())
+        manifest = encoded(json.loads(manifest) | {"artifactType": media_type})
+        wrong.append((media_type, core_refuses_artifact(manifest, "TYPE", config=config)))
+    assert [pair for pair in wrong if pair[1]] == []
+
+
+@pytest.mark.parametrize("document", some(TYPES, 5), ids=range(5))
 def test_a_document_of_another_kind(box, document):
     box.refuses_artifact(encoded(document), ["TYPE"])
 
 
-@pytest.mark.parametrize("media_type", CONTRADICTIONS)
+@pytest.mark.parametrize("media_type", some(CONTRADICTIONS, 2))
 def test_an_artifact_type_that_contradicts_the_config(box, media_type):
     manifest, config = artifact(epoch())
     manifest = encoded(json.loads(manifest) | {"artifactType": media_type})
     box.refuses_artifact(manifest, "TYPE", config=config)
 
 
-@pytest.mark.parametrize(
-    "body", [b"<!doctype html><html>", b"404 page not found", b"%PDF-1.7", b"\x1f\x8b\x08\x00", b"PK\x03\x04"]
-)
+@pytest.mark.parametrize("body", [b"<!doctype html><html>", b"404 page not found", b"\x1f\x8b\x08\x00"])
 def test_something_else_with_a_status_of_200(box, fake_registry, body):
     for media_type in (MANIFEST, "text/html"):
         registry = fake_registry()
@@ -108,7 +135,7 @@ VERSIONS = [
 ]
 
 
-@pytest.mark.parametrize("version", VERSIONS, ids=str)
+@pytest.mark.parametrize("version", some(VERSIONS, 4), ids=str)
 def test_a_version_of_the_oci_manifest(box, version):
     ran = box.refuses_artifact(encoded(image(schemaVersion=version)), "TYPE")[0]
     assert "only 2 is understood" in ran.err
@@ -118,7 +145,10 @@ def test_a_version_of_the_oci_manifest(box, version):
     box.refused("pull", "oci:layout:v1", "--store", "second", code="TYPE")
 
 
-@pytest.mark.parametrize("version", [0, 2, -1, "1", "", True, False, [], {}, 2**53, raw("1.0"), raw("1e0")], ids=str)
+EPOCH_VERSIONS = [0, 2, -1, "1", "", True, False, [], {}, 2**53, raw("1.0"), raw("1e0")]
+
+
+@pytest.mark.parametrize("version", some(EPOCH_VERSIONS, 3), ids=str)
 def test_a_version_of_the_epoch_manifest(box, version):
     document = epoch(schemaVersion=version)
     box.refuses_store(encoded(document), "TYPE")
@@ -127,7 +157,7 @@ def test_a_version_of_the_epoch_manifest(box, version):
     assert "1" in ran.err
 
 
-@pytest.mark.parametrize("version", [None, "2.0.0", "1.0", "", 1, "1.0.0 ", "1.0.1", [], raw("1.0")], ids=str)
+@pytest.mark.parametrize("version", [None, "2.0.0", "1.0.0 ", raw("1.0")], ids=str)
 def test_a_version_of_the_layout(box, version):
     write_layout(box.work / "layout", GOOD)
     (box.work / "layout/oci-layout").write_bytes(encoded({"imageLayoutVersion": version}))
@@ -141,9 +171,18 @@ def test_a_version_of_the_layout(box, version):
 DATA = [base64.b64encode(text).decode() for text in (b"", b"{", b"{ }", b"[]", b"{}{}", b"\x00" * 5_000)]
 
 
-@pytest.mark.parametrize(
-    "data", [*DATA, "e30", "e30=\n", "!", "e30==", " e30=", "\u0661", 1, None, [], {}, True], ids=str
-)
+OTHER_DATA = [*DATA, "e30", "e30=\n", "!", "e30==", " e30=", "\u0661", 1, [], {}, True]
+
+
+def test_embedded_content_that_does_not_fit_is_refused_by_the_library():
+    wrong = []
+    for data in OTHER_DATA:
+        for value in (image(config=image()["config"] | {"data": data}), image([layer(data=data)])):
+            wrong.append((data, core_refuses_artifact(encoded(value), ["SIZE", "DIGEST", "SCHEMA"])))
+    assert [pair for pair in wrong if pair[1]] == []
+
+
+@pytest.mark.parametrize("data", [*some(OTHER_DATA, 4), None], ids=str)
 def test_embedded_content_that_is_not_what_its_descriptor_names(box, data):
     if data is None:  # to Go a null is none
         write_layout(box.work / "layout", encoded(image(config=image()["config"] | {"data": data})))
@@ -159,6 +198,6 @@ def test_embedded_content_that_is(box):
     box.accepted("pull", "oci:layout:v1", "-o", "out")
 
 
-@pytest.mark.parametrize("urls", ["http://x/", [1], {}, 1, [None], [["http://x/"]]], ids=str)
+@pytest.mark.parametrize("urls", ["http://x/", [1], {}], ids=str)
 def test_urls_of_a_wrong_shape(box, urls):
     box.refuses_artifact(encoded(image([layer(urls=urls)])), "SCHEMA")
