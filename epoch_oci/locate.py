@@ -20,7 +20,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.events import Event, OnEvent, ignore
 from epoch_oci.oci.digest import Digest, shown
-from epoch_oci.oci.reference import Reference, is_registry, tag_problem
+from epoch_oci.oci.reference import Reference, is_registry, refuse_user_info, tag_problem
 from epoch_oci.stores.base import FileSink, Keeper, Sink, SnapshotEntry, Source
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def locate(word: str, *, store: str | None, connection: Connection, create: bool
 
     Raises UsageError for what cannot be a location.
     """
+    refuse_user_info(word)
     if word.startswith(_REGISTRY_SCHEMES) or _is_reference(word):
         return _repository(word, connection)
     if word.startswith(_LAYOUT):
@@ -136,6 +137,7 @@ def open_store(word: str, *, connection: Connection | None = None) -> SnapshotSt
     """The Epoch store that `word` names. Raises UsageError for a scheme that is not known, PolicyError."""
     if not word:
         raise UsageError("the store's name is empty", hint="name a directory with --store DIR")
+    refuse_user_info(word)
     if word.startswith(_ROOT):
         return _cocoon_root(word, connection or Connection())
     scheme, divider, _ = word.partition("://")

@@ -19,6 +19,7 @@ from epoch_oci import errors
 from epoch_oci.cli import main, settings
 from epoch_oci.cli.exit_codes import exit_code, hint_of
 from epoch_oci.cli.streams import Secrets, safe
+from epoch_oci.redaction import without
 
 HEAVY = {"requests", "urllib3", "oras", "obstore", "jsonschema", "rich"}
 SLOW_SIZE = 3 << 30
@@ -159,6 +160,26 @@ def test_what_a_terminal_may_see(text, shown):
 def test_known_secrets_are_hidden():
     hidden = Secrets(["s3cr3t/x"]).hidden
     assert hidden("a s3cr3t/x b s3cr3t%2Fx czNjcjN0L3g=") == "a *** b *** ***"
+
+
+@pytest.mark.parametrize("secret", ['"quoted"', "tab\there", "naïve\u202e", "back\\slash", "byte\udcff!"])
+def test_a_secret_is_hidden_before_the_text_is_escaped(capsys, secret):
+    error = errors.AccessError(f"no {secret} here", object=secret, hint=f"not {secret}")
+    for words in ([], ["--debug"], ["--format", "json"], ["--progress", "json"]):
+        main._failed(error, words, {}, Secrets([secret]))
+        err = capsys.readouterr().err
+        assert "no *** here; not ***" in err
+        assert without([secret], err) == err
+        assert all(json.loads(line) for line in err.splitlines() if line.startswith("{"))
+
+
+@pytest.mark.parametrize("secret", ["4", "1:", "abc", ""])
+def test_a_secret_too_short_to_hide_breaks_no_line(capsys, secret):
+    error = errors.NotFoundError("404 abc: 1", object="4")
+    main._failed(error, ["--progress", "json", "--format", "json"], {}, Secrets([secret]))
+    event, line, value = capsys.readouterr().err.splitlines()
+    assert json.loads(event)["message"].startswith("404 abc: 1; ") and line.startswith("epoch-oci: NOT_FOUND: 404 abc")
+    assert json.loads(value)["error"]["object"] == "4"
 
 
 @pytest.fixture

@@ -246,6 +246,56 @@ def test_a_secret_is_no_flag_s_value_and_is_not_repeated(cli, words, debug):
         assert "--password-stdin" in ran.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ls", "USER@ghcr.io/acme/bot"),
+        ("inspect", "docker://USER@ghcr.io/acme/bot:v1"),
+        ("pull", "USER@localhost:5000/acme/bot", "--store", "x"),
+        ("push", "bot", "USER@[::1]:5000/acme/bot", "--store", "."),
+        ("ls", "https://USER@ghcr.io/acme/bot"),
+        ("pull", "localhost:1/x", "--store", "s3://USER@bucket"),
+        ("pull", "localhost:1/x", "--store", "x", "--seed=epoch+https://USER@host"),
+        ("convert", "USER@ghcr.io/acme/bot:v1"),
+        ("login", "USER@ghcr.io"),
+        ("logout", "https://USER@ghcr.io/"),
+        ("login", "ghcr.io", "USER@ghcr.io"),
+        ("ls", "a", "USER@ghcr.io/acme/bot"),
+        ("USER@ghcr.io/acme/bot",),
+        ("--store=s3://USER@bucket", "ls"),
+    ],
+)
+@pytest.mark.parametrize("secret", ["hunter2hunter2", "p/w@hunter2", "hunter2" * 30, "h"])
+def test_a_password_in_a_location_is_refused_and_not_repeated(cli, words, secret, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = cli(*(word.replace("USER", f"me:{secret}") for word in words), "--format", "json", "--debug")
+    assert ran.code == 2
+    assert f":{secret}" not in ran.out + ran.err and secret[:7] + secret[:7] not in ran.err
+    assert "hunter2" not in ran.err
+
+
+def test_a_password_in_a_store_of_the_environment_is_not_repeated(cli):
+    ran = cli("ls", env={"EPOCH_STORE": "epoch+https://me:hunter2@host"})
+    assert ran.code == 2 and "hunter2" not in ran.err
+
+
+def test_a_user_needs_a_password(cli):
+    ran = cli("ls", "localhost:1/x", "-u", "me")
+    assert ran.code == 2 and "EPOCH_OCI_PASSWORD" in ran.error and "--password-stdin" in ran.error
+    assert cli("ls", "localhost:1/x", env={"EPOCH_OCI_USERNAME": "me", "EPOCH_OCI_PASSWORD": ""}).code == 2
+
+
+@pytest.mark.parametrize(
+    "command", [("ls", "localhost:1/x"), ("logout", "localhost:1"), ("push", "a", "localhost:1/x")]
+)
+def test_a_credentials_file_that_is_not_there_is_exit_2(cli, command, tmp_path):
+    for path in (tmp_path / "none.json", tmp_path):
+        ran = cli(*command, "--registry-config", path)
+        assert ran.code == 2 and f"--registry-config: there is no file {path}" in ran.error
+    ran = cli(*command, env={"EPOCH_OCI_REGISTRY_CONFIG": str(tmp_path / "none.json")})
+    assert ran.code == 2 and "EPOCH_OCI_REGISTRY_CONFIG" in ran.error
+
+
 def test_a_password_needs_a_user(cli, tmp_path):
     ran = cli("ls", "localhost:1/x", "--password-stdin")
     assert ran.code == 2 and "--password-stdin needs --username" in ran.error

@@ -5,6 +5,7 @@ import stat
 import sys
 
 from epoch_oci.errors import LocalIOError, NotFoundError, UsageError
+from epoch_oci.oci.reference import refuse_user_info
 
 STANDARD_INPUT = "-"
 
@@ -12,7 +13,7 @@ STANDARD_INPUT = "-"
 def read_document(word: str, limit: int) -> bytes:
     """The bytes of a file or, for `-`, of standard input; one more than `limit` where there are more.
 
-    Raises NotFoundError, LocalIOError, UsageError for a directory.
+    Raises NotFoundError, LocalIOError, UsageError for a directory or a location with a password in it.
     """
     if word == STANDARD_INPUT:
         return sys.stdin.buffer.read(limit + 1)
@@ -22,6 +23,7 @@ def read_document(word: str, limit: int) -> bytes:
                 raise IsADirectoryError
             return file.read(limit + 1)
     except FileNotFoundError:
+        refuse_user_info(word)
         raise NotFoundError(f"there is no file {word}", object=word, hint="name a file, or `-`") from None
     except IsADirectoryError:
         hint = "name a file in it, or look at all of it with `epoch-oci verify`"

@@ -14,7 +14,6 @@ from epoch_oci.cli.streams import (
     discard_output,
     flush_result,
     prepare,
-    safe,
     write_error,
 )
 from epoch_oci.errors import ContentError, EpochOciError, InterruptedTransferError, LocalIOError, NetworkError
@@ -30,7 +29,7 @@ def main() -> None:
     startup.quicken()
     had_output = prepare()
     words, environ = sys.argv[1:], environment()
-    signals.install(lambda error: _failed(error, words, environ, Secrets(secrets_of(environ))))
+    signals.install(lambda error: _failed(error, words, environ, _known(words, environ)))
     try:
         code = run(words, environ, had_output=had_output)
     except InterruptedTransferError as error:  # the signal came while an error was being told
@@ -40,7 +39,7 @@ def main() -> None:
 
 def run(words: Sequence[str], environ: Mapping[str, str], *, had_output: bool = True) -> int:
     """Do what `words` ask for; the exit code. Whatever goes wrong has been told on standard error."""
-    secrets = Secrets(secrets_of(environ))
+    secrets = _known(words, environ)
     try:
         if not had_output:
             raise LocalIOError(
@@ -54,6 +53,13 @@ def run(words: Sequence[str], environ: Mapping[str, str], *, had_output: bool = 
         return EXIT_READER_GONE
     except Exception as error:
         return _failed(error, words, environ, secrets)
+
+
+def _known(words: Sequence[str], environ: Mapping[str, str]) -> Secrets:
+    """The secrets that show before anything is done."""
+    secrets = Secrets(secrets_of(environ))
+    secrets.add_typed([*words, *environ.values()])
+    return secrets
 
 
 def _run(words: Sequence[str], environ: Mapping[str, str], secrets: Secrets) -> int:
@@ -72,19 +78,19 @@ def _failed(raised: Exception, words: Sequence[str], environ: Mapping[str, str],
     """Tell what went wrong, with what to do next."""
     import json
 
-    shape, hidden = guessed(words, environ), secrets.hidden
+    shape, shown = guessed(words, environ), secrets.shown
     error = _ours(raised)
     if shape.debug and not isinstance(error, InterruptedTransferError):
-        _show_traceback(raised, hidden)
+        _show_traceback(raised, shown)
     if isinstance(error, ContentError) and len(error.findings) > 1 and shape.verbose and not shape.json_progress:
         for finding in error.findings:
-            write_error(f"epoch-oci: {finding.code}: {hidden(safe(str(finding)))}")
-    text = hidden(safe(f"{error.message}; {_next(error, words)}"))
+            write_error(f"epoch-oci: {finding.code}: {shown(str(finding))}")
+    text = shown(f"{error.message}; {_next(error, words)}")
     if shape.json_progress:
         write_error(json.dumps({"event": "error", "digest": None, "bytes": 0, "total": 0, "message": text}))
     write_error(f"epoch-oci: {error.code}: {text}")
     if shape.json:
-        about = hidden(safe(error.object)) if error.object is not None else None
+        about = shown(error.object) if error.object is not None else None
         write_error(json.dumps({"error": {"code": error.code, "message": text, "object": about}}))
     return exit_code(error)
 
@@ -108,12 +114,12 @@ def _next(error: EpochOciError, words: Sequence[str]) -> str:
     return hint_of(error)
 
 
-def _show_traceback(error: Exception, hidden: Callable[[str], str]) -> None:
+def _show_traceback(error: Exception, shown: Callable[[str], str]) -> None:
     import traceback
 
     for part in traceback.format_exception(error):
         for line in part.splitlines():
-            write_error(hidden(safe(line)))
+            write_error(shown(line))
 
 
 def _leave(code: int) -> None:

@@ -90,7 +90,7 @@ class Spec:
             command=self.name,
             verb=self.verb,
             arguments=arguments,
-            settings=settings(common, environ),
+            settings=settings(common, environ, makes_config=self.name == "login"),
             origins={name: is_given(flag, given[name], environ) for name, flag in self.flags.items()},
         )
 

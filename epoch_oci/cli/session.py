@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -58,7 +59,14 @@ class Run:
 
     @property
     def connection(self) -> "Connection":
-        """How registries are reached; a password on standard input is read now, once. Raises UsageError."""
+        """As `connect`, for a verb that asks nobody for a password."""
+        return self.connect()
+
+    def connect(self, *, asks: bool = False) -> "Connection":
+        """How registries are reached; a password on standard input is read now, once.
+
+        Raises UsageError, also for a user without a password unless the verb `asks` for it.
+        """
         if self._connection is None:
             from epoch_oci.locate import Connection
 
@@ -69,7 +77,7 @@ class Run:
                 ca_file=settings.ca_file,
                 registry_config=settings.registry_config,
                 username=settings.username,
-                password=self._password(),
+                password=self._password(asks=asks),
                 environ=without_password(settings.environ),
                 trusted_hosts=frozenset(settings.trust_host),
                 profile=settings.profile,
@@ -84,8 +92,10 @@ class Run:
         """Take an event of a transfer or a registry. Safe for threads."""
         if event.event == "warning":
             self.warn(event.message or "")
-        else:
-            self.progress(event)
+            return
+        if event.message:
+            event = replace(event, message=self.secrets.hidden(event.message))
+        self.progress(event)
 
     def origin(self, name: str) -> str | None:
         """Where a flag of the command was set: its own word or an environment variable; None for nowhere."""
@@ -101,7 +111,7 @@ class Run:
             write_result("".join(line + "\n" for line in shown))
             return
         for line in shown:
-            write_error(self.secrets.hidden(line))
+            write_error(line)
 
     def warn(self, text: str) -> None:
         """Say that something is odd, on standard error."""
@@ -119,6 +129,7 @@ class Run:
 
     def _say(self, text: str, event: str, message: str) -> None:
         if self.settings.json_progress:
+            message = self.secrets.hidden(message)
             text = json.dumps({"event": event, "digest": None, "bytes": 0, "total": 0, "message": message})
         if self._progress is not None:
             self._progress.say(text)
@@ -127,17 +138,22 @@ class Run:
 
     def _write(self, line: str) -> None:
         """To standard error: JSON as it is, else for people."""
-        text = line if self.settings.json_progress else f"epoch-oci: {safe(line)}"
-        write_error(self.secrets.hidden(text))
+        write_error(line if self.settings.json_progress else f"epoch-oci: {self.secrets.shown(line)}")
 
-    def _password(self) -> str | None:
+    def _password(self, *, asks: bool) -> str | None:
         settings = self.settings
         if settings.password_stdin:
             if settings.username is None:
                 raise UsageError("--password-stdin needs --username", hint="say who logs in with --username U")
             password: str | None = read_password()
         else:
-            password = settings.environ.get(PASSWORD_VARIABLE) if settings.username else None
+            password = (settings.environ.get(PASSWORD_VARIABLE) or None) if settings.username else None
+            if password is None and settings.username is not None and not asks:
+                raise UsageError(
+                    "--username is given, and no password to go with it",
+                    object="--username",
+                    hint=f"pipe it in with --password-stdin, set {PASSWORD_VARIABLE}, or use `epoch-oci login` once",
+                )
         self.secrets.add(password or "")
         return password
 

@@ -83,15 +83,29 @@ def environment() -> dict[str, str]:
     return dict(os.environ)
 
 
-def settings(given: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
-    """The common flags as given, else from the environment, else their defaults. Raises UsageError, NotFoundError."""
+def settings(given: Mapping[str, object], environ: Mapping[str, str], *, makes_config: bool = False) -> Settings:
+    """The common flags as given, else from the environment, else their defaults. Raises UsageError, NotFoundError.
+
+    `makes_config` is for the one command that makes the file of --registry-config where it is not there.
+    """
     values: dict[str, Any] = {
         flag.name: value(flag, given.get(flag.name), environ, getattr(DEFAULTS, flag.name)) for flag in COMMON
     }
     ca_file = values["ca_file"]
     if ca_file is not None and not os.path.isfile(ca_file):  # noqa: PTH113 (pathlib costs start-up time here)
         raise NotFoundError(f"--ca-file: there is no file {ca_file}", object=ca_file, hint="name a PEM file")
+    config = values["registry_config"]
+    if config is not None and not makes_config and (os.path.isdir(config) or not os.path.exists(config)):  # noqa: PTH110, PTH112
+        where = is_given(_REGISTRY_CONFIG, given.get(_REGISTRY_CONFIG.name), environ)
+        raise UsageError(
+            f"{where}: there is no file {config}",
+            object=config,
+            hint="`epoch-oci login` makes one there, or leave it out",
+        )
     return Settings(**values, environ=environ)
+
+
+_REGISTRY_CONFIG = next(flag for flag in COMMON if flag.name == "registry_config")
 
 
 def guessed(words: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -125,11 +139,12 @@ def is_given(flag: Flag, given: object, environ: Mapping[str, str]) -> str | Non
 
 
 def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
-    """The values in the environment that, by their names, must never be printed."""
+    """The values in the environment that, by their names, must never be printed; ours also when they are short."""
     return frozenset(
         text
         for name, text in environ.items()
-        if len(text) >= _SHORTEST_SECRET and any(word in name.upper() for word in _SECRET_WORDS)
+        if any(word in name.upper() for word in _SECRET_WORDS)
+        and (len(text) >= _SHORTEST_SECRET or name.startswith("EPOCH_"))
     )
 
 

@@ -1,6 +1,5 @@
 """Standard output and standard error: what may be written there, and what becomes of a stream that fails."""
 
-import base64
 import contextlib
 import os
 import re
@@ -8,9 +7,9 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TextIO
-from urllib.parse import quote
 
 from epoch_oci.errors import LocalIOError
+from epoch_oci.redaction import user_info, without
 
 _HOSTILE_DIRECTIONS = frozenset({"R", "AL", "AN", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "FSI", "PDF", "PDI"})
 _QUERY_VALUE = re.compile(r"([?&][^=&\s\"'<>]{1,64}=)[^&\s\"'<>]+")
@@ -40,25 +39,33 @@ def _escape(char: str) -> str:
 
 
 class Secrets:
-    """Known secrets, which no line on standard error may hold; a last gate behind those who redact at the source."""
+    """Known secrets, which no line on standard error may hold; a last gate behind those who redact at the source.
+
+    They are taken out of a text before it is escaped or encoded, so that neither hides them nor is broken by it.
+    """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        self._forms: set[str] = set()
-        for value in values:
-            self.add(value)
+        self._values = set(values)
 
     def add(self, value: str) -> None:
-        """Hide `value` from now on, also percent-encoded and in base64."""
-        if value:
-            raw = value.encode("utf-8", "surrogateescape")
-            encoded = (base64.b64encode(raw), base64.urlsafe_b64encode(raw))
-            self._forms |= {value, quote(raw, safe=""), *(form.decode("ascii") for form in encoded)}
+        """Hide `value` from now on, however it is spelled."""
+        self._values.add(value)
+
+    def add_typed(self, words: Iterable[str]) -> None:
+        """Hide the user and password that stand in a location or URL, where they do not belong."""
+        for word in words:
+            for part in (word, word.partition("=")[2]):
+                if found := user_info(part):
+                    self._values |= {f"{found}@", found.partition(":")[2] or found}
 
     def hidden(self, text: str) -> str:
         """`text` without secrets, without user info in URLs and without the values of their queries."""
-        for form in sorted(self._forms, key=len, reverse=True):
-            text = text.replace(form, _HIDDEN)
+        text = without(self._values, text, _HIDDEN)
         return _QUERY_VALUE.sub(rf"\g<1>{_HIDDEN}", _USER_INFO.sub(rf"\g<1>{_HIDDEN}@", text))
+
+    def shown(self, text: str) -> str:
+        """`text` as one line for people, without secrets."""
+        return safe(self.hidden(text))
 
 
 def prepare() -> bool:

@@ -4,6 +4,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from epoch_oci.errors import UsageError
+from epoch_oci.redaction import fit_to_show
 
 _SECRET_FLAGS = frozenset(
     {"--password", "--passwd", "--pass", "--token", "--identity-token", "--secret", "--creds", "-p"}
@@ -58,7 +59,8 @@ def _other(error: Any, context: Any, path: str) -> tuple[str, str | None]:
         return "a command is missing", f"one of: {', '.join(context.command.list_commands(context))}"
     if "unexpected extra" in message:
         private = context is not None and context.info_name in _PRIVATE
-        stray = "" if private else f": {message.rpartition('(')[2].removesuffix(')')}"
+        extra = message.rpartition("(")[2].removesuffix(")").split()
+        stray = "" if private else f": {' '.join(map(fit_to_show, extra))}"
         return f"{path} was given too many arguments{stray}", f"write {_usage(context, path)}"
     return message[:1].lower() + message[1:], None
 
@@ -84,7 +86,7 @@ def _usage(context: Any, path: str) -> str:
 def _quoted(word: str) -> str:
     from epoch_oci.oci.digest import shown
 
-    return shown(word)
+    return shown(fit_to_show(word))
 
 
 _BY_NAME = {

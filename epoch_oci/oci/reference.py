@@ -6,6 +6,7 @@ from typing import Self
 
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.redaction import user_info
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
@@ -30,6 +31,7 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a reference, with or without `docker://` or `oci://`. Raises UsageError naming the broken rule."""
+        refuse_user_info(text)
         rest = next((text[len(scheme) :] for scheme in _SCHEMES if text.startswith(scheme)), text)
         if "://" in rest:
             raise UsageError(
@@ -68,6 +70,15 @@ class Reference:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.name}{tag}{digest}"
+
+
+def refuse_user_info(text: str) -> None:
+    """Raise UsageError, without a word of it, for a location that has a user or password before its host."""
+    if user_info(text):
+        raise UsageError(
+            f"a location holds no user and no password; it begins with {shown(text.rpartition('@')[2], 60)}",
+            hint="log in with `epoch-oci login`, or give --username U and --password-stdin",
+        )
 
 
 def is_registry(text: str) -> bool:

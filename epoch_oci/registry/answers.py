@@ -12,6 +12,7 @@ import urllib3
 
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, NotFoundError
 from epoch_oci.oci.digest import shown
+from epoch_oci.redaction import without
 from epoch_oci.registry.origin import redacted
 from epoch_oci.registry.retry import asked_wait, is_secondary_limit
 
@@ -148,15 +149,8 @@ def _said(text: str, secrets: tuple[str, ...]) -> str:
     items = _items(text)
     said = "; ".join(f"{item.get('code', '')} {item.get('message', '')}".strip() for item in items) or ""
     if not said and text.lstrip()[:1] not in ("<", ""):
-        said = " ".join(text.split())
+        said = " ".join(without(secrets, text).split())
     return shown(without(secrets, said), _EXCERPT).strip('"') if said else ""
-
-
-def without(secrets: tuple[str, ...], text: str) -> str:
-    """`text` without any of `secrets`, which a server may have sent back."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "…")
-    return text
 
 
 def refusal(response: requests.Response, what: str, secrets: tuple[str, ...] = ()) -> EpochOciError:
@@ -166,7 +160,7 @@ def refusal(response: requests.Response, what: str, secrets: tuple[str, ...] = (
     said = _said(text, secrets)
     reason = shown(without(secrets, response.reason or "")).strip('"')
     message = f"{what}: {status} {reason}".strip() + (f" ({said})" if said else "")
-    where = without(secrets, redacted(response.url or ""))
+    where = redacted(without(secrets, response.url or ""))
     if is_secondary_limit(status, text) or status in _RETRYABLE:
         wait = asked_wait(response.headers.get("Retry-After"), text) if status in _WAITED_FOR else None
         return NetworkError(message, object=where, status=status, retry_after=wait)

@@ -15,7 +15,8 @@ from epoch_oci.errors import ContentError, LocalIOError, NetworkError, PolicyErr
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.reference import Reference
 from epoch_oci.oci.verify import BLOCK
-from epoch_oci.registry.answers import dismiss, foreign_errors, refusal, without
+from epoch_oci.redaction import without
+from epoch_oci.registry.answers import dismiss, foreign_errors, refusal
 from epoch_oci.registry.auth import BACKEND, Authenticator, Scope
 from epoch_oci.registry.origin import Origin, check_hop, joined, redacted
 from epoch_oci.registry.retry import Attempts
@@ -267,13 +268,15 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         say = self.settings.on_debug
         if say is None:
             return
+        secrets = self.auth.secrets()
         names = ", ".join(f"{name}: {_shown(name, value)}" for name, value in headers.items())
         length = f" [{len(data)} bytes]" if isinstance(data, bytes) or hasattr(data, "__len__") else ""
         answer = ", ".join(
-            f"{name}: {_shown(name, value)}" for name, value in response.headers.items() if name in _SHOWN_ANSWER
+            f"{name}: {_shown(name, without(secrets, value))}"
+            for name, value in response.headers.items()
+            if name in _SHOWN_ANSWER
         )
-        text = f"{method} {redacted(url)} ({names}){length} -> {response.status_code} ({answer})"
-        say(without(self.auth.secrets(), text))
+        say(f"{method} {redacted(without(secrets, url))} ({names}){length} -> {response.status_code} ({answer})")
 
     def _refuse(self, *_: object, **__: object) -> Any:
         raise TypeError("this method of oras is not fit for snapshots; RegistryRepository has one that is")

@@ -22,9 +22,10 @@ def login(run: Run, host: flags.Host) -> None:
     from epoch_oci.registry.repository import verify_login
 
     registry = _registry(host)
-    username = run.settings.username or _asked_username(registry)
-    password = run.connection.password or _asked_password(run, username, registry)
-    connection = replace(run.connection, username=username, password=password)
+    connection = run.connect(asks=True)
+    username = connection.username or _asked_username(registry)
+    password = connection.password or _asked_password(run, username, registry)
+    connection = replace(connection, username=username, password=password)
     verify_login(registry, registry_settings(registry, connection))
     where = _credentials(run).keep(registry, username, password)
     run.result(
@@ -45,8 +46,9 @@ def logout(run: Run, host: flags.Host) -> None:
 
 def _registry(host: str) -> str:
     """The registry that was named. Raises UsageError for what is no HOST[:PORT]."""
-    from epoch_oci.oci.reference import is_registry
+    from epoch_oci.oci.reference import is_registry, refuse_user_info
 
+    refuse_user_info(host)
     registry = host.removeprefix("https://").removesuffix("/")
     if not is_registry(registry):
         raise UsageError(f"{host} is no registry", object=host, hint="write HOST[:PORT], for example ghcr.io")
