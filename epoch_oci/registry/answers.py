@@ -6,6 +6,7 @@ import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import IncompleteRead
 
 import requests
 import urllib3
@@ -66,9 +67,9 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (requests.exceptions.ProxyError, "the proxy failed"),
     (urllib3.exceptions.ConnectTimeoutError, "no connection within the time limit"),
     (urllib3.exceptions.ReadTimeoutError, "no answer within the time limit"),
-    (TimeoutError, "nothing came within the time limit"),
+    (TimeoutError, "nothing moved within the time limit"),
     (requests.exceptions.Timeout, "no answer within the time limit"),
-    (urllib3.exceptions.IncompleteRead, "the answer was cut off"),
+    (IncompleteRead, "the answer was cut off"),
     (ConnectionResetError, "the connection was reset"),
     (BrokenPipeError, "the connection was closed while sending"),
     (ssl.SSLError, "TLS failed"),

@@ -7,33 +7,28 @@ from contextlib import contextmanager
 
 from epoch_oci.oci.verify import BLOCK, ByteReader
 
-_SENT = 128 << 10
-"""Bytes handed to a socket at a time: its time limit is for all of them, and a slow line is not a dead one."""
-
 _AHEAD = 2
 """Blocks read before the socket asks for them; each costs its size in memory, for every transfer."""
 _WORTH_A_THREAD = 4 * BLOCK
 
 
 class Body:
-    """Bytes of one request, `length` of them, block by block as requests sends what has a length."""
+    """Bytes of one request, `length` of them, block by block as requests sends what has a length.
+
+    `left` are those that were not handed to the socket: an answer may come first.
+    """
 
     def __init__(self, reader: ByteReader, length: int) -> None:
         self._reader, self._length = reader, length
+        self.left = length
 
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[memoryview]:
-        left = self._length
-        while left:
-            block = self._reader.read(min(BLOCK, left))
-            if not block:
-                return
-            left -= len(block)
-            view = memoryview(block)
-            for start in range(0, len(view), _SENT):
-                yield view[start : start + _SENT]
+    def __iter__(self) -> Iterator[bytes]:
+        while self.left and (block := self._reader.read(min(BLOCK, self.left))):
+            yield block
+            self.left -= len(block)
 
 
 @contextmanager

@@ -9,23 +9,21 @@ import oras.provider
 import requests
 import urllib3
 from oras.container import Container
-from requests.adapters import HTTPAdapter
 
 from epoch_oci.errors import ContentError, LocalIOError, NetworkError, PolicyError
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.reference import Reference
-from epoch_oci.oci.verify import BLOCK
 from epoch_oci.redaction import without
 from epoch_oci.registry.answers import dismiss, foreign_errors, refusal
 from epoch_oci.registry.auth import BACKEND, Authenticator, Scope
 from epoch_oci.registry.origin import Origin, check_hop, joined, redacted
 from epoch_oci.registry.retry import Attempts
 from epoch_oci.registry.settings import RegistrySettings
+from epoch_oci.registry.transport import Adapter, sending
 
 PULL, PUSH = "pull", "pull,push"
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
-_POOL = 32
 _PATH = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags|referrers)(?:/|\Z)")
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 _HUB = "registry-1.docker.io"
@@ -37,16 +35,6 @@ class Body(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Any: ...
-
-
-class _Adapter(HTTPAdapter):
-    """Blocks of 1 MiB instead of 16 KiB, and room for many transfers."""
-
-    def __init__(self) -> None:
-        super().__init__(pool_connections=4, pool_maxsize=_POOL, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **{**kwargs, "blocksize": BLOCK})
 
 
 class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
@@ -74,7 +62,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             {"User-Agent": settings.user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
         )
         for scheme in ("http://", "https://"):
-            self.session.mount(scheme, _Adapter())
+            self.session.mount(scheme, Adapter())
         self.ranges: bool | None = None  # whether blobs can be read in ranges; None: not tried yet
         self.auth.setup(self.origin, registry, settings, self._send)
 
@@ -248,7 +236,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         timeout: float | None = None,
     ) -> requests.Response:
         limits = self.settings.timeouts
-        with foreign_errors(redacted(url)):
+        with foreign_errors(redacted(url)), sending(url, limits.answer):
             response: requests.Response = self.session.request(
                 method,
                 url,

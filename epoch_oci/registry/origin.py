@@ -81,9 +81,10 @@ def realm_fits(registry: Origin, realm: Origin) -> bool:
 
 
 def joined(base: str, reference: str) -> str:
-    """The absolute URL that a header of `base` means. Raises PolicyError for one that cannot be read."""
+    """The absolute URL that a header of `base` means, letter by letter where it is one already. Raises PolicyError."""
+    sent = reference.partition("#")[0]
     try:
-        return urljoin(base, reference)
+        return sent if urlsplit(sent).scheme else urljoin(base, sent)
     except ValueError:
         raise PolicyError(f"{redacted(base)} names an address that cannot be read", object=redacted(base)) from None
 

@@ -8,7 +8,7 @@ import requests
 from epoch_oci.errors import ContentError, EpochOciError, NetworkError
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK, ByteReader, check
-from epoch_oci.registry.answers import dismiss
+from epoch_oci.registry.answers import dismiss, may_have_acted
 from epoch_oci.registry.bodies import Body
 from epoch_oci.registry.journal import Claim
 from epoch_oci.registry.retry import Attempts
@@ -32,6 +32,7 @@ class RangedUpload:
         self._offset = 0
         self._taken_up: int | None = None  # where an earlier run had left it
         self._refused_at = -1  # where the registry said that a chunk was out of step
+        self._may_have_one = False  # a chunk broke off, and "0-0" is all that is known since
         self._hasher = self.target.digest.hasher()
         self._hashed = 0
 
@@ -107,7 +108,7 @@ class RangedUpload:
             response = self._chunk("PATCH", session.location, length)
         except NetworkError as error:
             return self._realign(error)
-        if response.status_code == 416 and self._is_old:
+        if response.status_code == 416 and (self._is_old or self._may_have_one):
             return self._out_of_step(response)
         if response.status_code in (413, 416) and self._manner.shrink():
             dismiss(response)
@@ -150,10 +151,12 @@ class RangedUpload:
     def _realign(self, error: NetworkError) -> None:
         """After a failure: wait, ask how far the registry got, and go on there. Raises for a session that is lost."""
         response = self._status(error)
-        reached = _stated(response, empty=self._offset == 0)
+        one, self._may_have_one = self._may_have_one, False
+        reached = _stated(response, empty=self._offset == 0 and not one)
         if response.status_code != 204 or reached is None:
             dismiss(response)
             raise _lost(error)
+        self._may_have_one = not one and reached == 0 and may_have_acted(error)
         self.session.move(response)
         most = self.target.size if self._is_old else max(self._hashed, self._offset)
         if not 0 <= self._offset <= reached <= most:

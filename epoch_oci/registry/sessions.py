@@ -113,6 +113,9 @@ class Session:
             dismiss(response)
             client.auth.answer(response, scope, response.request.headers.get("Authorization"))
             raise StaleTokenError
+        if body.left and response.status_code < 300:
+            response.close()
+            raise NetworkError(f"{self._what}: {response.status_code} came before all was sent", object=self._what)
         return response
 
     def status(self) -> requests.Response:

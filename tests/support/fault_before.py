@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from support.fault_base import Exchange, Fault
-from support.wire import Answer, CutConnection, Reply, Request
+from support.wire import Answer, CutConnection, Reply, Request, write_answer
 
 
 class Respond(Fault):
@@ -21,6 +21,39 @@ class Respond(Fault):
         if self.code is not None:
             return Answer.error(self.status, self.code, self.message, *self.headers)
         return Answer.of(self.status, self.body, *self.headers)
+
+
+class AnswerEarly(Respond):
+    """Answer this before the body, of which the rest is read all the same, or not, and the connection kept open."""
+
+    def __init__(self, *args: object, reads_on: bool = True, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.reads_on = reads_on
+
+    def before(self, exchange: Exchange) -> Answer:
+        body = exchange.request.body
+        write_answer(body.stream, exchange.request, super().before(exchange))
+        if self.reads_on:
+            for _ in body:
+                pass
+        else:
+            exchange.sleep(60)
+        raise CutConnection(rst=False)
+
+
+class Interim(Fault):
+    """Informational answers before the final one, in two pieces each."""
+
+    def __init__(self, *statuses: int, headers: bytes = b"Link: </x>; rel=preload\r\n", pause: float = 0.01) -> None:
+        self.statuses, self.headers, self.pause = statuses, headers, pause
+
+    def before(self, exchange: Exchange) -> None:
+        exchange.fire()
+        for status in self.statuses:
+            head = b"HTTP/1.1 %d Informational\r\n%b\r\n" % (status, self.headers)
+            exchange.request.body.stream.write(head[:20])
+            exchange.sleep(self.pause)
+            exchange.request.body.stream.write(head[20:])
 
 
 class Throttle(Respond):

@@ -1,8 +1,9 @@
 """What a rule of ``FakeRegistry.fault(method, pattern, FAULT, ...)`` may do to an exchange.
 
 Before the registry acts
-    ``Respond`` (any answer, nothing done), ``Throttle``, ``Redirect``, ``Unauthorized``, ``Stall``, ``ResetRequest``,
-    ``LimitBody``, ``IgnoreRange``, ``ForgetUploads``, ``ExpireTokens``, ``MoveTag``, ``Raw``
+    ``Respond`` (any answer, nothing done), ``AnswerEarly``, ``Interim``, ``Throttle``, ``Redirect``, ``Unauthorized``,
+    ``Stall``, ``ResetRequest``, ``LimitBody``, ``IgnoreRange``, ``ForgetUploads``, ``ExpireTokens``, ``MoveTag``,
+    ``Raw``
 After it acted
     ``DropResponse``, ``SetStatus``, ``SetHeader``, ``WrongDigest``, ``ForeignLocation``, ``ForeignRealm``,
     ``ForeignLink``, ``ShiftRange``, ``LyingRange``, ``ContentLength``, ``Gzip``, ``ReplaceBody``
@@ -29,9 +30,11 @@ from support.fault_after import (
 )
 from support.fault_base import Exchange, Fault
 from support.fault_before import (
+    AnswerEarly,
     ExpireTokens,
     ForgetUploads,
     IgnoreRange,
+    Interim,
     LimitBody,
     MoveTag,
     Raw,
@@ -45,6 +48,7 @@ from support.fault_before import (
 from support.fault_body import Flip, StallBody, Trailing, Trickle, Truncate
 
 __all__ = [
+    "AnswerEarly",
     "ContentLength",
     "DropResponse",
     "Exchange",
@@ -57,6 +61,7 @@ __all__ = [
     "ForgetUploads",
     "Gzip",
     "IgnoreRange",
+    "Interim",
     "LimitBody",
     "LyingRange",
     "MoveTag",

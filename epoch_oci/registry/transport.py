@@ -1,0 +1,273 @@
+"""What urllib3 and http.client leave out of HTTP/1.1 (RFC 9110, RFC 9112), for whoever moves gigabytes.
+
+An answer may come while a body is still on its way, and ends the sending. Informational answers come before the final
+one, as many as the other side likes. A head that ends with its connection is no answer. And a request target is sent
+as it was given: a Location may be signed to the letter.
+"""
+
+import errno
+import io
+import re
+import select
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from http.client import HTTPException, HTTPResponse, IncompleteRead
+from typing import Any
+from urllib.parse import urlsplit
+
+from requests.adapters import HTTPAdapter
+
+from epoch_oci.oci.verify import BLOCK
+
+_POOL = 32
+_MOST_INFORMATIONAL = 1_000
+"""Some gateways send one every few seconds while a registry commits a blob, for a quarter of an hour."""
+_MOST_HEADERS = 100
+_LONGEST_LINE = 64 << 10
+_EARLY = 64 << 10
+"""Bytes of an answer that are looked at while a body is sent."""
+_STATUS = re.compile(rb"HTTP/[0-9.]+\s+([0-9]{3})(?=\s)")
+_HEAD = re.compile(rb".*?\n\r?\n", re.DOTALL)
+_TARGET = re.compile(r"/[!-~]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """What holds for one exchange: the request target as it was given, and the seconds a body may make no headway."""
+
+    target: str | None
+    silence: float
+
+
+_USUAL = _Sending(None, 60.0)
+_sending: ContextVar[_Sending] = ContextVar("sending", default=_USUAL)
+
+
+@contextmanager
+def sending(url: str, silence: float) -> Iterator[None]:
+    """What is asked for meanwhile goes to the path and query of `url`, letter by letter.
+
+    A body is given up on when nothing of it was taken for `silence` seconds.
+    """
+    target = url.partition("://")[2][len(urlsplit(url).netloc) :].partition("#")[0]
+    token = _sending.set(_Sending(target if _TARGET.match(target) else None, silence))
+    try:
+        yield
+    finally:
+        _sending.reset(token)
+
+
+class Adapter(HTTPAdapter):
+    """Blocks of 1 MiB instead of 16 KiB, room for many transfers, and connections as this module has them."""
+
+    def __init__(self) -> None:
+        super().__init__(pool_connections=4, pool_maxsize=_POOL, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """As `HTTPAdapter`."""
+        super().init_poolmanager(*args, **{**kwargs, "blocksize": BLOCK})
+        _equip(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """As `HTTPAdapter`."""
+        return _equip(super().proxy_manager_for(*args, **{**kwargs, "blocksize": BLOCK}))
+
+
+def _equip(manager: Any) -> Any:
+    pools: Mapping[str, type] = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: _equipped(pool) for scheme, pool in pools.items()}
+    return manager
+
+
+@cache
+def _equipped(pool: Any) -> type:
+    """A kind of connection pool, SOCKS proxies' own included, with our connections in it."""
+    if issubclass(pool.ConnectionCls, _Wire):
+        return pool  # type: ignore[no-any-return]
+    connection = type(pool.ConnectionCls.__name__, (_Wire, pool.ConnectionCls), {})
+    return type(pool.__name__, (pool,), {"ConnectionCls": connection})
+
+
+class _Wire:
+    """Goes before a connection class of urllib3."""
+
+    sock: Any
+    _early = bytearray()
+    _in_body = False
+    _broken_off = False
+
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        self._early, self._in_body, self._broken_off = bytearray(), False, False
+        super().putrequest(method, _as_given(url), *args, **kwargs)  # type: ignore[misc]
+
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        super().endheaders(*args, **kwargs)  # type: ignore[misc]
+        self._in_body = True
+
+    def send(self, data: Any) -> None:
+        if not self._in_body or not isinstance(self.sock, socket.socket):
+            return super().send(data)  # type: ignore[misc,no-any-return]
+        limit = self.sock.gettimeout()
+        self.sock.settimeout(0)
+        try:
+            self._send_watching(memoryview(data))
+        except OSError:
+            self._broken_off = True
+            raise
+        finally:
+            with suppress(OSError):
+                self.sock.settimeout(limit)
+
+    def response_class(self, *args: Any, **kwargs: Any) -> "_Answer":
+        """What http.client makes an answer with."""
+        return _Answer(*args, early=bytes(self._early), closes=self._broken_off, **kwargs)
+
+    def _send_watching(self, view: memoryview) -> None:
+        """Send a block. Raises BrokenPipeError, which has urllib3 read the answer, as soon as there is a final one."""
+        silence = _sending.get().silence
+        while view:
+            if self._is_answered():
+                raise BrokenPipeError(errno.EPIPE, "answered before all was sent")
+            try:
+                view = view[self.sock.send(view) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                _wait(self.sock, select.POLLIN | select.POLLOUT, silence)
+            except ssl.SSLWantReadError:
+                _wait(self.sock, select.POLLIN, silence)
+
+    def _is_answered(self) -> bool:
+        """Whether a final answer, or the end of the connection, has come. What came before it is dropped."""
+        while _is_readable(self.sock):
+            try:
+                came = self.sock.recv(4096)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return False  # TLS has messages of its own
+            self._early += came
+            if not came or len(self._early) > _EARLY or _is_final(self._early):
+                return True
+        return False
+
+
+def _as_given(url: str) -> str:
+    """The request target, which is a whole URL where a proxy forwards it, without what was done to its encoding."""
+    given = _sending.get().target
+    if given is None:
+        return url
+    parts = urlsplit(url)
+    return given if url.startswith("/") else f"{parts.scheme}://{parts.netloc}{given}"
+
+
+def _is_readable(sock: Any) -> bool:
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _wait(sock: Any, events: int, seconds: float) -> None:
+    poll = select.poll()
+    poll.register(sock, events)
+    if not poll.poll(seconds * 1000):
+        raise TimeoutError(errno.ETIMEDOUT, "nothing more was taken")
+
+
+def _is_final(early: bytearray) -> bool:
+    """Whether the start of a final answer is there; informational answers before it are taken out."""
+    while (status := _STATUS.match(early)) is not None and _is_informational(int(status[1])):
+        head = _HEAD.match(early)
+        if head is None:
+            return False
+        del early[: head.end()]
+    return status is not None or b"\n" in early
+
+
+def _is_informational(status: int) -> bool:
+    return 100 <= status < 200 and status != 101
+
+
+class _Answer(HTTPResponse):
+    """An answer whose first bytes may have come `early`; `closes` says that its connection is of no further use."""
+
+    fp: Any
+
+    def __init__(self, sock: Any, *args: Any, early: bytes, closes: bool, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        if early:
+            self.fp = io.BufferedReader(_Rejoined(early, self.fp.detach()))
+        self._closes = closes
+
+    def begin(self) -> None:
+        """As `HTTPResponse`. Raises IncompleteRead for a head that ends with its connection."""
+        self.fp = _Head(self.fp)
+        try:
+            super().begin()
+        finally:
+            if isinstance(self.fp, _Head):
+                self.fp = self.fp.lines
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(_MOST_INFORMATIONAL):
+            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not _is_informational(found[1]):
+                return found
+            _skip_headers(self.fp)
+        raise HTTPException("there is no end to informational answers")
+
+    def _check_close(self) -> bool:
+        return self._closes or super()._check_close()  # type: ignore[misc]
+
+
+class _Head:
+    """The lines of an answer's head, each of which has to end."""
+
+    def __init__(self, lines: Any) -> None:
+        self.lines = lines
+        self._begun = False
+
+    def readline(self, limit: int = -1, /) -> bytes:
+        line: bytes = self.lines.readline(limit)
+        if not line.endswith(b"\n") and (line or self._begun) and not len(line) == limit:
+            raise IncompleteRead(b"")
+        self._begun = True
+        return line
+
+    def close(self) -> None:
+        self.lines.close()
+
+
+def _skip_headers(head: Any) -> None:
+    for _ in range(_MOST_HEADERS):
+        line = head.readline(_LONGEST_LINE)
+        if line in (b"\r\n", b"\n", b""):
+            return
+        if not line.endswith(b"\n"):
+            break
+    raise HTTPException("the head of an informational answer is too long")
+
+
+class _Rejoined(io.RawIOBase):
+    """What was read early, and the rest of the connection."""
+
+    def __init__(self, early: bytes, rest: Any) -> None:
+        self._early, self._rest = memoryview(early), rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if not self._early:
+            return self._rest.readinto(buffer)  # type: ignore[no-any-return]
+        count = min(len(buffer), len(self._early))
+        buffer[:count] = self._early[:count]
+        self._early = self._early[count:]
+        return count
+
+    def close(self) -> None:
+        self._rest.close()
+        super().close()
