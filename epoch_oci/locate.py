@@ -111,7 +111,7 @@ def locate(word: str, *, store: str | None, connection: Connection, create: bool
     if word.startswith(_REGISTRY_SCHEMES) or _is_reference(word):
         return _repository(word, connection)
     if word.startswith(_LAYOUT):
-        return _layout(word, create=create)
+        return _layout(word, connection, create=create)
     if _is_store(word):
         return SnapshotPlace(open_store(word, connection=connection), None, word)
     if store is None:
@@ -155,7 +155,7 @@ def open_seed(word: str, *, connection: Connection) -> Source:
     A legacy Epoch server is not asked before it is needed.
     """
     if word.startswith(_LAYOUT) and not word.startswith(_REGISTRY_SCHEMES):
-        return _layout(word, create=False).store
+        return _layout(word, connection, create=False).store
     store = open_store(word, connection=connection)
     if not word.startswith("epoch+"):
         next(store.snapshots(), None)
@@ -168,11 +168,11 @@ def crosses_network(artifact: str, store: str | None) -> bool:
     return not at_home or not artifact.startswith(_LAYOUT) or artifact.startswith(_REGISTRY_SCHEMES)
 
 
-def open_files(directory: Path) -> FileSink:
-    """A directory that receives a snapshot's files."""
+def open_files(directory: Path, *, connection: Connection | None = None) -> FileSink:
+    """A directory that receives a snapshot's files; `connection` is told what is at risk there."""
     from epoch_oci.stores.files import FilesDirectory
 
-    return FilesDirectory(directory)
+    return FilesDirectory(directory, warn=(connection or Connection()).warn)
 
 
 def _may_be_artifact(word: str) -> bool:
@@ -202,14 +202,16 @@ def _cocoon_root(word: str, connection: Connection) -> SnapshotStore:
     directory = word.removeprefix(_ROOT)
     if not directory:
         raise UsageError(f"{word} names no directory", object=word, hint="write cocoon:DIR")
-    return CocoonRoot(Path(directory).expanduser(), cache_dir=connection.cache_directory)
+    return CocoonRoot(Path(directory).expanduser(), cache_dir=connection.cache_directory, warn=connection.warn)
 
 
 def _directory_store(word: str, connection: Connection) -> SnapshotStore:
+    from epoch_oci.disk.local import Warnings
     from epoch_oci.stores.backends.directory import DirectoryBackend
     from epoch_oci.stores.epoch_store import EpochStore
 
-    return EpochStore(DirectoryBackend(_directory(word), immutable=True), word)
+    warnings = Warnings(word, connection.warn)
+    return EpochStore(DirectoryBackend(_directory(word), immutable=True, warnings=warnings), word)
 
 
 def _directory(word: str) -> Path:
@@ -307,13 +309,13 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
     )
 
 
-def _layout(word: str, *, create: bool) -> ArtifactPlace:
+def _layout(word: str, connection: Connection, *, create: bool) -> ArtifactPlace:
     from epoch_oci.stores.oci_layout import OciLayout
 
     directory, tag, digest = split_layout(word)
     if not create and not directory.is_dir():
         raise NotFoundError(f"there is no OCI layout at {directory}", object=str(directory))
-    return ArtifactPlace(OciLayout(directory), tag, digest, f"{_LAYOUT}{directory}")
+    return ArtifactPlace(OciLayout(directory, warn=connection.warn), tag, digest, f"{_LAYOUT}{directory}")
 
 
 def split_layout(word: str) -> tuple[Path, str | None, Digest | None]:

@@ -1,5 +1,6 @@
 """A Cocoon root as a target: all at once, under Cocoon's lock, and nobody else's record loses a key."""
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -56,7 +57,6 @@ from epoch_oci.errors import (
     EpochOciError,
     LocalIOError,
     NotFoundError,
-    PolicyError,
     UsageError,
 )
 from epoch_oci.oci.descriptor import Descriptor
@@ -548,15 +548,30 @@ def test_no_root_to_write_to(tmp_path: Path, root: Root) -> None:
 
 
 @pytest.mark.parametrize("place", ["snapshot", "snapshot/localfile", "snapshot/db", "cloudimg/blobs"])
-def test_a_place_that_others_write_to(place: str, root: Root) -> None:
-    """L1."""
+def test_a_place_that_others_write_to_is_told_of_once(place: str, root: Root) -> None:
     (root.path / place).chmod(0o777)
+    told: list[str] = []
     made = make_snapshot("W3b")
-    store = opened(root)
-    with pytest.raises(PolicyError):
-        put_all(store, made)
-        store.publish("bot", made.document)
-    assert not root.index_path.exists()
+    store = opened(root, warn=told.append)
+    put_all(store, made)
+    store.publish("bot", made.document)
+    assert len(told) == 1 and "everybody" in told[0]
+    assert root.index["names"]["bot"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_of_once(number: int, root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    told: list[str] = []
+    made = make_snapshot("W3b")
+    store = opened(root, warn=told.append, lock_seconds=0.0)
+    put_all(store, made)
+    store.publish("bot", made.document)
+    assert len(told) == 1 and "no locks" in told[0]
+    assert opened(root).resolve("bot").raw
 
 
 def test_an_index_that_cannot_be_read_is_left_alone(root: Root) -> None:

@@ -80,7 +80,8 @@ class ImageBlobs:
 def _linked(source: int, blob: str, directory: int, name: str, what: str) -> bool:
     """Give a file a second name, read-only and durable; False where it cannot have one, or the name is taken."""
     try:
-        os.chmod(blob, _MODE, dir_fd=source)
+        with local.where_supported():
+            os.chmod(blob, _MODE, dir_fd=source)
         os.link(blob, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
     except OSError:
         return False

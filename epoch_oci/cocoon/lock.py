@@ -3,24 +3,21 @@
 While it is held no Cocoon changes the index, and none collects garbage.
 """
 
-import fcntl
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from epoch_oci.cocoon.tree import DATABASE, LOCK, Tree
 from epoch_oci.disk.local import local_errors
+from epoch_oci.disk.lock import wait_for_lock
 from epoch_oci.errors import LocalIOError
-
-_POLL_SECONDS = 0.02
 
 
 @contextmanager
 def index_locked(tree: Tree, seconds: float) -> Iterator[int]:
     """Hold the lock; gives a descriptor of the directory that the index is in.
 
-    Raises LocalIOError when somebody else holds it for more than `seconds`, PolicyError for a shared directory.
+    Raises LocalIOError when somebody else holds it for more than `seconds`.
     """
     what = tree.what(DATABASE, LOCK)
     with tree.own(DATABASE) as directory:
@@ -28,23 +25,18 @@ def index_locked(tree: Tree, seconds: float) -> Iterator[int]:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             held = os.open(LOCK, flags, 0o600, dir_fd=directory)
         try:
-            _wait(held, what, time.monotonic() + seconds)
+            _wait(held, what, seconds, tree.warnings.no_locks)
             yield directory
         finally:
             os.close(held)
 
 
-def _wait(descriptor: int, what: str, deadline: float) -> None:
-    while True:
-        with local_errors(what):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pass
-            else:
-                return
-        if time.monotonic() >= deadline:
-            raise LocalIOError(
-                f"{what} is held by another process", object=what, hint="see what Cocoon is doing, and run this again"
-            )
-        time.sleep(_POLL_SECONDS)
+def _wait(descriptor: int, what: str, seconds: float, unlocked: Callable[[], None]) -> None:
+    with local_errors(what):
+        held = wait_for_lock(descriptor, seconds)
+    if held is None:  # no Cocoon holds one either then
+        unlocked()
+    if held is False:
+        raise LocalIOError(
+            f"{what} is held by another process", object=what, hint="see what Cocoon is doing, and run this again"
+        )

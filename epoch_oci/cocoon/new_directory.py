@@ -1,7 +1,6 @@
 """A snapshot's directory in the making, where nobody looks: filled, then moved into its place."""
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -12,6 +11,7 @@ from typing import Self
 from epoch_oci.cocoon.tree import DIRECTORY_MODE, SNAPSHOTS, STAGE, Tree
 from epoch_oci.disk import local
 from epoch_oci.disk.draft import write_sparse
+from epoch_oci.disk.lock import try_lock
 from epoch_oci.epoch.sparse import Unpacking
 from epoch_oci.oci.verify import BLOCK, VerifyingReader
 
@@ -31,8 +31,7 @@ class NewDirectory:
         with self._tree.own(STAGE) as stage, local.local_errors(self._what()):
             local.make_directory(self._name, stage, self._what())
             self._descriptor = os.open(self._name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=stage)
-            with contextlib.suppress(OSError):  # where there are no locks, nobody takes it for an abandoned one either
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(self._descriptor)  # where there are no locks, nobody takes it for an abandoned one either
         return self
 
     def __exit__(
@@ -49,7 +48,7 @@ class NewDirectory:
             os.link(blob, name, src_dir_fd=source, dst_dir_fd=self._descriptor, follow_symlinks=False)
         except OSError:
             return False
-        with local.local_errors(self._what(name)):
+        with local.local_errors(self._what(name)), local.where_supported():
             os.chmod(name, mode, dir_fd=self._descriptor)
         return True
 
@@ -63,15 +62,15 @@ class NewDirectory:
             size = _copy(reader, descriptor, what) if packed is None else _unfold(reader, descriptor, packed, what)
             with local.local_errors(what):
                 os.ftruncate(descriptor, size)
-                os.fchmod(descriptor, mode)
-                os.fsync(descriptor)
+                local.set_mode(descriptor, mode)
+                local.sync_file(descriptor)
         finally:
             os.close(descriptor)
 
     def move(self, snapshot_id: str) -> None:
         """Make it the directory of a snapshot, safe on the disk and of the mode that Cocoon gives one."""
         with local.local_errors(self._what()):
-            os.fchmod(self._descriptor, DIRECTORY_MODE)
+            local.set_mode(self._descriptor, DIRECTORY_MODE)
             local.sync_directory(self._descriptor)
         self._rename(self._name, STAGE, snapshot_id, SNAPSHOTS)
         self._place = SNAPSHOTS
@@ -100,8 +99,8 @@ def remove_abandoned(tree: Tree) -> None:
             with contextlib.suppress(OSError):
                 descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=stage)
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove(name, descriptor, stage)
+                    if try_lock(descriptor):
+                        _remove(name, descriptor, stage)
                 finally:
                     os.close(descriptor)
 

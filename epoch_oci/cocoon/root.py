@@ -6,7 +6,6 @@ content with other holes is another blob. Written, it becomes what Cocoon's impo
 """
 
 import contextlib
-import fcntl
 import os
 import secrets
 import time
@@ -24,6 +23,7 @@ from epoch_oci.cocoon.records import INDEX_LIMIT, Record, SnapshotIndex
 from epoch_oci.cocoon.tree import DATABASE, IMAGE_BLOBS, INDEX, SNAPSHOTS, STAGE, Tree
 from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
+from epoch_oci.disk.lock import try_lock
 from epoch_oci.epoch import times
 from epoch_oci.epoch.keys import SnapshotKey, blob_key
 from epoch_oci.epoch.manifest import Manifest
@@ -63,7 +63,8 @@ class CocoonRoot:
     """The snapshots of a Cocoon root directory, named by `SnapshotKey`s: a name, an ID, or the beginning of an ID.
 
     A source and a sink. `cache_dir` remembers digests between runs, for a snapshot's files must be read once to know
-    them; `clock` and `random` date and name new records; `lock_seconds` is how long Cocoon's lock is waited for.
+    them; `clock` and `random` date and name new records; `lock_seconds` is how long Cocoon's lock is waited for. `warn`
+    is told what is at risk in the root, each thing once.
     """
 
     def __init__(
@@ -74,11 +75,12 @@ class CocoonRoot:
         clock: Callable[[], str] = utc_now,
         random: Callable[[int], bytes] = secrets.token_bytes,
         lock_seconds: float = 30.0,
+        warn: Callable[[str], None] = local.unheard,
     ) -> None:
         self._leases: dict[str, int] = {}
-        self._tree = Tree(path)
+        self._tree = Tree(path, warn)
         self._digests = Digests(cache_dir)
-        self._stage = DirectoryBackend(self._tree.path / STAGE)
+        self._stage = DirectoryBackend(self._tree.path / STAGE, warnings=self._tree.warnings)
         self._landing = Landing(
             tree=self._tree,
             digests=self._digests,
@@ -199,7 +201,7 @@ class CocoonRoot:
 
         All of it appears at once, under Cocoon's lock. The same snapshot again changes nothing. With `replace` a
         snapshot of that name stays, and only loses the name: somebody may be using it. Raises NotFoundError for a
-        missing blob, ConflictError, PolicyError, LocalIOError, ContentError, UsageError for a cloud image.
+        missing blob, ConflictError, LocalIOError, ContentError, UsageError for a cloud image.
         """
         self._landing.publish(SnapshotKey.parse(name), Manifest.parse(document), replace=replace)
 
@@ -293,12 +295,10 @@ class CocoonRoot:
             descriptor = None if directory is None else local.open_file(name, directory, what)
         if descriptor is None:
             return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
+        if try_lock(descriptor, shared=True) is False:
             os.close(descriptor)
             hint = "see what Cocoon is doing, and run this again"
-            raise ConflictError(f"{what}: Cocoon is making or deleting it", object=what, hint=hint) from None
+            raise ConflictError(f"{what}: Cocoon is making or deleting it", object=what, hint=hint)
         self._leases[snapshot_id] = descriptor
 
 

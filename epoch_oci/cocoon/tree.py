@@ -1,13 +1,12 @@
 """Folders below a Cocoon root, opened without following a link."""
 
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from epoch_oci.disk import local
-from epoch_oci.errors import LocalIOError, PolicyError
+from epoch_oci.errors import LocalIOError
 
 DATABASE = "snapshot/db"
 SNAPSHOTS = "snapshot/localfile"
@@ -26,10 +25,14 @@ MODERN_FILES = ("meta.db", "meta-convert.manifest")
 
 
 class Tree:
-    """The directory `path`; folders are named relative to it. A link on the way is refused (ContentError, TYPE)."""
+    """The directory `path`; folders are named relative to it. A link on the way is refused (ContentError, TYPE).
 
-    def __init__(self, path: Path) -> None:
+    `warn` is told what is at risk there, each thing once.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], None] = local.unheard) -> None:
         self.path = path.absolute()
+        self.warnings = local.Warnings(str(self.path), warn)
 
     def what(self, folder: str, name: str = "") -> str:
         """A file or folder as people write it."""
@@ -64,9 +67,9 @@ class Tree:
 
     @contextmanager
     def own(self, folder: str) -> Iterator[int]:
-        """As `existing`, to write in. Raises PolicyError when somebody else could put things there meanwhile."""
+        """As `existing`, to write in; a warning when somebody else could put things there meanwhile."""
         with self.existing(folder) as directory:
-            refuse_shared(directory, self.what(folder))
+            self.warnings.look_at(directory)
             yield directory
 
     def is_root(self) -> bool:
@@ -97,20 +100,3 @@ class Tree:
             with os.scandir(directory) as entries:
                 found = [(entry.name, entry.stat(follow_symlinks=False).st_mode) for entry in entries]
         return sorted(found)
-
-
-def refuse_shared(directory: int, what: str) -> None:
-    """Raise PolicyError unless nobody but this user and root can put things into the directory."""
-    with local.local_errors(what):
-        found = os.fstat(directory)
-    if found.st_uid not in (os.geteuid(), 0):
-        why = "belongs to another user"
-    elif found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-        why = "can be written to by everybody"
-    else:
-        return
-    raise PolicyError(
-        f"{what} {why}, who could swap files while they are written",
-        object=what,
-        hint="run as the user that Cocoon runs as, on a directory that only this user writes to",
-    )

@@ -5,7 +5,6 @@ it. One who is not leaves a mark beside each blob that it is done with, and the 
 """
 
 import contextlib
-import fcntl
 import os
 import stat
 import time
@@ -13,6 +12,7 @@ from collections.abc import Iterable
 
 from epoch_oci.cocoon.tree import STAGE, Tree
 from epoch_oci.disk import local
+from epoch_oci.disk.lock import try_lock
 from epoch_oci.epoch.keys import blob_key
 from epoch_oci.oci.digest import Digest
 from epoch_oci.stores.backends.directory import DirectoryBackend
@@ -38,7 +38,7 @@ class WaitingBlobs:
         if self._lock is None:
             with self._tree.folder(STAGE) as folder:
                 self._lock = None if folder is None else os.dup(folder)
-            self._locked(fcntl.LOCK_SH)
+            self._locked(shared=True)
 
     def release(self) -> None:
         """What waits may be thrown away again."""
@@ -50,27 +50,22 @@ class WaitingBlobs:
         """Throw away what is forgotten, unless somebody holds what waits. Afterwards it is held as by `hold`."""
         if self._lock is None:
             self.hold()
-            if self._locked(fcntl.LOCK_EX):
+            if self._locked():
                 self._throw_away(())
-            self._locked(fcntl.LOCK_SH)
+            self._locked(shared=True)
 
     def done(self, digests: Iterable[Digest]) -> None:
         """The snapshot of these blobs is there: they need not wait any more. Nothing is held afterwards."""
         self.hold()
-        if self._locked(fcntl.LOCK_EX):
+        if self._locked():
             self._throw_away(digests)
         else:
             self._mark(digests)
         self.release()
 
-    def _locked(self, kind: int) -> bool:
-        if self._lock is None:
-            return False
-        try:
-            fcntl.flock(self._lock, kind | fcntl.LOCK_NB)
-        except OSError:  # held by others, or a file system without locks: then nothing is thrown away
-            return False
-        return True
+    def _locked(self, *, shared: bool = False) -> bool:
+        """False where others hold it, and where there are no locks: then nothing is thrown away."""
+        return self._lock is not None and try_lock(self._lock, shared=shared) is True
 
     def _throw_away(self, digests: Iterable[Digest]) -> None:
         for digest in digests:

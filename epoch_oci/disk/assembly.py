@@ -8,7 +8,6 @@ the others are told, and may try again.
 
 import bisect
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -19,7 +18,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from epoch_oci.disk.draft import reveal, write_sparse
-from epoch_oci.disk.local import OUR_PREFIX, local_errors
+from epoch_oci.disk.local import OUR_PREFIX, local_errors, set_mode
+from epoch_oci.disk.lock import open_locked
 from epoch_oci.disk.sharing import clone, link, may_link
 from epoch_oci.errors import ConflictError, ContentError
 from epoch_oci.oci import verify
@@ -31,6 +31,8 @@ _RECORD_EVERY = 8 * BLOCK
 """A span's progress is recorded this often; so much at most is fetched again for each span after a kill."""
 _LINE = re.compile(rb"([0-9]{1,16}) ([0-9]{1,16})")
 _RECORD_LIMIT = 4 << 20
+_RECORD_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+_PART_MODE = 0o600
 
 
 class BusyError(ConflictError):
@@ -110,7 +112,7 @@ class Assembly:
 
     `directory` is an open descriptor that outlives this; `name` the final file's, `size` its length and `mode` its
     permission bits. With `links` the finished file may be one with the file it was adopted from. Entering raises
-    BusyError while somebody else is at it.
+    BusyError while somebody else is at it; where there are no locks, which would tell, it calls `unlocked`.
     """
 
     def __init__(
@@ -125,10 +127,11 @@ class Assembly:
         mode: int = 0o600,
         replace: bool = True,
         links: bool = False,
+        unlocked: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory, self._name, self._target, self._what = directory, name, target, what
         self._size = target.size if size is None else size
-        self._mode, self._replace, self._links = mode, replace, links
+        self._mode, self._replace, self._links, self._unlocked = mode, replace, links, unlocked
         self._placement = Placement(segments)
         self._linked = False
         identity = hashlib.sha256(f"{name}\0{target.digest}\0{target.size}\0{segments}".encode()).hexdigest()[:32]
@@ -142,10 +145,15 @@ class Assembly:
         self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
-        with local_errors(self._what):
-            self._descriptor = _open_locked(self._part, self._directory, self._what)
-            self._log = os.open(self._record, _RECORD_FLAGS, 0o600, dir_fd=self._directory)
-        self._load()
+        with local_errors(self._what), contextlib.ExitStack() as undo:
+            self._descriptor = self._open_part()
+            undo.callback(os.close, self._descriptor)
+            self._log = os.open(self._record, _RECORD_FLAGS, _PART_MODE, dir_fd=self._directory)
+            undo.callback(os.close, self._log)
+            for opened in (self._descriptor, self._log):
+                set_mode(opened, _PART_MODE)  # the umask may have left it unreadable for the run that goes on
+            self._load()
+            undo.pop_all()
         self.resumed = self._spans.total()
         self._hasher = threading.Thread(target=self._follow, name="hash", daemon=True)
         self._hasher.start()
@@ -265,6 +273,15 @@ class Assembly:
         with local_errors(self._what):
             os.write(self._log, f"{start} {end}\n".encode())
 
+    def _open_part(self) -> int:
+        opened = open_locked(self._part, self._directory)
+        if opened is None:
+            raise BusyError(f"{self._what}: somebody else is fetching it", object=self._what)
+        descriptor, held = opened
+        if not held:
+            self._unlocked()
+        return descriptor
+
     def _load(self) -> None:
         """What an earlier run left. Without it the file starts empty, whatever it holds."""
         with local_errors(self._what):
@@ -303,32 +320,3 @@ class Assembly:
             for place, count in self._placement.runs(offset, length):
                 hasher.update(os.pread(self._descriptor, count, place))
         return length
-
-
-_RECORD_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def _open_locked(name: str, directory: int, what: str) -> int:
-    """The file, made if need be. Raises BusyError when somebody else holds it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    while True:
-        descriptor = os.open(name, flags, 0o600, dir_fd=directory)
-        with contextlib.ExitStack() as undo:
-            undo.callback(os.close, descriptor)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BusyError(f"{what}: somebody else is fetching it", object=what) from None
-            except OSError:
-                pass  # a file system without locks
-            if _is_still(descriptor, name, directory):
-                undo.pop_all()
-                return descriptor
-
-
-def _is_still(descriptor: int, name: str, directory: int) -> bool:
-    """Whether the name still means this file: whoever held the lock may have finished it, or thrown it away."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
-    except FileNotFoundError:
-        return False

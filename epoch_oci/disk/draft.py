@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -11,13 +10,15 @@ import time
 from types import TracebackType
 from typing import Self
 
-from epoch_oci.disk.local import OPEN_FILE, OUR_PREFIX, local_errors, look, sync_directory
+from epoch_oci.disk.local import OPEN_FILE, OUR_PREFIX, local_errors, look, set_mode, sync_directory, sync_file
+from epoch_oci.disk.lock import try_lock
 from epoch_oci.oci.verify import BLOCK
 
 _DRAFT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{16}\.tmp\Z")
 _KEPT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{32}\.(?:part|done)\Z")
 _KEPT_SECONDS = 14 * 24 * 3600
 """How long an unfinished assembly that nobody goes on with is kept."""
+_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
 _PAGE = 4096
 _ZERO_PAGE = bytes(_PAGE)
 _ZEROS = bytes(BLOCK)
@@ -67,7 +68,8 @@ class Draft:
     def _write_back(self) -> None:
         """Have the disk start on what was written. Linux does so on this advice, and does not wait for it."""
         length = self._offset - self._written_back
-        os.posix_fadvise(self._descriptor, self._written_back, length, os.POSIX_FADV_DONTNEED)
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._descriptor, self._written_back, length, os.POSIX_FADV_DONTNEED)
         self._written_back = self._offset
 
     def commit(self, name: str, *, size: int | None = None, mode: int = 0o600, replace: bool = True) -> bool:
@@ -90,8 +92,8 @@ def reveal(descriptor: int, draft: str, directory: int, name: str, size: int, mo
     False when `replace` is false and `name` is taken; the draft is still there then. Raises OSError.
     """
     os.ftruncate(descriptor, size)
-    os.fchmod(descriptor, mode)
-    os.fsync(descriptor)
+    set_mode(descriptor, mode)
+    sync_file(descriptor)
     if replace:
         os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
     elif not _link(draft, name, directory):
@@ -153,22 +155,18 @@ def _remove(name: str, directory: int) -> None:
 
 
 def _own(descriptor: int) -> bool:
-    """Lock a new draft. False when a sweep was quicker and took it for a stale one."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # no locks here, so no sweep can lock it either, and none removes it
-    return os.fstat(descriptor).st_nlink > 0
+    """Lock a new draft. False when a sweep was quicker and took it for a stale one.
+
+    Where there are no locks no sweep can lock it either, and none removes it.
+    """
+    return try_lock(descriptor) is not False and os.fstat(descriptor).st_nlink > 0
 
 
 def _remove_stale(name: str, directory: int) -> None:
     # For writing, because NFS grants an exclusive lock for nothing less.
     descriptor = os.open(name, (OPEN_FILE & ~os.O_ACCMODE) | os.O_RDWR, dir_fd=directory)
     try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and try_lock(descriptor):
             os.unlink(name, dir_fd=directory)
     finally:
         os.close(descriptor)
@@ -181,7 +179,7 @@ def _link(draft: str, name: str, directory: int) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+        if error.errno not in _NO_LINKS:
             raise
         # A file system without hard links: look, then rename.
         if look(name, directory, name) is not None:

@@ -5,10 +5,9 @@ A directory is given as an open descriptor and a file by its name in it, so that
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from epoch_oci.errors import ContentError, LocalIOError
@@ -19,7 +18,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 OUR_PREFIX = ".epoch-oci"
 """What the names of files begin with that are this program's own and no content; no key and no file name does."""
-_LOCK_FILE = f"{OUR_PREFIX}.lock"
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -45,6 +43,9 @@ _HINTS = {
     errno.EACCES: "look at its owner and mode, and at those of the directories above it",
     errno.EMFILE: "raise the limit of open files (ulimit -n) or use fewer jobs",
 }
+_NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM})
+"""How file systems that cannot do a thing say so: CIFS EPERM for a mode, GVfs EOPNOTSUPP, others ENOSYS or EINVAL."""
+_USABLE = 0o700
 _KINDS = (
     (stat.S_ISREG, "a regular file"),
     (stat.S_ISLNK, "a symbolic link"),
@@ -52,6 +53,10 @@ _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
 )
+
+
+def unheard(text: str) -> None:
+    """The listener to warnings where nobody listens."""
 
 
 @contextlib.contextmanager
@@ -127,12 +132,15 @@ def open_directory(name: str | Path, what: str, *, parent: int | None = None) ->
     raise _wrong_kind(what, found.st_mode, "a directory")
 
 
-def make_directory(name: str, parent: int, what: str, mode: int = 0o700) -> None:
-    """Make sure that a directory is there, and durable; a new one has this very mode, whatever the umask."""
+def make_directory(name: str, parent: int, what: str, mode: int = _USABLE) -> None:
+    """Make sure that a directory is there, and durable; a new one has `mode`, whatever the umask."""
     with local_errors(what):
-        with contextlib.suppress(FileExistsError):
+        try:
             os.mkdir(name, mode, dir_fd=parent)
-            os.chmod(name, mode, dir_fd=parent)
+        except FileExistsError:
+            pass
+        else:
+            _make_usable(name, parent, mode)
         sync_directory(parent)
 
 
@@ -141,29 +149,87 @@ def make_directories(path: Path) -> None:
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     for folder in reversed(missing):
         with local_errors(str(folder)):
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
             parent = os.open(folder.parent, _DIRECTORY)
             try:
-                sync_directory(parent)
+                make_directory(folder.name, parent, str(folder))
             finally:
                 os.close(parent)
 
 
-def sync_directory(directory: int) -> None:
-    """Make names in a directory durable; some file systems have no such call and say EINVAL."""
+def _make_usable(name: str, parent: int, mode: int) -> None:
+    """Give a new directory the bits that the umask took from it. One that is unreadable opens as a mere path only."""
+    with where_supported():
+        found = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            now = stat.S_IMODE(os.fstat(found).st_mode)
+            if now & mode != mode:
+                with contextlib.suppress(FileNotFoundError):  # no /proc here
+                    Path(f"/proc/self/fd/{found}").chmod(now | mode)
+        finally:
+            os.close(found)
+
+
+@contextlib.contextmanager
+def where_supported() -> Iterator[None]:
+    """Pass over an OSError which says that the file system cannot do a thing at all; others are raised."""
     try:
-        os.fsync(directory)
+        yield
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno not in _NOT_HERE:
             raise
 
 
-def free_space(directory: int, what: str) -> int:
-    """Bytes that this user may still write there."""
-    with local_errors(what):
+def set_mode(descriptor: int, mode: int) -> None:
+    """Give an open file of ours its permission bits, where its file system has such. Raises OSError."""
+    with where_supported():
+        os.fchmod(descriptor, mode)
+
+
+def sync_file(descriptor: int) -> None:
+    """Make a file's bytes durable, where its file system knows how. Raises OSError."""
+    with where_supported():
+        os.fsync(descriptor)
+
+
+def sync_directory(directory: int) -> None:
+    """Make names in a directory durable, where its file system knows how. Raises OSError."""
+    with where_supported():
+        os.fsync(directory)
+
+
+def free_space(directory: int, what: str) -> int | None:
+    """Bytes that this user may still write there; None where the file system does not say (a size of nothing)."""
+    room = None
+    with local_errors(what), where_supported():
         room = os.fstatvfs(directory)
-    return room.f_bavail * room.f_frsize
+    return None if room is None or room.f_blocks == 0 else room.f_bavail * room.f_frsize
+
+
+class Warnings:
+    """What is at risk in a place, which people call `place`; `tell` hears each thing once. Safe for threads."""
+
+    def __init__(self, place: str, tell: Callable[[str], None] = unheard) -> None:
+        self._place, self._tell = place, tell
+        self._told: set[str] = set()
+
+    def __call__(self, text: str) -> None:
+        """Pass `text` on, unless it was already."""
+        if text not in self._told:
+            self._told.add(text)
+            self._tell(text)
+
+    def no_locks(self) -> None:
+        """A lock was needed, and could not be had."""
+        self(f"{self._place}: its file system has no locks; two that write there at once may undo each other's work")
+
+    def look_at(self, directory: int) -> None:
+        """Whether others than this user and root could put things into the directory, which is in the place."""
+        with local_errors(self._place):
+            found = os.fstat(directory)
+        if found.st_uid not in (os.geteuid(), 0):
+            self(f"{self._place} belongs to another user, who could swap files while they are written")
+        elif found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            self(f"{self._place} can be written to by everybody, who could swap files while they are written")
 
 
 class FileReader:
@@ -184,41 +250,6 @@ class FileReader:
             block = os.pread(self._descriptor, wanted, self._offset)
         self._offset += len(block)
         return block
-
-
-@contextlib.contextmanager
-def locked(directory: int, what: str) -> Iterator[None]:
-    """Hold a directory for one thread of one process; all the others wait."""
-    with local_errors(what):
-        held = _lock(directory)
-    try:
-        yield
-    finally:
-        os.close(held)
-
-
-def _lock(directory: int) -> int:
-    """A descriptor that holds the lock until it is closed.
-
-    The directory itself is locked, which leaves nothing behind. NFS locks only what is open for writing (EBADF), so
-    there a file serves.
-    """
-    try:
-        return _lock_opened(".", _DIRECTORY, directory)
-    except OSError as error:
-        if error.errno != errno.EBADF:
-            raise
-    return _lock_opened(_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, directory)
-
-
-def _lock_opened(name: str, flags: int, directory: int) -> int:
-    held = os.open(name, flags, 0o600, dir_fd=directory)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-    except BaseException:
-        os.close(held)
-        raise
-    return held
 
 
 def _wrong_kind(what: str, mode: int, wanted: str) -> ContentError:

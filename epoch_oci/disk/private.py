@@ -1,6 +1,5 @@
 """Small private files by name in one directory, each with a lock: what is read is ours, what is written is whole."""
 
-import fcntl
 import os
 import re
 import stat
@@ -8,14 +7,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from epoch_oci.disk.lock import open_locked
+
 LIMIT = 32 << 10
 """The most bytes that are read of a file; a larger one is none of ours."""
-_TRIES = 4
 _KINDS = ("json", "new", "lock")
 _FILE = re.compile(r"([0-9a-f]{64})\.(?:json|new|lock)\Z")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class PrivateDirectory:
@@ -53,24 +52,18 @@ class PrivateDirectory:
         return now - max(times)
 
     def lock(self, name: str) -> int | None:
-        """Lock a name, None when it is locked. The file that is locked must be the one that has the name by then."""
-        for _ in range(_TRIES):
-            try:
-                lock = os.open(f"{name}.lock", _LOCK, 0o600, dir_fd=self._directory)
-            except OSError:
-                return None
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                there = os.stat(f"{name}.lock", dir_fd=self._directory, follow_symlinks=False)
-                if os.path.samestat(there, os.fstat(lock)):
-                    return lock
-            except FileNotFoundError:
-                pass
-            except OSError:
-                os.close(lock)
-                return None
+        """Lock a name; None when somebody else has it locked, and where nothing can be locked."""
+        try:
+            opened = open_locked(f"{name}.lock", self._directory)
+        except OSError:
+            return None
+        if opened is None:
+            return None
+        lock, held = opened
+        if not held:
             os.close(lock)
-        return None
+            return None
+        return lock
 
     def unlock(self, name: str, lock: int) -> None:
         """Let others lock it."""

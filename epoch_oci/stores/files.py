@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.draft import Draft, sweep
 from epoch_oci.epoch.sparse import Segment
-from epoch_oci.errors import ConflictError, ContentError, LocalIOError, PolicyError
+from epoch_oci.errors import ConflictError, ContentError, LocalIOError
 from epoch_oci.oci import filename
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, FileTarget
@@ -25,12 +25,13 @@ _ZEROS = bytes(BLOCK)
 class FilesDirectory:
     """Files below `path`, which is made when the first one is written. Safe for threads.
 
-    The directory is opened once and kept: whatever its path comes to mean later, the files land in the same place. A
-    directory that others could tamper with is refused (PolicyError).
+    The directory is opened once and kept: whatever its path comes to mean later, the files land in the same place.
+    `warn` is told once each what is at risk: where others may write, and where the file system has no locks.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, warn: Callable[[str], None] = local.unheard) -> None:
         self._path = path.absolute()
+        self._warnings = local.Warnings(str(self._path), warn)
         self._lock = threading.Lock()
         self._directory: int | None = None
         self._swept = False
@@ -106,6 +107,7 @@ class FilesDirectory:
             size=target.size,
             mode=target.mode & _OWNER or _DEFAULT_MODE,
             replace=replace,
+            unlocked=self._warnings.no_locks,
         ) as assembly:
             yield assembly
 
@@ -113,18 +115,14 @@ class FilesDirectory:
         return str(self._path / target.name)
 
     def _opened(self) -> int | None:
-        """The directory, None when it is not there. Raises PolicyError."""
+        """The directory, None when it is not there."""
         with self._lock:
             if self._directory is None:
                 directory = local.open_directory(self._path, str(self._path))
                 if directory is None:
                     return None
-                try:
-                    _refuse_shared(directory, self._path)
-                except BaseException:
-                    os.close(directory)
-                    raise
                 self._directory = directory
+                self._warnings.look_at(directory)
             return self._directory
 
     def _made(self) -> int:
@@ -160,14 +158,14 @@ class FilesDirectory:
 
     def _refuse_lack_of_room(self, needed: int) -> None:
         free = self._free_space()
-        if needed > free:
+        if free is not None and needed > free:
             raise LocalIOError(
                 f"{self._path}: {needed} bytes are to be written, and the disk has room for {free}",
                 object=str(self._path),
                 hint="make room, or choose some of the files with --only",
             )
 
-    def _free_space(self) -> int:
+    def _free_space(self) -> int | None:
         """Of the disk that the directory is on, or will be on once it is made."""
         for folder in (self._path, *self._path.parents):
             directory = local.open_directory(folder, str(folder))
@@ -201,23 +199,6 @@ def _check_target(target: FileTarget) -> None:
         end = segment.offset + segment.length
     if end > target.logical_size or sum(item.length for item in target.segments) != target.blob.size:
         raise ContentError(f"{target.name}: its sparse map does not fit its size", code="SIZE", object=target.name)
-
-
-def _refuse_shared(directory: int, path: Path) -> None:
-    """Raise PolicyError unless nobody but this user and root can put things there."""
-    with local.local_errors(str(path)):
-        found = os.fstat(directory)
-    if found.st_uid not in (os.geteuid(), 0):
-        why = "belongs to another user"
-    elif found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-        why = "can be written to by everybody"
-    else:
-        return
-    raise PolicyError(
-        f"{path} {why}, who could swap files while they are written",
-        object=str(path),
-        hint="choose a directory of your own",
-    )
 
 
 def _unfold(reader: VerifyingReader, draft: Draft, segments: Sequence[Segment] | None) -> None:

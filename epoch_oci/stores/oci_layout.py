@@ -1,12 +1,13 @@
 """An OCI image layout in a directory (image-spec, image-layout.md): many tags over shared blobs."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from epoch_oci.disk.assembly import Assembly
+from epoch_oci.disk.local import Warnings, unheard
 from epoch_oci.errors import ContentError, Finding, NotFoundError, UsageError
 from epoch_oci.oci import media_types, strict_json, verify
 from epoch_oci.oci.descriptor import Descriptor
@@ -29,10 +30,13 @@ _DEFAULT_TAG = "latest"
 
 
 class OciLayout:
-    """Artifacts named `TAG` or `ALGORITHM:HEX`. The layout is made when the first blob is stored."""
+    """Artifacts named `TAG` or `ALGORITHM:HEX`. The layout is made when the first blob is stored.
 
-    def __init__(self, directory: Path) -> None:
-        self._backend: Backend = DirectoryBackend(directory)
+    `warn` is told what is at risk there, each thing once.
+    """
+
+    def __init__(self, directory: Path, *, warn: Callable[[str], None] = unheard) -> None:
+        self._backend: Backend = DirectoryBackend(directory, warnings=Warnings(str(directory), warn))
         self._where = str(directory)
         self._subjects: tuple[bytes, dict[Digest, dict[Digest, Descriptor]]] = (b"", {})
 

@@ -145,7 +145,12 @@ def pull(
         return
     if output is not None:
         report = pull_to_files(
-            place.store, name, open_files(Path(output)), where=place.where, options=options, on_event=run.listen
+            place.store,
+            name,
+            open_files(Path(output), connection=run.connection),
+            where=place.where,
+            options=options,
+            on_event=run.listen,
         )
     else:
         assert store is not None

@@ -13,6 +13,7 @@ from pathlib import Path
 from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.draft import Draft, is_ours, sweep
+from epoch_oci.disk.lock import locked
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verify import BLOCK, ByteReader
@@ -23,12 +24,14 @@ class DirectoryBackend:
     """Objects below `path`, which is made when the first one is written. Safe for threads and processes.
 
     `immutable` says that nobody ever writes into a file that is there: then an object may be one file with an object
-    of another such place on the same disk.
+    of another such place on the same disk. `warnings` are told where the file system has no locks, and where others
+    may write.
     """
 
-    def __init__(self, path: Path, *, immutable: bool = False) -> None:
+    def __init__(self, path: Path, *, immutable: bool = False, warnings: local.Warnings | None = None) -> None:
         self.path = path.absolute()
         self._immutable = immutable
+        self._warnings = warnings or local.Warnings(str(self.path))
         self._settled: set[str] = set()
 
     def check(self) -> None:
@@ -83,7 +86,9 @@ class DirectoryBackend:
         what = self._what(key)
         with (
             self._made(folder) as directory,
-            Assembly(directory, name, target, what, links=self._immutable) as assembly,
+            Assembly(
+                directory, name, target, what, links=self._immutable, unlocked=self._warnings.no_locks
+            ) as assembly,
         ):
             local.look_for_file(name, directory, what)
             self._require_room(directory, target.size - assembly.resumed, what)
@@ -91,7 +96,7 @@ class DirectoryBackend:
 
     def update(self, key: str, change: Change, *, limit: int) -> bool:
         """As `Backend.update`, under a lock on the directory."""
-        with self._made("") as root, local.locked(root, str(self.path)):
+        with self._made("") as root, locked(root, str(self.path), self._warnings.no_locks):
             old = read_if_there(self, key, limit=limit, what=self._what(key))
             new = change(old)
             if new is None or new == old:
@@ -134,7 +139,7 @@ class DirectoryBackend:
 
     def _require_room(self, directory: int, size: int, what: str) -> None:
         free = local.free_space(directory, what)
-        if size > free:
+        if free is not None and size > free:
             raise LocalIOError(
                 f"{what}: it has {size} bytes, and the disk has room for {free}",
                 object=what,
@@ -149,6 +154,7 @@ class DirectoryBackend:
             if directory is None:
                 raise LocalIOError(f"{self._what(folder)} was removed meanwhile", object=self._what(folder))
             if folder not in self._settled:
+                self._warnings.look_at(directory)
                 self.flush(f"{folder}/")
                 sweep(directory)
                 self._settled.add(folder)
