@@ -201,8 +201,10 @@ def _aliases(value: Any, rule: Any, root: dict[str, Any], path: str = "$") -> It
     """Keys that differ in case only from one the schema knows, at every level it describes."""
     if not isinstance(rule, dict):
         return
-    if "$ref" in rule:
-        rule = root["$defs"][rule["$ref"].rpartition("/")[2]]
+    # An optional member of a shared kind is written `if null, else $ref`.
+    reference = rule.get("$ref") or (rule.get("else") or {}).get("$ref")
+    if reference is not None:
+        rule = root["$defs"][reference.rpartition("/")[2]]
     if isinstance(value, dict):
         known = rule.get("properties", {})
         if path.rpartition(".")[2] not in _MAPS:

@@ -114,7 +114,7 @@ def test_a_descriptor_keeps_what_it_does_not_know():
         ({"digest": None}, ("$.digest", "DIGEST")),
         ({"size": ...}, ("$.size", "SIZE")),
         ({"annotations": []}, ("$.annotations", "SCHEMA")),
-        ({"annotations": {"a": None}}, ("$.annotations.a", "SCHEMA")),
+        ({"annotations": {"a": 7}}, ("$.annotations.a", "SCHEMA")),
         ({"annotations": {"b.c": 7}}, ('$.annotations["b.c"]', "SCHEMA")),
         ({"artifactType": 7}, ("$.artifactType", "SCHEMA")),
         ({"urls": "https://x.example"}, ("$.urls", "SCHEMA")),
@@ -126,6 +126,46 @@ def test_a_descriptor_keeps_what_it_does_not_know():
 )
 def test_what_is_wrong_with_a_descriptor(changes, expected):
     assert findings(Descriptor.parse, descriptor(**changes)) == [expected]
+
+
+OPTIONAL = ("annotations", "artifactType", "subject", "mediaType", "manifests", "unknown")
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_null_is_absence_in_a_manifest(key):
+    """As Go reads it. An empty media type is none either, and neither is an empty artifact type."""
+    absent = parse(manifest(**{key: ...}))
+    for nothing in (None, *([""] if key in ("mediaType", "artifactType") else [])):
+        found = parse(manifest(**{key: nothing}))
+        assert (found.config, found.layers, found.annotations, found.artifact_type, found.subject, found.kind) == (
+            absent.config,
+            absent.layers,
+            absent.annotations,
+            absent.artifact_type,
+            absent.subject,
+            absent.kind,
+        )
+
+
+@pytest.mark.parametrize("key", ["annotations", "artifactType", "subject", "mediaType", "layers"])
+def test_null_is_absence_in_an_index(key):
+    absent = parse_index(index(**{key: ...}))
+    for nothing in (None, *([""] if key == "mediaType" else [])):
+        found = parse_index(index(**{key: nothing}))
+        assert (found.manifests, found.annotations) == (absent.manifests, absent.annotations)
+
+
+@pytest.mark.parametrize("key", ["annotations", "artifactType", "urls", "data", "platform"])
+def test_null_is_absence_in_a_descriptor(key):
+    found, absent = Descriptor.parse(descriptor(**{key: None})), Descriptor.parse(descriptor())
+    assert (found, found.annotations, found.title) == (absent, {}, None)
+    assert parse(manifest(layers=[descriptor(**{key: None})])).layers == (absent,)
+
+
+def test_an_annotation_that_is_null_is_none():
+    notes = {media_types.TITLE: None, "a": "b"}
+    assert Descriptor.parse(descriptor(annotations=notes)).annotations == {"a": "b"}
+    assert parse(manifest(annotations=notes)).annotations == {"a": "b"}
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 7, True])
@@ -183,7 +223,8 @@ def test_docker_manifests_are_read_under_their_own_type():
         (manifest(layers=...), media_types.MANIFEST, [("$", "TYPE")]),
         (manifest(mediaType=media_types.INDEX), media_types.MANIFEST, [("$.mediaType", "TYPE")]),
         (manifest(mediaType="text/html"), media_types.MANIFEST, [("$.mediaType", "TYPE")]),
-        (manifest(mediaType=None), media_types.MANIFEST, [("$.mediaType", "TYPE")]),
+        (manifest(mediaType=0), media_types.MANIFEST, [("$.mediaType", "TYPE")]),
+        (manifest(mediaType=False), media_types.MANIFEST, [("$.mediaType", "TYPE")]),
         (manifest(mediaType=[]), media_types.MANIFEST, [("$.mediaType", "TYPE")]),
         (manifest(mediaType={}), media_types.MANIFEST, [("$.mediaType", "TYPE")]),
         (manifest(), media_types.INDEX, [("$.mediaType", "TYPE")]),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,11 @@ from jsonschema import Draft202012Validator
 from schema_examples import Example, invalid, valid
 
 from epoch_oci import schema_gate, schemas
+from epoch_oci.cocoon.envelope import Envelope
+from epoch_oci.dialects.cocoonstack.config import SnapshotConfig
+from epoch_oci.epoch.catalog import Catalog
 from epoch_oci.errors import ContentError, UsageError
+from epoch_oci.oci.document import Document
 
 
 def paths(example: Example) -> list[str]:
@@ -58,6 +63,48 @@ def test_the_fast_gate_agrees_on_mutated_documents(data):
     gate = schema_gate.compile_gate(schemas.schema(example.kind))
     strict = [finding for finding in schemas.findings(value, example.kind) if "in case only" not in finding.problem]
     assert gate(value) == (not strict)
+
+
+SMALL = [example for example in valid() if len(example.raw) < 4000]
+
+
+@pytest.mark.parametrize("example", SMALL, ids=lambda example: f"{example.kind}/{example.path.name}")
+def test_what_may_be_absent_may_be_null(example):
+    """Go's readers know no difference; a media type may be an empty text as well."""
+    value = json.loads(example.raw)
+    for holder, key in [spot for spot in _spots(value) if isinstance(spot[0], dict)]:
+        kept = dict(holder)
+        del holder[key]
+        optional = schemas.findings(value, example.kind) == []
+        for nothing in (None, *([""] if key == "mediaType" else [])):
+            holder.clear()
+            holder.update({**kept, key: nothing})
+            assert not optional or schemas.findings(value, example.kind) == [], (key, nothing)
+        holder.clear()
+        holder.update(kept)
+
+
+READERS = {
+    "cocoon-export-envelope.v1": lambda raw: replace(Envelope.parse(raw), raw=b"", config={}),
+    "cocoonstack-snapshot-config.v1": lambda raw: replace(SnapshotConfig.parse(Document("a/b", raw)), others={}),
+    "cocoonstack-snapshot-config.v2": lambda raw: replace(SnapshotConfig.parse(Document("a/b", raw)), others={}),
+    "epoch-catalog.v1": Catalog.parse,
+}
+
+
+@pytest.mark.parametrize("example", [example for example in SMALL if example.kind in READERS], ids=str)
+def test_readers_take_null_for_absence(example):
+    read, value = READERS[example.kind], json.loads(example.raw)
+    members = value.get("config", value)
+    for key in list(members):
+        kept = dict(members)
+        del members[key]
+        if schemas.findings(value, example.kind) == []:
+            absent = read(json.dumps(value).encode())
+            members[key] = None
+            assert read(json.dumps(value).encode()) == absent
+        members.clear()
+        members.update(kept)
 
 
 JSON_VALUES = st.one_of(

@@ -209,7 +209,7 @@ def _refuse_other_kind(value: Any, members: Members) -> None:
         members.found.append(Finding("$", "SCHEMA", "null is not an object"))
     elif isinstance(value, dict) and "layers" not in value:
         members.refuse("layers", "SCHEMA", "is missing")
-    if "snapshotId" in members.value and "snapshotID" in members.value:
+    if None not in (members.value.get("snapshotId"), members.value.get("snapshotID")):
         members.refuse("snapshotID", "JSON", '"snapshotId" and "snapshotID" are one member to a reader of Go')
 
 

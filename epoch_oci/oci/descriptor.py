@@ -39,14 +39,15 @@ class Descriptor:
         if findings:
             raise ContentError.of("descriptor", findings)
         assert isinstance(value, dict)
-        known = {"mediaType", "digest", "size", "annotations", "artifactType"}
+        modelled = {"mediaType", "digest", "size", "annotations", "artifactType"}
+        rest = {key: item for key, item in value.items() if key not in modelled}
         return cls(
             media_type=value["mediaType"],
             digest=Digest.parse(value["digest"]),
             size=value["size"],
-            annotations=MappingProxyType(dict(value.get("annotations") or {})),
-            artifact_type=value.get("artifactType"),
-            extra=MappingProxyType({key: item for key, item in value.items() if key not in known}),
+            annotations=MappingProxyType(stated_annotations(value.get("annotations"))),
+            artifact_type=value.get("artifactType") or None,
+            extra=MappingProxyType({key: item for key, item in rest.items() if item is not None or key not in _KNOWN}),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def size_problem(value: object) -> str | None:
 
 
 def annotation_findings(value: object, path: str) -> list[Finding]:
-    """What is wrong with parsed annotations at `path`; null stands for none."""
+    """What is wrong with parsed annotations at `path`; null stands for none, of all and of each."""
     if value is None:
         return []
     if not isinstance(value, dict):
@@ -85,8 +86,13 @@ def annotation_findings(value: object, path: str) -> list[Finding]:
     return [
         Finding(strict_json.member_path(path, key), "SCHEMA", f"{shown(item)} is not a string")
         for key, item in value.items()
-        if not isinstance(item, str)
+        if not isinstance(item, str | None)
     ]
+
+
+def stated_annotations(value: Mapping[str, str | None] | None) -> dict[str, str]:
+    """Parsed annotations without those that are null, which are absent ones (as for Go's readers)."""
+    return {key: item for key, item in (value or {}).items() if item is not None}
 
 
 def _findings(value: object, path: str) -> list[Finding]:
@@ -103,9 +109,9 @@ def _findings(value: object, path: str) -> list[Finding]:
         found.append(Finding(f"{path}.size", "SIZE", problem))
     found.extend(annotation_findings(value.get("annotations"), f"{path}.annotations"))
     for key in ("artifactType", "data"):
-        if not isinstance(value.get(key, ""), str):
+        if not isinstance(value.get(key), str | None):
             found.append(Finding(f"{path}.{key}", "SCHEMA", f"{key} must be a string"))
-    urls = value.get("urls", [])
-    if not (isinstance(urls, list) and all(isinstance(url, str) for url in urls)):
+    urls = value.get("urls")
+    if urls is not None and not (isinstance(urls, list) and all(isinstance(url, str) for url in urls)):
         found.append(Finding(f"{path}.urls", "SCHEMA", "urls must be an array of strings"))
     return found

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import media_types, strict_json, verify
-from epoch_oci.oci.descriptor import Descriptor, annotation_findings
+from epoch_oci.oci.descriptor import Descriptor, annotation_findings, stated_annotations
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 
@@ -40,14 +40,15 @@ class ImageManifest:
         layers = _descriptors(value, "layers", LAYER_LIMIT, findings)
         subject = _descriptor(value["subject"], "$.subject", findings) if value.get("subject") is not None else None
         annotations = _annotations(value, findings)
-        if not isinstance(value.get("artifactType", ""), str):
+        artifact_type = value.get("artifactType")
+        if not isinstance(artifact_type, str | None):
             findings.append(Finding("$.artifactType", "SCHEMA", "artifactType must be a string"))
         if findings or config is None:
             raise ContentError.of(what, findings)
         numbered = [(f"$.layers[{index}]", layer) for index, layer in enumerate(layers)]
         if conflicts := _size_conflicts([("$.config", config), *numbered]):
             raise ContentError.of(what, conflicts)
-        return cls(document, config, layers, annotations, value.get("artifactType"), subject)
+        return cls(document, config, layers, annotations, artifact_type or None, subject)
 
     @property
     def kind(self) -> str:
@@ -121,11 +122,13 @@ def _refuse_other_kind(
     version = value.get("schemaVersion")
     if type(version) is not int or version != 2:
         findings.append(Finding("$.schemaVersion", "TYPE", f"schemaVersion is {shown(version)}, only 2 is understood"))
-    if foreign in value:
+    if value.get(foreign) is not None:
         findings.append(Finding(f"$.{foreign}", "TYPE", f'"{foreign}" and "{own}" may not stand in one document'))
     if own not in value:
         findings.append(Finding("$", "TYPE", f'there is no "{own}"'))
-    stated = value.get("mediaType", document.media_type)
+    stated = value.get("mediaType")
+    if stated in (None, ""):  # absent: Go writes neither, and reads both so
+        stated = document.media_type
     if not isinstance(stated, str) or stated not in allowed:
         findings.append(
             Finding(
@@ -196,4 +199,4 @@ def _annotations(value: dict[str, Any], findings: list[Finding]) -> Mapping[str,
     notes = value.get("annotations")
     found = annotation_findings(notes, "$.annotations")
     findings.extend(found)
-    return MappingProxyType({} if found or notes is None else notes)
+    return MappingProxyType({} if found else stated_annotations(notes))

@@ -29,8 +29,8 @@ class LayoutIndex:
         found = strict_json.alias_findings(members, _KEYS)
         if type(members.get("schemaVersion")) is not int or members["schemaVersion"] != 2:
             found.append(Finding("$.schemaVersion", "TYPE", f"{shown(members.get('schemaVersion'))} is not 2"))
-        stated = members.get("mediaType", media_types.INDEX)
-        if not isinstance(stated, str) or stated not in media_types.INDEXES:
+        stated = members.get("mediaType")
+        if stated not in (None, "") and (not isinstance(stated, str) or stated not in media_types.INDEXES):
             found.append(Finding("$.mediaType", "TYPE", f"{shown(stated)} is not the type of an index"))
         entries = _entries(members.get("manifests"), found)
         if found:

@@ -259,7 +259,7 @@ class OciLayout:
         raw = self._checked(Descriptor(media_type=media_types.OCTET_STREAM, digest=digest, size=size))
         value = strict_json.loads(raw, f"{digest} in {self._where}", limit=MANIFEST_LIMIT)
         stated = value.get("mediaType") if isinstance(value, dict) else None
-        if isinstance(stated, str):
+        if isinstance(stated, str) and stated:
             return Document(stated, raw)
         return Document(
             media_types.INDEX if isinstance(value, dict) and "manifests" in value else media_types.MANIFEST, raw
