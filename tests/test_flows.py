@@ -143,7 +143,7 @@ def test_a_missing_blob_is_said_before_anything_moves(rooms, damage):
     put_snapshot(rooms.first, made)
     victim = rooms.first / "blobs/sha256" / next(iter(made.blobs))
     victim.unlink() if damage == "missing" else victim.write_bytes(victim.read_bytes()[:-1])
-    with pytest.raises(NotFoundError, match=r"cidata\.img"):
+    with pytest.raises(NotFoundError if damage == "missing" else ContentError, match=r"cidata\.img"):
         push(rooms.source, made.key, rooms.sink, None, where="oci:layout")
     assert not (rooms.layout / "blobs").exists() or not any((rooms.layout / "blobs/sha256").iterdir())
 

@@ -42,6 +42,11 @@ class MemorySink:
             self.asked.append(target.digest)
         return target.digest in self.blobs and len(self.blobs[target.digest]) == target.size
 
+    def content(self, target: Descriptor) -> BytesContent:
+        if target.digest not in self.blobs:
+            raise NotFoundError(str(target.digest))
+        return BytesContent(self.blobs[target.digest])
+
     def put(self, target: Descriptor, content) -> None:
         with content.open() as reader:
             raw = b"".join(VerifyingReader(reader, target).blocks())
@@ -201,10 +206,23 @@ def test_altered_content_is_refused_by_the_sink():
 def test_require_names_every_missing_blob_before_anything_moves():
     targets = [descriptor(raw) for raw in (b"1", b"2", b"3", b"4", b"5")]
     names = {target.digest: f"file-{index}" for index, target in enumerate(targets)}
-    require(lambda target: True, targets, names)
+    sink = MemorySink()
+    for raw in (b"1", b"2", b"3", b"4", b"5"):
+        sink.blobs[Digest.of(raw)] = raw
+    require(sink, targets, names)
+    sink.blobs = {targets[0].digest: b"1"}
     with pytest.raises(NotFoundError) as caught:
-        require(lambda target: target is targets[0], targets, names)
+        require(sink, targets, names)
     assert "file-1" in str(caught.value) and "and 1 more" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"ab", b"abcd"])
+def test_a_blob_of_another_size_is_wrong_and_not_absent(content):
+    target, sink = descriptor(b"abc"), MemorySink()
+    sink.blobs[target.digest] = content
+    with pytest.raises(ContentError, match="file") as caught:
+        require(sink, [target], {target.digest: "file"})
+    assert caught.value.code == "SIZE"
 
 
 class Trickle(io.BytesIO):

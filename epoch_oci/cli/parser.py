@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from epoch_oci.cli.completion import COMPLETERS
 from epoch_oci.cli.flags import COMMON, Flag, Kind, Word
 from epoch_oci.cli.settings import Settings, is_given, settings, value
+from epoch_oci.errors import UsageError
 
 PROGRAM = "epoch-oci"
 Verb = Callable[..., "int | None"]
@@ -82,7 +83,7 @@ class Spec:
 
     def call(self, given: Mapping[str, Any], invocation: Invocation) -> Call:
         """Fill in what was not given. Raises UsageError, NotFoundError."""
-        common = {flag.name: given[flag.name] or invocation.common.get(flag.name) for flag in COMMON}
+        common = {flag.name: _nearer(given[flag.name], invocation.common.get(flag.name)) for flag in COMMON}
         environ = invocation.environ
         arguments = {name: _word_value(word, given[name]) for name, word in self.words.items()}
         arguments |= {name: value(flag, given[name], environ, self.defaults[name]) for name, flag in self.flags.items()}
@@ -168,7 +169,14 @@ def _word_parameter(name: str, word: Word) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+def _nearer(after: Any, before: Any) -> Any:
+    """What was given after the command's name, an empty value too, else what was given before it."""
+    return after if after or after == "" else before
+
+
 def _word_value(word: Word, given: Any) -> Any:
+    if given == "" or (word.many and "" in given):
+        raise UsageError(f"{word.metavar} is empty", object=word.metavar, hint="is a variable of the shell not set?")
     return tuple(given) if word.many else given
 
 

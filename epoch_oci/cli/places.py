@@ -50,14 +50,6 @@ def artifact_of(run: Run, word: str) -> "ArtifactPlace":
     return locate_artifact(word, connection=run.connection)
 
 
-def is_artifact(word: str) -> bool:
-    """Whether `word` is written as a repository or a layout."""
-    from epoch_oci.oci.reference import is_registry
-
-    first, slash, _ = word.partition("/")
-    return word.startswith(("oci:", "docker://")) or (bool(slash) and is_registry(first))
-
-
 def name_to_read(place: "ArtifactPlace") -> str:
     """The digest or tag to ask for: as written, else a layout's only entry, else `latest`."""
     if place.name is not None:

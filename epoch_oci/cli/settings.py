@@ -123,7 +123,7 @@ def guessed(words: Sequence[str], environ: Mapping[str, str]) -> Settings:
 
 def value(flag: Flag, given: object, environ: Mapping[str, str], default: object) -> object:
     """What `flag` says: as given, else in the environment, else `default`. Raises UsageError naming where it stands."""
-    if given:
+    if given or given == "":
         return _typed(flag, given)
     for name in flag.sources:
         if text := environ.get(name, ""):
@@ -154,6 +154,10 @@ def without_password(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _typed(flag: Flag, given: object) -> object:
+    if given == "" or (isinstance(given, list | tuple) and "" in given):
+        raise UsageError(
+            f"{flag.word} was given an empty value", object=flag.word, hint="leave it out, or say what it shall be"
+        )
     match flag.kind:
         case "many":
             assert isinstance(given, list | tuple)

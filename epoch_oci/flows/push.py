@@ -150,7 +150,7 @@ def _require_content(source: Source, artifact: Artifact, plan: Plan, jobs: int |
     absent = {item.target.digest for item in plan.items if item.step != "skip"}
     needed = [file.blob for file in artifact.files if any(carrier.digest in absent for carrier in file.carriers)]
     names = {file.digest: file.name for file in artifact.files}
-    require(source.has, needed, names, jobs=jobs)
+    require(source, needed, names, jobs=jobs)
 
 
 def _report(

@@ -19,6 +19,7 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.base import Auditor, Source
+from epoch_oci.transfer.plan import refuse_other_size
 from epoch_oci.transfer.unpack import digest_of
 
 
@@ -260,6 +261,7 @@ def _error(check: Callable[[Source, Descriptor], None], source: Source, target: 
 
 def _present(source: Source, target: Descriptor) -> None:
     if not source.has(target):
+        refuse_other_size(source, target, str(target.digest))
         raise NotFoundError(f"{target.digest} ({target.size} bytes) is not there", object=str(target.digest))
 
 

@@ -39,6 +39,10 @@ class Reference:
                 hint="write HOST[:PORT]/REPOSITORY[:TAG] without a scheme",
             )
         registry, slash, rest = rest.partition("/")
+        if not rest and is_registry(registry):
+            raise UsageError(
+                f"{shown(text)} names a registry and no repository", hint=f"write {registry}/REPOSITORY[:TAG]"
+            )
         if not slash or not is_registry(registry):
             raise UsageError(
                 f"{shown(text)} does not start with a registry host",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from epoch_oci.disk.assembly import Assembly
-from epoch_oci.errors import NotFoundError
+from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.stores.base import Assembler, Content, FileSink, FileTarget, Limited, Mounter, Sink, Source
@@ -156,15 +156,16 @@ def _file_item(sink: FileSink, target: FileTarget, content: Content, there: bool
 
 
 def require(
-    present: Callable[[Descriptor], bool],
-    targets: Sequence[Descriptor],
-    names: Mapping[Digest, str],
-    *,
-    jobs: int | None = None,
+    source: Source, targets: Sequence[Descriptor], names: Mapping[Digest, str], *, jobs: int | None = None
 ) -> None:
-    """Raise NotFoundError naming the targets that are known to be absent; `names` says which file a digest is."""
-    there = in_parallel(present, targets, jobs)
+    """Raise what is wrong where `source` does not have all `targets`; `names` says which file a digest is.
+
+    NotFoundError names those that are absent, ContentError (SIZE) the first that is there and has another size.
+    """
+    there = in_parallel(source.has, targets, jobs)
     missing = [target for target, found in zip(targets, there, strict=True) if not found]
+    for target in missing:
+        refuse_other_size(source, target, names.get(target.digest, str(target.digest)))
     if missing:
         listed = ", ".join(f"{names.get(target.digest, 'document')} ({target.digest})" for target in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -172,6 +173,23 @@ def require(
             f"the source does not hold {listed}{more}",
             object=str(missing[0].digest),
             hint="nothing was sent; restore the missing content, or run `epoch-oci verify` on the source",
+        )
+
+
+def refuse_other_size(source: Source, target: Descriptor, name: str) -> None:
+    """Of a blob that `has` denies: raise ContentError (SIZE) when one of its digest is there and has another size."""
+    start, wanted = max(target.size - 1, 0), min(target.size, 1)
+    try:
+        with source.content(target).open(start, 2) as reader:
+            found = len(reader.read(2))
+    except NotFoundError:
+        return
+    if found != wanted:
+        raise ContentError(
+            f"{name} is there, and has {'fewer' if found < wanted else 'more'} than the {target.size} bytes it should",
+            code="SIZE",
+            object=str(target.digest),
+            hint="restore it; `epoch-oci verify` on the place it is in lists all that is wrong there",
         )
 
 

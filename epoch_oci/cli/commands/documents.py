@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from epoch_oci.cli import flags
 from epoch_oci.cli.annotations import parsed
 from epoch_oci.cli.files import STANDARD_INPUT, read_document
-from epoch_oci.cli.places import artifact_of, is_artifact, name_to_read
+from epoch_oci.cli.places import artifact_of, name_to_read
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import write_result
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
@@ -119,13 +119,15 @@ def validate(run: Run, files: flags.Files, schema: flags.Schema = None) -> None:
 
 def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
     """Raises ContentError for what cannot be translated, NotFoundError, UsageError."""
-    from epoch_oci import schemas
+    from epoch_oci import location, schemas
     from epoch_oci.epoch.manifest import MANIFEST_LIMIT
     from epoch_oci.oci import media_types
     from epoch_oci.oci.document import Document
 
-    if is_artifact(word) and not Path(word).exists():
-        return _given_artifact(run, word)
+    if word != STANDARD_INPUT and not Path(word).exists():
+        found = location.parse(word)
+        if not isinstance(found, location.NameLocation | location.StoreLocation):
+            return _given_artifact(run, word)
     raw = read_document(word, MANIFEST_LIMIT)
     kind = schemas.kind_of(schemas.read(raw, _EPOCH_KIND, word))
     if kind in _OCI_KINDS:

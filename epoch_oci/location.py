@@ -1,0 +1,249 @@
+"""What a word means, by one grammar. A `Location` is a value: nothing is opened and nobody is asked.
+
+HOST[:PORT]/REPO[:TAG][@DIGEST]     a registry repository (also with docker:// or oci:// before it)
+oci:DIR[:TAG][@DIGEST]              an OCI image layout in a directory
+DIR, file:///DIR                    an Epoch store in a directory
+s3://BUCKET[/PREFIX]                an Epoch store in an object store (also gs:// and az://)
+cocoon:DIR                          a Cocoon root directory
+epoch+http://HOST:PORT              a legacy Epoch server, which is only read (also epoch+https://)
+NAME[:TAG]                          a snapshot in the store that was named beside it
+
+Some words could mean two things; then a directory that is there decides, and after it the order above.
+"""
+
+import os.path
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from epoch_oci.errors import ContentError, UsageError
+from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.oci.reference import Reference, is_registry, refuse_user_info, tag_problem
+
+BUCKETS = ("s3", "gs", "az")
+SERVERS = ("epoch+http", "epoch+https")
+KINDS_OF_STORE = ", ".join((*(f"{scheme}://…" for scheme in ("file", *BUCKETS, *SERVERS)), "cocoon:DIR"))
+
+_REGISTRY = ("docker://", "oci://")
+_WEB = ("https://", "http://")
+_LAYOUT = "oci:"
+_ROOT = "cocoon:"
+_PATH = (".", "/", "~")
+"""What a word begins with that is a path whether or not it is there."""
+_DIGEST = re.compile(r"@(?=sha(?:256|512):)")
+StoreKind = Literal["directory", "bucket", "server", "cocoon"]
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryLocation:
+    """A registry repository, or with a tag or digest one artifact of it."""
+
+    word: str
+    reference: Reference
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its bytes are on this machine."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutLocation:
+    """An OCI image layout, or with `tag` or `digest` one artifact of it."""
+
+    word: str
+    path: Path
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """As `RepositoryLocation.is_here`."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLocation:
+    """An Epoch store or Cocoon root. `path` is where it is on this machine, None where it is not."""
+
+    word: str
+    kind: StoreKind
+    path: Path | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """As `RepositoryLocation.is_here`."""
+        return self.path is not None
+
+
+@dataclass(frozen=True, slots=True)
+class NameLocation:
+    """A snapshot in a store that is named elsewhere; the word is `epoch.keys.SnapshotKey`'s to read."""
+
+    word: str
+
+    @property
+    def is_here(self) -> bool:
+        """As `RepositoryLocation.is_here`; the store will tell."""
+        return True
+
+
+ArtifactLocation = RepositoryLocation | LayoutLocation
+Location = ArtifactLocation | StoreLocation | NameLocation
+
+
+def parse(word: str) -> Location:
+    """What `word` means. Raises UsageError for what can mean nothing, with a spelling that may have been meant."""
+    if not word:
+        raise UsageError("a location is empty", hint="is a variable of the shell not set?")
+    refuse_user_info(word)
+    if _is_url(word):
+        raise _url(word)
+    if word.startswith(_REGISTRY):
+        return RepositoryLocation(word, Reference.parse(word))
+    if word.startswith(_LAYOUT):
+        return _layout(word)
+    if _is_directory(word) or _is_root(word) or "://" in word or word.startswith(_PATH):
+        return parse_store(word)
+    if _is_reference(word):
+        return RepositoryLocation(word, Reference.parse(word))
+    return NameLocation(word)
+
+
+def parse_store(word: str) -> StoreLocation:
+    """The Epoch store that `word` names where nothing else is expected. Raises UsageError."""
+    if not word:
+        raise UsageError("the store's name is empty", hint="name a directory with --store DIR")
+    refuse_user_info(word)
+    if _is_url(word):
+        raise UsageError(
+            f"{shown(word)} is a URL, and no kind of store",
+            object=word,
+            hint=f"a legacy Epoch server is epoch+{_plainly(word)}, and a store is a directory, or {KINDS_OF_STORE}",
+        )
+    if word.startswith(_ROOT):
+        directory = word.removeprefix(_ROOT)
+        if not directory:
+            raise UsageError(f"{word} names no directory", object=word, hint="write cocoon:DIR")
+        return StoreLocation(word, "cocoon", _path(directory))
+    if word.startswith(_LAYOUT):
+        raise UsageError(
+            f"{shown(word)} is an OCI image layout, and an Epoch store is wanted here",
+            hint="push to a layout, and pull from it",
+        )
+    scheme, divider, _ = word.partition("://")
+    if not divider:
+        return StoreLocation(word, "directory", _path(word))
+    if scheme == "file":
+        return StoreLocation(word, "directory", _file_path(word))
+    if scheme in BUCKETS or scheme in SERVERS:
+        return StoreLocation(word, "bucket" if scheme in BUCKETS else "server")
+    raise UsageError(
+        f"{shown(scheme)}:// names no kind of store", object=scheme, hint=f"name a directory, or {KINDS_OF_STORE}"
+    )
+
+
+def parse_artifact(word: str) -> ArtifactLocation:
+    """What `word` means where a repository or layout is expected. Raises UsageError."""
+    found = parse(word)
+    if isinstance(found, RepositoryLocation | LayoutLocation):
+        return found
+    if (registry := bare_registry(word)) is not None:
+        raise lacks_repository(word, registry)
+    hint = "write HOST[:PORT]/REPOSITORY[:TAG] or oci:DIR[:TAG]"
+    if isinstance(found, StoreLocation) and found.kind == "directory":
+        hint += f"; a layout in that directory is oci:{_plainly(word)}"
+    raise UsageError(f"{shown(word)} is neither a registry reference nor an OCI layout", hint=hint)
+
+
+def bare_registry(word: str) -> str | None:
+    """The registry that a word names which has no repository, None for any other word."""
+    host = word.removesuffix("/")
+    return host if is_registry(host) and not _is_directory(word) else None
+
+
+def lacks_repository(word: str, registry: str) -> UsageError:
+    """What to say of `bare_registry`."""
+    return UsageError(f"{shown(word)} names a registry and no repository", hint=f"write {registry}/REPOSITORY[:TAG]")
+
+
+def _is_url(word: str) -> bool:
+    return word.lower().startswith(_WEB)
+
+
+def _url(word: str) -> UsageError:
+    """A registry is written without a scheme."""
+    scheme, _, rest = word.partition("://")
+    plain = " and give --plain-http" if scheme.lower() == "http" else ""
+    return UsageError(
+        f"{shown(word)} is a URL, and a registry is named without {scheme}://",
+        object=word,
+        hint=f"write {_plainly(rest)}{plain}, or epoch+{_plainly(word)} for a legacy Epoch server",
+    )
+
+
+def _plainly(text: str) -> str:
+    """`text` in a hint: without the quotes of `shown`."""
+    return shown(text)[1:-1]
+
+
+def _layout(word: str) -> LayoutLocation:
+    path, tag, digest = _divided(word, _LAYOUT, "oci:DIR[:TAG]")
+    return LayoutLocation(word, path, tag, digest)
+
+
+def _divided(word: str, prefix: str, form: str) -> tuple[Path, str | None, Digest | None]:
+    """Path, tag and digest: the last colon divides, unless all of it is there and what follows it can be no tag."""
+    rest, *digests = _DIGEST.split(word.removeprefix(prefix))
+    if len(digests) > 1:
+        raise UsageError(f"{shown(word)} has more than one digest", hint=f"write {form}[@DIGEST]")
+    digest = _digest(word, digests[0]) if digests else None
+    path, colon, tag = rest.rpartition(":")
+    why = tag_problem(tag) if colon else None
+    if not colon or (why is not None and os.path.lexists(rest)):
+        path, tag = rest, ""
+    elif why is not None:
+        raise UsageError(
+            f"{shown(word)}: there is no {shown(rest)}, and as a tag {shown(tag)} {why}",
+            object=word,
+            hint=f"write {form}; a path with a colon in it needs a tag behind it",
+        )
+    if not path:
+        raise UsageError(f"{shown(word)} names no path", object=word, hint=f"write {form}")
+    return _path(path), tag or None, digest
+
+
+def _digest(word: str, text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except ContentError as error:
+        raise UsageError(f"{shown(word)}: {error.message}", hint="write @sha256:HEX as `inspect` shows it") from None
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # noqa: PTH111 (pathlib raises for a user that is none)
+
+
+def _file_path(word: str) -> Path:
+    parts = urlsplit(word)
+    if parts.netloc not in ("", "localhost") or not parts.path:
+        raise UsageError(f"{shown(word)} is not a store", hint="name a directory: DIR or file:///DIR")
+    return Path(unquote(parts.path))
+
+
+def _is_directory(word: str) -> bool:
+    return os.path.isdir(word)  # noqa: PTH112 (pathlib raises for a word that is too long to be a name)
+
+
+def _is_root(word: str) -> bool:
+    """Whether it is `cocoon:DIR` and not the tag of a snapshot that is called cocoon."""
+    rest = word.removeprefix(_ROOT)
+    return rest != word and (rest.startswith(_PATH) or _is_directory(rest))
+
+
+def _is_reference(word: str) -> bool:
+    """Whether the first component is meant as a registry: it holds `.` or `:`, or is `localhost`, legal or not."""
+    first, slash, _ = word.partition("/")
+    return bool(slash) and (first == "localhost" or "." in first or ":" in first)
