@@ -82,6 +82,11 @@ def test_what_is_no_registry(cli, host):
     assert cli("logout", host).code == 2
 
 
+def test_a_user_with_a_colon_is_none(cli):
+    ran = cli("login", "ghcr.io", "-u", "me:hunter2", env={"EPOCH_OCI_PASSWORD": "x"})
+    assert ran.code == 2 and "colon" in ran.error and "hunter2" not in ran.err
+
+
 def test_nobody_is_asked_without_a_terminal(registry):
     ran = run_cli("login", registry.address)
     assert ran.code == 2 and "--username" in ran.error

@@ -72,6 +72,13 @@ class Draft:
             os.posix_fadvise(self._descriptor, self._written_back, length, os.POSIX_FADV_DONTNEED)
         self._written_back = self._offset
 
+    def give_to(self, owner: int, group: int) -> None:
+        """Make it somebody else's; -1 leaves either as it is. Raises LocalIOError."""
+        with local_errors(self._what):
+            found = os.fstat(self._descriptor)
+            if owner not in (-1, found.st_uid) or group not in (-1, found.st_gid):
+                os.fchown(self._descriptor, owner, group)
+
     def commit(self, name: str, *, size: int | None = None, mode: int = 0o600, replace: bool = True) -> bool:
         """Show the file as `name`, `size` bytes long (None: up to the current offset), when it is safe on the disk.
 

@@ -1,40 +1,43 @@
-"""Credentials of registries: Docker's `config.json` and containers' `auth.json`, their helpers, and what was typed.
+"""Credentials of registries: what was typed, Docker's and containers' files of accounts, and their helpers.
 
-The formats are those of oci-registries 6. Nothing here reads the environment: it is handed in.
+Nothing here reads the environment: it is handed in.
 """
 
 import base64
 import binascii
 import contextlib
-import json
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from epoch_oci.errors import ContentError, LocalIOError
-from epoch_oci.registry import helpers
+from epoch_oci.errors import EpochOciError, UsageError
+from epoch_oci.redaction import octets
+from epoch_oci.registry import account_file, helpers
+from epoch_oci.registry.account_file import Document
 
-_HUB = "https://index.docker.io/v1/"
-_HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
-_FILE_LIMIT = 4 << 20
+FILE_VARIABLE = "REGISTRY_AUTH_FILE"
+TEXT_VARIABLE = "DOCKER_AUTH_CONFIG"
+_TOKEN_USER = "<token>"  # noqa: S105 (what a helper says where it gives an identity token)
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What opens a registry: a user and a secret, an identity (refresh) token, or a ready bearer token."""
+    """What opens a registry: a user and a secret, an identity (refresh) token, or a ready bearer token.
+
+    `source` is where it was found, for people. Texts stand for the bytes that `redaction.octets` makes of them.
+    """
 
     username: str = ""
     secret: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
+    source: str = field(default="", compare=False)
 
     @property
     def basic(self) -> str:
         """The value of a Basic `Authorization` header."""
-        return "Basic " + base64.b64encode(f"{self.username}:{self.secret}".encode()).decode("ascii")
+        return "Basic " + _encoded(self.username, self.secret)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -44,202 +47,212 @@ class Credential:
             found.append(self.basic.removeprefix("Basic "))
         return tuple(text for text in found if text)
 
+    @property
+    def owner(self) -> str:
+        """Whose it is, and where it was found, for a message."""
+        named = f" of {self.username}" if self.username else ""
+        return f"the credentials{named}" + (f" ({self.source})" if self.source else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where accounts may be kept: a file, or a text that stands for one. See `account_file.entries` for namespaces."""
+
+    name: str
+    path: Path | None
+    namespaces_first: bool = True
+
 
 @dataclass(frozen=True, slots=True)
 class CredentialStore:
     """Where credentials are looked up, first match wins; `explicit` comes before every file.
 
     `config` is the one file that `--registry-config` names; then no other is read. `warn` is told about a file that
-    others can read.
+    others can read, and about what failed where another place had the answer.
     """
 
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     config: str | None = None
     explicit: Credential | None = None
     warn: Callable[[str], None] = lambda text: None
+    _read: dict[str, Document] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def find(self, registry: str, repository: str = "") -> Credential | None:
-        """The credential for a repository, None for none. Raises ContentError for a broken file, LocalIOError."""
+    def find(self, registry: str, repository: str = "", *, anew: bool = False) -> Credential | None:
+        """The credential for a repository, None for none. Files are read once, unless `anew`.
+
+        Raises ContentError, LocalIOError or AccessError where a file or a helper failed and no other place had one.
+        """
         if self.explicit is not None:
             return self.explicit
-        for path, namespaces in self._files():
-            document = self._load(path)
-            if document is not None:
-                found = _lookup(document, registry, repository if namespaces else "", self._search_path)
-                if found is not None:
-                    return found
+        if anew:
+            self._read.clear()
+        failures: list[EpochOciError] = []
+        for place in self._places():
+            found = self._find_in(place, registry, repository, failures)
+            if found is not None:
+                for failure in failures:
+                    self.warn(failure.message)
+                return found
+        if failures:
+            raise failures[0]
         return None
 
     def keep(self, registry: str, username: str, secret: str) -> str:
-        """Remember a credential, with the helper the file names, else in the file itself (0600). Returns where."""
+        """Remember a credential, with the helper the file names, else in the file itself (0600). Returns where.
+
+        Raises UsageError, ContentError, LocalIOError, and AccessError for a helper that fails.
+        """
         path = self._own_file()
-        document = self._load(path) or {}
-        key = _key(registry)
-        suffix = _helper(document, registry)
-        if suffix:
-            helpers.store(suffix, key, username, secret, self._search_path)
-            entry: dict[str, Any] = {}
+        named = account_file.helpers_of(account_file.read(path, self.warn), registry)
+        entry: Document = {}
+        if named:
+            helpers.store(named[0], account_file.key_of(registry), username, secret, self.environ)
         else:
-            entry = {"auth": base64.b64encode(f"{username}:{secret}".encode()).decode("ascii")}
-        auths = document.get("auths")
-        document["auths"] = {**(auths if isinstance(auths, dict) else {}), key: entry}
-        _write(path, document)
-        return f"the helper docker-credential-{suffix}" if suffix else str(path)
+            entry["auth"] = _encoded(username, secret)
+        account_file.change(path, lambda document: account_file.put_entry(document, registry, entry), self.warn)
+        self._read.clear()
+        return f"the helper docker-credential-{named[0]}" if named else str(path)
 
     def forget(self, registry: str) -> bool:
-        """Forget a credential; False when none was kept."""
-        path = self._own_file()
-        document = self._load(path) or {}
-        suffix = _helper(document, registry)
-        auths = document.get("auths")
-        names = [name for name in auths if _same(name, registry)] if isinstance(auths, dict) else []
-        if suffix:
-            helpers.erase(suffix, _key(registry), self._search_path)
-        if names and isinstance(auths, dict):
-            document["auths"] = {name: entry for name, entry in auths.items() if name not in names}
-            _write(path, document)
-        return bool(names or suffix)
+        """Forget the credentials of a registry in every file that is read; False when none were kept.
 
-    @property
-    def _search_path(self) -> str:
-        return self.environ.get("PATH", os.defpath)
+        Raises, where nothing could be forgotten: LocalIOError for a file that cannot be changed, ContentError for one
+        that cannot be read, AccessError for a helper.
+        """
+        found, failures = False, []
+        for place in self._places():
+            try:
+                found |= place.path is not None and self._forget_in(place.path, registry)
+            except EpochOciError as error:
+                failures.append(error)
+        self._read.clear()
+        if failures and not found:
+            raise failures[0]
+        for failure in failures:
+            self.warn(failure.message)
+        return found
+
+    def _find_in(
+        self, place: _Place, registry: str, repository: str, failures: list[EpochOciError]
+    ) -> Credential | None:
+        """What one place has. What failed is added to `failures`, for the answer may be elsewhere."""
+        try:
+            document = self._document(place)
+        except EpochOciError as error:
+            failures.append(error)
+            return None
+        for suffix in account_file.helpers_of(document, registry):
+            try:
+                said = helpers.get(suffix, account_file.key_of(registry), self.environ)
+            except EpochOciError as error:
+                failures.append(error)
+                continue
+            if said is not None:
+                return _told(*said, f"docker-credential-{suffix}")
+        entries = account_file.entries(document, registry, repository, namespaces_first=place.namespaces_first)
+        found = next(filter(None, map(_entry, entries)), None)
+        return replace(found, source=place.name) if found is not None else None
+
+    def _forget_in(self, path: Path, registry: str) -> bool:
+        document = account_file.read(path, self.warn)
+        suffixes = account_file.helpers_of(document, registry)
+        kept = account_file.drop_entries(document, registry)
+        if kept:
+            account_file.change(path, lambda held: account_file.drop_entries(held, registry), self.warn)
+        server = account_file.key_of(registry)
+        for suffix in suffixes:
+            if self._may_have(suffix, server):
+                helpers.erase(suffix, server, self.environ)
+                kept = True
+        return kept
+
+    def _may_have(self, suffix: str, server: str) -> bool:
+        try:
+            return helpers.get(suffix, server, self.environ) is not None
+        except EpochOciError:
+            return True  # what it cannot give, it may yet forget; if not, erasing says why
+
+    def _document(self, place: _Place) -> Document:
+        if place.name not in self._read:
+            if place.path is None:
+                found = account_file.parsed(octets(self.environ[place.name]), place.name)
+            else:
+                found = account_file.read(place.path, self.warn)
+            self._read[place.name] = found
+        return self._read[place.name]
 
     def _own_file(self) -> Path:
-        return next(self._files())[0] if self.config else self._docker_file()
-
-    def _docker_file(self) -> Path:
-        folder = self.environ.get("DOCKER_CONFIG")
-        return Path(folder) / "config.json" if folder else self._home / ".docker/config.json"
-
-    @property
-    def _home(self) -> Path:
-        home = self.environ.get("HOME")
-        return Path(home) if home else Path("/nonexistent")
-
-    def _files(self) -> Iterator[tuple[Path, bool]]:
-        """The files in order of precedence, and whether their keys may have namespaces (containers' auth.json)."""
-        if self.config:
-            yield Path(self.config), True
-            return
-        if named := self.environ.get("REGISTRY_AUTH_FILE"):
-            yield Path(named), True
-        yield self._docker_file(), False
-        if runtime := self.environ.get("XDG_RUNTIME_DIR"):
-            yield Path(runtime) / "containers/auth.json", True
-        config = self.environ.get("XDG_CONFIG_HOME")
-        yield (Path(config) if config else self._home / ".config") / "containers/auth.json", True
-
-    def _load(self, path: Path) -> dict[str, Any] | None:
-        try:
-            with path.open("rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
-                raw = file.read(_FILE_LIMIT)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise LocalIOError(f"{path}: {(error.strerror or 'unreadable').lower()}", object=str(path)) from None
-        try:
-            value = json.loads(raw)
-        except (ValueError, RecursionError):
-            raise ContentError(f"{path} is not JSON, so it has no credentials", code="JSON", object=str(path)) from None
-        if not isinstance(value, dict):
-            raise ContentError(f"{path} is not a JSON object", code="JSON", object=str(path))
-        if mode & (stat.S_IRGRP | stat.S_IROTH) and _has_secrets(value):
-            self.warn(f"{path} holds credentials and can be read by others; make it private with chmod 600")
-        return value
-
-
-def _has_secrets(document: dict[str, Any]) -> bool:
-    auths = document.get("auths")
-    return isinstance(auths, dict) and any(auths.values())
-
-
-def _lookup(document: dict[str, Any], registry: str, repository: str, search_path: str) -> Credential | None:
-    auths = document.get("auths")
-    auths = auths if isinstance(auths, dict) else {}
-    named = _helper_of(document, registry)
-    if named:
-        return helpers.get(named, _key(registry), search_path)
-    for name in _namespaces(registry, repository):
-        if isinstance(auths.get(name), dict) and (found := _entry(auths[name])) is not None:
-            return found
-    store = document.get("credsStore")
-    if isinstance(store, str) and store and (found := helpers.get(store, _key(registry), search_path)) is not None:
+        """The file that a login writes: of all files, the one that is read first. Raises UsageError."""
+        found = next((place.path for place in self._places() if place.path is not None), None)
+        if found is None:
+            raise UsageError("neither HOME nor DOCKER_CONFIG is set", hint="name a file with --registry-config FILE")
         return found
-    for name, value in auths.items():
-        if _same(name, registry) and isinstance(value, dict) and (found := _entry(value)) is not None:
-            return found
-    return None
+
+    def _places(self) -> Iterator[_Place]:
+        """Where accounts are looked for, in order of precedence."""
+        if self.config:
+            yield _file(Path(self.config))
+            return
+        if self.environ.get(TEXT_VARIABLE):
+            yield _Place(TEXT_VARIABLE, None)
+        if named := self.environ.get(FILE_VARIABLE):
+            yield _file(Path(named))
+        home = Path(self.environ["HOME"]) if self.environ.get("HOME") else None
+        if folder := self.environ.get("DOCKER_CONFIG"):
+            yield _file(Path(folder) / "config.json", namespaces_first=False)
+        elif home is not None:
+            yield _file(home / ".docker/config.json", namespaces_first=False)
+        yield from self._containers(home)
+        if home is not None:
+            yield _file(home / ".dockercfg", namespaces_first=False)
+
+    def _containers(self, home: Path | None) -> Iterator[_Place]:
+        if runtime := self.environ.get("XDG_RUNTIME_DIR"):
+            yield _file(Path(runtime) / "containers/auth.json")
+        elif home is not None:
+            yield _file(Path(f"/run/containers/{os.geteuid()}/auth.json"))
+        config = self.environ.get("XDG_CONFIG_HOME") or (home and home / ".config")
+        if config:
+            yield _file(Path(config) / "containers/auth.json")
 
 
-def _namespaces(registry: str, repository: str) -> Iterator[str]:
-    """`host/a/b`, then `host/a`: the longest key wins (containers-auth.json)."""
-    parts = repository.split("/") if repository else []
-    for count in range(len(parts), 0, -1):
-        yield "/".join([registry, *parts[:count]])
+def _file(path: Path, *, namespaces_first: bool = True) -> _Place:
+    return _Place(str(path), path, namespaces_first)
 
 
-def _entry(value: dict[str, Any]) -> Credential | None:
-    def text(key: str) -> str:
-        return value[key] if isinstance(value.get(key), str) else ""
+def _told(username: str, secret: str, source: str) -> Credential | None:
+    """What a helper's answer means."""
+    if not secret:
+        return None
+    if username == _TOKEN_USER:
+        return Credential(identity_token=secret, source=source)
+    return Credential(username, secret, source=source)
+
+
+def _entry(value: Document) -> Credential | None:
+    """What an account in a file means; None when it holds nothing, as where a helper has the secret."""
+
+    def text(name: str) -> str:
+        found = account_file.member(value, name)
+        return found if isinstance(found, str) else ""
 
     username, secret = text("username"), text("password")
-    if text("auth"):
-        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
-            username, _, secret = base64.b64decode(text("auth"), validate=True).decode("utf-8").partition(":")
+    if (decoded := _decoded(text("auth"))) is not None:
+        username, secret = decoded
     secret = secret.rstrip("\x00")
     identity, ready = text("identitytoken"), text("registrytoken")
-    if not (secret or identity or ready):
-        return None
-    return Credential(username, secret, identity, ready)
+    return Credential(username, secret, identity, ready) if secret or identity or ready else None
 
 
-def _helper_of(document: dict[str, Any], registry: str) -> str | None:
-    """The helper that `credHelpers` names for a registry."""
-    named = document.get("credHelpers")
-    for name, suffix in named.items() if isinstance(named, dict) else ():
-        if _same(name, registry) and isinstance(suffix, str) and suffix:
-            return suffix
+def _encoded(username: str, secret: str) -> str:
+    return base64.b64encode(octets(f"{username}:{secret}")).decode("ascii")
+
+
+def _decoded(text: str) -> tuple[str, str] | None:
+    """User and password of a base64 text, which may be wrapped, unpadded or of the URL's alphabet; None for none."""
+    plain = "".join(text.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    with contextlib.suppress(binascii.Error, ValueError):
+        raw = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True).decode("utf-8", "surrogateescape")
+        username, colon, secret = raw.partition(":")
+        return (username, secret) if colon else None
     return None
-
-
-def _helper(document: dict[str, Any], registry: str) -> str | None:
-    store = document.get("credsStore")
-    return _helper_of(document, registry) or (store if isinstance(store, str) and store else None)
-
-
-def _key(registry: str) -> str:
-    return _HUB if registry in _HUB_NAMES else registry
-
-
-def _same(name: object, registry: str) -> bool:
-    """Whether a key of a file means a registry: with or without scheme and path, and the names of Docker Hub."""
-    if not isinstance(name, str):
-        return False
-    host = name.removeprefix("https://").removeprefix("http://").partition("/")
-    if host[2].strip("/") not in ("", "v1", "v2"):
-        return False
-    names = _HUB_NAMES if registry in _HUB_NAMES else {registry}
-    return host[0].lower() in names
-
-
-def _write(path: Path, document: dict[str, Any]) -> None:
-    """Replace the file at once, readable by its owner alone. A link is followed to the file it names."""
-    target = path.resolve()
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    raw = json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8") + b"\n"
-    try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                scratch.unlink()
-            raise
-    except OSError as error:
-        raise LocalIOError(f"{path}: {(error.strerror or 'cannot be written').lower()}", object=str(path)) from None

@@ -7,30 +7,29 @@ import re
 import select
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from epoch_oci.errors import AccessError, ContentError
+from epoch_oci.errors import AccessError, ContentError, UsageError
 from epoch_oci.oci.digest import shown
 
-if TYPE_CHECKING:
-    from epoch_oci.registry.credentials import Credential
-
-_SUFFIX = re.compile(r"[a-z0-9_-]+\Z")
+_SUFFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*\Z")
 _SECONDS = 30.0
 _LIMIT = 64 << 10
 _ABSENT = ("credentials not found", "no credentials", "not found in")
 
 
-def get(suffix: str, server: str, search_path: str) -> "Credential | None":
-    """What the helper knows of `server`, None for nothing. Raises ContentError, AccessError naming the helper."""
-    from epoch_oci.registry.credentials import Credential
-
-    status, said = _run(suffix, "get", server.encode(), search_path)
+def get(suffix: str, server: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """User and secret that the helper has for `server`, None for none. Raises ContentError, AccessError naming it."""
+    status, said = _run(suffix, "get", server.encode(), environ)
     if status != 0:
         if any(word in said.lower() for word in _ABSENT):
             return None
-        raise AccessError(f"docker-credential-{suffix} failed with status {status}", object=suffix)
+        raise AccessError(
+            f"docker-credential-{suffix} failed with status {status}",
+            object=suffix,
+            hint=f"see what `docker-credential-{suffix} list` says, or give --username and --password-stdin",
+        )
     try:
         answer = json.loads(said)
         username, secret = answer["Username"], answer["Secret"]
@@ -38,30 +37,42 @@ def get(suffix: str, server: str, search_path: str) -> "Credential | None":
         username = secret = None
     if not isinstance(username, str) or not isinstance(secret, str):
         raise ContentError(f"docker-credential-{suffix} gave no credentials", code="JSON", object=suffix)
-    if username == "<token>":
-        return Credential(identity_token=secret)
-    return Credential(username, secret) if secret else None
+    return username, secret
 
 
-def store(suffix: str, server: str, username: str, secret: str, search_path: str) -> None:
-    """Have the helper keep a credential. Raises AccessError."""
+def store(suffix: str, server: str, username: str, secret: str, environ: Mapping[str, str]) -> None:
+    """Have the helper keep a credential. Raises AccessError, and UsageError for what its language has no words for."""
+    try:
+        f"{username}{secret}".encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"docker-credential-{suffix} takes text, and the user or password is not UTF-8",
+            object=suffix,
+            hint="name a file that uses no helper with --registry-config",
+        ) from None
     document = json.dumps({"ServerURL": server, "Username": username, "Secret": secret}).encode()
-    status, _ = _run(suffix, "store", document, search_path)
+    status, _ = _run(suffix, "store", document, environ)
     if status != 0:
         raise AccessError(f"docker-credential-{suffix} did not keep the credentials", object=suffix)
 
 
-def erase(suffix: str, server: str, search_path: str) -> None:
-    """Have the helper forget a credential; one that it does not have is no error."""
-    _run(suffix, "erase", server.encode(), search_path)
+def erase(suffix: str, server: str, environ: Mapping[str, str]) -> None:
+    """Have the helper forget a credential. Raises AccessError when it does not."""
+    status, _ = _run(suffix, "erase", server.encode(), environ)
+    if status != 0:
+        raise AccessError(f"docker-credential-{suffix} did not forget the credentials", object=suffix)
 
 
-def _run(suffix: str, verb: str, text: bytes, search_path: str) -> tuple[int, str]:
+def _run(suffix: str, verb: str, text: bytes, environ: Mapping[str, str]) -> tuple[int, str]:
     """Run a helper; secrets go through its standard input only."""
-    program = _find(suffix, search_path)
+    program = _find(suffix, environ.get("PATH", os.defpath))
     try:
         process = subprocess.Popen(  # noqa: S603 (an absolute path, found by a checked name)
-            [program, verb], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [program, verb],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=dict(environ),
         )
     except OSError as error:
         reason = (error.strerror or "failed").lower()
@@ -107,4 +118,8 @@ def _find(suffix: str, search_path: str) -> str:
         program = Path(folder) / name
         if Path(folder).is_absolute() and program.is_file() and os.access(program, os.X_OK):
             return str(program)
-    raise AccessError(f"{name} is not on the search path", object=suffix, hint="install it, or take it out of the file")
+    raise AccessError(
+        f"{name}, which the file of accounts names, is not on the search path",
+        object=suffix,
+        hint="install it, or name another file with --registry-config",
+    )
