@@ -25,7 +25,7 @@ def login(run: Run, host: flags.Host) -> None:
     connection = run.connect(asks=True)
     username = connection.username or _asked_username(registry)
     if ":" in username:  # it ends at the first colon, in the header and in the file
-        raise UsageError("a user's name holds no colon", object="--username", hint="give the name and the password apart")
+        raise UsageError("a user's name holds no colon", object="--username", hint="give name and password apart")
     password = connection.password or _asked_password(run, username, registry)
     connection = replace(connection, username=username, password=password)
     verify_login(registry, registry_settings(registry, connection))
