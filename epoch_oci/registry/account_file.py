@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from epoch_oci.disk.draft import Draft, sweep
-from epoch_oci.disk.local import local_errors, locked, make_directories
+from epoch_oci.disk.local import local_errors, make_directories
+from epoch_oci.disk.lock import locked
 from epoch_oci.errors import ContentError, LocalIOError
 
 HUB = "https://index.docker.io/v1/"
@@ -25,6 +26,7 @@ _OTHERS = stat.S_IRWXO
 _IN_PLACE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EXDEV, errno.EROFS})
 """A directory of somebody else, or a file that is mounted by itself, as containers have them: the file can be written,
 and another one cannot take its place."""
+_UNLOCKED = "{} is on a file system without locks: another login at this very moment may be lost"
 
 Document = dict[str, Any]
 Warn = Callable[[str], None]
@@ -131,7 +133,7 @@ def change(path: Path, edit: Callable[[Document], bool], warn: Warn) -> bool:
     with local_errors(str(target.parent)):
         directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with _alone(directory, str(target.parent), warn):
+        with locked(directory, str(target.parent), lambda: warn(_UNLOCKED.format(target.parent))):
             sweep(directory)
             document = read(target, lambda _: None)
             if not edit(document):
@@ -182,16 +184,6 @@ def _unreadable(where: str, why: str) -> ContentError:
         object=where,
         hint="mend it, or name another file with --registry-config",
     )
-
-
-@contextlib.contextmanager
-def _alone(directory: int, what: str, warn: Warn) -> Iterator[None]:
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(locked(directory, what))
-        except LocalIOError as error:
-            warn(f"{error.message}, so that a login at the same moment may lose what this one keeps")
-        yield
 
 
 def _make_parent(folder: Path) -> None:
