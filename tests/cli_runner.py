@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from support.nursery import Child, Nursery
+
+import epoch_oci
 from epoch_oci.cli import main
 
 TIMEOUT = 60
@@ -48,6 +51,22 @@ def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, **(env or {})}
 
 
+_NURSERY = Nursery("epoch_oci.*", "oras.provider", "jsonschema.validators", "jsonschema_rs", "obstore", "pytest")
+
+
+def start_function(target: str, *words: object, env: Mapping[str, str] | None = None, cwd: object = None) -> Child:
+    """Call a function (`MODULE:FUNCTION`, test modules too) in a process of its own; it finds `words` in `sys.argv`."""
+    return _NURSERY.start(target, [target, *map(str, words)], env=environment(env), cwd=cwd)
+
+
+def start_cli(
+    *words: object, env: Mapping[str, str] | None = None, cwd: object = None, stdin: int | None = None
+) -> Child:
+    """Start it as a user does, in a process of its own; see `support.nursery` for what is not quite so."""
+    argv = [epoch_oci.__file__.replace("__init__", "__main__"), *map(str, words)]
+    return _NURSERY.start("epoch_oci.cli.main:main", argv, env=environment(env), cwd=cwd, stdin=stdin)
+
+
 def run_cli(
     *words: object,
     env: Mapping[str, str] | None = None,
@@ -56,8 +75,16 @@ def run_cli(
     timeout: float = TIMEOUT,
 ) -> Ran:
     """Run it as a user does, in a process of its own."""
+    child = start_cli(*words, env=env, cwd=cwd)
+    out, err = child.communicate(input, timeout)
+    assert child.returncode is not None
+    return Ran(child.returncode, out.decode(), err.decode())
+
+
+def run_fresh(*words: object, env: Mapping[str, str] | None = None, input: bytes = b"", cwd: object = None) -> Ran:
+    """As `run_cli`, with an interpreter of its own."""
     done = subprocess.run(
-        command(*map(str, words)), env=environment(env), input=input, cwd=cwd, capture_output=True, timeout=timeout
+        command(*map(str, words)), env=environment(env), input=input, cwd=cwd, capture_output=True, timeout=TIMEOUT
     )
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 

@@ -3,14 +3,15 @@
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from cli_runner import command, run_cli
+from cli_runner import run_cli, start_cli, start_function
 from hypothesis import given
 from hypothesis import strategies as st
 from snapshots import noise, open_store, put_snapshot
@@ -173,40 +174,35 @@ def test_another_file_in_the_way_is_a_conflict(tmp_path):
     assert (tmp_path / "memory").read_text() == "mine"
 
 
-CHILD = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_assembly import RAW, blob
-from snapshots import open_store
-from epoch_oci.stores.base import BytesContent
-from epoch_oci.transfer.content import WatchedContent
-from epoch_oci.transfer.execute import execute
-from epoch_oci.transfer.plan import Want, plan_blobs
-import io, time
-from contextlib import contextmanager
-
 class Slow(BytesContent):
+    """64 KiB at a time, with a pause before each."""
+
     @contextmanager
     def open(self, start=0, length=None):
         with BytesContent.open(self, start, length) as reader:
-            class Reader:
-                def read(self, size=-1, /):
-                    time.sleep(0.02)
-                    return reader.read(min(size, 65536) if size > 0 else 65536)
-            yield Reader()
-
-print("ready", flush=True)
-plan = plan_blobs(open_store(Path(sys.argv[1])), [Want(target=blob(), content=Slow(RAW))])
-(outcome,) = execute(plan, moved="received")
-print(outcome.action, outcome.bytes)
-"""
+            yield SlowReader(reader)
 
 
-def child(path) -> subprocess.Popen:
-    code = CHILD.format(tests=os.path.dirname(__file__))
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "ready\n"
+class SlowReader:
+    def __init__(self, reader):
+        self._reader = reader
+
+    def read(self, size=-1, /):
+        time.sleep(0.02)
+        return self._reader.read(min(size, 65536) if size > 0 else 65536)
+
+
+def fetch_slowly() -> None:
+    """Fetch RAW into the store that `sys.argv` names, in a process that somebody will kill."""
+    print("ready", flush=True)
+    plan = plan_blobs(open_store(Path(sys.argv[1])), [Want(target=blob(), content=Slow(RAW))])
+    (outcome,) = execute(plan, moved="received")
+    print(outcome.action, outcome.bytes)
+
+
+def child(path):
+    process = start_function("test_assembly:fetch_slowly", path)
+    assert process.stdout.readline() == b"ready\n"
     return process
 
 
@@ -221,7 +217,7 @@ def test_killed_at_any_instant_it_converges(tmp_path):
         process.communicate()
         assert not final.exists() or final.read_bytes() == RAW
     out, _ = child(tmp_path).communicate()
-    assert out.split()[0] in ("received", "skipped", "reused")
+    assert out.decode().split()[0] in ("received", "skipped", "reused")
     assert final.read_bytes() == RAW
     assert [path.name for path in final.parent.iterdir()] == [final.name]
 
@@ -239,7 +235,7 @@ def test_who_waits_for_another_process_says_so(tmp_path, monkeypatch):
     until(lambda: list(tmp_path.glob("blobs/sha256/.*.part")))
     want = Want(target=blob(), content=BytesContent(RAW))
     (outcome,) = execute(plan_blobs(open_store(tmp_path), [want]), moved="received", on_event=events.append)
-    assert process.communicate()[0].split() == ["received", str(len(RAW))]
+    assert process.communicate()[0].decode().split() == ["received", str(len(RAW))]
     assert (outcome.action, outcome.bytes) == ("reused", 0)
     waits = [event for event in events if event.event == "wait"]
     assert 1 <= len(waits) <= 8  # once, and again every half second; the other one takes two or more
@@ -256,15 +252,14 @@ def test_who_waits_can_be_interrupted(tmp_path):
     assert pushed.code == 0, pushed.err
     (raw,) = made.blobs.values()
     with open_store(tmp_path / "second").assemble(blob(raw)):
-        words = command("pull", "oci:layout", "--store", "second", "--progress", "json")
-        process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        line = next(line for line in process.stderr if '"wait"' in line)
-        assert "another process is fetching this blob" in line
+        process = start_cli("pull", "oci:layout", "--store", "second", "--progress", "json", cwd=tmp_path)
+        line = next(line for line in process.stderr if b'"wait"' in line)
+        assert b"another process is fetching this blob" in line
         process.send_signal(signal.SIGINT)
         started = time.monotonic()
         rest = process.communicate(timeout=20)[1]
         assert (process.returncode, time.monotonic() - started < 3) == (130, True)
-        assert '"wait"' not in rest
+        assert b'"wait"' not in rest
     again = run_cli("pull", "oci:layout", "--store", "second", cwd=tmp_path)
     assert again.code == 0, again.err
 

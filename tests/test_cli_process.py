@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_runner import Here, command, environment, run_cli
+from cli_runner import Here, command, environment, run_fresh
 from snapshots import make_snapshot, put_snapshot
 
 from epoch_oci import errors
@@ -307,23 +307,23 @@ def test_closed_streams(tmp_path):
     "env", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
 )
 def test_a_terminal_that_knows_ascii_alone(env):
-    ran = run_cli("push", "--help", env=env)
+    ran = run_fresh("push", "--help", env=env)
     assert ran.code == 0 and ran.err == ""
-    assert run_cli("validate", "--help", env=env).code == 0
+    assert run_fresh("validate", "--help", env=env).code == 0
 
 
 def test_demo(tmp_path):
-    ran = run_cli("demo", cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
+    ran = run_fresh("demo", cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
     assert (ran.code, ran.err) == (0, "") and list(tmp_path.iterdir()) == []
     assert "byte for byte the same" in ran.out and ran.out.splitlines()[-1].startswith("Digest: sha256:")
-    kept = run_cli("demo", "--keep", tmp_path / "kept", "--format", "json")
+    kept = run_fresh("demo", "--keep", tmp_path / "kept", "--format", "json")
     assert kept.code == 0 and kept.json["ok"] is True
     assert f"Digest: {kept.json['digest']}" == ran.out.splitlines()[-1]
     assert {path.name for path in (tmp_path / "kept").iterdir()} == {"store-a", "store-b", "layout", "files"}
     for name in ("store-a", "store-b", "oci:layout"):
         place = f"oci:{tmp_path}/kept/layout" if name.startswith("oci:") else tmp_path / "kept" / name
-        assert run_cli("verify", place, "--round-trip").code == 0
-    assert run_cli("demo", "--keep", tmp_path / "kept").code == 0
+        assert run_fresh("verify", place, "--round-trip").code == 0
+    assert run_fresh("demo", "--keep", tmp_path / "kept").code == 0
 
 
 def test_a_demo_that_comes_out_wrong_says_so(cli, tmp_path):
@@ -339,12 +339,12 @@ def test_a_demo_that_comes_out_wrong_says_so(cli, tmp_path):
 def test_version():
     import epoch_oci
 
-    assert run_cli("version").out.startswith(f"epoch-oci {epoch_oci.__version__} (Python 3.")
-    assert run_cli("--version").out == run_cli("version").out
+    assert run_fresh("version").out.startswith(f"epoch-oci {epoch_oci.__version__} (Python 3.")
+    assert run_fresh("--version").out == run_fresh("version").out
     script = Path(sys.executable).with_name("epoch-oci")
     if script.exists():
         done = subprocess.run([script, "--version"], env=environment(), capture_output=True, text=True, timeout=60)
-        assert done.stdout == run_cli("version").out
+        assert done.stdout == run_fresh("version").out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -356,7 +356,7 @@ def test_completion_scripts(cli, shell):
 def complete(line: str, **env: str) -> list[str]:
     words = line.split(" ")
     settings = {"_EPOCH_OCI_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), **env}
-    return run_cli(env=settings).out.split()
+    return run_fresh(env=settings).out.split()
 
 
 def test_completion_of_commands_flags_and_values():

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runner import command, environment, run_cli
+from cli_runner import command, environment, run_cli, start_cli
 from cocoon_world import (
     BLOB_ID,
     DATA,
@@ -39,8 +39,9 @@ def run(tmp_path: Path, *words: object, raw: bytes = b"", **env: str):
 
 def piped(tmp_path: Path, *words: object) -> tuple[int, bytes, str]:
     """Standard output as bytes."""
-    done = subprocess.run(command(*map(str, words)), cwd=tmp_path, env=environment(), capture_output=True, timeout=60)
-    return done.returncode, done.stdout, done.stderr.decode()
+    child = start_cli(*words, cwd=tmp_path)
+    out, err = child.communicate(timeout=60)
+    return child.returncode, out, err.decode()
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import signal
 import stat
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cli_runner import start_function
 from disks import (
     OBSTACLES,
     FailingCall,
@@ -661,27 +661,21 @@ class TestFullDisk:
             assert read(DirectoryBackend(disk), "a") == b"x"
 
 
-WRITER = """
-    import hashlib, io, os, sys
-    from pathlib import Path
-    from epoch_oci.stores.backends.directory import DirectoryBackend
+def write_for_ever() -> None:
+    """Fill the space that `sys.argv` names, in a process that somebody will kill."""
     backend = DirectoryBackend(Path(sys.argv[1]))
     print("ready", flush=True)
     while True:
         raw = os.urandom(300_000)
-        backend.write("b/" + hashlib.sha256(raw).hexdigest(), lambda: io.BytesIO(raw), len(raw))
-"""
+        backend.write("b/" + hashlib.sha256(raw).hexdigest(), lambda raw=raw: io.BytesIO(raw), len(raw))
 
 
 def test_killed_at_any_instant_leaves_whole_objects_and_one_draft_at_most(tmp_path: Path) -> None:
     chance = random.Random(11)
     space, seen_draft = tmp_path / "space", 0
     for _ in range(20):
-        child = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(WRITER), str(space)], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
+        child = start_function("test_directory_backend:write_for_ever", space)
+        assert child.stdout.readline() == b"ready\n"
         time.sleep(chance.uniform(0.001, 0.05))
         child.send_signal(signal.SIGKILL)
         child.wait()

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import pickle
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cli_runner import start_function
 from contract.cases import plant, tree
 from contract.contents import Raw
 from disks import CALLS, OBSTACLES, FailingCall, drafts, put_in_the_way, tmpfs, within
@@ -416,32 +418,23 @@ def check_closed(root: Path) -> list[str]:
     return names
 
 
-WRITER = """
-    import itertools, json, os, sys
-    from pathlib import Path
-    sys.path.insert(0, sys.argv[2])
-    from test_epoch_store import fill, open_store
+def write_for_ever() -> None:
+    """Fill the store that `sys.argv` names, in a process that somebody will kill."""
     store = open_store(Path(sys.argv[1]))
     print("ready", flush=True)
     for number in itertools.count():
         fill(store, f"bot:{os.getpid()}-{number}", os.urandom(100_000), os.urandom(100_000))
         print("stored", flush=True)
-"""
 
 
 def test_killed_at_any_instant(root: Path) -> None:
     chance = random.Random(13)
     caught = 0
     for turn in range(20):
-        child = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(WRITER), str(root), str(Path(__file__).parent)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
+        child = start_function("test_epoch_store:write_for_ever", root)
+        assert child.stdout.readline() == b"ready\n"
         if turn % 4 == 0:
-            assert child.stdout.readline() == "stored\n"
+            assert child.stdout.readline() == b"stored\n"
         # A draft of an earlier child stays until somebody writes into its folder again.
         before = set(drafts(root))
         time.sleep(chance.uniform(0.001, 0.04))

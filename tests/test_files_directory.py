@@ -7,9 +7,7 @@ import os
 import random
 import signal
 import stat
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from cli_runner import start_function
 from contract.cases import tree
 from contract.contents import Failing, Raw, Unopenable
 from disks import LINKS, OBSTACLES, FailingCall, drafts, free_bytes, open_under, put_in_the_way, tmpfs, within
@@ -539,6 +538,16 @@ def test_whichever_call_fails_nothing_is_half_done(tmp_path: Path, function: str
     pytest.fail("the calls never came to an end")
 
 
+def write_for_ever() -> None:
+    """Fill the directory that `sys.argv` names, in a process that somebody will kill."""
+    files = FilesDirectory(Path(sys.argv[1]))
+    print("ready", flush=True)
+    while True:
+        raw = os.urandom(200_000)
+        files.write(target(target("x", raw).blob.digest.hex, raw), Raw(raw))
+        print("written", flush=True)
+
+
 class TestDrafts:
     def test_of_the_dead_are_removed(self, files: FilesDirectory, out: Path) -> None:
         out.mkdir(mode=0o700)
@@ -548,29 +557,12 @@ class TestDrafts:
         assert sorted(path.name for path in out.iterdir()) == [".mine", "a"]
 
     def test_after_a_kill_one_is_left_at_most(self, out: Path) -> None:
-        code = """
-            import itertools, os, sys
-            from pathlib import Path
-            sys.path.insert(0, sys.argv[2])
-            from test_files_directory import FilesDirectory, Raw, target
-            files = FilesDirectory(Path(sys.argv[1]))
-            print("ready", flush=True)
-            for number in itertools.count():
-                raw = os.urandom(200_000)
-                files.write(target(target("x", raw).blob.digest.hex, raw), Raw(raw))
-                print("written", flush=True)
-        """
         chance, caught, done = random.Random(17), 0, 0
         for turn in range(10):
-            child = subprocess.Popen(
-                [sys.executable, "-c", textwrap.dedent(code), str(out), str(Path(__file__).parent)],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
+            child = start_function("test_files_directory:write_for_ever", out)
+            assert child.stdout.readline() == b"ready\n"
             if turn % 3 == 0:
-                assert child.stdout.readline() == "written\n"
+                assert child.stdout.readline() == b"written\n"
             time.sleep(chance.uniform(0.001, 0.04))
             child.send_signal(signal.SIGKILL)
             child.wait()

@@ -4,12 +4,13 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from cli_runner import start_cli
 from snapshots import Made, noise, put_snapshot, tree
+from support.nursery import Child
 
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import SnapshotKey
@@ -18,20 +19,14 @@ from epoch_oci.oci.digest import Digest
 BIG = 48 << 20
 
 
-def start(*words: object) -> subprocess.Popen[bytes]:
-    """The tool, in a process group of its own."""
-    command = [sys.executable, "-m", "epoch_oci", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-
-
-def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+def finish(process: Child) -> tuple[int, str]:
     _, said = process.communicate(timeout=100)
     return process.returncode, said.decode()
 
 
 def kill_at(seconds: float, *words: object) -> int:
     """Start, kill, and say with what status it ended."""
-    process = start(*words)
+    process = start_cli(*words)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=100)
@@ -71,23 +66,23 @@ def test_a_push_that_is_killed_leaves_no_tag_and_goes_on(live_registry, repo_nam
     rng = random.Random(5)
     words = ("push", made.key, target, "--store", store, "-q")
     for _ in range(5):
-        killed = kill_at(rng.uniform(0.25, 0.9), *words)
-        code, said = finish(start("verify", target, "--fast", "-q"))
+        killed = kill_at(rng.uniform(0.05, 0.6), *words)
+        code, said = finish(start_cli("verify", target, "--fast", "-q"))
         assert code == 0 or (code == 5 and killed == -signal.SIGKILL), said
-    assert finish(start(*words))[0] == 0
-    assert finish(start("verify", target, "-q"))[0] == 0
+    assert finish(start_cli(*words))[0] == 0
+    assert finish(start_cli("verify", target, "-q"))[0] == 0
 
 
 def test_a_pull_that_is_killed_shows_nothing_half_and_goes_on(live_registry, repo_name, big, tmp_path):
     store, made = big
     target = f"{live_registry.address}/{repo_name}:v1"
-    assert finish(start("push", made.key, target, "--store", store, "-q"))[0] == 0
+    assert finish(start_cli("push", made.key, target, "--store", store, "-q"))[0] == 0
     rng = random.Random(6)
     words = ("pull", target, "--store", tmp_path / "copy", "-q")
     for _ in range(6):
-        kill_at(rng.uniform(0.25, 0.9), *words)
+        kill_at(rng.uniform(0.05, 0.6), *words)
         whole(tmp_path / "copy", made)
-    assert finish(start(*words))[0] == 0
+    assert finish(start_cli(*words))[0] == 0
     after = tree(tmp_path / "copy")
     del after["catalog.json"]
     assert after == tree(store)
@@ -97,8 +92,8 @@ def test_a_pull_that_is_killed_shows_nothing_half_and_goes_on(live_registry, rep
 def test_an_interrupted_pull_says_so_within_seconds(live_registry, repo_name, big, tmp_path, number, code):
     store, made = big
     target = f"{live_registry.address}/{repo_name}:v1"
-    assert finish(start("push", made.key, target, "--store", store, "-q"))[0] == 0
-    process = start("pull", target, "-o", tmp_path / "files", "-q")
+    assert finish(start_cli("push", made.key, target, "--store", store, "-q"))[0] == 0
+    process = start_cli("pull", target, "-o", tmp_path / "files", "-q")
     part = tmp_path / "files"
     deadline = time.monotonic() + 20
     while not (part.is_dir() and any(part.iterdir())) and time.monotonic() < deadline:
@@ -110,15 +105,15 @@ def test_an_interrupted_pull_says_so_within_seconds(live_registry, repo_name, bi
     assert ended in (code, 0)  # 0: it was through before the signal came
     if ended:
         assert said.startswith("epoch-oci: INTERRUPTED: ") and said.count("\n") == 1
-    assert finish(start("pull", target, "-o", part, "-q"))[0] == 0
+    assert finish(start_cli("pull", target, "-o", part, "-q"))[0] == 0
     assert sorted(path.name for path in part.iterdir()) == ["memory-ranges", "overlay.qcow2"]
 
 
 def test_two_pulls_at_once_both_succeed(live_registry, repo_name, big, tmp_path):
     store, made = big
     target = f"{live_registry.address}/{repo_name}:v1"
-    assert finish(start("push", made.key, target, "--store", store, "-q"))[0] == 0
-    running = [start("pull", target, "--store", tmp_path / "copy", "-q") for _ in range(3)]
+    assert finish(start_cli("push", made.key, target, "--store", store, "-q"))[0] == 0
+    running = [start_cli("pull", target, "--store", tmp_path / "copy", "-q") for _ in range(3)]
     assert [finish(process)[0] for process in running] == [0, 0, 0]
     after = tree(tmp_path / "copy")
     del after["catalog.json"]
@@ -129,24 +124,24 @@ def test_two_pushes_of_one_tag_leave_one_whole_artifact(live_registry, repo_name
     store, made = big
     target = f"{live_registry.address}/{repo_name}:v1"
     words = ("push", made.key, target, "--store", store, "-q", "--annotation")
-    running = [start(*words, f"org.example.who={who}") for who in range(3)]
+    running = [start_cli(*words, f"org.example.who={who}") for who in range(3)]
     codes = sorted(finish(process)[0] for process in running)
     assert codes[0] == 0 and set(codes) <= {0, 9}
-    assert finish(start("verify", target, "--round-trip", "-q"))[0] == 0
+    assert finish(start_cli("verify", target, "--round-trip", "-q"))[0] == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_full_disk_is_said_and_nothing_half_is_left(live_registry, repo_name, big, tmp_path):
     store, made = big
     target = f"{live_registry.address}/{repo_name}:v1"
-    assert finish(start("push", made.key, target, "--store", store, "-q"))[0] == 0
+    assert finish(start_cli("push", made.key, target, "--store", store, "-q"))[0] == 0
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", disk], check=False).returncode:
         pytest.skip("no small disk can be mounted here")
     try:
         for words in (("--store", disk / "store"), ("-o", disk / "files")):
-            code, said = finish(start("pull", target, *words, "-q"))
+            code, said = finish(start_cli("pull", target, *words, "-q"))
             assert code == 7 and said.startswith("epoch-oci: IO: "), said
         whole(disk / "store", made)
         assert not (disk / "store/manifests").exists()

@@ -2,29 +2,24 @@
 
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from cli_runner import Ran, run_cli
 from snapshots import WRITERS, Made, make_snapshot, noise, put_snapshot, tree
 from support.peers import requires_peer, run_peer
 
 
-def run(*words: object, code: int = 0, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
+def run(*words: object, code: int = 0, stdin: bytes = b"", **env: str) -> Ran:
     """The tool as a user runs it."""
-    command = [sys.executable, "-m", "epoch_oci", *map(str, words)]
-    done = subprocess.run(
-        command, capture_output=True, input=stdin, env={**os.environ, **env}, timeout=100, check=False
-    )
-    assert done.returncode == code, f"{words}: exit {done.returncode}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+    done = run_cli(*words, input=stdin, env=env)
+    assert done.code == code, f"{words}: exit {done.code}\n{done.out}\n{done.err}"
     return done
 
 
 def report(*words: object, **options) -> dict:
-    return json.loads(run(*words, "--format", "json", **options).stdout)
+    return run(*words, "--format", "json", **options).json
 
 
 @pytest.fixture
@@ -83,9 +78,9 @@ def test_bearer_tokens(live_token, repo_name, first, tmp_path):
     secret = live_token.password.encode()
     words = ("push", "team/bot:v1", target, "--store", first, "--username", live_token.user, "--password-stdin")
     refused = run(*words, stdin=secret, code=8)  # the token service is another origin: no secret goes there unasked
-    trusted = re.search(rb"--trust-host (\S+?);", refused.stderr)[1].decode()
+    trusted = re.search(r"--trust-host (\S+?);", refused.err)[1]
     guarded = run(*words, "--trust-host", trusted, stdin=secret, code=8)  # anonymous tokens can read: the RAM guard
-    assert b"--allow-public" in guarded.stderr
+    assert "--allow-public" in guarded.err
     run(*words, "--trust-host", trusted, "--allow-public", stdin=secret)
     report("pull", target, "--store", tmp_path / "second")
     assert (tmp_path / "second/manifests/team/bot/v1.json").read_bytes() == make_snapshot().raw

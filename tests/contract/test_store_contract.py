@@ -18,6 +18,8 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.base import SnapshotLister, TagLister
 
+PROCESSES = multiprocessing.get_context("forkserver")  # imports once what every worker needs
+PROCESSES.set_forkserver_preload(["contract.workers", "epoch_oci.locate"])
 BLOB = noise(3 * (1 << 20) + 17, seed=1)
 OTHER = noise(70_001, seed=2)
 
@@ -326,13 +328,14 @@ class TestConcurrency:
         possible = [subject.kind.document([OTHER], winner).raw for winner in winners]
         assert subject.store.resolve(subject.kind.name("race")).raw in possible
 
-    def test_processes(self, subject: Subject) -> None:
+    def test_processes(self, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
         """No tag is lost, the shared blob is whole, and of many who want one tag a single one gets it."""
         if not subject.processes:
             pytest.skip("other processes cannot reach this store")
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))  # Python 3.11 preloads nothing else
         fill(subject, OTHER)
         workers, tags = 4, 8
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, mp_context=PROCESSES) as pool:
             done = [pool.submit(publish_tags, subject.open, subject.kind, w, tags, BLOB) for w in range(workers)]
             names = [name for result in done for name in result.result()]
             racing = [pool.submit(publish_one, subject.open, subject.kind, w, OTHER) for w in range(workers)]
