@@ -10,17 +10,17 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epoch_oci import schema_gate
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT as EPOCH_LIMIT
 from epoch_oci.errors import ContentError, Finding, UsageError
 from epoch_oci.oci import media_types, strict_json
 from epoch_oci.oci.digest import shown
-from epoch_oci.oci.document import MANIFEST_LIMIT
+from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
     from jsonschema.protocols import Validator
+    from jsonschema_rs import Draft202012Validator as Gate
 
 _SUFFIX = ".schema.json"
 _CODES = {
@@ -77,9 +77,9 @@ def findings(value: Any, kind: str) -> list[Finding]:
     return sorted(set(found), key=lambda item: item.path)
 
 
-def check(raw: bytes, kind: str, what: str) -> Any:
-    """The parsed document. Raises ContentError with every finding of the reader or the schema."""
-    value = read(raw, kind, what)
+def check(document: Document, kind: str, what: str) -> Any:
+    """The parsed document, as every view of it will have it. Raises ContentError with every finding."""
+    value = document.json(what, limit=_LIMITS.get(kind, MANIFEST_LIMIT))
     if not _allows(value, kind):
         raise ContentError.of(what, findings(value, kind))
     return value
@@ -146,13 +146,33 @@ def _validator(kind: str) -> "Validator":
 
 def _allows(value: Any, kind: str) -> bool:
     gate = _gate(kind)
-    allowed = gate(value) if gate is not None else _validator(kind).is_valid(value)
+    # JSON Schema calls 1.0 an integer, and so does the gate: where a fraction stands anywhere, the full validator says.
+    if gate is not None and not _has_fraction(value):
+        allowed = gate.is_valid(value)
+    else:
+        allowed = _validator(kind).is_valid(value)
     return allowed and not any(_aliases(value, schema(kind), schema(kind)))
 
 
 @cache
-def _gate(kind: str) -> schema_gate.Gate | None:
-    return schema_gate.compile_gate(schema(kind))
+def _gate(kind: str) -> "Gate | None":
+    """A yes or no in microseconds; None on machines that jsonschema-rs has no wheel for, where a document takes longer.
+
+    What is wrong with a document is told by jsonschema alone, so that findings are the same everywhere.
+    """
+    try:
+        from jsonschema_rs import Draft202012Validator
+    except ImportError:
+        return None
+    return Draft202012Validator(schema(kind))
+
+
+def _has_fraction(value: Any) -> bool:
+    for item in value.values() if type(value) is dict else value if type(value) is list else ():
+        of = type(item)
+        if of is float or ((of is dict or of is list) and _has_fraction(item)):
+            return True
+    return type(value) is float
 
 
 def _finding(error: "ValidationError") -> Finding:

@@ -21,7 +21,7 @@ from epoch_oci.cli.exit_codes import exit_code, hint_of
 from epoch_oci.cli.streams import Secrets, safe
 from epoch_oci.redaction import without
 
-HEAVY = {"requests", "urllib3", "oras", "obstore", "jsonschema", "rich"}
+HEAVY = {"requests", "urllib3", "oras", "obstore", "jsonschema", "jsonschema_rs", "rich"}
 SLOW_SIZE = 3 << 30
 
 

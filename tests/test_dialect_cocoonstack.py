@@ -39,6 +39,7 @@ from epoch_oci.errors import ContentError, PolicyError, UsageError
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
+from epoch_oci.oci.media_types import MANIFEST
 from epoch_oci.oci.parts import PartTable
 
 EPOCH = Path(__file__).parent / "data" / "epoch"
@@ -94,12 +95,13 @@ def test_every_epoch_document_has_been_written(name):
 
 @pytest.mark.parametrize("folder", folders("written") + folders("read"), ids=lambda folder: folder.name)
 def test_documents_fit_their_schemas(folder):
-    manifest = (folder / "oci-manifest.json").read_bytes()
+    manifest = Document(MANIFEST, (folder / "oci-manifest.json").read_bytes())
     schemas.check(manifest, "cocoonstack-snapshot-manifest.v1", "the manifest")
-    if json.loads(manifest)["config"]["mediaType"] == CONFIG:
-        schemas.check((folder / "config.json").read_bytes(), "cocoonstack-snapshot-config.v1", "the config")
+    if manifest.json()["config"]["mediaType"] == CONFIG:
+        config = Document(CONFIG, (folder / "config.json").read_bytes())
+        schemas.check(config, "cocoonstack-snapshot-config.v1", "the config")
     epoch = identified(decode(*documents(folder)), "bot", "v1").epoch
-    schemas.check(epoch.raw, "epoch-manifest.v1", "the Epoch manifest")
+    schemas.check(epoch, "epoch-manifest.v1", "the Epoch manifest")
 
 
 # Writing

@@ -5,12 +5,17 @@ import json
 import pytest
 from snapshots import WRITERS, Made, make_snapshot, open_store, put_snapshot, tree
 
+from epoch_oci import dialects
+from epoch_oci.cocoon.carried import envelope_of
+from epoch_oci.dialects.base import EncodeOptions
+from epoch_oci.dialects.naming import identified
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ConflictError, ContentError, NotFoundError, UsageError
 from epoch_oci.flows.inspect import inspect_artifact, inspect_snapshot
 from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
 from epoch_oci.flows.push import PushOptions, push
 from epoch_oci.flows.verify import VerifyOptions, verify_artifacts, verify_snapshots
+from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.stores.files import FilesDirectory
 from epoch_oci.stores.oci_layout import OciLayout
 
@@ -45,6 +50,17 @@ def test_every_writer_comes_back_byte_for_byte(rooms, kind):
     catalog = json.loads(after.pop("catalog.json"))
     assert after == before
     assert catalog["repositories"]["team/bot"]["tags"] == {"v1": "manifests/team/bot/v1.json"}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_views_of_a_document_share_what_was_read_and_none_changes_it(kind):
+    epoch = make_snapshot(kind).document
+    for dialect in dialects.DIALECTS.values():
+        artifact = dialect.encode(epoch, EncodeOptions(allow_loss=True))
+        snapshot = dialect.decode(ImageManifest.parse(artifact.manifest), artifact.config)
+        envelope_of(identified(snapshot, "other", "v2").manifest)
+        for document in (epoch, artifact.manifest, artifact.config, snapshot.epoch):
+            assert document.json() == json.loads(document.raw)
 
 
 @pytest.mark.parametrize("kind", WRITERS)

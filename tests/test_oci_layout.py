@@ -91,8 +91,10 @@ class TestForm:
         assert names == {"oci-layout", "index.json"} | {
             f"blobs/sha256/{hashlib.sha256(raw).hexdigest()}" for raw in stored
         }
-        schemas.check((root / "oci-layout").read_bytes(), "oci-layout.v1", "oci-layout")
-        schemas.check((root / "index.json").read_bytes(), "oci-image-index.v1", "index.json")
+        schemas.check(Document("application/json", (root / "oci-layout").read_bytes()), "oci-layout.v1", "oci-layout")
+        schemas.check(
+            Document("application/json", (root / "index.json").read_bytes()), "oci-image-index.v1", "index.json"
+        )
         assert read_index(root) == {
             "schemaVersion": 2,
             "mediaType": INDEX,
@@ -101,7 +103,7 @@ class TestForm:
 
     def test_is_legal_as_soon_as_a_blob_is_there(self, layout: OciLayout, root: Path) -> None:
         layout.put(descriptor(BLOB), Raw(BLOB))
-        schemas.check((root / "oci-layout").read_bytes(), "oci-layout.v1", "oci-layout")
+        schemas.check(Document("application/json", (root / "oci-layout").read_bytes()), "oci-layout.v1", "oci-layout")
         assert read_index(root)["manifests"] == []
         assert list(layout.tags()) == []
 

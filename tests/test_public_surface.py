@@ -12,7 +12,7 @@ from snapshots import make_snapshot, open_store, put_snapshot
 
 import epoch_oci
 
-HEAVY = ("requests", "urllib3", "oras", "obstore", "jsonschema", "typer", "rich")
+HEAVY = ("requests", "urllib3", "oras", "obstore", "jsonschema", "jsonschema_rs", "typer", "rich")
 
 
 def test_every_public_name_is_there():

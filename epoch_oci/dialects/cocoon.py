@@ -70,7 +70,7 @@ class CocoonDialect:
                 "the artifact's config was not read", code="MISMATCH", object=str(manifest.config.digest)
             )
         verify.check_bytes(config.raw, manifest.config, "the config")
-        epoch = Manifest.parse(Document(EPOCH_MANIFEST, config.raw), "the config")
+        epoch = Manifest.parse(config.called(EPOCH_MANIFEST), "the config")
         found = [*_type_findings(manifest, epoch), *_placeholder_findings(manifest)]
         carried = carried_files(manifest.layers, found)
         files = _matched(_files(epoch, {}), carried, found)

@@ -17,7 +17,10 @@ def identified(snapshot: Snapshot, name: str, tag: str) -> Snapshot:
     manifest = snapshot.manifest
     if not snapshot.derived or (manifest.name and manifest.tag):
         return snapshot
-    value = snapshot.epoch.json(limit=MANIFEST_LIMIT)
-    value.update(name=manifest.name or name, tag=manifest.tag or tag)
+    value = {
+        **snapshot.epoch.json(limit=MANIFEST_LIMIT),
+        "name": manifest.name or name,
+        "tag": manifest.tag or tag,
+    }
     document = Document(EPOCH_MANIFEST, gojson.dumps(value))
     return replace(snapshot, epoch=document, manifest=Manifest.parse(document, "the derived Epoch manifest"))

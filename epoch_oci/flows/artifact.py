@@ -90,7 +90,7 @@ def read_config(source: Readable, image: ImageManifest) -> Document | None:
 def read_epoch(source: Source, name: str) -> Manifest:
     """An Epoch manifest of a store, checked against its schema and its meaning. Raises ContentError, NotFoundError."""
     document = source.resolve(name)
-    schemas.check(document.raw, "epoch-manifest.v1", f"the manifest of {name}")
+    schemas.check(document, "epoch-manifest.v1", f"the manifest of {name}")
     return Manifest.parse(document, f"the manifest of {name}")
 
 

@@ -56,12 +56,13 @@ def to_oci(
     Raises ContentError with every finding, UsageError for an unknown dialect or a reserved annotation, and PolicyError
     when the dialect has no place for something, unless `allow_loss`.
     """
-    return _encoded(raw, dialect, EncodeOptions(annotations=annotations, allow_loss=allow_loss))
+    options = EncodeOptions(annotations=annotations, allow_loss=allow_loss)
+    return _encoded(Document(EPOCH_MANIFEST, raw), dialect, options)
 
 
-def _encoded(raw: bytes, dialect: str, options: EncodeOptions) -> Artifact:
-    schemas.check(raw, "epoch-manifest.v1", "the Epoch manifest")
-    return dialects.named(dialect).encode(Document(EPOCH_MANIFEST, raw), options)
+def _encoded(epoch: Document, dialect: str, options: EncodeOptions) -> Artifact:
+    schemas.check(epoch, "epoch-manifest.v1", "the Epoch manifest")
+    return dialects.named(dialect).encode(epoch, options)
 
 
 def read(manifest: Document, config: Document | None) -> Snapshot:
@@ -75,14 +76,14 @@ def to_epoch(artifact: Artifact) -> Document:
     return read(artifact.manifest, artifact.config).epoch
 
 
-def converted_to_oci(raw: bytes, dialect: str, options: EncodeOptions) -> Conversion:
+def converted_to_oci(epoch: Document, dialect: str, options: EncodeOptions) -> Conversion:
     """An Epoch manifest as OCI. Raises as `to_oci`."""
-    artifact = _encoded(raw, dialect, options)
+    artifact = _encoded(epoch, dialect, options)
     return Conversion(
         result=artifact.manifest,
         oci=artifact.manifest,
         config=artifact.config,
-        epoch=Document(EPOCH_MANIFEST, raw),
+        epoch=epoch,
         artifact_type=artifact.image.kind,
         carried=tuple(file.name for file in artifact.files),
         lost=artifact.lost,
@@ -127,7 +128,7 @@ def converted_artifact(
     snapshot = identified(read(manifest, config), called.name, called.tag)
     if not snapshot.manifest.name or not snapshot.manifest.tag:
         raise UsageError("the artifact does not say what the snapshot is called", hint="name it with --as NAME:TAG")
-    written = converted_to_oci(snapshot.epoch.raw, dialect, options)
+    written = converted_to_oci(snapshot.epoch, dialect, options)
     return replace(
         written,
         derived=snapshot.derived,

@@ -78,7 +78,7 @@ class _Stream:
     def finish(self, started: float) -> TransferReport:
         """The documents; the tag. All that carries a file has been sent by now."""
         document = self.archive.document()
-        schemas.check(document.raw, "epoch-manifest.v1", "the manifest made of the archive")
+        schemas.check(document, "epoch-manifest.v1", "the manifest made of the archive")
         epoch = Manifest.parse(document, "the manifest made of the archive")
         key = SnapshotKey(epoch.name, epoch.tag)
         tag = legal_target(self.tag or key.tag, key)

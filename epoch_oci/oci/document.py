@@ -13,6 +13,9 @@ MANIFEST_LIMIT = 4 << 20
 """Largest OCI manifest or index, in bytes (distribution-spec, "Pushing Manifests": 4 MB as the common ceiling)."""
 
 
+_UNREAD = object()
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A document as found: `raw` is authoritative, parsing is a view and never a rewrite."""
@@ -20,6 +23,7 @@ class Document:
     media_type: str
     raw: bytes = field(repr=False)
     digest: Digest = field(init=False)
+    _value: Any = field(init=False, repr=False, compare=False, default=_UNREAD)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", Digest.of(self.raw))
@@ -35,8 +39,19 @@ class Document:
         return Descriptor(media_type=self.media_type, digest=self.digest, size=len(self.raw))
 
     def json(self, what: str = "the document", *, limit: int = MANIFEST_LIMIT) -> Any:
-        """The strictly read value. Raises ContentError (JSON, SIZE)."""
-        return strict_json.loads(self.raw, what, limit=limit)
+        """The strictly read value, which nobody may change: it is read once, and every view is of the same one.
+
+        `limit` is the largest document in bytes. Raises ContentError (JSON, SIZE).
+        """
+        if self._value is _UNREAD or len(self.raw) > limit:
+            object.__setattr__(self, "_value", strict_json.loads(self.raw, what, limit=limit))
+        return self._value
+
+    def called(self, media_type: str) -> "Document":
+        """The same bytes under another media type."""
+        document = Document(media_type, self.raw)
+        object.__setattr__(document, "_value", self._value)
+        return document
 
     @classmethod
     def encode(cls, media_type: str, value: Mapping[str, Any]) -> Self:

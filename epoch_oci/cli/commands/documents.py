@@ -33,7 +33,7 @@ class _Given:
     of the place it was found at, "" where that has none.
     """
 
-    epoch: bytes | None = None
+    epoch: "Document | None" = None
     manifest: "Document | None" = None
     config: "Document | None" = None
     from_file: bool = False
@@ -67,12 +67,14 @@ def convert(
         to = "oci" if given.manifest is None else "epoch"
     options = EncodeOptions(annotations=parsed(annotation), allow_loss=allow_loss)
     called = Called(*_key(as_)) if as_ else Called(given.name, given.tag)
-    if to == "oci" and given.manifest is not None:
-        conversion = converted_artifact(given.manifest, given.config, dialect, options, called)
-    elif to == "oci":
-        conversion = converted_to_oci(given.epoch or b"", dialect, options)
-    elif given.manifest is not None:
-        conversion = converted_to_epoch(given.manifest, given.config, called)
+    if given.manifest is not None:
+        conversion = (
+            converted_to_epoch(given.manifest, given.config, called)
+            if to == "epoch"
+            else converted_artifact(given.manifest, given.config, dialect, options, called)
+        )
+    elif given.epoch is not None and to == "oci":
+        conversion = converted_to_oci(given.epoch, dialect, options)
     else:
         raise UsageError(f"{file} is an Epoch manifest already", object=file, hint="translate it with --to oci")
     _show(run, conversion, output, force)
@@ -120,7 +122,7 @@ def validate(run: Run, files: flags.Files, schema: flags.Schema = None) -> None:
 def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
     """Raises ContentError for what cannot be translated, NotFoundError, UsageError."""
     from epoch_oci import location, schemas
-    from epoch_oci.epoch.manifest import MANIFEST_LIMIT
+    from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT
     from epoch_oci.oci import media_types
     from epoch_oci.oci.document import Document
 
@@ -128,10 +130,10 @@ def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
         found = location.parse(word)
         if not isinstance(found, location.NameLocation | location.StoreLocation):
             return _given_artifact(run, word)
-    raw = read_document(word, MANIFEST_LIMIT)
-    kind = schemas.kind_of(schemas.read(raw, _EPOCH_KIND, word))
+    document = Document(EPOCH_MANIFEST, read_document(word, MANIFEST_LIMIT))
+    kind = schemas.kind_of(document.json(word, limit=MANIFEST_LIMIT))
     if kind in _OCI_KINDS:
-        manifest = Document(media_types.MANIFEST, raw)
+        manifest = document.called(media_types.MANIFEST)
         return _Given(manifest=manifest, config=_config(word, manifest, config), from_file=True)
     if kind != _EPOCH_KIND and to != "oci":
         raise ContentError(
@@ -140,7 +142,7 @@ def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
             object=word,
             hint=f"`epoch-oci validate {word}` says what it is",
         )
-    return _Given(epoch=raw)
+    return _Given(epoch=document)
 
 
 def _given_artifact(run: Run, word: str) -> _Given:

@@ -48,7 +48,7 @@ class _Image:
     def original(self, document: Document | None) -> Snapshot:
         """With the Epoch manifest that is the config."""
         config = checked_config(self.manifest, document, EPOCH_MANIFEST)
-        epoch = Manifest.parse(Document(EPOCH_MANIFEST, config.raw), "the config")
+        epoch = Manifest.parse(config.called(EPOCH_MANIFEST), "the config")
         files = tuple(_grouped(epoch, self.disks))
         found = [*file_findings(epoch, files), *_empty_parts(files)]
         if not epoch.is_cloud_image:
