@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT as EPOCH_LIMIT
 from epoch_oci.errors import ContentError, Finding, UsageError
 from epoch_oci.oci import media_types, strict_json
@@ -38,12 +37,17 @@ _MAPS = frozenset({"annotations", "paxRecords"})
 """Members whose keys are data: a reader that folds the case of member names does not fold these."""
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 CATALOG_LIMIT = 256 << 20
+COCOON_LIMIT = 64 << 20
+_OF_ANY_LENGTH = frozenset({"epoch-catalog.v1", "cocoon-snapshots.v1", "cocoon-images.v1"})
+"""Indexes: they have as many members as fit into their bytes."""
 _LIMITS = {
     "epoch-manifest.v1": EPOCH_LIMIT,
     "epoch-catalog.v1": CATALOG_LIMIT,
     "cocoonstack-snapshot-config.v1": EPOCH_LIMIT,
     "cocoonstack-snapshot-config.v2": EPOCH_LIMIT,
     "cocoon-export-envelope.v1": EPOCH_LIMIT,
+    "cocoon-snapshots.v1": COCOON_LIMIT,
+    "cocoon-images.v1": COCOON_LIMIT,
 }
 """Largest document of a kind in bytes; every other kind is an OCI document of 4 MiB at most."""
 
@@ -66,7 +70,7 @@ def schema(kind: str) -> dict[str, Any]:
 
 def read(raw: bytes, kind: str, what: str) -> Any:
     """Read a document of `kind` strictly (`oci.strict_json`). Raises ContentError (JSON, SIZE)."""
-    members = None if kind == "epoch-catalog.v1" else strict_json.MEMBER_LIMIT
+    members = None if kind in _OF_ANY_LENGTH else strict_json.MEMBER_LIMIT
     return strict_json.loads(raw, what, limit=_LIMITS.get(kind, MANIFEST_LIMIT), members=members)
 
 
@@ -93,11 +97,17 @@ def kind_of(value: Any) -> str | None:
 
 
 def _is_manifest(value: dict[str, Any]) -> bool:
+    if value.get("config") is None and "manifests" in value:  # an index, whose other members are null
+        return False
     return "config" in value and "layers" in value
 
 
 def _is_cocoonstack(value: dict[str, Any]) -> bool:
     return _is_manifest(value) and str(value.get("artifactType", "")).startswith("application/vnd.cocoonstack.")
+
+
+def _is_os_image(value: dict[str, Any]) -> bool:
+    return _is_cocoonstack(value) and str(value["artifactType"]).endswith("-image.v1+json")
 
 
 def _is_encoded(value: dict[str, Any]) -> bool:
@@ -109,23 +119,17 @@ _TELLS = (
     ("oci-layout.v1", lambda value: "imageLayoutVersion" in value),
     ("epoch-catalog.v1", lambda value: "repositories" in value),
     ("cocoonstack-snapshot-manifest.v2", _is_encoded),
+    ("cocoonstack-os-image-manifest.v1", _is_os_image),
     ("cocoonstack-snapshot-manifest.v1", _is_cocoonstack),
     ("oci-image-manifest.cocoon.v1", _is_manifest),
     ("oci-image-index.v1", lambda value: "manifests" in value),
+    ("cocoon-snapshots.v1", lambda value: "snapshots" in value),
+    ("cocoon-images.v1", lambda value: "images" in value),
     ("cocoon-export-envelope.v1", lambda value: "config" in value and "version" in value),
     ("cocoonstack-snapshot-config.v2", lambda value: value.get("schemaVersion") == "v2"),
     ("cocoonstack-snapshot-config.v1", lambda value: isinstance(value.get("schemaVersion"), str)),
     ("epoch-manifest.v1", lambda value: "layers" in value or "snapshotId" in value or "snapshotID" in value),
 )
-
-MEDIA_TYPES = {
-    "epoch-manifest.v1": EPOCH_MANIFEST,
-    "oci-image-manifest.cocoon.v1": media_types.MANIFEST,
-    "cocoonstack-snapshot-manifest.v1": media_types.MANIFEST,
-    "cocoonstack-snapshot-manifest.v2": media_types.MANIFEST,
-    "oci-image-index.v1": media_types.INDEX,
-}
-"""The media type of each kind that can stand on its own in a registry or a store."""
 
 
 def _folder() -> Path:

@@ -106,6 +106,40 @@ def test_a_plain_push_becomes_an_epoch_manifest():
     assert snapshot.lost == ()
 
 
+DEFAULTS = [
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+]
+
+
+@pytest.mark.parametrize("default", DEFAULTS)
+def test_files_pushed_without_media_types_get_those_of_their_names(default):
+    """What the tools write then says nothing of the file; a type that somebody stated stays."""
+    names = {
+        "overlay.qcow2": QCOW2,
+        "cow.raw": "application/vnd.cocoon.disk.raw",
+        "memory-ranges": MEMORY,
+        "cidata.img": "application/vnd.cocoon.cidata",
+        "config.json": "application/vnd.cocoon.config+json",
+        "state.json": "application/vnd.cocoon.state+json",
+        "vmstate": "application/octet-stream",
+    }
+    value = oras(
+        *(layer(name, default) for name in names),
+        layer("notes.txt", "text/plain"),
+        layer("base.qcow2", default, **{ROLE: "base-image"}),
+        artifactType="application/vnd.cocoon.snapshot.v1+json",
+    )
+    snapshot = decode(value, None)
+    expected = {**names, "notes.txt": "text/plain", "base.qcow2": QCOW2}
+    assert {file.name: file.media_type for file in snapshot.files} == expected
+    rows = (*snapshot.manifest.layers, *snapshot.manifest.base_images)
+    assert {row.filename: row.media_type for row in rows} == expected
+    assert [file.carriers[0].media_type for file in snapshot.files if file.name == "cow.raw"] == [default]
+    assert decode(encode(snapshot.epoch.raw).manifest.raw, encode(snapshot.epoch.raw).config).files != ()
+
+
 def test_what_is_derived_can_travel_like_any_snapshot():
     derived = decode(oras(layer("overlay.qcow2"), layer("b.qcow2", **{ROLE: "base-image"})), None)
     artifact = encode(derived.epoch.raw)

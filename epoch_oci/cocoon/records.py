@@ -105,6 +105,13 @@ class SnapshotIndex:
             raise ContentError.of(what, found)
         return cls(raw, MappingProxyType(index.value), MappingProxyType(records), MappingProxyType(names))
 
+    def findings(self) -> Iterator[Finding]:
+        """What the index contradicts itself in."""
+        for name, snapshot_id in sorted(self.names.items()):
+            if snapshot_id not in self.records:
+                path = strict_json.member_path("$.names", name)
+                yield Finding(path, "MISMATCH", f"the name {shown(name)} belongs to no snapshot")
+
     def finished(self) -> Iterator[Record]:
         """The snapshots that Cocoon lists, by key."""
         found = (record for record in self.records.values() if not record.pending)

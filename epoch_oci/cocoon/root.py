@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from epoch_oci.cocoon import tree as places
@@ -209,9 +209,7 @@ class CocoonRoot:
         """As `Auditor.audit`: the index held against the directories and image blobs that are there."""
         index = self.index()
         what = f"{DATABASE}/{INDEX}"
-        for name, snapshot_id in sorted(index.names.items()):
-            if snapshot_id not in index.records:
-                yield Finding(what, "MISMATCH", f"the name {shown(name)} belongs to no snapshot")
+        yield from (replace(finding, path=what) for finding in index.findings())
         for record in index.finished():
             with self._tree.folder(f"{SNAPSHOTS}/{record.id}") as directory:
                 if directory is None:

@@ -4,6 +4,7 @@
 one is written as Epoch would, out of nothing but the artifact: the same artifact gives the same bytes.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from epoch_oci.dialects import profile
@@ -12,6 +13,7 @@ from epoch_oci.dialects.carried import BASE_IMAGE, CarriedFile, carried_files, t
 from epoch_oci.epoch import gojson, times
 from epoch_oci.epoch.keys import hostile_problem
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
+from epoch_oci.epoch.media_types import media_type_for_file
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import filename, media_types
 from epoch_oci.oci.digest import shown
@@ -19,6 +21,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.strict_json import member_path
 
+_ANY_LAYER = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
 _UNPACK = "io.deis.oras.content.unpack"
 _USED_BY_LAYERS = frozenset({media_types.TITLE, profile.ROLE, *profile.PART_KEYS})
 
@@ -29,7 +32,7 @@ def derive(manifest: ImageManifest, name: str | None = None, tag: str | None = N
     Dates are the artifact's or Go's zero time, never the clock's. Raises ContentError with every finding.
     """
     found: list[Finding] = []
-    files = carried_files(manifest.layers, found)
+    files = [_typed(file) for file in carried_files(manifest.layers, found)]
     found.extend(_type_findings(manifest))
     for file in files:
         found.extend(_file_findings(file))
@@ -58,6 +61,16 @@ def url_warnings(manifest: ImageManifest) -> list[Finding]:
         if layer.extra.get("urls"):
             return [Finding(f"$.layers[{index}].urls", "SCHEMA", "urls of descriptors are not used", "warning")]
     return []
+
+
+def _typed(file: CarriedFile) -> CarriedFile:
+    """`file` with the type that Epoch gives its name, where the type of its layer only says that it is one.
+
+    That is what `oras push` and its like write for a file whose type nobody stated, whatever the file is.
+    """
+    if file.in_parts or not file.name or not file.media_type.startswith(_ANY_LAYER):
+        return file
+    return replace(file, media_type=media_type_for_file(file.name))
 
 
 def _type_findings(manifest: ImageManifest) -> list[Finding]:

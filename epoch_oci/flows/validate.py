@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from epoch_oci import dialects, schemas
+from epoch_oci.cocoon.envelope import Envelope
+from epoch_oci.cocoon.records import SnapshotIndex
 from epoch_oci.dialects.cocoonstack.config import SnapshotConfig
 from epoch_oci.dialects.cocoonstack.words import SNAPSHOT_CONFIG
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
@@ -82,6 +84,15 @@ def _config(raw: bytes, file: str) -> tuple[Finding, ...]:
     return ()
 
 
+def _envelope(raw: bytes, file: str) -> tuple[Finding, ...]:
+    Envelope.parse(raw, file)
+    return ()
+
+
+def _snapshots(raw: bytes, file: str) -> tuple[Finding, ...]:
+    return tuple(SnapshotIndex.parse(raw, file).findings())
+
+
 def _index(raw: bytes, file: str) -> tuple[Finding, ...]:
     ImageIndex.parse(Document(media_types.INDEX, raw), file)
     return ()
@@ -92,8 +103,11 @@ _MEANINGS: dict[str, Callable[[bytes, str], tuple[Finding, ...]]] = {
     "oci-image-manifest.cocoon.v1": _image,
     "cocoonstack-snapshot-manifest.v1": _image,
     "cocoonstack-snapshot-manifest.v2": _image,
+    "cocoonstack-os-image-manifest.v1": _image,
     "cocoonstack-snapshot-config.v1": _config,
     "cocoonstack-snapshot-config.v2": _config,
+    "cocoon-export-envelope.v1": _envelope,
+    "cocoon-snapshots.v1": _snapshots,
     "oci-image-index.v1": _index,
 }
 
