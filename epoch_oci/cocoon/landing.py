@@ -38,7 +38,7 @@ from epoch_oci.stores.base import BytesContent, Content
 _PERMISSIONS = 0o777 & ~0o022
 """What is taken of a file's mode: never that others may write. Cocoon's import has the same by the usual umask."""
 _DEFAULT_MODE = 0o640
-"""Where the mode is not known; what Epoch and vk-cocoon put into an archive then (epoch-formats, 1.6)."""
+"""Where the mode is not known; what Epoch and vk-cocoon put into an archive then (epoch-formats 1.6)."""
 _INDEX_MODE = 0o644
 
 
