@@ -115,12 +115,17 @@ def _is_encoded(value: dict[str, Any]) -> bool:
     return _is_manifest(value) and value.get("artifactType") == "application/vnd.cocoonstack.snapshot.v2+json"
 
 
+def _is_chunked(value: dict[str, Any]) -> bool:
+    return _is_manifest(value) and str(value.get("artifactType", "")).endswith(".chunked.v1+json")
+
+
 _TELLS = (
     ("oci-layout.v1", lambda value: "imageLayoutVersion" in value),
     ("epoch-catalog.v1", lambda value: "repositories" in value),
     ("cocoonstack-snapshot-manifest.v2", _is_encoded),
     ("cocoonstack-os-image-manifest.v1", _is_os_image),
     ("cocoonstack-snapshot-manifest.v1", _is_cocoonstack),
+    ("oci-image-manifest.cocoon-chunked.v1", _is_chunked),
     ("oci-image-manifest.cocoon.v1", _is_manifest),
     ("oci-image-index.v1", lambda value: "manifests" in value),
     ("cocoon-snapshots.v1", lambda value: "snapshots" in value),

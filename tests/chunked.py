@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from epoch_oci.chunks.encode import Encoder, LaidPack, Layer, index_of
-from epoch_oci.chunks.index import Index, Stored, annotations
+from epoch_oci.chunks.index import CutFile, Index, Stored, annotations
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.read import ChunkedFile
 from epoch_oci.oci.descriptor import Descriptor
@@ -61,13 +61,13 @@ def encode(files: Mapping[str, bytes], bases: Sequence[Version] = (), *, level: 
         packs[stored.digest] = raw
         laid.append(raw)
 
-    rows: list[tuple[Stored, array[int]]] = []
+    rows: list[tuple[CutFile, array[int]]] = []
     with ThreadPoolExecutor(workers) as pool:
         layer = Layer(known, sum(map(len, files.values())), done)
         encoder = Encoder(known, layer, level, pool, workers)
         for content in dict.fromkeys(files.values()):
             if content:
-                rows.append((Stored(Digest.of(content), len(content)), encoder.encode(io.BytesIO(content))))
+                rows.append((CutFile.plain(Digest.of(content), len(content)), encoder.encode(io.BytesIO(content))))
         layer.flush()
     blob, header, _ = index_of(known, rows)
     return Version(described(blob, header), blob, files, laid, packs)

@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
 from epoch_oci.chunks.frames import Compressor
-from epoch_oci.chunks.index import Piece, Stored, write_index
+from epoch_oci.chunks.index import CutFile, Piece, Stored, write_index
 from epoch_oci.chunks.known import ZERO_ROW, Known
 from epoch_oci.chunks.layout import CHUNK_SIZE, Encoding, chunk_digest
 from epoch_oci.chunks.pack import ROWS_LIMIT, Row, closing, target_size
@@ -163,7 +163,7 @@ def full_blocks(reader: ByteReader) -> Iterator[bytes]:
             return
 
 
-def index_of(known: Known, files: "list[tuple[Stored, array[int]]]") -> tuple[bytes, int, list[Stored]]:
+def index_of(known: Known, files: "list[tuple[CutFile, array[int]]]") -> tuple[bytes, int, list[Stored]]:
     """The index of files given as rows, the length of its header, and the packs in the order of their first use."""
     numbers: dict[int, int] = {}
     packs: list[Stored] = []

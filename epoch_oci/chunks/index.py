@@ -52,6 +52,7 @@ HEADER_DIGEST_KEY = "vnd.cocoon.chunks.header.digest"
 _MAGIC = b"COCNINDX"
 _HEADER = struct.Struct("<8sHBBBxxxIIII")
 _BLOB = struct.Struct("<32sQ")
+_FILE = struct.Struct("<32sQQ")
 _PIECE = struct.Struct(f"<I{DIGEST_SIZE}s")
 _LEVEL = 3
 """Of the index's own frames, whatever the level of the chunks: the same index has the same digest."""
@@ -65,6 +66,23 @@ class Stored:
 
     digest: Digest
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CutFile:
+    """A file that an index describes: SHA-256 and size of its blob, and how many bytes its chunks cover.
+
+    `span` is the size, but for a packed file, whose chunks are those of the file that it unfolds to (chunks.fold).
+    """
+
+    digest: Digest
+    size: int
+    span: int
+
+    @classmethod
+    def plain(cls, digest: Digest, size: int) -> "CutFile":
+        """A file whose blob is what is cut."""
+        return cls(digest, size, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +156,7 @@ class Header:
     """
 
     packs: tuple[Stored, ...]
-    files: tuple[Stored, ...]
+    files: tuple[CutFile, ...]
     pieces: tuple[tuple[int, bytes], ...]
     size: int
     chunk_size: int = CHUNK_SIZE
@@ -147,7 +165,7 @@ class Header:
 
     def chunks_of(self, file: int) -> int:
         """How many chunks a file has."""
-        return -(-self.files[file].size // self.chunk_size)
+        return -(-self.files[file].span // self.chunk_size)
 
     def pieces_of(self, file: int) -> int:
         """How many pieces a file has."""
@@ -163,14 +181,14 @@ class Header:
         check_version(version, digest, what)
         if not SMALLEST_CHUNK_LOG <= chunk_log <= LARGEST_CHUNK_LOG or not 0 < piece_log <= 16:
             raise broken(what, f"has chunks of 2^{chunk_log} bytes in pieces of 2^{piece_log}")
-        sizes = (extra, packs * _BLOB.size, files * _BLOB.size, pieces * _PIECE.size)
+        sizes = (extra, packs * _BLOB.size, files * _FILE.size, pieces * _PIECE.size)
         if extra > EXTENSIONS_LIMIT or _HEADER.size + sum(sizes) != len(raw):
             raise broken(what, "has a header whose tables do not fill it")
         starts = list(accumulate(sizes, initial=_HEADER.size))
         tables = [raw[start : start + size] for start, size in zip(starts, sizes, strict=False)]
         header = cls(
-            packs=_blobs(tables[1]),
-            files=_blobs(tables[2]),
+            packs=tuple(Stored(_sha256(digest), size) for digest, size in _BLOB.iter_unpack(tables[1])),
+            files=tuple(CutFile(_sha256(digest), size, span) for digest, size, span in _FILE.iter_unpack(tables[2])),
             pieces=tuple(_PIECE.iter_unpack(tables[3])),
             size=len(frame),
             chunk_size=1 << chunk_log,
@@ -184,8 +202,10 @@ class Header:
         if max(len(self.files), len(self.packs)) > BLOBS_LIMIT:
             raise broken(what, f"lists more than {BLOBS_LIMIT} packs or files")
         total = sum(self.chunks_of(number) for number in range(len(self.files)))
-        if total > CHUNKS_LIMIT or any(file.size == 0 for file in self.files):
-            raise broken(what, f"tells of {total} chunks, of which {CHUNKS_LIMIT} are allowed, or of an empty file")
+        if total > CHUNKS_LIMIT or any(not 0 < file.size <= file.span for file in self.files):
+            raise broken(
+                what, f"tells of {total} chunks, of which {CHUNKS_LIMIT} are allowed, or of a file that cannot be"
+            )
         needed = sum(map(self.pieces_of, range(len(self.files))))
         if len(self.pieces) != needed:
             raise broken(what, f"has {len(self.pieces)} pieces, its files need {needed}")
@@ -199,7 +219,7 @@ class Header:
 
 def write_index(
     packs: Sequence[Stored],
-    files: Sequence[tuple[Stored, Iterable[Piece]]],
+    files: Sequence[tuple[CutFile, Iterable[Piece]]],
     extensions: Sequence[Extension] = (),
 ) -> tuple[bytes, int]:
     """An index as a blob, and the length of its header's frame. Each file comes with its pieces, in order."""
@@ -212,7 +232,7 @@ def write_index(
             _HEADER.pack(_MAGIC, VERSION, BLAKE3, chunk_log, PIECE_LOG, *numbers),
             extra,
             *(_BLOB.pack(bytes.fromhex(pack.digest.hex), pack.size) for pack in packs),
-            *(_BLOB.pack(bytes.fromhex(file.digest.hex), file.size) for file, _ in files),
+            *(_FILE.pack(bytes.fromhex(file.digest.hex), file.size, file.span) for file, _ in files),
             *(_PIECE.pack(len(frame), chunk_digest(frame) if frame else _NOTHING) for frame in frames),
         )
     )
@@ -288,7 +308,7 @@ class Index:
             start = max(first, number * wide)
             count = min(last, (number + 1) * wide) - start
             piece = self.piece(file, number)
-            lengths = chunk_lengths(self.header.files[file].size, self.header.chunk_size, start, count)
+            lengths = chunk_lengths(self.header.files[file].span, self.header.chunk_size, start, count)
             for at, length in enumerate(lengths, start - number * wide):
                 yield (
                     number * wide + at,
@@ -315,7 +335,7 @@ class Index:
         if len(raw) != count * ROW_SIZE:
             raise broken(self._what, f"has a piece of {len(raw)} bytes for {count} chunks")
         piece = Piece.parse(raw, count)
-        self._check(piece, chunk_lengths(self.header.files[file].size, self.header.chunk_size, number * wide, count))
+        self._check(piece, chunk_lengths(self.header.files[file].span, self.header.chunk_size, number * wide, count))
         return piece
 
     def _check(self, piece: Piece, lengths: Sequence[int]) -> None:
@@ -354,8 +374,8 @@ def _deflated(piece: Piece) -> bytes:
     return frame
 
 
-def _blobs(raw: bytes) -> tuple[Stored, ...]:
-    return tuple(Stored(Digest("sha256", digest.hex()), size) for digest, size in _BLOB.iter_unpack(raw))
+def _sha256(raw: bytes) -> Digest:
+    return Digest("sha256", raw.hex())
 
 
 def _little(column: "array[int]") -> bytes:

@@ -3,10 +3,11 @@
 Only chunks whose digest was checked come out. What is read of the packs is put together to few long ranges.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 from epoch_oci.chunks.frames import decode
@@ -23,10 +24,16 @@ _WINDOW = 16 << 20
 """Bytes of the file that a reader of it as a stream holds, and as many again that come meanwhile."""
 _ZEROS = bytes(BLOCK)
 
+Watch = Callable[[ByteReader], ByteReader]
+"""Put around every reader of a pack, to count or to pace."""
 ReadPack = Callable[[Stored, int, int], AbstractContextManager[ByteReader]]
 """Opens (pack, offset, length); nothing that it reads is believed."""
 Write = Callable[[int, bytes], None]
 """Takes (offset in the file, bytes)."""
+
+
+def _ignored(count: int) -> None:
+    """For whoever does not count."""
 
 
 class AtHand(Protocol):
@@ -39,6 +46,17 @@ class AtHand(Protocol):
         """Those of the chunks that really are here, each with its digest, which was checked."""
 
 
+class Part(Protocol):
+    """A part of a file that can be had by itself."""
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The (start, end) of what it brings, in bytes of the file, neighbours joined."""
+
+    def run(self, write: Write, watch: Watch) -> None:
+        """Fetch it, check it, and write it. Raises ContentError, and what reading and writing raise."""
+
+
 @dataclass(slots=True)
 class Wanted:
     """A chunk and every offset of the file where it belongs."""
@@ -48,33 +66,47 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Zeros:
+    """Zeros from `start` to `end`, which nobody has to fetch."""
+
+    start: int
+    end: int
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """As `Part.spans`."""
+        return [(self.start, self.end)]
+
+    def run(self, write: Write, watch: Watch = lambda reader: reader) -> None:
+        """As `Part.run`."""
+        for offset in range(self.start, self.end, BLOCK):
+            write(offset, _ZEROS[: min(BLOCK, self.end - offset)])
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """A part of a file that can be had by itself: what lies in one pack, in one window of the file."""
+    """What lies in one pack, in one window of the file. `counted` gets the number of bytes that were fetched."""
 
     file: "ChunkedFile"
     pack: int
     wanted: tuple[Wanted, ...]
+    counted: Callable[[int], None]
 
-    def run(self, write: Write, watch: Callable[[ByteReader], ByteReader] = lambda reader: reader) -> int:
-        """Fetch and check the chunks, and write them; returns how many bytes were fetched.
-
-        `watch` is put around every reader of a pack. Raises ContentError and what reading and writing raise.
-        """
+    def run(self, write: Write, watch: Watch = lambda reader: reader) -> None:
+        """As `Part.run`."""
         writer = _Joining(write)
         left = self._from_hand(writer)
         pack = self.file.index.header.packs[self.pack]
-        fetched = 0
-        for run in runs_of(left, self.file.what, whole=not self.file.ranged()):
+        for run in runs_of(left, self.file.what, whole=bool(left) and not self.file.ranged()):
             start, end = run.start, run.end
             with self.file.read(pack, start, end - start) as reader:
                 _read_run(run, _Buffered(watch(reader), self.file.what), writer, self.file.what)
-            fetched += end - start
+            self.counted(end - start)
         writer.flush()
-        return fetched
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """The (start, end) of what it brings, in bytes of the file, neighbours joined."""
+        """As `Part.spans`."""
         return _joined((place, place + item.chunk.length) for item in self.wanted for place in item.places)
 
     def _from_hand(self, writer: "_Joining") -> list[Wanted]:
@@ -116,11 +148,11 @@ class ChunkedFile:
 
     @property
     def size(self) -> int:
-        """Length in bytes."""
-        return self.index.header.files[self.number].size
+        """Length in bytes of what the chunks cover."""
+        return self.index.header.files[self.number].span
 
-    def tasks(self, missing: Sequence[tuple[int, int]]) -> Iterator[Task | tuple[int, int]]:
-        """What brings the (offset, length) spans that are missing: tasks, and (start, end) of what is only zeros.
+    def tasks(self, missing: Iterable[tuple[int, int]], counted: Callable[[int], None] = _ignored) -> Iterator[Part]:
+        """What brings the (offset, length) spans that are missing.
 
         In the order of the file, window by window, so that its start is complete first.
         """
@@ -129,10 +161,10 @@ class ChunkedFile:
             end = offset + length
             while offset < end:
                 stop = min(end, (offset // wide + 1) * wide)
-                yield from self.window(offset, stop)
+                yield from self.window(offset, stop, counted)
                 offset = stop
 
-    def window(self, start: int, end: int) -> Iterator[Task | tuple[int, int]]:
+    def window(self, start: int, end: int, counted: Callable[[int], None]) -> Iterator[Part]:
         """As `tasks` for the chunks that `start` to `end` touch."""
         size = self.index.header.chunk_size
         packs: dict[int, dict[int, Wanted]] = {}
@@ -146,28 +178,38 @@ class ChunkedFile:
             if known.chunk != chunk:
                 raise broken(self.what, f"has two chunks at one place of pack {chunk.pack}", "MISMATCH")
             known.places.append(place)
-        yield from _joined(zeros)
+        for first, last in _joined(zeros):
+            yield Zeros(first, last)
         for pack, wanted in packs.items():
-            yield Task(self, pack, tuple(wanted.values()))
+            yield Task(self, pack, tuple(wanted.values()), counted)
 
-    def blocks(self, start: int, end: int) -> Iterator[bytes]:
+    def cost(self) -> int:
+        """How many stored bytes all of it takes to fetch, each chunk counted once in a window, none that is at hand."""
+        total = 0
+        for part in self.tasks([(0, self.size)]):
+            for item in part.wanted if isinstance(part, Task) else ():
+                if self.at_hand is None or not self.at_hand.has(item.chunk.digest):
+                    total += item.chunk.stored
+        return total
+
+    def blocks(self, start: int, end: int, counted: Callable[[int], None] = _ignored) -> Generator[bytes, None, None]:
         """The bytes from `start` to `end`, checked, a block at a time; the next window comes while one is read."""
-        windows = [(at, min(at + _WINDOW, end)) for at in range(start - start % _WINDOW, end, _WINDOW)]
-        if len(windows) < 2:
-            yield from _cut(self._filled(start, end)) if start < end else ()
+        edges = [start, *range((start // _WINDOW + 1) * _WINDOW, end, _WINDOW), max(start, end)]
+        if len(edges) < 3:
+            yield from _cut(self._filled(start, end, counted)) if start < end else ()
             return
         pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
         try:
-            coming = pool.submit(self._filled, max(start, windows[0][0]), windows[0][1])
-            for at, stop in (*windows[1:], (end, end)):
+            coming = pool.submit(self._filled, edges[0], edges[1], counted)
+            for at, stop in (*pairwise(edges[1:]), (end, end)):
                 window = coming.result()
                 if at < stop:
-                    coming = pool.submit(self._filled, at, stop)
+                    coming = pool.submit(self._filled, at, stop, counted)
                 yield from _cut(window)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _filled(self, start: int, end: int) -> memoryview:
+    def _filled(self, start: int, end: int, counted: Callable[[int], None]) -> memoryview:
         size = self.index.header.chunk_size
         first = start - start % size
         buffer = bytearray(min(-(-end // size) * size, self.size) - first)
@@ -175,9 +217,9 @@ class ChunkedFile:
         def write(offset: int, block: bytes) -> None:
             buffer[offset - first : offset - first + len(block)] = block
 
-        for task in self.window(start, end):
-            if isinstance(task, Task):
-                task.run(write)
+        for part in self.window(start, end, counted):
+            if not isinstance(part, Zeros):
+                part.run(write, lambda reader: reader)
         return memoryview(buffer)[start - first : end - first]
 
 
@@ -269,13 +311,7 @@ class _Joining:
             self._write(self._start, b"".join(parts) if len(parts) > 1 else parts[0])
 
 
-def zero_blocks(start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Zeros from `start` to `end`, to be written block by block."""
-    for offset in range(start, end, BLOCK):
-        yield offset, _ZEROS[: min(BLOCK, end - offset)]
-
-
-def _joined(spans: "Iterator[tuple[int, int]] | Sequence[tuple[int, int]]") -> list[tuple[int, int]]:
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for start, end in sorted(spans):
         if found and found[-1][1] == start:

@@ -124,6 +124,30 @@ PartSize = Annotated[
         metavar="SIZE",
     ),
 ]
+Chunked = Annotated[
+    bool,
+    Flag(
+        ("--chunked",),
+        "Write the chunked form: what earlier versions in the target have already is not sent again.",
+        kind="switch",
+    ),
+]
+Bases = Annotated[
+    tuple[str, ...],
+    Flag(
+        ("--base",),
+        "With --chunked: an earlier version, a tag of the target or a reference "
+        "(default: what the tag holds, and the newest tags); may be repeated.",
+        kind="many",
+        metavar="REF",
+    ),
+]
+Level = Annotated[
+    int,
+    Flag(
+        ("--level",), "With --chunked: how hard zstd tries, 1 to 19 (default: 1).", kind="number", metavar="N", most=19
+    ),
+]
 Annotations = Annotated[
     tuple[str, ...],
     Flag(("--annotation", "-a"), "Add an annotation; an empty value omits it.", kind="many", metavar="K=V"),

@@ -13,8 +13,8 @@ from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.parts import PartTable
 
 Role = Literal["layer", "base-image"]
-Encoding = Literal["", "zstd"]
-"""How a layer's content is encoded; "" is not at all."""
+Encoding = Literal["", "zstd", "chunks"]
+"""How a layer's content is encoded; "" is not at all. "chunks": the layers are an index and packs (chunks.index)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class SnapshotFile:
 
     `digest` and `size` (bytes) are those of the stored blob as Epoch names it. `carriers` are the OCI layers whose
     contents joined in order are that blob: one for a whole file, several for parts, none for an empty file. Where there
-    is an `encoding`, each of them is decoded before it is joined.
+    is an `encoding`, each of them is decoded before it is joined; of a file in chunks they are the index and all packs.
     """
 
     name: str
@@ -145,15 +145,34 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkLayers:
+    """The layers that carry files in chunks: an index (None when it has no file), the packs in its order.
+
+    `files` are those that the index describes.
+    """
+
+    index: Descriptor | None
+    packs: tuple[Descriptor, ...]
+    files: frozenset[Digest]
+
+    @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        """As the manifest lists them."""
+        return (self.index, *self.packs) if self.index is not None else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeOptions:
     """What the user may add to a minted artifact.
 
     `annotations`: an empty value omits its key. `parts`: the blobs to be carried in parts.
+    `chunks`: where given, the artifact is of the chunked form.
     `allow_loss`: go on when the dialect has no home for something.
     """
 
     annotations: Mapping[str, str] | None = None
     parts: Mapping[Digest, PartTable] | None = None
+    chunks: ChunkLayers | None = None
     allow_loss: bool = False
 
 

@@ -109,10 +109,14 @@ def is_placeholder(layer: Descriptor) -> bool:
     return layer.media_type == media_types.EMPTY and layer.digest == EMPTY.digest and layer.title is None
 
 
-def carried_files(layers: Sequence[Descriptor], found: list[Finding]) -> list[CarriedFile]:
-    """Every file that the layers carry, in order; placeholders are left out. What is wrong is added to `found`."""
+def carried_files(layers: Sequence[Descriptor], found: list[Finding], *, first: int = 0) -> list[CarriedFile]:
+    """Every file that the layers carry, in order; placeholders are left out. What is wrong is added to `found`.
+
+    `first` is the place of the first of them in the manifest.
+    """
     return [
-        _joined(first, run, found) if is_part(run[0]) else _whole(first, run[0], found) for first, run in _runs(layers)
+        _joined(first + index, run, found) if is_part(run[0]) else _whole(first + index, run[0], found)
+        for index, run in _runs(layers)
     ]
 
 

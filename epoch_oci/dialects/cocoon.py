@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from epoch_oci.dialects import foreign, profile
-from epoch_oci.dialects.base import Artifact, EncodeOptions, Role, Snapshot, SnapshotFile
+from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, Role, Snapshot, SnapshotFile
 from epoch_oci.dialects.carried import (
     BASE_IMAGE,
     CarriedFile,
@@ -15,6 +15,7 @@ from epoch_oci.dialects.carried import (
     to_snapshot_file,
     whole_layer,
 )
+from epoch_oci.dialects.chunked import chunk_layers, in_chunks, is_chunked
 from epoch_oci.epoch import times
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
 from epoch_oci.epoch.media_types import PREFIX
@@ -36,7 +37,7 @@ class CocoonDialect:
     def accepts(self, manifest: ImageManifest) -> bool:
         """Artifacts of the profile, and those that others made with Cocoon's media types."""
         if (
-            manifest.artifact_type in profile.ARTIFACT_TYPES.values()
+            manifest.artifact_type in {*profile.ARTIFACT_TYPES.values(), *profile.CHUNKED_TYPES.values()}
             or manifest.config.media_type in profile.ARTIFACT_TYPES
         ):
             return True
@@ -47,13 +48,15 @@ class CocoonDialect:
         """As `Dialect.encode`. UsageError for annotations of the profile, and for part tables that do not fit."""
         manifest = Manifest.parse(epoch)
         config = Document(_config_type(manifest), epoch.raw)
-        files = _files(manifest, options.parts or {})
-        layers = [carrier for file in files for carrier in file.carriers]
-        _refuse_clashes(layers, parts=bool(options.parts))
+        files = _files(manifest, options.parts or {}, options.chunks)
+        plain = [carrier for file in files if file.encoding != "chunks" for carrier in file.carriers]
+        layers = [*(options.chunks.layers if options.chunks else ()), *plain]
+        types = profile.ARTIFACT_TYPES if options.chunks is None else profile.CHUNKED_TYPES
+        _refuse_clashes(layers, plain, parts=bool(options.parts))
         value: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": media_types.MANIFEST,
-            "artifactType": profile.ARTIFACT_TYPES[config.media_type],
+            "artifactType": types[config.media_type],
             "config": config.descriptor.to_json(),
             "layers": [layer.to_json() for layer in layers or [EMPTY]],
         }
@@ -72,8 +75,9 @@ class CocoonDialect:
         verify.check_bytes(config.raw, manifest.config, "the config")
         epoch = Manifest.parse(config.called(EPOCH_MANIFEST), "the config")
         found = [*_type_findings(manifest, epoch), *_placeholder_findings(manifest)]
-        carried = carried_files(manifest.layers, found)
-        files = _matched(_files(epoch, {}), carried, found)
+        chunks = chunk_layers(manifest, found) if is_chunked(manifest) else ()
+        carried = carried_files(manifest.layers[len(chunks) :], found, first=len(chunks))
+        files = _matched(_files(epoch, {}), carried, found, chunks)
         if found:
             raise ContentError.of("the artifact", found)
         return Snapshot(
@@ -90,12 +94,17 @@ def _config_type(manifest: Manifest) -> str:
     return profile.OS_IMAGE_CONFIG if manifest.is_cloud_image else profile.SNAPSHOT_CONFIG
 
 
-def _files(manifest: Manifest, parts: Mapping[Digest, PartTable]) -> tuple[SnapshotFile, ...]:
+def _files(
+    manifest: Manifest, parts: Mapping[Digest, PartTable], chunks: ChunkLayers | None = None
+) -> tuple[SnapshotFile, ...]:
     rows: list[tuple[Role, Any]] = [
         *(("layer", layer) for layer in manifest.layers),
         *((BASE_IMAGE, layer) for layer in manifest.base_images),
     ]
-    return tuple(_file(layer.filename, role, layer.descriptor, parts.get(layer.digest)) for role, layer in rows)
+    files = tuple(_file(layer.filename, role, layer.descriptor, parts.get(layer.digest)) for role, layer in rows)
+    if chunks is None:
+        return files
+    return tuple(in_chunks(file, chunks.layers) if file.digest in chunks.files else file for file in files)
 
 
 def _file(name: str, role: Role, blob: Descriptor, table: PartTable | None) -> SnapshotFile:
@@ -119,7 +128,7 @@ def _parts(whole: Descriptor, table: PartTable) -> tuple[Descriptor, ...]:
     return part_layers(whole, table)
 
 
-def _refuse_clashes(layers: list[Descriptor], *, parts: bool) -> None:
+def _refuse_clashes(layers: list[Descriptor], plain: list[Descriptor], *, parts: bool) -> None:
     """Parts bring names of their own; a client that writes layers by title must not write two to one file."""
     if len(layers) > LAYER_LIMIT:
         raise UsageError(
@@ -127,7 +136,8 @@ def _refuse_clashes(layers: list[Descriptor], *, parts: bool) -> None:
         )
     if not parts:
         return
-    titles = [(f"$.layers[{index}]", layer.title or "") for index, layer in enumerate(layers)]
+    first = len(layers) - len(plain)
+    titles = [(f"$.layers[{index}]", layer.title or "") for index, layer in enumerate(plain, first)]
     found = [Finding(path, "NAME", why) for path, title in titles if (why := filename.problem(title))]
     found += filename.clash_findings(titles)
     if found:
@@ -174,7 +184,7 @@ def _bounded(document: Document) -> Document:
 def _type_findings(manifest: ImageManifest, epoch: Manifest) -> list[Finding]:
     found = []
     own, stated = manifest.config.media_type, manifest.artifact_type
-    if stated is not None and stated != profile.ARTIFACT_TYPES[own]:
+    if stated is not None and stated not in (profile.ARTIFACT_TYPES[own], profile.CHUNKED_TYPES[own]):
         found.append(Finding("$.artifactType", "TYPE", f"{shown(stated)} contradicts the config type {shown(own)}"))
     if own != _config_type(epoch):
         problem = f"{shown(own)} is not the type of what the config describes, {shown(_config_type(epoch))}"
@@ -192,9 +202,15 @@ def _placeholder_findings(manifest: ImageManifest) -> list[Finding]:
 
 
 def _matched(
-    expected: Iterable[SnapshotFile], carried: list[CarriedFile], found: list[Finding]
+    expected: Iterable[SnapshotFile],
+    carried: list[CarriedFile],
+    found: list[Finding],
+    chunks: tuple[Descriptor, ...] = (),
 ) -> tuple[SnapshotFile, ...]:
-    """The files that the config lists, with the layers that carry them; every disagreement is added to `found`."""
+    """The files that the config lists, with the layers that carry them; every disagreement is added to `found`.
+
+    Where there are `chunks`, their index must describe every file that is no layer; it was not read yet.
+    """
     files = {file.name: file for file in expected}
     taken: dict[str, CarriedFile] = {}
     for item in carried:
@@ -209,9 +225,12 @@ def _matched(
     found.extend(
         Finding("$.layers", "MISMATCH", f"{shown(name)} is in the config, and no layer carries it")
         for name in listed
-        if name not in taken
+        if name not in taken and not chunks
     )
-    return tuple(to_snapshot_file(taken[name]) if name in taken else file for name, file in files.items())
+    return tuple(
+        to_snapshot_file(taken[name]) if name in taken else in_chunks(file, chunks) if file.size and chunks else file
+        for name, file in files.items()
+    )
 
 
 def _unexpected(item: CarriedFile, file: SnapshotFile | None) -> Finding:

@@ -8,6 +8,13 @@ OS_IMAGE = "application/vnd.cocoon.os-image.v1+json"
 OS_IMAGE_CONFIG = "application/vnd.cocoon.os-image.config.v1+json"
 ARTIFACT_TYPES = {SNAPSHOT_CONFIG: SNAPSHOT, OS_IMAGE_CONFIG: OS_IMAGE}
 """The artifact type that goes with each config type."""
+CHUNKED_TYPES = {
+    SNAPSHOT_CONFIG: "application/vnd.cocoon.snapshot.chunked.v1+json",
+    OS_IMAGE_CONFIG: "application/vnd.cocoon.os-image.chunked.v1+json",
+}
+"""The same of the chunked form."""
+CHUNK_INDEX = "application/vnd.cocoon.chunks.index.v1"
+CHUNK_PACK = "application/vnd.cocoon.chunks.pack.v1"
 COCOONSTACK = "application/vnd.cocoonstack."
 """What the media types of Epoch 0.1.6 and later begin with; they are another dialect."""
 

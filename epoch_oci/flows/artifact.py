@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 
 from epoch_oci import dialects, schemas
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot
+from epoch_oci.dialects.chunked import is_chunked
 from epoch_oci.dialects.naming import identified
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import ContentError, NotFoundError
+from epoch_oci.flows.chunked import ChunkedSource, check_files, folds_of, index_of_image, kept_indexes
 from epoch_oci.flows.encoded import Decoding, decoded, told
 from epoch_oci.flows.encoded import joined as joined
 from epoch_oci.oci import media_types, verify
@@ -33,11 +35,15 @@ class FoundDocuments:
 
 @dataclass(frozen=True, slots=True)
 class FoundArtifact:
-    """An artifact and what it says: resolved once, by digest from here on."""
+    """An artifact and what it says: resolved once, by digest from here on.
+
+    `source` is where its files are had, those in chunks too.
+    """
 
     image: ImageManifest
     config: Document | None
     snapshot: Snapshot
+    source: Source
 
     def identified(self, key: SnapshotKey) -> "FoundArtifact":
         """The same, named `key` where nothing in the artifact says otherwise. Raises ContentError."""
@@ -68,7 +74,20 @@ def read_artifact(source: Source, name: str, how: Decoding | None = None) -> Fou
     snapshot = found.told()
     if isinstance(snapshot, EncodedSnapshot):
         snapshot = decoded(source, snapshot, how)
-    return FoundArtifact(found.image, found.config, snapshot)
+    return FoundArtifact(found.image, found.config, snapshot, unchunked(source, found.image, snapshot, how))
+
+
+def unchunked(source: Source, image: ImageManifest, snapshot: Snapshot, how: Decoding | None = None) -> Source:
+    """`source`, and where files of the artifact are in chunks, those files as if they were its blobs.
+
+    Raises ContentError when the index is wrong or does not fit the config, NotFoundError, and what reading raises.
+    """
+    if not is_chunked(image):
+        return source
+    kept = kept_indexes(how.cache) if how is not None and how.cache is not None else None
+    index = index_of_image(source, image, kept)
+    check_files(index, snapshot)
+    return source if index is None else ChunkedSource(source, index, folds_of(snapshot.manifest))
 
 
 def read_config(source: Readable, image: ImageManifest) -> Document | None:

@@ -10,13 +10,14 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import EncodedFile, EncodedReader, EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.errors import ContentError
 from epoch_oci.events import Event, OnEvent, ignore
+from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
@@ -84,8 +85,11 @@ def digests_of(source: Source, files: Sequence[EncodedFile], how: Decoding) -> d
 def carried_content(source: Source, file: SnapshotFile | EncodedFile) -> Content:
     """The stored bytes of a file, however they are carried; layers are verified, except a plain and only one.
 
-    Opening it in the middle costs what lies before, where the layers are compressed.
+    Opening it in the middle costs what lies before, where the layers are compressed. Of files in chunks, `source` is
+    one that hands them out as blobs (`chunked.ChunkedSource`).
     """
+    if file.encoding == "chunks" and isinstance(file, SnapshotFile):
+        return source.content(replace(file.blob, annotations={media_types.TITLE: file.name}))
     if file.encoding == "zstd":
         layers = [(carrier, source.content(carrier)) for carrier in file.carriers]
         return UnpackedContent(layers, file.size, True, file.name)

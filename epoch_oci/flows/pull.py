@@ -13,6 +13,8 @@ from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ConflictError, ContentError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.artifact import FoundArtifact, read_artifact
+from epoch_oci.flows.at_hand import with_chunks_at_hand
+from epoch_oci.flows.chunked import kept_indexes
 from epoch_oci.flows.cloning import obstacles
 from epoch_oci.flows.encoded import Decoding, carried_content
 from epoch_oci.flows.publish import Publication, files_of
@@ -71,6 +73,7 @@ def pull_to_store(
     found = found.identified(key)
     known = _expect(sink, key, found.snapshot, force=options.force)
     _refuse_absent(found.snapshot, sink)
+    source = _source(found, options, sink)
     wants = [
         Want(target=file.blob, content=file_content(source, file), title=file.name) for file in found.snapshot.files
     ]
@@ -103,6 +106,7 @@ def pull_to_files(
     options = options or PullOptions()
     started = time.monotonic()
     found = read_artifact(source, name, decoding(options, on_event))
+    source = _source(found, options)
     files = _chosen(found.snapshot.files, options.only)
     wants = [(file_target(found.snapshot.manifest, file), file_content(source, file)) for file in files]
     plan = with_seeds(plan_files(sink, wants, replace=options.force), options.seeds, on_event, jobs=options.jobs)
@@ -115,6 +119,12 @@ def pull_to_files(
         )
     outcomes = _fetch(plan, options, on_event)
     return pull_report(found, key, done(outcomes), where, name, started, notes=notes, known=not plan.to_move)
+
+
+def _source(found: FoundArtifact, options: PullOptions, *places: object) -> Source:
+    """Where the files are had: of those in chunks, what `places` and the seeds have of them is not fetched."""
+    kept = kept_indexes(options.decode_cache) if options.decode_cache else None
+    return with_chunks_at_hand(found.source, [*places, *(seed.source for seed in options.seeds)], kept)
 
 
 def decoding(options: PullOptions, on_event: OnEvent) -> Decoding:

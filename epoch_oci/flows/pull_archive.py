@@ -47,7 +47,7 @@ def pull_to_archive(
     files = _files_of(found, layers)
     key = options.key or SnapshotKey(manifest.name, manifest.tag)
     if not options.dry_run:
-        _write(found, _Told(source, files, on_event, options.throttle), write, options.key)
+        _write(found, _Told(found.source, files, on_event, options.throttle), write, options.key)
         on_event(Event(event="done", bytes=sum(file.size for file in files.values())))
     rows = tuple(_row(file, dry_run=options.dry_run) for file in files.values())
     return pull_report(
@@ -58,7 +58,7 @@ def pull_to_archive(
         name,
         started,
         dry_run=options.dry_run,
-        notes=obstacles(manifest, layer_contents(source, found.snapshot), with_base_images=False),
+        notes=obstacles(manifest, layer_contents(found.source, found.snapshot), with_base_images=False),
     )
 
 

@@ -13,6 +13,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.artifact import read_epoch
+from epoch_oci.flows.packing import Chunking
 from epoch_oci.flows.parts import part_tables
 from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
@@ -35,7 +36,8 @@ class PushOptions:
     `part_size` is in bytes: files above it are cut, 0 means never, None what the target is known to need. Without
     `allow_public` no manifest that names a guest's memory is published where anybody may read it. `part_cache`
     remembers part digests.
-    `throttle` paces what is sent; runs that are given the same one share its rate.
+    `throttle` paces what is sent; runs that are given the same one share its rate. With `chunking` the artifact is of
+    the chunked form.
     """
 
     dialect: str = "cocoon"
@@ -50,6 +52,7 @@ class PushOptions:
     dry_run: bool = False
     jobs: int | None = None
     throttle: Throttle | None = None
+    chunking: Chunking | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,12 @@ def push(
     whatever source and sink raise. Whatever is raised, the tag is then what it was, and blobs that were sent stay.
     """
     options = options or PushOptions()
+    if options.chunking is not None:
+        from epoch_oci.flows.push_chunked import push_chunked
+
+        return push_chunked(
+            source, snapshot, sink, tag, where=where, options=options, chunking=options.chunking, on_event=on_event
+        )
     started = time.monotonic()
     publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
     ready = _prepare(source, snapshot, publication, tag, options)

@@ -5,17 +5,21 @@ only then is it tagged. An archive that breaks off leaves blobs behind, and no s
 """
 
 import time
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 
 from epoch_oci import dialects, schemas
+from epoch_oci.chunks.fold import Fold
 from epoch_oci.cocoon.export_archive import ArchivedFile, ExportArchive
-from epoch_oci.dialects.base import Artifact, EncodeOptions
+from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions
 from epoch_oci.dialects.carried import part_layers, whole_layer
 from epoch_oci.dialects.profile import SNAPSHOT_ID
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.events import Event, OnEvent, ignore
+from epoch_oci.flows.packing import SMALL, Chunking, Packing, Sending, packing_into
 from epoch_oci.flows.parts import cut_table, part_size_for
 from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.push import PushOptions, file_wants, small_wants
@@ -24,6 +28,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.media_types import TITLE
 from epoch_oci.oci.parts import PartTable
 from epoch_oci.stores.base import BytesContent, Sink
 from epoch_oci.transfer.execute import Outcome, execute
@@ -46,9 +51,10 @@ def push_archive(
     `sink` raise. Whatever is raised, the tag is then what it was.
     """
     started = time.monotonic()
-    stream = _Stream(archive, sink, tag, where, options or PushOptions(), on_event)
-    stream.send_files()
-    return stream.finish(started)
+    with ExitStack() as stack:
+        stream = _Stream(archive, sink, tag, where, options or PushOptions(), on_event, stack)
+        stream.send_files()
+        return stream.finish(started)
 
 
 @dataclass(slots=True)
@@ -59,7 +65,9 @@ class _Stream:
     where: str
     options: PushOptions
     on_event: OnEvent
+    stack: ExitStack
     publication: Publication = field(init=False)
+    packing: Packing | None = None
     tables: dict[Digest, PartTable] = field(default_factory=dict)
     blobs: dict[str, BlobReport] = field(default_factory=dict)
     looked: bool = False
@@ -82,7 +90,7 @@ class _Stream:
         epoch = Manifest.parse(document, "the manifest made of the archive")
         key = SnapshotKey(epoch.name, epoch.tag)
         tag = legal_target(self.tag or key.tag, key)
-        artifact = self._encode(document)
+        artifact = self._encode(document, self._packed())
         image = artifact.image
         self._send_rest(artifact)
         tagged = self.publication.is_tagged(tag, artifact.manifest)
@@ -115,9 +123,50 @@ class _Stream:
         blob, name = archived.file.descriptor, archived.file.name
         if not self.options.dry_run:
             self.publication.admit([(name, blob.media_type)])
+        if self.options.chunking is not None and blob.size > SMALL and not self.sink.has(blob):
+            self._pack(archived, self.options.chunking)
+            return
         carriers = self._carriers(archived)
         self.publication.check_limits(name, carriers)
         self._move(file_wants(archived.content, carriers))
+
+    def _pack(self, archived: ArchivedFile, chunking: Chunking) -> None:
+        """Cut the file; what must be laid anew is read from its spool, before the next file takes its place."""
+        file = archived.file
+        if self.packing is None:
+            self.packing = self._new_packing(chunking)
+        blob = replace(file.descriptor, annotations={TITLE: file.name})
+        packed = unpacking(file.pax_records, blob.size)
+        runs = [(segment.offset, segment.length) for segment in packed.segments] if packed else []
+        self.packing.add(blob, archived.content, Fold(runs, packed.logical_size) if packed else None)
+        self.packing.settle()
+
+    def _new_packing(self, chunking: Chunking) -> Packing:
+        """How large packs get is by what the machine has: the archive does not say beforehand what it holds."""
+        options, document, there = self.options, self.archive.so_far(), None
+        epoch = Manifest.parse(document) if document is not None else None
+        tag = self.tag or (epoch.tag if epoch else "latest")
+        with suppress(NotFoundError, ContentError):
+            there = ImageManifest.parse(self.sink.resolve(tag))
+        sending = Sending(
+            sink=self.sink,
+            on_event=self.on_event,
+            jobs=options.jobs,
+            throttle=options.throttle,
+            dry_run=options.dry_run,
+        )
+        size = epoch.memory + epoch.storage if epoch else 0
+        return self.stack.enter_context(packing_into(sending, chunking, size, self.where, (tag, there)))
+
+    def _packed(self) -> ChunkLayers | None:
+        """The layers that carry what was cut; None for the plain form."""
+        if self.options.chunking is None:
+            return None
+        if self.packing is None:
+            return ChunkLayers(index=None, packs=(), files=frozenset())
+        layers, rows = self.packing.finish()
+        self.blobs |= {row.digest: row for row in rows}
+        return layers
 
     def _carriers(self, archived: ArchivedFile) -> tuple[Descriptor, ...]:
         """What carries the file; the dialect may have no place for one in parts, and says so before it is sent."""
@@ -134,9 +183,11 @@ class _Stream:
             self._encode(document)
         return part_layers(whole, table)
 
-    def _encode(self, document: Document) -> Artifact:
+    def _encode(self, document: Document, chunks: ChunkLayers | None = None) -> Artifact:
         options = self.options
-        encode = EncodeOptions(annotations=options.annotations, allow_loss=options.allow_loss, parts=self.tables)
+        encode = EncodeOptions(
+            annotations=options.annotations, allow_loss=options.allow_loss, parts=self.tables, chunks=chunks
+        )
         return dialects.named(options.dialect).encode(document, encode)
 
     def _move(self, wants: list[Want]) -> None:

@@ -91,7 +91,7 @@ class TransferReport:
 def planned(plan: Plan, word: str) -> tuple[BlobReport, ...]:
     """The blobs of a dry run; `word` is what moving one is called (`send` or `fetch`)."""
     return tuple(
-        _blob(item, word if item.step == "move" else item.step, item.target.size if item.step == "move" else 0)
+        _blob(item, word if item.step == "move" else item.step, item.cost if item.step == "move" else 0)
         for item in plan.items
     )
 

@@ -101,6 +101,7 @@ def _index(raw: bytes, file: str) -> tuple[Finding, ...]:
 _MEANINGS: dict[str, Callable[[bytes, str], tuple[Finding, ...]]] = {
     "epoch-manifest.v1": _epoch,
     "oci-image-manifest.cocoon.v1": _image,
+    "oci-image-manifest.cocoon-chunked.v1": _image,
     "cocoonstack-snapshot-manifest.v1": _image,
     "cocoonstack-snapshot-manifest.v2": _image,
     "cocoonstack-os-image-manifest.v1": _image,

@@ -7,7 +7,7 @@ being read. Further powers are one-method protocols that callers look for with `
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -232,6 +232,32 @@ class Ranged(Protocol):
 
     def ranged(self) -> bool:
         """Whether that is so; may ask the other side, once."""
+
+
+class Part(Protocol):
+    """A part of a content that can be had by itself; see `chunks.read.Part`."""
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The (start, end) of what it brings, in bytes of the content."""
+
+    def run(self, write: Callable[[int, bytes], None], watch: Callable[[ByteReader], ByteReader]) -> None:
+        """Fetch it, check it, and give it to `write` by offset; `watch` is put around what is read."""
+
+
+@runtime_checkable
+class Scattered(Protocol):
+    """Content that is cheaper to have in an order of its own than from start to end."""
+
+    @property
+    def fetched(self) -> int:
+        """How many bytes had to be fetched for it so far."""
+
+    def parts(self, missing: Sequence[tuple[int, int]]) -> Iterator[Part]:
+        """What brings the (offset, length) spans that are missing; it may bring a little more around them."""
+
+    def cost(self) -> int:
+        """How many bytes have to be fetched for all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,6 +126,10 @@ class WatchedContent:
         """As `stores.base.Ranged`."""
         return isinstance(self.content, Ranged) and self.content.ranged()
 
+    def watch(self, reader: ByteReader) -> ByteReader:
+        """A reader of something that the content is made of, watched as the content itself."""
+        return _WatchedReader(reader, 0, self)
+
     def edges(self) -> list[int]:
         """Where the pieces begin that it is joined from, and where the last one ends."""
         pieces = self.content.pieces if isinstance(self.content, JoinedContent) else (self.content,)

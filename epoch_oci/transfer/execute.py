@@ -11,11 +11,13 @@ from epoch_oci.disk.assembly import Assembly, BusyError
 from epoch_oci.errors import AccessError, ConflictError, ContentError, LocalIOError, NetworkError, NotFoundError
 from epoch_oci.events import Action, Event, Kind, OnEvent, ignore
 from epoch_oci.oci.verify import BLOCK
+from epoch_oci.stores.base import Scattered
 from epoch_oci.transfer.assemble import assemble
 from epoch_oci.transfer.content import CancelledError, WatchedContent
 from epoch_oci.transfer.plan import Item, Plan, Seed
 from epoch_oci.transfer.pool import MOST, Climb, GrowingPool
 from epoch_oci.transfer.reuse import reuse
+from epoch_oci.transfer.scatter import scatter
 from epoch_oci.transfer.throttle import Throttle
 
 _SHUTDOWN_SECONDS = 4.0
@@ -143,6 +145,8 @@ class _Run:
             return Outcome(item, "reused", 0)
         self._report("blob-start", item, 0)
         moved = self._move(item)
+        if isinstance(item.content, Scattered):
+            moved = item.content.fetched
         action = self._moved if moved or not item.target.size else "reused"
         self._report("blob-done", item, item.target.size, action)
         return Outcome(item, action, moved)
@@ -201,7 +205,10 @@ class _Run:
         content = self._watched(item, lambda _: report(assembly.covered))
         moved = item.target.size - assembly.resumed
         try:
-            finished = assemble(content, assembly, self._jobs, self._executor)
+            if isinstance(item.content, Scattered):
+                finished = scatter(item.content, content, assembly, self._jobs, self._executor)
+            else:
+                finished = assemble(content, assembly, self._jobs, self._executor)
         except ContentError:
             if not assembly.resumed:
                 assembly.discard()

@@ -10,7 +10,7 @@ from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.stores.base import Assembler, Content, FileSink, FileTarget, Limited, Mounter, Sink, Source
+from epoch_oci.stores.base import Assembler, Content, FileSink, FileTarget, Limited, Mounter, Scattered, Sink, Source
 from epoch_oci.transfer.pool import MOST
 
 _QUESTIONS = 8
@@ -55,6 +55,11 @@ class Item:
     assemble: Callable[[], AbstractContextManager[Assembly] | None] | None = None
     mount: Callable[[], bool] | None = None
     seeds: tuple[Seed, ...] = ()
+
+    @property
+    def cost(self) -> int:
+        """Bytes that have to be fetched to move it."""
+        return self.content.cost() if isinstance(self.content, Scattered) else self.target.size
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,13 @@ CONFIG_FILE = "oci-config.json"
 EPOCH_FILE = "epoch-manifest.json"
 _EPOCH_KIND = "epoch-manifest.v1"
 _OCI_KINDS = frozenset(
-    {"oci-image-manifest.cocoon.v1", "cocoonstack-snapshot-manifest.v1", "cocoonstack-snapshot-manifest.v2"}
-    | {"cocoonstack-os-image-manifest.v1"}
+    {
+        "oci-image-manifest.cocoon.v1",
+        "oci-image-manifest.cocoon-chunked.v1",
+        "cocoonstack-snapshot-manifest.v1",
+        "cocoonstack-snapshot-manifest.v2",
+        "cocoonstack-os-image-manifest.v1",
+    }
 )
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.annotations import parsed
-from epoch_oci.cli.places import artifact_of, name_to_read, several_tags, snapshot_in
+from epoch_oci.cli.places import artifact_of, full_name, name_to_read, several_tags, snapshot_in
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import AccessError, NetworkError, UsageError
 
 if TYPE_CHECKING:
+    from epoch_oci.flows.bases import Base
+    from epoch_oci.flows.packing import Chunking
     from epoch_oci.flows.pull import PullOptions
     from epoch_oci.flows.push import PushOptions
     from epoch_oci.flows.report import TransferReport
@@ -37,6 +39,9 @@ def push(
     dry_run: flags.DryRun = False,
     jobs: flags.Jobs = None,
     limit_rate: flags.LimitRate = None,
+    chunked: flags.Chunked = False,
+    base: flags.Bases = (),
+    level: flags.Level = 1,
 ) -> None:
     """Push a snapshot to a registry or an OCI image layout.
 
@@ -63,18 +68,61 @@ def push(
     if snapshot == "-":
         place = _target(run, target)
         options = replace(options, mount_from=siblings(place, mount_from))
-        report = _push_input(run, place, options, also)
+        report = _push_input(run, place, options, also, _chunking(run, place, chunked, base, level))
     else:
         source, key = snapshot_in(run, snapshot, store)
         place = _target(run, target)
         options = replace(options, also=also, mount_from=siblings(place, mount_from))
+        chunking = _chunking(run, place, chunked, base, level)
         report = push_snapshot(
-            source, key, place.store, place.tag, where=place.where, options=options, on_event=run.listen
+            source,
+            key,
+            place.store,
+            place.tag,
+            where=place.where,
+            options=replace(options, chunking=chunking),
+            on_event=run.listen,
         )
     show(run, report, place.where)
 
 
-def _push_input(run: Run, place: "ArtifactPlace", options: "PushOptions", also: tuple[str, ...]) -> "TransferReport":
+def _chunking(run: Run, place: "ArtifactPlace", chunked: bool, bases: Sequence[str], level: int) -> "Chunking | None":
+    """What --chunked asks for; None where nobody did."""
+    from epoch_oci.flows.packing import Chunking
+
+    if not chunked:
+        for name in ("base", "level"):
+            if (run.origin(name) or "").startswith("--"):
+                raise UsageError(f"--{name} goes with --chunked", object=f"--{name}")
+        return None
+    settings = run.settings
+    return Chunking(
+        level=level,
+        bases=tuple(_base(run, place, word) for word in bases),
+        journals=settings.state_directory / "packs" if settings.state_directory else None,
+        cache=settings.cache_directory,
+    )
+
+
+def _base(run: Run, place: "ArtifactPlace", word: str) -> "Base":
+    """A tag of the target, or an artifact in a repository of the same registry, from which packs can be mounted."""
+    from epoch_oci.flows.bases import Base
+    from epoch_oci.oci.reference import tag_problem
+
+    if tag_problem(word) is None:
+        return Base(place.store, word, full_name(place.where, word))
+    other = artifact_of(run, word)
+    name = name_to_read(other)
+    host, _, repository = other.where.partition("/")
+    if other.where == place.where:
+        return Base(place.store, name, full_name(place.where, name))
+    near = not other.where.startswith("oci:") and host == place.where.partition("/")[0]
+    return Base(other.store, name, full_name(other.where, name), repository if near else "")
+
+
+def _push_input(
+    run: Run, place: "ArtifactPlace", options: "PushOptions", also: tuple[str, ...], chunking: "Chunking | None"
+) -> "TransferReport":
     from epoch_oci.cocoon.export_archive import read_archive
     from epoch_oci.flows.copy import add_tags
     from epoch_oci.flows.push_archive import push_archive
@@ -87,6 +135,7 @@ def _push_input(run: Run, place: "ArtifactPlace", options: "PushOptions", also: 
             hint="cocoon snapshot export NAME -o - | epoch-oci push - TARGET",
         )
     with read_archive(sys.stdin.buffer, run.settings.spool_directory, "standard input") as archive:
+        options = replace(options, chunking=chunking)
         report = push_archive(archive, place.store, place.tag, where=place.where, options=options, on_event=run.listen)
     if also and not options.dry_run:  # only now is it known what the artifact is
         add_tags(

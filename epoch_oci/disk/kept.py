@@ -1,0 +1,125 @@
+"""Blobs kept on this machine, for they will be asked for again: by digest, whole or not there, the oldest go first."""
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from epoch_oci.disk.draft import Draft, sweep
+from epoch_oci.disk.local import FileReader, local_errors
+from epoch_oci.errors import LocalIOError
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.verify import ByteReader, VerifyingReader
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NAME = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class KeptBlobs:
+    """At most `count` blobs and `size` bytes of them in a directory for its owner alone.
+
+    What was put there was verified then. Nobody else can write it, yet whoever reads a part has to check what it reads.
+    """
+
+    def __init__(self, directory: Path, *, count: int, size: int) -> None:
+        self._path = directory
+        self._count, self._size = count, size
+
+    def keep(self, target: Descriptor, content: Callable[[], AbstractContextManager[ByteReader]]) -> bool:
+        """Have the blob here, from `content` unless it is. False where this machine cannot keep it.
+
+        Raises ContentError when the content is not the blob, and what reading raises.
+        """
+        try:
+            directory = self._opened()
+        except OSError:
+            return False
+        try:
+            if _size_of(target.digest.hex, directory) == target.size:
+                with contextlib.suppress(OSError):
+                    os.utime(target.digest.hex, dir_fd=directory)
+                return True
+            sweep(directory)
+            with content() as reader:
+                return self._write(target, VerifyingReader(reader, target), directory)
+        finally:
+            os.close(directory)
+
+    def read(self, digest: Digest, offset: int, length: int) -> bytes:
+        """That much of a blob that is kept. Raises LocalIOError."""
+        what = str(self._path / digest.hex)
+        with local_errors(what):
+            directory = self._opened()
+            try:
+                descriptor = os.open(digest.hex, _FILE, dir_fd=directory)
+            finally:
+                os.close(directory)
+        try:
+            reader, parts = FileReader(descriptor, what, offset, length), []
+            while block := reader.read():
+                parts.append(block)
+            return b"".join(parts)
+        finally:
+            os.close(descriptor)
+
+    def newest(self) -> Iterator[tuple[Digest, int]]:
+        """Digest and size in bytes of each, those that were asked for last before the others."""
+        try:
+            directory = self._opened()
+        except OSError:
+            return
+        try:
+            entries = _entries(directory)
+        finally:
+            os.close(directory)
+        for _, name, size in sorted(entries, reverse=True):
+            yield Digest("sha256", name), size
+
+    def _write(self, target: Descriptor, reader: VerifyingReader, directory: int) -> bool:
+        what = str(self._path / target.digest.hex)
+        try:
+            with Draft(directory, what) as draft:
+                for block in reader.blocks():
+                    draft.write(block)
+                draft.commit(target.digest.hex)
+        except LocalIOError:
+            return False
+        self._prune(directory)
+        return True
+
+    def _prune(self, directory: int) -> None:
+        total = 0
+        for number, (_, name, size) in enumerate(sorted(_entries(directory), reverse=True)):
+            total += size
+            if number and (number >= self._count or total > self._size):
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=directory)
+
+    def _opened(self) -> int:
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = os.open(self._path, _DIRECTORY)
+        found = os.fstat(directory)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            os.close(directory)
+            raise PermissionError
+        return directory
+
+
+def _entries(directory: int) -> list[tuple[float, str, int]]:
+    with os.scandir(directory) as found:
+        return [
+            (status.st_mtime, entry.name, status.st_size)
+            for entry in found
+            if _NAME.match(entry.name) and (status := entry.stat(follow_symlinks=False))
+        ]
+
+
+def _size_of(name: str, directory: int) -> int | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+    except OSError:
+        return None

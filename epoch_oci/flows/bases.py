@@ -1,0 +1,137 @@
+"""What is known before a push in chunks: earlier versions, by their indexes alone, and what a killed push has sent."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from epoch_oci.chunks.index import Stored
+from epoch_oci.chunks.known import Known
+from epoch_oci.chunks.pack import read_closing
+from epoch_oci.dialects.chunked import is_chunked
+from epoch_oci.disk.kept import KeptBlobs
+from epoch_oci.disk.pack_journal import PackJournal
+from epoch_oci.errors import AccessError, ContentError, EpochOciError, LocalIOError, NetworkError, NotFoundError
+from epoch_oci.flows.chunked import index_of_image
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.media_types import CREATED, MANIFESTS
+from epoch_oci.stores.base import Readable, Sink, Source, TagLister
+
+_QUESTIONS = 8
+_TAGS_ASKED = 32
+_TAGS_TAKEN = 4
+_Problem = (ContentError, NotFoundError, NetworkError, AccessError, LocalIOError)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An artifact that may share chunks: `name` in `source`, which people call `where`.
+
+    `repository` is None where the packs are in the target; else the one to mount them from, "" where that cannot be.
+    """
+
+    source: Source
+    name: str
+    where: str
+    repository: str | None = None
+
+
+@dataclass(slots=True)
+class Bases:
+    """Reads bases into `known`; what is wrong with one is told by `warn`, and costs bytes only."""
+
+    known: Known
+    warn: Callable[[str], None]
+    kept: KeptBlobs | None = None
+    mounts: dict[Digest, str] = field(default_factory=dict)
+    """The repository that a pack can be mounted from."""
+
+    def learn(self, base: Base, image: ImageManifest | None = None) -> bool:
+        """Take over the chunks of a base; `image` is its manifest where that was read already."""
+        if base.repository == "":
+            self.warn(f"{base.where} is in another registry or layout than the target, and is no base")
+            return False
+        try:
+            image = image or ImageManifest.parse(base.source.resolve(base.name))
+            if not is_chunked(image):
+                self.warn(f"{base.where} is not in chunks, and is no base")
+                return False
+            index = index_of_image(base.source, image, self.kept)
+            if index is not None:
+                self.known.learn(index)
+                if base.repository is not None:
+                    self.mounts |= {pack.digest: base.repository for pack in index.header.packs}
+        except _Problem as error:
+            self.warn(f"{base.where} is of no use as a base: {error.message}")
+            return False
+        return True
+
+    def learn_all(self, bases: Sequence[Base], sink: Sink, where: str, there: tuple[str, ImageManifest | None]) -> None:
+        """Those that were named; else what the target's tag holds, and its newest tags."""
+        for base in bases:
+            self.learn(base)
+        source = as_source(sink)
+        if bases or source is None:
+            return
+        tag, image = there
+        if image is not None and is_chunked(image):
+            self.learn(Base(source, tag, f"{where}:{tag}"), image)
+        for name, found in newest(source, tag):
+            self.learn(Base(source, name, f"{where}:{name}"), found)
+
+    def learn_journal(self, journal: PackJournal) -> None:
+        """Take over what an earlier push sent before it was killed."""
+        for digest, size, closing in journal.records():
+            with suppress(ContentError):
+                table = read_closing(closing, size, "the journal")
+                pack = self.known.add_pack(Stored(Digest("sha256", digest), size))
+                for row, start in zip(table.rows, table.starts, strict=False):
+                    if not self.known.find(row.digest):
+                        self.known.add(row.digest, pack, *row.stored(start), row.encoding)
+
+
+def as_source(sink: Sink) -> Source | None:
+    """A target as what it can be read from; None where it cannot."""
+    return sink if isinstance(sink, Readable) else None
+
+
+def newest(source: Source, skip: str) -> Iterator[tuple[str, ImageManifest]]:
+    """The newest artifacts in chunks of a repository or layout, by their annotation of creation, but for tag `skip`.
+
+    Only so many tags are looked at: the last ones by name, as versions are counted.
+    """
+    if not isinstance(source, TagLister):
+        return
+    with suppress(*_Problem):
+        tags = [tag for tag in source.tags() if tag != skip and not tag.startswith("sha256-")]
+        chosen = sorted(tags, key=_natural)[-_TAGS_ASKED:]
+        found = _manifests(source, chosen)
+        for _, tag, image in sorted(found, key=lambda item: item[:2], reverse=True)[:_TAGS_TAKEN]:
+            yield tag, image
+
+
+def _manifests(source: Source, tags: Sequence[str]) -> list[tuple[str, str, ImageManifest]]:
+    images: dict[str, ImageManifest] = {}
+
+    def ask(tag: str) -> None:
+        with suppress(EpochOciError):
+            document = source.resolve(tag)
+            if document.media_type in MANIFESTS and is_chunked(image := ImageManifest.parse(document)):
+                images[tag] = image
+
+    with ThreadPoolExecutor(_QUESTIONS, thread_name_prefix="tags") as pool:
+        list(pool.map(ask, tags))
+    return [(image.annotations.get(CREATED, ""), tag, image) for tag, image in images.items()]
+
+
+def _natural(tag: str) -> list[tuple[int, str]]:
+    """So that v10 comes after v9."""
+    parts: list[tuple[int, str]] = []
+    word = ""
+    for char in tag + "\0":
+        if word and char.isdigit() != word[-1].isdigit():
+            parts.append((int(word), "") if word.isdigit() and word.isascii() else (-1, word))
+            word = ""
+        word += char
+    return parts

@@ -1,0 +1,220 @@
+"""Artifacts of the chunked form: a source that hands out their files as if each were a blob of its own."""
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from epoch_oci.chunks.fold import Fold, FoldedPart, near
+from epoch_oci.chunks.index import Index, Stored, header_of
+from epoch_oci.chunks.read import AtHand, ChunkedFile, Part
+from epoch_oci.dialects.base import Snapshot
+from epoch_oci.dialects.chunked import is_chunked
+from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
+from epoch_oci.disk.kept import KeptBlobs
+from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.epoch.sparse import unpacking
+from epoch_oci.errors import ContentError, Finding
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.verify import ByteReader, VerifyingReader
+from epoch_oci.stores.base import Content, Ranged, Source
+
+_KEPT_COUNT, _KEPT_SIZE = 24, 2 << 30
+
+
+def kept_indexes(cache: Path) -> KeptBlobs:
+    """The indexes that are kept below a cache directory: they say where chunks lie in files that were pulled."""
+    return KeptBlobs(cache / "chunk-indexes", count=_KEPT_COUNT, size=_KEPT_SIZE)
+
+
+def open_index(source: Source, layer: Descriptor, kept: KeptBlobs | None = None) -> Index:
+    """The index that `layer` is: kept whole where `kept` is given, else read as far as it is asked for.
+
+    Raises ContentError, NotFoundError, and what reading raises.
+    """
+    header_of(layer, "the chunk index")
+    content = source.content(layer)
+    if kept is not None and kept.keep(layer, content.open):
+        return Index(layer, lambda offset, length: kept.read(layer.digest, offset, length))
+    if not isinstance(content, Ranged) or not content.ranged():
+        with content.open() as reader:
+            raw = b"".join(VerifyingReader(reader, layer, "the chunk index").blocks())
+        return Index(layer, lambda offset, length: raw[offset : offset + length])
+    return Index(layer, lambda offset, length: _read(content, offset, length))
+
+
+def index_of_image(source: Source, image: ImageManifest, kept: KeptBlobs | None = None) -> Index | None:
+    """The index of an artifact, held against its packs; None when no file is in chunks. Raises as `open_index`."""
+    layer = image.layers[0] if image.layers else None
+    if not is_chunked(image) or layer is None or layer.media_type != CHUNK_INDEX:
+        return None
+    index = open_index(source, layer, kept)
+    listed = [Stored(item.digest, item.size) for item in image.layers if item.media_type == CHUNK_PACK]
+    if listed != list(index.header.packs):
+        raise ContentError(
+            f"the layers are {len(listed)} packs, and the index tells of {len(index.header.packs)}, or of others",
+            code="MISMATCH",
+            object=str(image.document.digest),
+        )
+    return index
+
+
+def check_files(index: Index | None, snapshot: Snapshot) -> None:
+    """Hold the index against the config: the same files with the same sizes. Raises ContentError with every finding."""
+    wanted = {file.digest: file for file in snapshot.files if file.encoding == "chunks"}
+    told = {file.digest: (file.size, file.span) for file in index.header.files} if index else {}
+    folds = folds_of(snapshot.manifest)
+    found = [
+        Finding("$.layers[0]", "MISMATCH", f"{file.name} of {file.size} bytes is not what the chunk index describes")
+        for digest, file in wanted.items()
+        if told.get(digest) != (file.size, folds[digest].span if digest in folds else file.size)
+    ]
+    found += [
+        Finding("$.layers[0]", "MISMATCH", f"the chunk index describes {digest}, which is not in the config")
+        for digest in told.keys() - wanted.keys()
+    ]
+    if found:
+        raise ContentError.of("the artifact", found)
+
+
+def folds_of(manifest: Manifest) -> dict[Digest, Fold]:
+    """How the packed files of a snapshot unfold, each by the header of the first layer that is it."""
+    found: dict[Digest, Fold] = {}
+    for layer in manifest.layers:
+        header = manifest.layer_headers.get(layer.filename)
+        packed = unpacking(header.pax_records, layer.size) if header and layer.size else None
+        if packed is not None and layer.digest not in found:
+            runs = [(segment.offset, segment.length) for segment in packed.segments]
+            found[layer.digest] = Fold(runs, packed.logical_size)
+    return found
+
+
+@dataclass(slots=True)
+class ChunkedSource:
+    """`source`, and the files of `index` as blobs; `folds` are those that are packed. What is `at_hand` is not fetched.
+
+    `open_pack` reads packs in another way than by ranges.
+    """
+
+    source: Source
+    index: Index
+    folds: Mapping[Digest, Fold]
+    at_hand: AtHand | None = None
+    open_pack: Callable[[Stored, int, int], AbstractContextManager[ByteReader]] | None = None
+
+    def resolve(self, name: str) -> Document:
+        """As `Source.resolve`."""
+        return self.source.resolve(name)
+
+    def has(self, target: Descriptor) -> bool:
+        """As `Source.has`; a file in chunks is here when all packs are, which is another question."""
+        return self._number(target) is not None or self.source.has(target)
+
+    def content(self, target: Descriptor) -> Content:
+        """As `Source.content`."""
+        number = self._number(target)
+        if number is None:
+            return self.source.content(target)
+        what = target.title or str(target.digest)
+        file = ChunkedFile(self.index, number, self.open_pack or self._open, what, self._ranged, self.at_hand)
+        return ChunkedContent(file, target.size, self.folds.get(target.digest))
+
+    def _number(self, target: Descriptor) -> int | None:
+        number = self.index.number_of(target.digest)
+        return number if number is not None and self.index.header.files[number].size == target.size else None
+
+    @contextmanager
+    def _open(self, pack: Stored, offset: int, length: int) -> Iterator[ByteReader]:
+        with self.source.content(pack_layer(pack)).open(offset, length) as reader:
+            yield reader
+
+    def _ranged(self) -> bool:
+        content = self.source.content(pack_layer(self.index.header.packs[0]))
+        return isinstance(content, Ranged) and content.ranged()
+
+
+@dataclass(slots=True)
+class ChunkedContent:
+    """A file in chunks as content, every chunk of which is verified; `fetched` counts the bytes read of packs."""
+
+    file: ChunkedFile
+    size: int
+    fold: Fold | None = None
+    fetched: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
+        """As `Content.open`."""
+        end = self.size if length is None else min(self.size, start + length)
+        blocks = self._blocks(start, max(start, end))
+        try:
+            yield _BlockReader(blocks)
+        finally:
+            blocks.close()
+
+    def ranged(self) -> bool:
+        """As `stores.base.Ranged`."""
+        return True
+
+    def parts(self, missing: Sequence[tuple[int, int]]) -> Iterator[Part]:
+        """As `stores.base.Scattered`."""
+        fold = self.fold
+        if fold is None:
+            yield from self.file.tasks(missing, self._count)
+            return
+        groups = near(run for start, length in missing for run in fold.in_file(start, length))
+        spans = ((group[0][0], sum(group[-1]) - group[0][0]) for group in groups)
+        for part in self.file.tasks(spans, self._count):
+            yield FoldedPart(part, fold)
+
+    def cost(self) -> int:
+        """As `stores.base.Scattered`."""
+        return self.file.cost()
+
+    def _blocks(self, start: int, end: int) -> Generator[bytes, None, None]:
+        if self.fold is None:
+            yield from self.file.blocks(start, end, self._count)
+            return
+        for group in near(self.fold.in_file(start, end - start)):
+            first, last = group[0][0], sum(group[-1])
+            at = first
+            for block in self.file.blocks(first, last, self._count):
+                for _, low, high in self.fold.in_blob(at, at + len(block)):
+                    yield block[low - at : high - at]
+                at += len(block)
+
+    def _count(self, count: int) -> None:
+        with self._lock:
+            self.fetched += count
+
+
+class _BlockReader:
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._block = memoryview(b"")
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._block:
+            self._block = memoryview(next(self._blocks, b""))
+        end = len(self._block) if size < 0 else size
+        taken, self._block = self._block[:end], self._block[end:]
+        return bytes(taken)
+
+
+def pack_layer(pack: Stored) -> Descriptor:
+    """The layer that a pack is."""
+    return Descriptor(media_type=CHUNK_PACK, digest=pack.digest, size=pack.size)
+
+
+def _read(content: Content, offset: int, length: int) -> bytes:
+    parts: list[bytes] = []
+    with content.open(offset, length) as reader:
+        while length and (block := reader.read(length)):
+            parts.append(block)
+            length -= len(block)
+    return b"".join(parts)

@@ -1,0 +1,241 @@
+"""From an Epoch store into a registry or a layout, in the chunked form: what changed since earlier versions is sent."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from epoch_oci import dialects
+from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, SnapshotFile
+from epoch_oci.dialects.chunked import is_chunked
+from epoch_oci.epoch.keys import SnapshotKey
+from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.errors import ContentError, NotFoundError, UsageError
+from epoch_oci.events import Event, OnEvent, ignore
+from epoch_oci.flows.artifact import read_artifact, read_epoch
+from epoch_oci.flows.bases import as_source
+from epoch_oci.flows.chunked import folds_of
+from epoch_oci.flows.packing import SMALL, Chunking, Packing, Sending, packing_into
+from epoch_oci.flows.parts import cut_table, part_size_for
+from epoch_oci.flows.publish import Publication, files_of, legal_target
+from epoch_oci.flows.push import PushOptions, file_wants, small_wants
+from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
+from epoch_oci.oci import media_types
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.parts import PartTable
+from epoch_oci.stores.base import Sink, Source
+from epoch_oci.transfer.execute import execute
+from epoch_oci.transfer.plan import Plan, in_parallel, plan_blobs, require
+
+
+def push_chunked(
+    source: Source,
+    snapshot: SnapshotKey,
+    sink: Sink,
+    tag: str | None,
+    *,
+    where: str,
+    options: PushOptions,
+    chunking: Chunking,
+    on_event: OnEvent = ignore,
+) -> TransferReport:
+    """As `push`, in the chunked form (docs/format.md, chapter 7).
+
+    What the target has of the snapshot in chunks already is not sent and not even read. A base that is of no use is a
+    warning. Raises what `push` raises.
+    """
+    if options.dialect != "cocoon":
+        raise UsageError(f"the dialect {options.dialect} has no chunked form", hint="leave --dialect or --chunked out")
+    manifest = read_epoch(source, str(snapshot))
+    tag = legal_target(tag or snapshot.tag, snapshot)
+    publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
+    return _Push(source, snapshot, manifest, publication, tag, options, chunking, on_event).run()
+
+
+@dataclass(slots=True)
+class _Push:
+    source: Source
+    key: SnapshotKey
+    manifest: Manifest
+    publication: Publication
+    tag: str
+    options: PushOptions
+    chunking: Chunking
+    on_event: OnEvent
+    started: float = field(default_factory=time.monotonic)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def sink(self) -> Sink:
+        return self.publication.sink
+
+    def run(self) -> TransferReport:
+        there = self._there()
+        if there is not None and (artifact := self._unchanged(there)) is not None:
+            return self._published(artifact, self._all_there(artifact), known=True)
+        if not self.options.force:
+            self._refuse_taken(there)
+        large, plain = self._divided()
+        self._admit(large, plain)
+        size = sum(file.size for file in large)
+        with packing_into(self._sending(), self.chunking, size, self.publication.where, (self.tag, there)) as packing:
+            self.on_event(Event(event="plan", bytes=size, total=size))
+            self._cut(large, packing)
+            chunks, rows = packing.finish()
+            artifact = self._encoded(chunks, self._tables(plain))
+            for file in artifact.files:
+                self.publication.check_limits(file.name, file.carriers)
+            plan = self._plan(artifact)
+            sent = planned(plan, "send") if self.options.dry_run else self._execute(plan)
+            return self._published(artifact, (*sent[:1], *rows, *sent[1:]), known=False)
+
+    def _there(self) -> ImageManifest | None:
+        """What the tag holds; None for nothing, and for what is no image manifest and will be replaced."""
+        try:
+            document = self.sink.resolve(self.tag)
+        except NotFoundError:
+            return None
+        try:
+            return ImageManifest.parse(document)
+        except ContentError:
+            if self.options.force:
+                return None
+            raise self.publication.conflict(self.tag, document) from None
+
+    def _refuse_taken(self, there: ImageManifest | None) -> None:
+        """Before anything is read: a tag that holds something holds something else, for it is not this snapshot."""
+        if there is not None:
+            raise self.publication.conflict(self.tag, there.document)
+        for tag in self.options.also:
+            with suppress(NotFoundError):
+                raise self.publication.conflict(tag, self.sink.resolve(tag))
+
+    def _unchanged(self, there: ImageManifest) -> Artifact | None:
+        """The artifact that the tag holds, when it is this very snapshot in chunks and all of it is there."""
+        if not is_chunked(there) or there.config.digest != self.manifest.document.digest:
+            return None
+        if (source := as_source(self.sink)) is None:
+            return None
+        with suppress(ContentError, NotFoundError):
+            found = read_artifact(source, str(there.document.digest))
+            wanted = self._encoded(_NO_CHUNKS, {}).image.annotations
+            present = in_parallel(self.sink.has, there.successors, self.options.jobs)
+            if dict(there.annotations) == dict(wanted) and all(present) and found.config is not None:
+                return Artifact(there.document, found.config, found.snapshot.files)
+        return None
+
+    def _all_there(self, artifact: Artifact) -> tuple[BlobReport, ...]:
+        word = "skip" if self.options.dry_run else "skipped"
+        return tuple(
+            BlobReport(str(blob.digest), blob.size, blob.title, blob.media_type, word, 0)
+            for blob in artifact.image.successors
+        )
+
+    def _divided(self) -> tuple[list[SnapshotFile], list[SnapshotFile]]:
+        """What is cut, and what stays plain: small files, base images, and what is there plain already."""
+        files = [file for file in self._encoded(_NO_CHUNKS, {}).files if file.size]
+        images = {file.digest for file in files if file.role != "layer"}
+        large = [
+            file for file in files if file.size > SMALL and file.digest not in images and not self.sink.has(file.blob)
+        ]
+        cut = {file.digest for file in large}
+        return large, [file for file in files if file.digest not in cut]
+
+    def _admit(self, large: Sequence[SnapshotFile], plain: Sequence[SnapshotFile]) -> None:
+        """Everything that can be known to be wrong before the first byte is read."""
+        absent = [file for file in plain if not self.sink.has(file.blob)]
+        needed = [file.blob for file in (*large, *absent)]
+        require(self.source, needed, {file.digest: file.name for file in (*large, *absent)}, jobs=self.options.jobs)
+        if self.options.dry_run:
+            self.warnings += self.publication.foretold(files_of(self.manifest))
+            return
+        self.publication.check_write()
+        self.publication.admit(files_of(self.manifest))
+
+    def _sending(self) -> Sending:
+        options = self.options
+        return Sending(
+            sink=self.sink,
+            on_event=self._heard,
+            jobs=options.jobs,
+            throttle=options.throttle,
+            dry_run=options.dry_run,
+        )
+
+    def _cut(self, large: Sequence[SnapshotFile], packing: Packing) -> None:
+        folds = folds_of(self.manifest)
+        for file in large:
+            blob = replace(file.blob, annotations={media_types.TITLE: file.name})
+            packing.add(blob, self.source.content(file.blob), folds.get(file.digest))
+        packing.settle()
+
+    def _heard(self, event: Event) -> None:
+        """A base that is of no use is told in the report, beside all else that is odd."""
+        if event.event == "warning" and event.message:
+            self.warnings.append(event.message)
+        else:
+            self.on_event(event)
+
+    def _tables(self, plain: Sequence[SnapshotFile]) -> dict[Digest, PartTable]:
+        """How plain files are cut into parts where the target needs that, as in the plain form."""
+        options = self.options
+        size = part_size_for(self.sink, options.part_size)
+        return {
+            file.digest: cut_table(self.source.content(file.blob), file.blob, size, options.part_cache)
+            for file in plain
+            if size and file.size > size and not self.sink.has(file.blob)
+        }
+
+    def _encoded(self, chunks: ChunkLayers, tables: dict[Digest, PartTable]) -> Artifact:
+        options = self.options
+        encode = EncodeOptions(
+            annotations=options.annotations, allow_loss=options.allow_loss, parts=tables, chunks=chunks
+        )
+        return dialects.named("cocoon").encode(self.manifest.document, encode)
+
+    def _plan(self, artifact: Artifact) -> Plan:
+        """The config first, then what is neither a pack nor the index."""
+        wants = small_wants(artifact, artifact.image)
+        for file in artifact.files:
+            if file.encoding != "chunks":
+                wants += file_wants(self.source.content(file.blob), file.carriers)
+        return plan_blobs(self.sink, wants, mount_from=self.options.mount_from, jobs=self.options.jobs)
+
+    def _execute(self, plan: Plan) -> tuple[BlobReport, ...]:
+        options = self.options
+        heard = _without_plan(self.on_event)
+        return done(execute(plan, moved="sent", jobs=options.jobs, on_event=heard, throttle=options.throttle))
+
+    def _published(self, artifact: Artifact, rows: tuple[BlobReport, ...], *, known: bool) -> TransferReport:
+        if not self.options.dry_run:
+            files = files_of(self.manifest)
+            self.publication.commit(self.tag, artifact.manifest, files, known=known)
+            for tag in self.options.also:
+                taken = self.publication.is_tagged(tag, artifact.manifest)
+                self.publication.commit(tag, artifact.manifest, files, known=taken)
+        return TransferReport(
+            command="push",
+            reference=f"{self.publication.where}:{self.tag}",
+            document=artifact.manifest,
+            artifact_type=artifact.image.kind,
+            name=self.key.name,
+            tag=self.key.tag,
+            blobs=rows,
+            seconds=time.monotonic() - self.started,
+            dry_run=self.options.dry_run,
+            warnings=(*map(str, self.manifest.warnings), *self.warnings),
+        )
+
+
+_NO_CHUNKS = ChunkLayers(index=None, packs=(), files=frozenset())
+
+
+def _without_plan(on_event: OnEvent) -> OnEvent:
+    """Listens to the last of several transfers that are one for people."""
+
+    def heard(event: Event) -> None:
+        if event.event != "plan":
+            on_event(event)
+
+    return heard

@@ -1,0 +1,490 @@
+"""Snapshots in the chunked form: pushed, pulled, told about, and never less than the plain form promises."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cli_runner import Here, Ran, command, environment, run_cli
+from snapshots import Made, make_snapshot, noise, put_snapshot, tree
+from support.faults import IgnoreRange, Respond
+from support.registry_auth import PASSWORD, USER, BearerAuth
+
+from epoch_oci.epoch.keys import SnapshotKey
+from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import ImageManifest
+
+CHUNK = 64 << 10
+INDEX = "application/vnd.cocoon.chunks.index.v1"
+PACK = "application/vnd.cocoon.chunks.pack.v1"
+ARTIFACT = "application/vnd.cocoon.snapshot.chunked.v1+json"
+
+
+def guest(seed: int, size: int) -> bytes:
+    """Memory-like: a third of it zeros, text, and pages that do not compress."""
+    chosen, parts = random.Random(seed), []
+    for number in range(size // CHUNK):
+        kind = chosen.randrange(3)
+        text = (b"%d kernel: page %d of the guest " % (seed, number)) * 2200
+        parts.append(bytes(CHUNK) if kind == 0 else text[:CHUNK] if kind == 1 else noise(f"{seed}/{number}", CHUNK))
+    return b"".join(parts)
+
+
+def changed(content: bytes, *numbers: int, seed: int = 1) -> bytes:
+    """The same with a page written in each of these chunks."""
+    raw = bytearray(content)
+    for number in numbers:
+        raw[number * CHUNK + 4096 : number * CHUNK + 8192] = noise(f"{seed}/{number}", 4096)
+    return bytes(raw)
+
+
+def snapshot(tag: str, memory: bytes, disk: bytes, *, headers: dict | None = None) -> Made:
+    files = {"config.json": b'{"cpus":{"boot_vcpus":2}}', "memory-ranges": memory, "overlay.qcow2": disk}
+    types = {name: media_type_for_file(name) for name in files}
+    made = Made(SnapshotKey("bot", tag), b"", {Digest.of(raw).hex: raw for raw in files.values()})
+    layers = [
+        {"digest": Digest.of(raw).hex, "size": len(raw), "filename": name, "mediaType": types[name]}
+        for name, raw in files.items()
+    ]
+    value = {"schemaVersion": 1, "name": "bot", "tag": tag, "snapshotId": f"id-{tag}", "layers": layers}
+    value["totalSize"] = sum(map(len, files.values()))
+    value |= {"createdAt": f"2026-04-0{tag[-1]}T10:00:00Z", "pushedAt": "2026-04-09T10:00:00Z"}
+    if headers is not None:
+        value["layerHeaders"] = headers
+    made.raw = json.dumps(value).encode()
+    return made
+
+
+MEMORY, DISK = guest(1, 6 << 20), guest(2, 3 << 20)
+
+
+@dataclass
+class Place:
+    """A target, and the stores beside it, all driven by the command line."""
+
+    path: Path
+    target: str
+    here: Here
+    env: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *words: object, input: bytes | None = None) -> Ran:
+        if input is None:
+            return self.here(*words, env=self.env)
+        return run_cli(*words, env=self.env, cwd=self.path, input=input)
+
+    def ok(self, *words: object, **more: object) -> dict:
+        done = self.run(*words, "--format", "json", **more)
+        assert done.code == 0, done.err
+        return done.json
+
+    def push(self, made: Made, *words: object) -> dict:
+        put_snapshot(self.path / "store", made)
+        return self.ok("push", made.key, f"{self.target}:{made.key.tag}", "--store", "store", "--chunked", *words)
+
+    def pull(self, tag: str, *words: object) -> dict:
+        return self.ok("pull", f"{self.target}:{tag}", *words)
+
+    def blob(self, digest: str) -> Path:
+        """A layer of a layout."""
+        return self.path / "layout" / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+
+@pytest.fixture
+def place_at(tmp_path, capsys, monkeypatch):
+    """Makes a place of a target's name."""
+    monkeypatch.chdir(tmp_path)
+    return lambda target, **env: Place(tmp_path, target, Here(capsys), env)
+
+
+@pytest.fixture
+def layout(place_at) -> Place:
+    return place_at("oci:layout")
+
+
+@pytest.fixture
+def repository(place_at, fake_registry) -> Place:
+    return place_at(f"{fake_registry().address}/acme/bot")
+
+
+@pytest.fixture(params=["layout", "repository"])
+def place(request) -> Place:
+    return request.getfixturevalue(request.param)
+
+
+def sent(report: dict) -> int:
+    return sum(blob["bytes"] for blob in report["blobs"])
+
+
+def of_type(report: dict, media_type: str) -> list[dict]:
+    return [blob for blob in report["blobs"] if blob["mediaType"] == media_type]
+
+
+def comes_back(path: Path, made: Made) -> bool:
+    files = tree(path)
+    stored = {name.rpartition("/")[2]: raw for name, raw in files.items() if name.startswith("blobs/")}
+    return (
+        files[f"manifests/{made.key.name}/{made.key.tag}.json"] == made.raw
+        and {hexdigits: stored.get(hexdigits) for hexdigits in made.blobs} == made.blobs
+    )
+
+
+# Versions
+
+
+def test_the_next_version_costs_what_changed_and_both_come_back(place):
+    first, second = snapshot("v1", MEMORY, DISK), snapshot("v2", changed(MEMORY, 3, 40, 41), DISK)
+    report = place.push(first)
+    assert report["artifactType"] == ARTIFACT
+    assert sent(report) < 0.6 * len(MEMORY + DISK)
+    again = place.push(second)
+    assert sent(again) < 4 * CHUNK + 20_000
+    assert [blob["action"] for blob in of_type(again, PACK)] == ["sent", "skipped"] or [
+        blob["action"] for blob in of_type(again, PACK)
+    ] == ["skipped", "sent"]
+    for made in (first, second):
+        place.pull(made.key.tag, "--store", "back")
+        assert comes_back(place.path / "back", made)
+
+
+@pytest.mark.parametrize("kind", ["W1", "W2a", "W3b", "cloud-image", "empty-file", "null-layers"])
+def test_every_writer_comes_back_byte_for_byte(layout, kind):
+    made = make_snapshot(kind)
+    report = layout.push(made)
+    assert report["artifactType"].endswith(".chunked.v1+json")
+    layout.pull("v1", "--store", "back")
+    assert comes_back(layout.path / "back", made)
+
+
+def test_a_push_of_what_is_there_reads_nothing_sends_nothing_and_makes_no_new_tag(layout):
+    made = snapshot("v1", MEMORY, DISK)
+    first = layout.push(made)
+    before = tree(layout.path / "layout")
+    for hexdigits in made.blobs:
+        if len(made.blobs[hexdigits]) > CHUNK:
+            (layout.path / "store" / "blobs" / "sha256" / hexdigits).unlink()
+    done = layout.ok("push", "bot:v1", "oci:layout:v1", "--store", "store", "--chunked")
+    assert done["digest"] == first["digest"] and sent(done) == 0
+    assert {blob["action"] for blob in done["blobs"]} == {"skipped"}
+    assert tree(layout.path / "layout") == before
+
+
+def test_a_layer_that_went_missing_is_sent_again(layout):
+    made = snapshot("v1", MEMORY, DISK)
+    first = layout.push(made)
+    layout.blob(of_type(first, PACK)[0]["digest"]).unlink()
+    again = layout.push(made, "--force")
+    assert again["digest"] == first["digest"]
+    layout.pull("v1", "--store", "back")
+    assert comes_back(layout.path / "back", made)
+
+
+def test_the_same_snapshot_gives_the_same_artifact_wherever_it_is_pushed(layout, repository):
+    made = snapshot("v1", MEMORY, DISK)
+    assert layout.push(made)["digest"] == repository.push(made, "--jobs", 1)["digest"]
+
+
+def test_a_tag_that_holds_something_else_is_a_conflict_before_anything_is_read(layout):
+    layout.push(snapshot("v1", MEMORY, DISK))
+    other = snapshot("v2", changed(MEMORY, 1), DISK)
+    put_snapshot(layout.path / "store", other)
+    before = tree(layout.path / "layout")
+    done = layout.run("push", "bot:v2", "oci:layout:v1", "--store", "store", "--chunked")
+    assert (done.code, done.error[:20]) == (9, "epoch-oci: CONFLICT:")
+    assert tree(layout.path / "layout") == before
+    report = layout.ok("push", "bot:v2", "oci:layout:v1", "--store", "store", "--chunked", "--force")
+    assert sent(report) < 3 * CHUNK + 20_000
+
+
+def test_a_dry_run_says_what_would_be_sent_after_dedupe_and_changes_nothing(place):
+    first, second = snapshot("v1", MEMORY, DISK), snapshot("v2", changed(MEMORY, 9), DISK)
+    place.push(first)
+    put_snapshot(place.path / "store", second)
+    words = ("push", "bot:v2", f"{place.target}:v2", "--store", "store", "--chunked")
+    told = place.ok(*words, "--dry-run")
+    assert {blob["action"] for blob in told["blobs"]} == {"send", "skip"}
+    real = place.ok(*words)
+    assert real["digest"] == told["digest"] and sent(real) == sent(told)
+
+
+def test_a_pack_that_is_mostly_dead_is_not_dragged_along(layout):
+    first = snapshot("v1", noise("m", 40 * CHUNK), noise("d", 20 * CHUNK))
+    old = of_type(layout.push(first), PACK)
+    kept = noise("m", 40 * CHUNK)[: 10 * CHUNK] + noise("n", 30 * CHUNK)
+    second = snapshot("v2", kept, noise("e", 20 * CHUNK))
+    new = layout.push(second)
+    assert not {blob["digest"] for blob in of_type(new, PACK)} & {blob["digest"] for blob in old}
+    assert sent(new) > 60 * CHUNK
+    layout.pull("v2", "--store", "back")
+    assert comes_back(layout.path / "back", second)
+
+
+def test_packed_memory_shares_chunks_although_everything_moves_in_the_blob(layout):
+    runs = [(0, 10 * CHUNK), (20 * CHUNK, 60 * CHUNK)]
+    image = guest(5, 100 * CHUNK)
+
+    def made(tag: str, runs: list[tuple[int, int]]) -> Made:
+        packed = b"".join(image[offset : offset + length] for offset, length in runs)
+        told = json.dumps([{"o": offset, "l": length} for offset, length in runs])
+        records = {"COCOON.sparse.map": told, "COCOON.sparse.size": str(100 * CHUNK)}
+        return snapshot(tag, packed, DISK, headers={"memory-ranges": {"mode": 420, "paxRecords": records}})
+
+    first, second = made("v1", runs), made("v2", [(0, 10 * CHUNK + 4096), (20 * CHUNK, 60 * CHUNK)])
+    layout.push(first)
+    assert sent(layout.push(second)) < 2 * CHUNK + 20_000
+    for version in (first, second):
+        layout.pull(version.key.tag, "--store", f"back-{version.key.tag}")
+        assert comes_back(layout.path / f"back-{version.key.tag}", version)
+    layout.pull("v2", "-o", "files")
+    unfolded = (layout.path / "files" / "memory-ranges").read_bytes()
+    assert len(unfolded) == 100 * CHUNK and unfolded[20 * CHUNK : 80 * CHUNK] == image[20 * CHUNK : 80 * CHUNK]
+    assert not any(unfolded[10 * CHUNK + 4096 : 20 * CHUNK])
+
+
+def test_small_files_and_those_that_are_there_stay_plain(layout):
+    made = snapshot("v1", MEMORY, DISK)
+    put_snapshot(layout.path / "store", made)
+    layout.ok("push", "bot:v1", "oci:layout:plain", "--store", "store")
+    report = layout.push(made)
+    assert not of_type(report, PACK) and sent(report) == 0
+    image = ImageManifest.parse(Document("", layout.blob(report["digest"]).read_bytes()))
+    assert [layer.title for layer in image.layers] == ["config.json", "memory-ranges", "overlay.qcow2"]
+    layout.pull("v1", "--store", "back")
+    assert comes_back(layout.path / "back", made)
+
+
+# Bases
+
+
+def test_a_base_can_be_named(layout):
+    layout.push(snapshot("v1", MEMORY, DISK))
+    second = snapshot("v2", changed(MEMORY, 7), DISK)
+    assert sent(layout.push(second, "--base", "v1")) < 2 * CHUNK + 20_000
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
+def test_a_base_that_is_damaged_is_a_warning_and_costs_bytes(layout, damage):
+    first = layout.push(snapshot("v1", MEMORY, DISK))
+    index = layout.blob(of_type(first, INDEX)[0]["digest"])
+    raw = index.read_bytes()
+    index.unlink()
+    for kept in (layout.path).rglob("chunk-indexes/*"):
+        kept.unlink()
+    if damage != "gone":
+        index.write_bytes(raw[:-1] if damage == "cut" else raw[:-1] + bytes([raw[-1] ^ 1]))
+    layout.env["XDG_CACHE_HOME"] = str(layout.path / "another")
+    second = snapshot("v2", changed(MEMORY, 7), DISK)
+    report = layout.push(second)
+    assert any("is of no use as a base" in text for text in report["warnings"])
+    assert sent(report) > 20 * CHUNK
+    layout.pull("v2", "--store", "back")
+    assert comes_back(layout.path / "back", second)
+
+
+def test_a_base_whose_pack_is_gone_costs_bytes_and_not_the_snapshot(layout):
+    first = layout.push(snapshot("v1", MEMORY, DISK))
+    layout.blob(of_type(first, PACK)[0]["digest"]).unlink()
+    second = snapshot("v2", changed(MEMORY, 7), DISK)
+    assert sent(layout.push(second)) > 20 * CHUNK
+    layout.pull("v2", "--store", "back")
+    assert comes_back(layout.path / "back", second)
+
+
+def test_a_base_in_another_place_is_a_warning(layout):
+    layout.push(snapshot("v1", MEMORY, DISK))
+    (layout.path / "layout").rename(layout.path / "elsewhere")
+    report = layout.push(snapshot("v2", MEMORY, DISK), "--base", "oci:elsewhere:v1")
+    assert any("is in another registry or layout" in text for text in report["warnings"])
+    assert sent(report) > 20 * CHUNK
+
+
+def test_base_and_level_want_chunks(layout):
+    put_snapshot(layout.path / "store", snapshot("v1", MEMORY, DISK))
+    for words in (("--base", "v1"), ("--level", "3")):
+        done = layout.run("push", "bot:v1", "oci:layout", "--store", "store", *words)
+        assert (done.code, "goes with --chunked" in done.error) == (2, True)
+
+
+def test_the_environment_can_ask_for_chunks(layout):
+    put_snapshot(layout.path / "store", snapshot("v1", MEMORY, DISK))
+    layout.env["EPOCH_OCI_CHUNKED"] = "1"
+    assert layout.ok("push", "bot:v1", "oci:layout", "--store", "store")["artifactType"] == ARTIFACT
+
+
+# Pulling
+
+
+def test_what_is_at_hand_is_not_fetched(place):
+    first, second = snapshot("v1", MEMORY, DISK), snapshot("v2", changed(MEMORY, 3), DISK)
+    place.push(first), place.push(second)
+    place.pull("v1", "--store", "back")
+    report = place.pull("v2", "--store", "back")
+    assert 0 < sum(blob["bytes"] for blob in report["blobs"] if blob["title"]) < 2 * CHUNK
+    assert comes_back(place.path / "back", second)
+    report = place.pull("v2", "-o", "files", "--seed", "back")
+    assert sum(blob["bytes"] for blob in report["blobs"] if blob["title"]) == 0
+
+
+def test_a_damaged_chunk_at_hand_is_fetched_instead(layout):
+    first, second = snapshot("v1", MEMORY, DISK), snapshot("v2", changed(MEMORY, 3), DISK)
+    layout.push(first), layout.push(second)
+    layout.pull("v1", "--store", "back")
+    held = layout.path / "back" / "blobs" / "sha256" / Digest.of(MEMORY).hex
+    os.chmod(held, 0o600)
+    raw = bytearray(held.read_bytes())
+    raw[20 * CHUNK : 60 * CHUNK] = noise("spoilt", 40 * CHUNK)
+    held.write_bytes(raw)
+    layout.pull("v2", "--store", "back")
+    assert (layout.path / "back" / "blobs" / "sha256" / Digest.of(changed(MEMORY, 3)).hex).read_bytes() == changed(
+        MEMORY, 3
+    )
+
+
+def test_files_land_sparse_and_a_pipe_gets_an_archive(place):
+    made = snapshot("v1", bytes(20 << 20) + MEMORY, DISK)
+    place.push(made)
+    place.pull("v1", "-o", "files")
+    files = {path.name: path for path in (place.path / "files").iterdir()}
+    assert {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()} == {
+        layer["filename"]: layer["digest"] for layer in json.loads(made.raw)["layers"]
+    }
+    assert files["memory-ranges"].stat().st_blocks * 512 < len(MEMORY) + (1 << 20)
+    assert place.pull("v1", "-o", "files")["bytesTransferred"] == 0
+
+
+def test_an_archive_goes_in_and_out_in_chunks(layout):
+    put_snapshot(layout.path / "store", snapshot("v1", MEMORY, DISK))
+    layout.ok("push", "bot:v1", "oci:plain", "--store", "store")
+    code, archive = _archive(layout, "oci:plain:v1")
+    assert code == 0
+    report = layout.ok("push", "-", "oci:layout:v1", "--chunked", input=archive)
+    assert report["artifactType"] == ARTIFACT and of_type(report, PACK)
+    again = layout.ok("push", "-", "oci:layout:v1", "--chunked", input=archive)
+    assert (again["digest"], sent(again)) == (report["digest"], 0)
+    assert _archive(layout, "oci:layout:v1")[1] == _archive(layout, "oci:layout:v1")[1]
+    layout.pull("v1", "-o", "files")
+    assert (layout.path / "files" / "memory-ranges").read_bytes() == MEMORY
+
+
+def _archive(place: Place, reference: str) -> tuple[int, bytes]:
+    done = subprocess.run(
+        command("pull", reference, "-o", "-"),
+        cwd=place.path,
+        env=environment(place.env),
+        capture_output=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout
+
+
+def test_a_registry_without_ranges_gives_whole_packs(tmp_path, fake_registry, place_at):
+    registry = fake_registry()
+    place = place_at(f"{registry.address}/acme/bot")
+    made = snapshot("v1", MEMORY, DISK)
+    place.push(made)
+    registry.fault("GET", "/blobs/sha256:", IgnoreRange())
+    place.pull("v1", "--store", "back")
+    assert comes_back(tmp_path / "back", made)
+
+
+@pytest.mark.parametrize("kind", ["index", "pack"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone", "swapped"])
+def test_a_damaged_layer_leaves_nothing_under_a_name(layout, kind, damage):
+    made = snapshot("v1", MEMORY, DISK)
+    report = layout.push(made)
+    layer = layout.blob(of_type(report, INDEX if kind == "index" else PACK)[0]["digest"])
+    raw = layer.read_bytes()
+    layer.unlink()
+    if damage == "cut":
+        layer.write_bytes(raw[: len(raw) // 2])
+    elif damage == "changed":
+        layer.write_bytes(raw[:500] + bytes(100) + raw[600:])
+    elif damage == "swapped":
+        layer.write_bytes(noise("other", len(raw)))
+    layout.env["XDG_CACHE_HOME"] = str(layout.path / "another")
+    done = layout.run("pull", "oci:layout:v1", "--store", "back")
+    assert done.code in (3, 5), done.err
+    done.error  # noqa: B018 (one line)
+    assert not [name for name in tree(layout.path / "back") if name.startswith(("manifests/", "catalog"))]
+    for path in (layout.path / "back").rglob("*"):
+        if path.is_file() and len(path.name) == 64:
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+
+
+def test_a_push_that_broke_off_goes_on_from_the_packs_that_it_sent(tmp_path, fake_registry, place_at):
+    registry = fake_registry()
+    place = place_at(f"{registry.address}/acme/bot", XDG_STATE_HOME=str(tmp_path / "state"))
+    made = snapshot("v1", noise("a", 20 << 20), noise("b", 20 << 20))
+    put_snapshot(tmp_path / "store", made)
+    registry.fault("PUT", "/manifests/v1", Respond(403, code="DENIED"), first=1)
+    words = ("push", "bot:v1", f"{place.target}:v1", "--store", "store", "--chunked")
+    assert place.run(*words).code == 4
+    assert len(list((tmp_path / "state").rglob("*.packs"))) == 1
+    report = place.ok(*words)
+    assert {blob["action"] for blob in of_type(report, PACK)} == {"skipped"}
+    assert not list((tmp_path / "state").rglob("*.packs"))
+    place.pull("v1", "--store", "back")
+    assert comes_back(tmp_path / "back", made)
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk", bytes(200), b"\xff" * 300])
+def test_a_journal_that_is_torn_or_foreign_is_passed_over(tmp_path, layout, junk):
+    layout.env["XDG_STATE_HOME"] = str(tmp_path / "state")
+    name = hashlib.sha256(f"oci:{'layout'}".encode()).hexdigest()
+    journal = tmp_path / "state" / "epoch-oci" / "packs" / f"{name}.packs"
+    journal.parent.mkdir(parents=True)
+    journal.write_bytes(junk)
+    journal.chmod(0o600)
+    made = snapshot("v1", MEMORY, DISK)
+    layout.push(made)
+    layout.pull("v1", "--store", "back")
+    assert comes_back(layout.path / "back", made)
+
+
+def test_a_pull_that_was_interrupted_goes_on_from_verified_chunks(layout):
+    made = snapshot("v1", noise("a", 24 << 20), DISK)
+    report = layout.push(made)
+    packs = of_type(report, PACK)
+    last = layout.blob(packs[-1]["digest"])
+    raw = last.read_bytes()
+    last.unlink()
+    assert layout.run("pull", "oci:layout:v1", "--store", "back", "--jobs", "1").code == 5
+    last.write_bytes(raw)
+    report = layout.pull("v1", "--store", "back")
+    moved = next(blob["bytes"] for blob in report["blobs"] if blob["title"] == "memory-ranges")
+    assert moved < 10 << 20
+    assert comes_back(layout.path / "back", made)
+
+
+def test_guest_memory_in_chunks_is_kept_from_the_public(tmp_path, fake_registry, place_at):
+    registry = fake_registry(auth=BearerAuth({USER: PASSWORD}, anonymous=("pull",)))
+    place = place_at(f"{registry.address}/acme/bot", EPOCH_OCI_USERNAME=USER, EPOCH_OCI_PASSWORD=PASSWORD)
+    put_snapshot(tmp_path / "store", snapshot("v1", MEMORY, DISK))
+    words = ("push", "bot:v1", f"{place.target}:v1", "--store", "store", "--chunked")
+    assert place.run(*words).code == 8
+    assert not registry.recording.count("PUT|PATCH", "/v2/")
+    assert place.run(*words, "--allow-public").code == 0
+    assert place.run(*words).code == 8
+
+
+def test_a_reader_of_the_plain_form_refuses_it_by_name(layout):
+    """What version 0.1.0 checks first: the artifact's type against that of its config."""
+    report = layout.push(snapshot("v1", MEMORY, DISK))
+    image = ImageManifest.parse(Document("", layout.blob(report["digest"]).read_bytes()))
+    assert image.artifact_type == ARTIFACT
+    assert image.config.media_type == "application/vnd.cocoon.snapshot.config.v1+json"
+    assert layout.blob(str(image.config.digest)).read_bytes() == snapshot("v1", MEMORY, DISK).raw
+
+
+def test_convert_gives_the_same_epoch_manifest_back(layout):
+    made = snapshot("v1", MEMORY, DISK)
+    layout.push(made)
+    done = layout.run("convert", "oci:layout:v1", "--to", "epoch")
+    assert done.out.encode() == made.raw
+    plain = layout.run("convert", "oci:layout:v1", "--to", "oci")
+    assert json.loads(plain.out)["artifactType"] == "application/vnd.cocoon.snapshot.v1+json"
