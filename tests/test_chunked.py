@@ -14,8 +14,10 @@ from snapshots import Made, make_snapshot, noise, put_snapshot, tree
 from support.faults import IgnoreRange, Respond
 from support.registry_auth import PASSWORD, USER, BearerAuth
 
+from epoch_oci.chunks.index import Index, annotations, write_index
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
@@ -488,3 +490,85 @@ def test_convert_gives_the_same_epoch_manifest_back(layout):
     assert done.out.encode() == made.raw
     plain = layout.run("convert", "oci:layout:v1", "--to", "oci")
     assert json.loads(plain.out)["artifactType"] == "application/vnd.cocoon.snapshot.v1+json"
+
+
+# Looking
+
+
+def test_inspect_tells_what_the_bytes_are(layout):
+    layout.push(snapshot("v1", MEMORY, DISK))
+    layout.push(snapshot("v2", changed(MEMORY, 3) + MEMORY[: 10 * CHUNK], DISK))
+    found = layout.ok("inspect", "oci:layout:v2")
+    memory = next(file for file in found["files"] if file["name"] == "memory-ranges")
+    zeros = sum(CHUNK for at in range(0, len(MEMORY), CHUNK) if not any(MEMORY[at : at + CHUNK]))
+    again = [MEMORY[at : at + CHUNK] for at in range(0, 10 * CHUNK, CHUNK) if at != 3 * CHUNK]
+    assert memory["encoding"] == "chunks" and memory["parts"] == 1
+    assert memory["chunks"]["zeros"] >= zeros
+    assert memory["chunks"]["repeated"] == sum(CHUNK for chunk in again if any(chunk))
+    assert [pack["size"] > pack["live"] > 0 for pack in found["packs"]] == [True, True]
+    assert found["stored"] < found["size"]
+    assert "2 packs" in layout.run("inspect", "oci:layout:v2").out
+
+
+def test_inspect_says_which_layer_is_missing(layout):
+    report = layout.push(snapshot("v1", MEMORY, DISK))
+    pack = of_type(report, PACK)[0]["digest"]
+    layout.blob(pack).unlink()
+    assert layout.ok("inspect", "oci:layout:v1")["missing"] == [f"a layer of files in chunks ({pack}) is not there"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--rebuild",), ("--round-trip",), ("--fast",)])
+def test_verify_finds_nothing_wrong_with_what_is_right(place, flags):
+    place.push(snapshot("v1", MEMORY, DISK))
+    second = place.push(snapshot("v2", changed(MEMORY, 3), DISK))
+    found = place.ok("verify", f"{place.target}:v2", *flags)
+    layers = [blob for blob in second["blobs"] if blob["title"] or blob["mediaType"] in (INDEX, PACK)]
+    assert (found["ok"], found["checked"]["blobs"]) == (True, len(layers))
+    assert found["checked"]["bytes"] == (0 if "--fast" in flags else sum(blob["size"] for blob in layers))
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone", "tail"])
+def test_verify_names_the_pack_that_is_wrong_and_goes_on(layout, damage):
+    report = layout.push(snapshot("v1", noise("m", 20 << 20), DISK))
+    packs = of_type(report, PACK)
+    layer = layout.blob(packs[0]["digest"])
+    raw = layer.read_bytes()
+    layer.unlink()
+    if damage != "gone":
+        layer.write_bytes(raw[:100] + b"X" + raw[101:] if damage == "changed" else raw[:-1] + b"X")
+    done = layout.run("verify", "oci:layout:v1", "--format", "json")
+    assert done.code == 3
+    findings = done.json["findings"]
+    assert [packs[0]["digest"][7:19] in finding["object"] for finding in findings] == [True]
+
+
+def test_verify_finds_an_index_that_fits_its_digests_and_not_its_packs(layout):
+    """Made by somebody whose hashes are all right: only what the packs say of themselves shows it."""
+    report = layout.push(snapshot("v1", MEMORY, DISK))
+    forged = _with_forged_index(layout, report)
+    done = layout.run("verify", f"oci:layout@{forged}", "--rebuild", "--format", "json")
+    assert done.code == 3 and done.json["findings"]
+    assert layout.run("pull", f"oci:layout@{forged}", "--store", "back", "--as", "bot:x").code == 3
+    assert not list((layout.path / "back").rglob("manifests/**/*.json"))
+
+
+def _with_forged_index(layout: Place, report: dict) -> str:
+    """The artifact again, with an index in which one chunk lies elsewhere; returns its digest."""
+    index_row = of_type(report, INDEX)[0]
+    raw = layout.blob(index_row["digest"]).read_bytes()
+    value = json.loads(layout.blob(report["digest"]).read_bytes())
+    notes = value["layers"][0]["annotations"]
+    layer = Descriptor(media_type=INDEX, digest=Digest.of(raw), size=len(raw), annotations=notes)
+    index = Index(layer, lambda offset, length: raw[offset : offset + length])
+    files = []
+    for number, file in enumerate(index.header.files):
+        pieces = list(index.pieces(number))
+        at = next(at for at, encoding in enumerate(pieces[0].encodings) if encoding == 2)
+        pieces[0].offsets[at] += 1
+        files.append((file, pieces))
+    blob, header = write_index(index.header.packs, files)
+    value["layers"][0] |= {"digest": str(Digest.of(blob)), "size": len(blob), "annotations": annotations(blob, header)}
+    document = json.dumps(value).encode()
+    for content in (blob, document):
+        layout.blob(str(Digest.of(content))).write_bytes(content)
+    return str(Digest.of(document))

@@ -49,6 +49,7 @@ def facts(found: "Inspection") -> list[tuple[str, str]]:
         ("Created", known(manifest.created_at)),
         ("Pushed", known(manifest.pushed_at)),
         ("Size", f"{size_text(found.size)} in {counted(len(found.files), 'file')}"),
+        ("Chunks", _chunks(found)),
         ("Digest", str(found.document.digest)),
     ]
     return [(label, text) for label, text in rows if text]
@@ -59,6 +60,17 @@ def _derivation(found: "Inspection") -> str:
         return ""
     origin = "Cocoon's record and files" if found.dialect == "epoch" else "the layers"
     return f" (Epoch manifest derived from {origin})"
+
+
+def _chunks(found: "Inspection") -> str:
+    """Of an artifact in chunks, what its layers take and how alive its packs are."""
+    if not found.packs:
+        return ""
+    live, size = sum(item.live for item in found.packs), sum(item.pack.size for item in found.packs)
+    packs = f"{len(found.packs)} pack{'s' if len(found.packs) > 1 else ''}"
+    return (
+        f"{size_text(found.stored)} stored ({found.stored / found.size:.1%}), {packs}, {live / size:.0%} of them alive"
+    )
 
 
 def known(text: str) -> str:
@@ -91,8 +103,17 @@ def _resources(found: "Inspection") -> str:
 
 
 def _cells(file: "InspectedFile") -> list[str]:
-    parts = f" in {file.parts} parts" if file.parts > 1 else ""
+    parts = f" in {file.parts} parts" if file.parts > 1 else _in_chunks(file)
     return [file.name, file.role, size_text(file.size) + parts, file.media_type, short(file.digest)]
+
+
+def _in_chunks(file: "InspectedFile") -> str:
+    chunks = file.chunks
+    if chunks is None:
+        return ""
+    fresh = chunks.size - chunks.zeros - chunks.repeated
+    ratio = f", rest to {chunks.stored / fresh:.0%}" if fresh else ""
+    return f" in chunks: {chunks.zeros / chunks.size:.0%} zeros, {chunks.repeated / chunks.size:.0%} repeated{ratio}"
 
 
 def _print_coloured(found: "Inspection") -> None:

@@ -255,6 +255,14 @@ Long = Annotated[
 All = Annotated[
     bool, Flag(("--all",), "Also tags under which a registry keeps what refers to a manifest.", kind="switch")
 ]
+Rebuild = Annotated[
+    bool,
+    Flag(
+        ("--rebuild",),
+        "Of an artifact in chunks, also make the index anew from its packs, and compare.",
+        kind="switch",
+    ),
+]
 Keep = Annotated[str | None, Flag(("--keep",), "Leave the stores it made in this directory.", metavar="DIR")]
 
 Snapshot = Annotated[

@@ -15,6 +15,11 @@ def is_chunked(manifest: ImageManifest) -> bool:
     return manifest.artifact_type in profile.CHUNKED_TYPES.values()
 
 
+def packs_of(manifest: ImageManifest) -> tuple[Descriptor, ...]:
+    """The packs among the layers, in order."""
+    return tuple(layer for layer in manifest.layers if layer.media_type == profile.CHUNK_PACK)
+
+
 def in_chunks(file: SnapshotFile, layers: tuple[Descriptor, ...]) -> SnapshotFile:
     """A file that the index among `layers` describes."""
     return replace(file, encoding="chunks", carriers=layers)

@@ -10,7 +10,7 @@ from epoch_oci.chunks.fold import Fold, FoldedPart, near
 from epoch_oci.chunks.index import Index, Stored, header_of
 from epoch_oci.chunks.read import AtHand, ChunkedFile, Part
 from epoch_oci.dialects.base import Snapshot
-from epoch_oci.dialects.chunked import is_chunked
+from epoch_oci.dialects.chunked import is_chunked, packs_of
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.disk.kept import KeptBlobs
 from epoch_oci.epoch.manifest import Manifest
@@ -53,7 +53,7 @@ def index_of_image(source: Source, image: ImageManifest, kept: KeptBlobs | None 
     if not is_chunked(image) or layer is None or layer.media_type != CHUNK_INDEX:
         return None
     index = open_index(source, layer, kept)
-    listed = [Stored(item.digest, item.size) for item in image.layers if item.media_type == CHUNK_PACK]
+    listed = [Stored(item.digest, item.size) for item in packs_of(image)]
     if listed != list(index.header.packs):
         raise ContentError(
             f"the layers are {len(listed)} packs, and the index tells of {len(index.header.packs)}, or of others",

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from epoch_oci.chunks.figures import Figures, FileFigures, PackFigures, figures_of
 from epoch_oci.dialects.base import EncodedSnapshot, Encoding, Role, Snapshot, SnapshotFile
+from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.epoch.manifest import Manifest, Writer
-from epoch_oci.flows.artifact import read_documents, read_epoch
+from epoch_oci.flows.artifact import read_documents, read_epoch, unchunked
+from epoch_oci.flows.chunked import ChunkedSource
 from epoch_oci.flows.cloning import obstacles
 from epoch_oci.flows.pull import layer_contents
 from epoch_oci.oci.descriptor import Descriptor
@@ -30,10 +33,11 @@ class InspectedFile:
     size: int
     parts: int = 1
     encoding: Encoding = ""
+    chunks: FileFigures | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As the command-line contract spells it."""
-        return {
+        """As the command-line contract spells it; of a file in chunks, also what its bytes are."""
+        value: dict[str, Any] = {
             "name": self.name,
             "role": self.role,
             "mediaType": self.media_type,
@@ -42,6 +46,9 @@ class InspectedFile:
             "parts": self.parts,
             "encoding": self.encoding or None,
         }
+        if (chunks := self.chunks) is not None:
+            value["chunks"] = {"zeros": chunks.zeros, "repeated": chunks.repeated, "stored": chunks.stored}
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +67,13 @@ class Inspection:
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
     derived: bool = False
+    packs: tuple[PackFigures, ...] = ()
+
+    @property
+    def stored(self) -> int:
+        """Bytes that the artifact's layers take where files are in chunks; 0 where none is."""
+        plain = sum(file.size for file in self.files if file.chunks is None and file.encoding != "chunks")
+        return plain + sum(item.pack.size for item in self.packs) if self.packs else 0
 
     @property
     def kind(self) -> str:
@@ -99,9 +113,15 @@ class Inspection:
             "pushedAt": known_time(manifest.pushed_at),
             "size": self.size,
             "files": [file.to_json() for file in self.files],
+            **self._packs_json(),
             "missing": list(self.missing),
             "warnings": list(self.warnings),
         }
+
+    def _packs_json(self) -> dict[str, Any]:
+        """Nothing where no file is in chunks."""
+        rows = [{"digest": str(item.pack.digest), "size": item.pack.size, "live": item.live} for item in self.packs]
+        return {"stored": self.stored, "packs": rows} if rows else {}
 
 
 def known_time(text: str) -> str | None:
@@ -141,25 +161,45 @@ def inspect_artifact(source: Source, name: str, *, where: str) -> Inspection:
     told = found.told()
     unknown = {file.name for file in told.undigested} if isinstance(told, EncodedSnapshot) else set()
     snapshot = _sketched(told) if isinstance(told, EncodedSnapshot) else told
-    absent = tuple(
-        f"{file.name} ({carrier.digest}) is not there"
-        for file in snapshot.files
-        for carrier in file.carriers
-        if not source.has(carrier)
-    )
+    absent = _absent(source, snapshot)
+    chunked = unchunked(source, found.image, snapshot) if not absent else source
+    figures, of_file = _figures(chunked)
     return Inspection(
         location=where,
         dialect=snapshot.dialect,
         document=found.image.document,
         manifest=snapshot.manifest,
-        files=tuple(_inspected(file, known=file.name not in unknown) for file in snapshot.files),
+        files=tuple(
+            _inspected(file, of_file.get(file.digest), known=file.name not in unknown) for file in snapshot.files
+        ),
+        packs=tuple(figures.packs) if figures else (),
         missing=(*absent, *missing_images(snapshot.manifest)),
         warnings=(
             *map(str, snapshot.warnings),
             *_undigested(sorted(unknown)),
-            *obstacles(snapshot.manifest, layer_contents(source, snapshot)),
+            *obstacles(snapshot.manifest, layer_contents(chunked, snapshot)),
         ),
         derived=snapshot.derived,
+    )
+
+
+def _figures(source: Source) -> tuple[Figures | None, dict[Digest, FileFigures]]:
+    """What the chunk index tells, all together and by file; nothing where there is none."""
+    if not isinstance(source, ChunkedSource):
+        return None, {}
+    figures = figures_of(source.index)
+    return figures, {file.digest: item for file, item in zip(source.index.header.files, figures.files, strict=True)}
+
+
+def _absent(source: Source, snapshot: Snapshot) -> tuple[str, ...]:
+    """What carries the files and is not there; of files in chunks each layer is asked for once."""
+    names = {carrier: file.name for file in reversed(snapshot.files) for carrier in file.carriers}
+    found = {
+        carrier: "a layer of files in chunks" if carrier.media_type in (CHUNK_INDEX, CHUNK_PACK) else name
+        for carrier, name in reversed(names.items())
+    }
+    return tuple(
+        f"{name} ({carrier.digest}) is not there" for carrier, name in found.items() if not source.has(carrier)
     )
 
 
@@ -169,9 +209,10 @@ def _sketched(encoded: EncodedSnapshot) -> Snapshot:
     return encoded.finish({file.name: Digest("sha256", f"{index:064x}") for index, file in rows})
 
 
-def _inspected(file: SnapshotFile, *, known: bool) -> InspectedFile:
+def _inspected(file: SnapshotFile, chunks: FileFigures | None, *, known: bool) -> InspectedFile:
     digest = str(file.digest) if known else ""
-    return InspectedFile(file.name, file.role, file.media_type, digest, file.size, len(file.carriers), file.encoding)
+    parts = 1 if file.encoding == "chunks" else len(file.carriers)
+    return InspectedFile(file.name, file.role, file.media_type, digest, file.size, parts, file.encoding, chunks)
 
 
 def _undigested(names: list[str]) -> tuple[str, ...]:

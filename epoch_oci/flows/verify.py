@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epoch_oci import dialects
-from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, EncodeOptions
+from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, EncodeOptions, Snapshot
+from epoch_oci.dialects.chunked import is_chunked, packs_of
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, EpochOciError, Finding, NotFoundError
 from epoch_oci.events import Event, OnEvent, ignore
 from epoch_oci.flows.artifact import read_documents, read_epoch
 from epoch_oci.flows.encoded import carried_content
+from epoch_oci.flows.verify_chunked import ChunkedCheck
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.base import Auditor, Source
@@ -72,10 +75,14 @@ _READERS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
-    """`fast` asks for presence and size only; `round_trip` also translates there and back and compares the bytes."""
+    """`fast` asks for presence and size only; `round_trip` also translates there and back and compares the bytes.
+
+    `rebuild` makes the chunk index anew from the packs, and compares.
+    """
 
     fast: bool = False
     round_trip: bool = False
+    rebuild: bool = False
     jobs: int | None = None
 
 
@@ -125,7 +132,8 @@ def verify_artifacts(
 ) -> Verification:
     """Check artifacts of a repository or layout, as `verify_snapshots`; parts are hashed one by one.
 
-    Layers that are compressed are decoded as well, unless `fast`: they must hold a file of the size declared.
+    Layers that are compressed are decoded as well, unless `fast`: they must hold a file of the size declared. Files in
+    chunks are put together, and must be what the config says.
     """
     names = list(names)
     if len(names) == 1:
@@ -133,6 +141,7 @@ def verify_artifacts(
     result = Verification(where)
     wanted: dict[Digest, _Row] = {}
     encoded: dict[str, EncodedSnapshot] = {}
+    chunked: dict[str, tuple[ImageManifest, Snapshot]] = {}
     for name in names:
         result.documents += 1
         try:
@@ -141,6 +150,8 @@ def verify_artifacts(
             if not isinstance(told, EncodedSnapshot):
                 if options.round_trip and not told.derived:
                     _round_trip(told.manifest)
+                if is_chunked(found.image) and not options.fast:
+                    chunked[name] = found.image, told
             elif not options.fast:
                 encoded[name] = told
         except (ContentError, NotFoundError) as error:
@@ -151,9 +162,15 @@ def verify_artifacts(
             wanted.setdefault(item.digest, _Row(f"{name}: {item.title or item.digest}", (item,)))
     rows = _file_rows(encoded)
     covered = {layer.digest for row in rows for layer in row.layers}
+    covered |= {pack.digest for image, _ in chunked.values() for pack in packs_of(image)}
     plain = [row for digest, row in wanted.items() if digest not in covered]
     _check_rows(source, [*plain, *rows], result, options, on_event)
     _check_finished(encoded, rows, result)
+    for name, (image, snapshot) in chunked.items():
+        check = ChunkedCheck(source, name, result.add, on_event, options.rebuild)
+        check.run(image, snapshot)
+        result.blobs += len(packs_of(image))
+        result.bytes += sum(check.sound.values())
     return result
 
 

@@ -42,6 +42,7 @@ def verify(
     store: flags.Store = None,
     fast: flags.Fast = False,
     round_trip: flags.RoundTrip = False,
+    rebuild: flags.Rebuild = False,
     jobs: flags.Jobs = None,
 ) -> None:
     """Check that everything is there and intact.
@@ -52,7 +53,7 @@ def verify(
     from epoch_oci.flows.verify import VerifyOptions
     from epoch_oci.locate import SnapshotPlace
 
-    options = VerifyOptions(fast=fast, round_trip=round_trip, jobs=jobs)
+    options = VerifyOptions(fast=fast, round_trip=round_trip, rebuild=rebuild, jobs=jobs)
     place = place_of(run, location, store)
     check = (
         _check_snapshots(run, place, options)

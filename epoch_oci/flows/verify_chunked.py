@@ -1,0 +1,163 @@
+"""Whether an artifact in chunks is what it says: every pack, its table, the index against it, and every file."""
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from epoch_oci.chunks.index import Index, Stored
+from epoch_oci.chunks.layout import Encoding
+from epoch_oci.chunks.pack import TRAILER_SIZE, Table, checked_chunks, closing_size, read_closing
+from epoch_oci.dialects.base import Snapshot, SnapshotFile
+from epoch_oci.errors import ContentError, EpochOciError, NotFoundError
+from epoch_oci.events import Event, OnEvent
+from epoch_oci.flows.chunked import ChunkedSource, check_files, folds_of, index_of_image, pack_layer
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.verify import ByteReader, VerifyingReader
+from epoch_oci.stores.base import Source
+
+_HELD = 160 << 20
+"""Bytes of packs that are held while files are put together of them."""
+
+Report = Callable[[EpochOciError, str], None]
+
+
+@dataclass(slots=True)
+class ChunkedCheck:
+    """Checks one artifact in chunks, called `name`. `wrong` gets each error and what it is about.
+
+    Each pack is read once, as long as a file needs few of them at a time. `sound` has those that were right, with
+    their sizes. `rebuild` has every chunk decoded, and the index held against what the packs say of themselves.
+    """
+
+    source: Source
+    name: str
+    wrong: Report
+    on_event: OnEvent
+    rebuild: bool = False
+    sound: dict[Digest, int] = field(default_factory=dict)
+    _tables: dict[Digest, Table] = field(default_factory=dict)
+    _bad: set[Digest] = field(default_factory=set)
+
+    def run(self, image: ImageManifest, snapshot: Snapshot) -> None:
+        """All of it; what is wrong never stops what can still be looked at."""
+        try:
+            index = index_of_image(self.source, image)
+            check_files(index, snapshot)
+        except (ContentError, NotFoundError) as error:
+            self.wrong(error, self.name)
+            return
+        if index is None:
+            return
+        packs = _Packs(self._pack)
+        source = ChunkedSource(self.source, index, folds_of(snapshot.manifest), open_pack=packs.open)
+        for file in _in_chunks(snapshot):
+            self._check_file(source, file)
+        for pack in index.header.packs:
+            if pack.digest not in self.sound and pack.digest not in self._bad:  # no file needs it
+                self._attempt(f"pack {pack.digest.short()}", partial(packs.bytes, pack))
+        if self.rebuild:
+            self._attempt("the chunk index", lambda: self._check_places(index))
+
+    def _check_file(self, source: ChunkedSource, file: SnapshotFile) -> None:
+        def check() -> None:
+            with source.content(file.blob).open() as reader:
+                VerifyingReader(reader, file.blob, file.name).exhaust()
+            self.on_event(
+                Event(event="blob-done", digest=file.digest, title=file.name, bytes=file.size, total=file.size)
+            )
+
+        self._attempt(file.name, check)
+
+    def _attempt(self, what: str, check: Callable[[], object]) -> None:
+        try:
+            check()
+        except (ContentError, NotFoundError) as error:
+            if error.object is None or error.object not in map(str, self._bad):
+                self.wrong(error, f"{self.name}: {what}")
+
+    def _pack(self, pack: Stored) -> bytes:
+        """All of a pack, verified: its digest, and its table against every chunk where that was asked for."""
+        layer, what = pack_layer(pack), f"the pack {pack.digest.short()}"
+        if pack.digest in self._bad:
+            raise ContentError(f"{what} is wrong", code="DIGEST", object=str(pack.digest))
+        try:
+            with self.source.content(layer).open() as reader:
+                raw = b"".join(VerifyingReader(reader, layer, what).blocks())
+            if pack.digest not in self.sound:
+                table = read_table(raw, what)
+                if self.rebuild:
+                    for _ in checked_chunks(raw, table, what):
+                        pass
+                self._tables[pack.digest] = table
+        except (ContentError, NotFoundError) as error:
+            self._bad.add(pack.digest)
+            self.wrong(error, f"{self.name}: {what}")
+            raise ContentError(f"{what} is wrong", code=error.code, object=str(pack.digest)) from None
+        self.sound[pack.digest] = pack.size
+        return raw
+
+    def _check_places(self, index: Index) -> None:
+        """The index as the packs themselves tell it, against the one that travels with them."""
+        places = places_of(index, self._tables)
+        for number, file in enumerate(index.header.files):
+            for _, chunk in index.chunks(number, 0, index.header.chunks_of(number)):
+                told = (chunk.pack, chunk.offset, chunk.stored, chunk.encoding)
+                if chunk.encoding != Encoding.ZERO and told not in places.get(chunk.digest, ()):
+                    raise ContentError(
+                        f"the index has a chunk of {file.digest} where no pack tells of it",
+                        code="MISMATCH",
+                        object=str(file.digest),
+                    )
+
+
+def read_table(raw: bytes, what: str) -> Table:
+    """The table of a whole pack. Raises ContentError."""
+    size = closing_size(raw[-TRAILER_SIZE:], len(raw), what)
+    return read_closing(raw[-size:], len(raw), what)
+
+
+def places_of(index: Index, tables: "dict[Digest, Table]") -> dict[bytes, set[tuple[int, int, int, int]]]:
+    """Where each chunk is stored by the packs' own tables: pack number, offset, stored length, encoding."""
+    found: dict[bytes, set[tuple[int, int, int, int]]] = {}
+    for number, pack in enumerate(index.header.packs):
+        table = tables.get(pack.digest)
+        for row, start in zip(table.rows, table.starts, strict=False) if table else ():
+            found.setdefault(row.digest, set()).add((number, *row.stored(start), row.encoding))
+    return found
+
+
+class _Packs:
+    """Packs as whole blobs, the last ones held."""
+
+    def __init__(self, load: Callable[[Stored], bytes]) -> None:
+        self._load = load
+        self._held: OrderedDict[Digest, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def bytes(self, pack: Stored) -> bytes:
+        with self._lock:
+            if (raw := self._held.get(pack.digest)) is not None:
+                self._held.move_to_end(pack.digest)
+                return raw
+            raw = self._load(pack)
+            self._held[pack.digest] = raw
+            while len(self._held) > 1 and sum(map(len, self._held.values())) > _HELD:
+                self._held.popitem(last=False)
+            return raw
+
+    @contextmanager
+    def open(self, pack: Stored, offset: int, length: int) -> Iterator[ByteReader]:
+        yield io.BytesIO(self.bytes(pack)[offset : offset + length])
+
+
+def _in_chunks(snapshot: Snapshot) -> Iterator[SnapshotFile]:
+    seen: set[Digest] = set()
+    for file in snapshot.files:
+        if file.encoding == "chunks" and file.digest not in seen:
+            seen.add(file.digest)
+            yield file
