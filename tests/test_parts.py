@@ -1,14 +1,24 @@
-"""Part tables: right, remembered, and never believed when they cannot be right."""
+"""Part tables: right, remembered, and never believed when they cannot be right; and files that are cut on the way."""
 
 import hashlib
+import json
+from contextlib import contextmanager
 
 import pytest
+from registry_room import room
+from snapshots import Made, make_snapshot, open_store, put_snapshot
 
-from epoch_oci.errors import ContentError
+from epoch_oci.dialects import named
+from epoch_oci.dialects.base import EncodeOptions
+from epoch_oci.epoch import gojson
+from epoch_oci.errors import ConflictError, ContentError
+from epoch_oci.flows.parts import cut_size
+from epoch_oci.flows.push import PushOptions, push
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PART_LIMIT, fitting_size, spans
-from epoch_oci.stores.base import BytesContent
+from epoch_oci.stores.base import BytesContent, Limits
+from epoch_oci.stores.oci_layout import OciLayout
 from epoch_oci.transfer.parts import PartCache, part_table
 
 RAW = bytes(range(251)) * 40
@@ -73,3 +83,166 @@ def test_never_more_than_a_hundred_parts():
         assert len(cut) <= PART_LIMIT
         assert sum(length for _, length in cut) == total
         assert all(offset == index * size for index, (offset, _) in enumerate(cut))
+
+
+# Cut on the way
+
+PART = 256 << 10
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = make_snapshot("W1")
+    put_snapshot(tmp_path / "store", made)
+    return open_store(tmp_path / "store"), made
+
+
+def send(source, made: Made, sink, tag: str | None = None, **options):
+    return push(source, made.key, sink, tag, where="there", options=PushOptions(part_size=PART, **options))
+
+
+def known_beforehand(made: Made) -> str:
+    """The digest of the artifact as a pure function has it that knows every part."""
+    tables = {
+        Digest.of(raw): part_table(BytesContent(raw), blob(raw), PART) for raw in made.blobs.values() if len(raw) > PART
+    }
+    assert tables
+    return str(named("cocoon").encode(made.document, EncodeOptions(parts=tables)).manifest.digest)
+
+
+@pytest.mark.parametrize("place", ["registry", "layout"])
+def test_parts_that_are_learnt_on_the_way_make_the_same_artifact(tmp_path, fake_registry, store, place):
+    source, made = store
+    sink = OciLayout(tmp_path / "layout") if place == "layout" else room(fake_registry())[0]
+    first = send(source, made, sink, part_cache=tmp_path / "cache")
+    assert str(first.digest) == known_beforehand(made) == str(sink.resolve("v1").digest)
+    assert first.size == first.transferred and [row.title for row in first.blobs].count("memory-ranges.part.0000") == 1
+    for cache in (tmp_path / "cache", None):  # remembered, and learnt once more
+        again = send(source, made, sink, part_cache=cache)
+        assert (again.digest, again.transferred) == (first.digest, 0)
+        assert {row.action for row in again.blobs} == {"skipped"}
+
+
+def test_a_part_is_sent_before_the_next_but_one_is_read(fake_registry, tmp_path, store):
+    """Not all of a file is read before its first byte goes."""
+    source, made = store
+    repository, _ = room(fake_registry())
+    order: list[str] = []
+
+    class Listening:
+        def __getattr__(self, name):
+            return getattr(repository, name)
+
+        def limits(self) -> Limits:
+            return repository.limits()
+
+        def put(self, target, content):
+            order.append("put")
+            repository.put(target, content)
+
+    class Noted:
+        def __init__(self, content):
+            self.content, self.size = content, content.size
+
+        @contextmanager
+        def open(self, start=0, length=None):
+            with self.content.open(start, length) as reader:
+                inner = reader.read
+
+                class Reader:
+                    def read(self, size=-1):
+                        block = inner(size)
+                        if not block and length is None and start == 0:
+                            order.append("whole file read")
+                        return block
+
+                yield Reader()
+
+    class Source:
+        def __getattr__(self, name):
+            return getattr(source, name)
+
+        def content(self, target):
+            content = source.content(target)
+            return Noted(content) if target.size > 5 * PART else content
+
+    push(Source(), made.key, Listening(), "v1", where="there", options=PushOptions(part_size=PART // 8, jobs=1))
+    assert order.index("put") < order.index("whole file read")
+
+
+def test_a_tag_of_another_snapshot_is_a_conflict_before_anything_is_read(tmp_path, store):
+    source, made = store
+    sink = OciLayout(tmp_path / "layout")
+    other = make_snapshot("W2b", name="another")
+    put_snapshot(tmp_path / "store", other)
+    send(source, other, sink, "v1")
+    blobs = set((tmp_path / "layout/blobs/sha256").iterdir())
+    with pytest.raises(ConflictError):
+        send(source, made, sink, "v1")
+    assert set((tmp_path / "layout/blobs/sha256").iterdir()) == blobs
+    send(source, made, sink, "v1", force=True)
+
+
+def test_a_file_that_is_not_what_it_should_be_is_not_tagged_though_all_parts_arrived(tmp_path, store):
+    source, made = store
+    digest = max(made.blobs, key=lambda name: len(made.blobs[name]))
+    path = tmp_path / "store/blobs/sha256" / digest
+    path.write_bytes(made.blobs[digest][:-1] + b"?")
+    sink = OciLayout(tmp_path / "layout")
+    with pytest.raises(ContentError) as caught:
+        send(source, made, sink)
+    assert caught.value.code == "DIGEST" and list(sink.tags()) == []
+
+
+def test_a_remembered_part_digest_that_is_wrong_is_learnt_anew_in_the_same_run(tmp_path, store):
+    source, made = store
+    cache = tmp_path / "cache"
+    right = send(source, made, OciLayout(tmp_path / "one"), part_cache=cache)
+    for entry in cache.iterdir():
+        entry.write_text(
+            json.dumps([hashlib.sha256(name.encode()).hexdigest() for name in json.loads(entry.read_text())])
+        )
+    again = send(source, made, OciLayout(tmp_path / "two"), part_cache=cache)
+    assert again.digest == right.digest
+    assert send(source, made, OciLayout(tmp_path / "three"), part_cache=cache).digest == right.digest
+
+
+def test_parts_that_are_alike_are_sent_once(tmp_path):
+    raw = bytes(8 * PART)
+    layer = {"digest": Digest.of(raw).hex, "size": len(raw), "filename": "memory-ranges"}
+    members = {"schemaVersion": 1, "name": "zeros", "tag": "v1", "snapshotId": "s", "layers": [layer]}
+    made = Made(
+        make_snapshot(name="zeros").key, gojson.dumps({**members, "totalSize": len(raw)}), {layer["digest"]: raw}
+    )
+    put_snapshot(tmp_path / "store", made)
+    report = send(open_store(tmp_path / "store"), made, OciLayout(tmp_path / "layout"))
+    assert report.transferred == PART + len(made.raw)
+
+
+def test_a_dry_run_reads_nothing_and_says_what_it_does_not_know(tmp_path, store):
+    source, made = store
+
+    class Unopened:
+        def __getattr__(self, name):
+            return getattr(source, name)
+
+        def content(self, target):
+            content = source.content(target)
+            return Unread(b"") if target.size > PART else content
+
+    report = send(Unopened(), made, OciLayout(tmp_path / "layout"), dry_run=True)
+    assert report.document is None and report.to_json()["digest"] is None
+    assert any("memory-ranges" in warning for warning in report.warnings)
+    rows = {row.title: row.moved for row in report.blobs}
+    assert rows["memory-ranges"] == max(map(len, made.blobs.values()))
+
+
+def test_registries_have_files_above_a_gibibyte_in_parts_and_layouts_whole(tmp_path, fake_registry):
+    repository, _ = room(fake_registry())
+    large = Descriptor(media_type="a/b", digest=Digest.of(b"x"), size=(1 << 30) + 1)
+    for sink, size in ((repository, 512 << 20), (OciLayout(tmp_path / "layout"), None)):
+        assert cut_size(large, sink, None) == size
+        assert cut_size(large, sink, 0) is None
+        assert cut_size(large, sink, 1 << 20) == 16 << 20  # no more than a hundred
+    edge = Descriptor(media_type="a/b", digest=Digest.of(b"x"), size=1 << 30)
+    assert cut_size(edge, repository, None) is None

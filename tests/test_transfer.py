@@ -346,8 +346,9 @@ def test_a_pool_grows_while_its_tasks_wait_and_gives_surplus_threads_up():
 
 
 def test_a_pool_that_is_shut_down_cancels_what_it_has_not_begun():
-    pool, gate = GrowingPool(1, "test"), threading.Event()
-    first, second = pool.submit(gate.wait, 30), pool.submit(gate.wait, 30)
+    pool, gate, begun = GrowingPool(1, "test"), threading.Event(), threading.Event()
+    first, second = pool.submit(lambda: begun.set() or gate.wait(30)), pool.submit(gate.wait, 30)
+    assert begun.wait(30)
     pool.shutdown(cancel_futures=True)
     assert second.cancelled()
     gate.set()

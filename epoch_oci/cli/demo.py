@@ -32,7 +32,7 @@ class Demo:
     on_event: OnEvent
     steps: list[dict[str, Any]] = field(default_factory=list)
 
-    def run(self) -> Digest:
+    def run(self) -> Digest | None:
         """Go through it all; the artifact's digest. Raises ContentError (MISMATCH, DIGEST) when the ends differ."""
         sample = Sample()
         first, second, layout, files = (self.root / name for name in ("store-a", "store-b", "layout", "files"))
@@ -43,7 +43,7 @@ class Demo:
         target = f"oci:{layout}:{KEY.tag}"
         self._command(f"push {KEY} {target} --store {first}", "2. Push it to an OCI image layout:")
         pushed = self._push(first, target)
-        self.tell(f"   {pushed.document.digest}")
+        self.tell(f"   {pushed.digest}")
         self.tell("3. Push it again: what is there is not sent")
         if self._push(first, target).transferred:
             raise ContentError("the second push moved bytes", code="MISMATCH", object=target)
@@ -54,13 +54,13 @@ class Demo:
 
         self._command(f"pull {target} -o {files}", "6. Pull its files as a hypervisor wants them:")
         self._unpack(target, files, sample)
-        return pushed.document.digest
+        return pushed.digest
 
     def _push(self, store: Path, target: str) -> TransferReport:
         place = _layout(target)
         report = push(open_store(str(store)), KEY, place.store, place.tag, where=place.where, on_event=self.on_event)
         self.tell(f"   sent {size_text(report.transferred)}, there already {size_text(report.reused)}")
-        self._step("push", digest=str(report.document.digest), bytes=report.transferred)
+        self._step("push", digest=str(report.digest), bytes=report.transferred)
         return report
 
     def _pull(self, target: str, store: Path) -> None:

@@ -47,7 +47,9 @@ def transfer_lines(report: "TransferReport", where: str) -> list[str]:
     lines.append(_summary(report))
     if report.derived:
         lines.append("The Epoch manifest was derived from the artifact's layers; none travels with it.")
-    return [*lines, f"Digest: {report.document.digest}"]
+    if report.document is None:
+        return [*lines, "Digest: not known before what is cut into parts has been read"]
+    return [*lines, f"Digest: {report.digest}"]
 
 
 def _blob_lines(blobs: Iterable["BlobReport"]) -> list[str]:

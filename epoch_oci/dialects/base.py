@@ -183,6 +183,9 @@ class Dialect(Protocol):
     def name(self) -> str:
         """The word that `--dialect` takes."""
 
+    def cuts(self, *, cloud_image: bool) -> bool:
+        """Whether a file of such an artifact may travel in parts."""
+
     def accepts(self, manifest: ImageManifest) -> bool:
         """Whether this dialect can read the artifact."""
 

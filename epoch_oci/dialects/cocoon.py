@@ -34,6 +34,10 @@ class CocoonDialect:
 
     name = "cocoon"
 
+    def cuts(self, *, cloud_image: bool) -> bool:
+        """As `Dialect.cuts`."""
+        return True
+
     def accepts(self, manifest: ImageManifest) -> bool:
         """Artifacts of the profile, and those that others made with Cocoon's media types."""
         if (

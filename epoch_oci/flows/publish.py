@@ -71,6 +71,17 @@ class Publication:
             return False
         raise self.conflict(tag, there)
 
+    def refuse_other(self, tag: str, config: Document) -> None:
+        """Raise ConflictError when the tag holds an artifact of another config; as much as can be known of parts."""
+        if self.replace:
+            return
+        try:
+            there = self.sink.resolve(tag)
+        except NotFoundError:
+            return
+        if there.media_type in INDEXES or ImageManifest.parse(there).config.digest != config.digest:
+            raise self.conflict(tag, there)
+
     def conflict(self, tag: str, there: Document) -> ConflictError:
         """The tag holds something else."""
         return ConflictError(

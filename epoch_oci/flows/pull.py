@@ -3,7 +3,7 @@
 import fnmatch
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from epoch_oci.dialects.base import Snapshot, SnapshotFile
@@ -24,7 +24,7 @@ from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
 from epoch_oci.stores.base import Content, Expecting, FileSink, FileTarget, Node, Sink, Source
 from epoch_oci.transfer.execute import Outcome, execute
-from epoch_oci.transfer.plan import Plan, Seed, Want, plan_blobs, plan_files
+from epoch_oci.transfer.plan import Plan, Seed, Want, most_of, plan_blobs, plan_files
 from epoch_oci.transfer.throttle import Throttle
 
 _OWNER = 0o700
@@ -84,7 +84,7 @@ def pull_to_store(
     notes = obstacles(found.snapshot.manifest, contents, node=sink)
     if options.dry_run:
         return pull_report(found, key, _foretold(plan), where, name, started, dry_run=True, notes=notes, known=known)
-    outcomes = _fetch(plan, options, on_event)
+    outcomes = _fetch(source, plan, options, on_event)
     publication = Publication(sink, str(key), allow_public=False, replace=options.force)
     publication.commit(str(key), found.snapshot.epoch, files_of(found.snapshot.manifest))
     return pull_report(found, key, done(outcomes), where, name, started, notes=notes, known=known)
@@ -117,7 +117,7 @@ def pull_to_files(
         return pull_report(
             found, key, _foretold(plan), where, name, started, dry_run=True, notes=notes, known=not plan.to_move
         )
-    outcomes = _fetch(plan, options, on_event)
+    outcomes = _fetch(source, plan, options, on_event)
     return pull_report(found, key, done(outcomes), where, name, started, notes=notes, known=not plan.to_move)
 
 
@@ -136,7 +136,8 @@ def _foretold(plan: Plan) -> tuple[BlobReport, ...]:
     return planned(foreseen(plan), "fetch")
 
 
-def _fetch(plan: Plan, options: PullOptions, on_event: OnEvent) -> tuple[Outcome, ...]:
+def _fetch(source: Source, plan: Plan, options: PullOptions, on_event: OnEvent) -> tuple[Outcome, ...]:
+    plan = replace(plan, most=min(plan.most, most_of(source)))
     return execute(plan, moved="received", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
 
 

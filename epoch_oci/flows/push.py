@@ -2,19 +2,20 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 
 from epoch_oci import dialects
-from epoch_oci.dialects.base import Artifact, EncodeOptions
+from epoch_oci.dialects.base import Artifact, EncodeOptions, SnapshotFile
 from epoch_oci.dialects.carried import is_placeholder
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.errors import ContentError
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.artifact import read_epoch
 from epoch_oci.flows.packing import Chunking
-from epoch_oci.flows.parts import part_tables
+from epoch_oci.flows.parts import Cuts, plan_cuts
 from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.oci.descriptor import Descriptor
@@ -23,7 +24,7 @@ from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.stores.base import BytesContent, Content, Sink, Source
 from epoch_oci.transfer.content import SliceContent
 from epoch_oci.transfer.execute import execute
-from epoch_oci.transfer.plan import Plan, Want, plan_blobs, require
+from epoch_oci.transfer.plan import Late, Plan, Want, cut_late, plan_blobs, require
 from epoch_oci.transfer.throttle import Throttle
 
 
@@ -33,7 +34,7 @@ class PushOptions:
 
     `also` are further tags for the artifact.
 
-    `part_size` is in bytes: files above it are cut, 0 means never, None what the target is known to need. Without
+    `part_size` is in bytes: files above it are cut, 0 means never, None is as the target takes them. Without
     `allow_public` no manifest that names a guest's memory is published where anybody may read it. `part_cache`
     remembers part digests.
     `throttle` paces what is sent; runs that are given the same one share its rate. With `chunking` the artifact is of
@@ -63,6 +64,7 @@ class _Prepared:
     artifact: Artifact
     image: ImageManifest
     plan: Plan
+    cuts: Cuts
     tagged: bool
     also: tuple[str, ...]
 
@@ -96,16 +98,23 @@ def push(
     files = files_of(ready.manifest)
     if options.dry_run:
         notes = publication.foretold(files)
-        return _report(ready, planned(ready.plan, "send"), where, started, dry_run=True, notes=notes)
+        return _report(ready, _foretold(ready), where, started, dry_run=True, notes=notes)
     if ready.also or not ready.tagged or not ready.plan.all_there:
         publication.check_write()
     publication.admit(files)
-    outcomes = execute(ready.plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
+    try:
+        outcomes = execute(ready.plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
+    except ContentError:
+        if not ready.cuts.forget():
+            raise
+        # A remembered part digest may be what is wrong, and not the blob: it is learnt anew, once.
+        return push(source, snapshot, sink, tag, where=where, options=options, on_event=on_event)
+    ready = _settled(ready, publication, options)
     known = ready.tagged and all(outcome.action == "skipped" for outcome in outcomes)
     publication.commit(ready.tag, ready.artifact.manifest, files, known=known)
     for tag in ready.also:
         publication.commit(tag, ready.artifact.manifest, files)
-    return _report(ready, done(outcomes), where, started)
+    return _report(ready, _in_order(done(outcomes), ready.image), where, started)
 
 
 def _prepare(
@@ -114,23 +123,74 @@ def _prepare(
     sink = publication.sink
     manifest = read_epoch(source, str(key))
     tag = legal_target(tag or key.tag, key)
-    tables = part_tables(source, manifest, sink, options.part_size, options.part_cache)
-    encode = EncodeOptions(annotations=options.annotations, allow_loss=options.allow_loss, parts=tables)
-    artifact = dialects.named(options.dialect).encode(manifest.document, encode)
+    cuts = plan_cuts(manifest, sink, wanted_parts(options, cloud_image=manifest.is_cloud_image), options.part_cache)
+    artifact = _encode(manifest, cuts, options)
     image = artifact.image
     for file in artifact.files:
         publication.check_limits(file.name, file.carriers)
-    tagged = publication.is_tagged(tag, artifact.manifest)
-    also = tuple(tag for tag in options.also if not publication.is_tagged(tag, artifact.manifest))
-    plan = plan_blobs(sink, _wants(source, artifact, image), mount_from=options.mount_from, jobs=options.jobs)
+    tagged, also = _look(publication, tag, artifact, cuts, options)
+    late = [file for file in artifact.files if file.digest in cuts.late]
+    plan = plan_blobs(sink, _wants(source, artifact, image, cuts), mount_from=options.mount_from, jobs=options.jobs)
+    plan = replace(plan, late=tuple(_cut_late(source, file, sink, cuts, options) for file in late))
     _require_content(source, artifact, plan, options.jobs)
-    return _Prepared(key, tag, manifest, artifact, image, plan, tagged, also)
+    return _Prepared(key, tag, manifest, artifact, image, plan, cuts, tagged, also)
 
 
-def _wants(source: Source, artifact: Artifact, image: ImageManifest) -> list[Want]:
+def _encode(manifest: Manifest, cuts: Cuts, options: PushOptions) -> Artifact:
+    parts = cuts.foreseen(manifest)
+    encode = EncodeOptions(annotations=options.annotations, allow_loss=options.allow_loss, parts=parts)
+    return dialects.named(options.dialect).encode(manifest.document, encode)
+
+
+def wanted_parts(options: PushOptions, *, cloud_image: bool) -> int | None:
+    """The part size that was asked for; where nobody did, none at all for a dialect that knows no parts."""
+    if options.part_size is None and not dialects.named(options.dialect).cuts(cloud_image=cloud_image):
+        return 0
+    return options.part_size
+
+
+def _look(
+    publication: Publication, tag: str, artifact: Artifact, cuts: Cuts, options: PushOptions
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether the tag holds the artifact, and which further tags do not. Raises ConflictError for another one's.
+
+    An artifact with parts that are not known yet is told from another one by its config, before gigabytes are read.
+    """
+    if not cuts.late:
+        tagged = publication.is_tagged(tag, artifact.manifest)
+        return tagged, tuple(more for more in options.also if not publication.is_tagged(more, artifact.manifest))
+    for name in (tag, *options.also):
+        publication.refuse_other(name, artifact.config)
+    return False, options.also
+
+
+def _cut_late(source: Source, file: SnapshotFile, sink: Sink, cuts: Cuts, options: PushOptions) -> Late:
+    return cut_late(
+        sink,
+        source.content(file.blob),
+        file.blob,
+        file.carriers,
+        lambda table: cuts.learn(file.blob, table),
+        mount_from=options.mount_from,
+    )
+
+
+def _settled(ready: _Prepared, publication: Publication, options: PushOptions) -> _Prepared:
+    """The artifact once every part is known, and another look at what its tags hold."""
+    late = ready.plan.late
+    if not late:
+        return ready
+    cuts = replace(ready.cuts, late={})
+    artifact = _encode(ready.manifest, cuts, options)
+    tagged, also = _look(publication, ready.tag, artifact, cuts, options)
+    return replace(ready, artifact=artifact, image=artifact.image, cuts=cuts, tagged=tagged, also=also)
+
+
+def _wants(source: Source, artifact: Artifact, image: ImageManifest, cuts: Cuts) -> list[Want]:
     wants = small_wants(artifact, image)
     for file in artifact.files:
-        wants += file_wants(source.content(file.blob), file.carriers)
+        if file.digest not in cuts.late:
+            wants += file_wants(source.content(file.blob), file.carriers)
     return wants
 
 
@@ -158,8 +218,23 @@ def _require_content(source: Source, artifact: Artifact, plan: Plan, jobs: int |
     """Every file of which something must be sent has to be in the source, before the first byte moves."""
     absent = {item.target.digest for item in plan.items if item.step != "skip"}
     needed = [file.blob for file in artifact.files if any(carrier.digest in absent for carrier in file.carriers)]
+    needed += [late.blob for late in plan.late]
     names = {file.digest: file.name for file in artifact.files}
     require(source, needed, names, jobs=jobs)
+
+
+def _foretold(ready: _Prepared) -> tuple[BlobReport, ...]:
+    """What would be sent; a file whose parts nobody knows yet is one row, for what is there of it cannot be told."""
+    files = {file.digest: file for file in ready.artifact.files}
+    late = [files[late.blob.digest] for late in ready.plan.late]
+    rows = [BlobReport(str(file.digest), file.size, file.name, file.media_type, "send", file.size) for file in late]
+    return (*planned(ready.plan, "send"), *rows)
+
+
+def _in_order(rows: Sequence[BlobReport], image: ImageManifest) -> tuple[BlobReport, ...]:
+    """The rows as the artifact has its blobs, each digest once."""
+    by_digest = {row.digest: row for row in rows}
+    return tuple(by_digest[str(digest)] for digest in dict.fromkeys(blob.digest for blob in image.successors))
 
 
 def _report(
@@ -171,10 +246,15 @@ def _report(
     dry_run: bool = False,
     notes: Sequence[str] = (),
 ) -> TransferReport:
+    unread = [
+        f"the parts of {file.name} are not known before it is read: what is there of it is not counted"
+        for file in ready.artifact.files
+        if dry_run and file.digest in ready.cuts.late
+    ]
     return TransferReport(
         command="push",
         reference=f"{where}:{ready.tag}",
-        document=ready.artifact.manifest,
+        document=None if ready.cuts.late else ready.artifact.manifest,
         artifact_type=ready.image.kind,
         name=ready.key.name,
         tag=ready.key.tag,
@@ -185,5 +265,6 @@ def _report(
             *(str(finding) for finding in ready.manifest.warnings),
             *(f"{item} has no place in the artifact" for item in ready.artifact.lost),
             *notes,
+            *unread,
         ),
     )

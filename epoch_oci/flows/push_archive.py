@@ -20,9 +20,9 @@ from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.events import Event, OnEvent, ignore
 from epoch_oci.flows.packing import SMALL, Chunking, Packing, Sending, packing_into
-from epoch_oci.flows.parts import cut_table, part_size_for
+from epoch_oci.flows.parts import cut_size, cut_table
 from epoch_oci.flows.publish import Publication, files_of, legal_target
-from epoch_oci.flows.push import PushOptions, file_wants, small_wants
+from epoch_oci.flows.push import PushOptions, file_wants, small_wants, wanted_parts
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -174,8 +174,8 @@ class _Stream:
         if blob.size == 0:
             return ()
         whole = whole_layer(archived.file.name, "layer", blob)
-        size = part_size_for(self.sink, self.options.part_size)
-        if not size or blob.size <= size:
+        size = cut_size(blob, self.sink, wanted_parts(self.options, cloud_image=False))
+        if size is None:
             return (whole,)
         table = cut_table(archived.content, blob, size, self.options.part_cache)
         self.tables[blob.digest] = table

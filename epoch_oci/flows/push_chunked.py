@@ -16,7 +16,7 @@ from epoch_oci.flows.artifact import read_artifact, read_epoch
 from epoch_oci.flows.bases import as_source
 from epoch_oci.flows.chunked import folds_of
 from epoch_oci.flows.packing import SMALL, Chunking, Packing, Sending, packing_into
-from epoch_oci.flows.parts import cut_table, part_size_for
+from epoch_oci.flows.parts import cut_size, cut_table
 from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.push import PushOptions, file_wants, small_wants
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
@@ -180,11 +180,11 @@ class _Push:
     def _tables(self, plain: Sequence[SnapshotFile]) -> dict[Digest, PartTable]:
         """How plain files are cut into parts where the target needs that, as in the plain form."""
         options = self.options
-        size = part_size_for(self.sink, options.part_size)
+        sizes = {file.blob: cut_size(file.blob, self.sink, options.part_size) for file in plain}
         return {
-            file.digest: cut_table(self.source.content(file.blob), file.blob, size, options.part_cache)
-            for file in plain
-            if size and file.size > size and not self.sink.has(file.blob)
+            blob.digest: cut_table(self.source.content(blob), blob, size, options.part_cache)
+            for blob, size in sizes.items()
+            if size is not None and not self.sink.has(blob)
         }
 
     def _encoded(self, chunks: ChunkLayers, tables: dict[Digest, PartTable]) -> Artifact:

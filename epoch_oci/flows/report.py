@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
+from epoch_oci.oci.media_types import MANIFEST
 from epoch_oci.transfer.execute import Outcome
 from epoch_oci.transfer.plan import Plan
 
@@ -36,11 +38,14 @@ class BlobReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferReport:
-    """The result of a push or a pull; sizes in bytes, `seconds` of wall-clock time."""
+    """The result of a push or a pull; sizes in bytes, `seconds` of wall-clock time.
+
+    `document` is None in a dry run that would have had to read files to know it; `blobs` has those files whole then.
+    """
 
     command: str
     reference: str
-    document: Document
+    document: Document | None
     artifact_type: str
     name: str
     tag: str
@@ -50,6 +55,11 @@ class TransferReport:
     derived: bool = False
     dry_run: bool = False
     warnings: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> Digest | None:
+        """Of the document, where it is known."""
+        return self.document.digest if self.document else None
 
     @property
     def size(self) -> int:
@@ -71,8 +81,8 @@ class TransferReport:
         return {
             "command": self.command,
             "reference": self.reference,
-            "digest": str(self.document.digest),
-            "mediaType": self.document.media_type,
+            "digest": str(self.digest) if self.digest else None,
+            "mediaType": MANIFEST if self.document is None else self.document.media_type,
             "artifactType": self.artifact_type,
             "name": self.name,
             "tag": self.tag,

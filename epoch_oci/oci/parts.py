@@ -8,6 +8,9 @@ from epoch_oci.oci.digest import Digest
 PART_LIMIT = 100
 """Most parts of one file; some registries allow little more than a hundred layers in a manifest."""
 SMALLEST_PART = 1 << 10
+CUT_ABOVE, CUT_INTO = 1 << 30, 512 << 20
+"""Files above the one size travel in parts of the other, in bytes, in every registry alike where nobody says otherwise:
+an artifact must not depend on the host that it is pushed to, and a far line carries parts side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,9 @@ _MIB = 1 << 20
 class Profile:
     """`shapes` in order of preference: one PUT, one PATCH without a range, PATCHes with ranges.
 
-    `chunk` is the size of a ranged PATCH, `largest` that of a layer, `part_size` what files above it are cut into, all
-    in bytes. `last_in_put`: the last range has to ride in the closing PUT. `asks_status`:
-    an upload's offset can be asked for. `jobs` is the most transfers at a time.
+    `chunk` is the size of a ranged PATCH, `largest` that of a layer, both in bytes. `last_in_put`: the last range has
+    to ride in the closing PUT. `asks_status`: an upload's offset can be asked for. `jobs` is the most transfers at
+    a time.
     `challenge` tells a registry by what it asks for when its host's name tells nothing: a pattern for the scheme, realm
     and service of a challenge with spaces between them, lacking where others say the same.
     """
@@ -32,7 +32,6 @@ class Profile:
     shapes: tuple[Shape, ...] = ("put", "ranged", "stream")
     chunk: int = 32 * _MIB
     largest: int | None = None
-    part_size: int | None = None
     last_in_put: bool = False
     asks_status: bool = True
     jobs: int = 16
@@ -47,7 +46,6 @@ PROFILES = (
         shapes=("put", "stream"),
         chunk=3 * _MIB,
         largest=10 * 10**9,
-        part_size=_GIB,
         asks_status=False,
         jobs=4,
         referrers=False,
@@ -85,7 +83,6 @@ PROFILES = (
         hosts=r".+-docker\.pkg\.dev|(?:.+\.)?gcr\.io",
         shapes=("put",),
         largest=9_900_000_000,
-        part_size=4 * _GIB,
         asks_status=False,
         source="cloud.google.com, Artifact Registry: no chunked uploads; 9.9 GB a read request",
     ),

@@ -12,6 +12,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.manifest import subject_of, successors
+from epoch_oci.oci.parts import CUT_ABOVE, CUT_INTO
 from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.answers import body_text, codes_of, dismiss, may_have_acted, refusal
 from epoch_oci.registry.auth import Scope
@@ -159,9 +160,9 @@ class RegistryRepository:
         return known[blob is None]
 
     def limits(self) -> Limits:
-        """As `stores.base.Limited`. Parts are by the registry's name alone: no answer of it may change an artifact."""
+        """As `stores.base.Limited`. Files are cut alike for every registry, so that an artifact tells none of them."""
         profile = self._manner.profile
-        return Limits(largest=profile.largest, part_size=self._named.part_size, jobs=profile.jobs)
+        return Limits(largest=profile.largest, cut_above=CUT_ABOVE, part_size=CUT_INTO, jobs=profile.jobs)
 
     @property
     def _referrers(self) -> Referrers:

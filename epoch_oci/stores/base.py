@@ -262,9 +262,13 @@ class Scattered(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a sink is known to bear: the largest blob and what larger files are cut into, in bytes; most transfers."""
+    """What a sink is known to bear: the largest blob, in bytes, and the most transfers.
+
+    Files above `cut_above` bytes travel in parts of `part_size` bytes where nobody says otherwise.
+    """
 
     largest: int | None = None
+    cut_above: int | None = None
     part_size: int | None = None
     jobs: int | None = None
 

@@ -2,19 +2,23 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from epoch_oci.disk.assembly import Assembly, BusyError
 from epoch_oci.errors import AccessError, ConflictError, ContentError, LocalIOError, NetworkError, NotFoundError
 from epoch_oci.events import Action, Event, Kind, OnEvent, ignore
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.parts import PartTable
 from epoch_oci.oci.verify import BLOCK
 from epoch_oci.stores.base import Scattered
 from epoch_oci.transfer.assemble import assemble
 from epoch_oci.transfer.content import CancelledError, WatchedContent
-from epoch_oci.transfer.plan import Item, Plan, Seed
+from epoch_oci.transfer.parts import part_digests
+from epoch_oci.transfer.plan import Item, Late, Plan, Seed
 from epoch_oci.transfer.pool import MOST, Climb, GrowingPool
 from epoch_oci.transfer.reuse import reuse
 from epoch_oci.transfer.scatter import scatter
@@ -27,6 +31,10 @@ _REPORT_AT_LEAST_SECONDS = 1.0
 _BUSY_SECONDS = 0.2
 """How long to wait before looking again whether a blob is still held by another process."""
 _BUSY_TOLD_SECONDS = 30.0
+_CUTTERS = 2
+"""Large files hashed at a time: one core each."""
+_PARTS_WAITING = 2
+"""Parts hashed before there is a transfer for them."""
 _ASSEMBLED_FROM = 4 * BLOCK
 """Smaller blobs are moved in one piece: there is nothing to resume."""
 
@@ -53,9 +61,10 @@ def execute(
 
     `jobs` None is as many as the line is worth: few to begin with, more while the total rate climbs with them.
 
-    Returns one outcome for each item, in the plan's order. The first error stops the rest and is raised; what was
-    verified until then stays. `executor` runs the transfers elsewhere (its workers must reach source and sink).
-    `throttle` paces all that is moved; give the same one to several calls that shall share its rate.
+    Returns one outcome for each item, in the plan's order, then one for each part that was cut on the way. The first
+    error stops the rest and is raised; what was verified until then stays. `executor` runs the transfers elsewhere (its
+    workers must reach source and sink). `throttle` paces all that is moved; give the same one to several calls that
+    shall share its rate.
     """
     on_event(Event(event="plan", bytes=plan.to_move, total=plan.size))
     if executor is not None:
@@ -64,7 +73,7 @@ def execute(
         climb = Climb(most=plan.most) if jobs is None else None
         pool = GrowingPool(climb.workers if climb else jobs or 1, "transfer")
         try:
-            outcomes = _Run(on_event, moved, jobs or MOST, pool, throttle, climb).all(plan)
+            outcomes = _Run(on_event, moved, jobs or plan.most, pool, throttle, climb).all(plan)
         finally:
             pool.shutdown(cancel_futures=True)
     on_event(Event(event="done", bytes=sum(outcome.bytes for outcome in outcomes), total=plan.size))
@@ -101,31 +110,63 @@ class _Run:
         self._counted = _Counter()
         self._throttle = throttle
         self._cancelled = threading.Event()
+        self._parts: dict[Digest, Future[Outcome]] = {}
 
     def all(self, plan: Plan) -> tuple[Outcome, ...]:
         order = sorted(range(len(plan.items)), key=lambda index: -plan.items[index].target.size)
         futures: dict[int, Future[Outcome]] = {}
+        cutters = GrowingPool(_CUTTERS, "cut")
         try:
             for index in order:
                 futures[index] = self._executor.submit(self._one, plan.items[index])
-            self._wait(list(futures.values()))
+            cutting = [
+                cutters.submit(self._cut, late, {item.target.digest for item in plan.items}) for late in plan.late
+            ]
+            self._wait({*futures.values(), *cutting})
         except BaseException:
             self._cancelled.set()
-            for future in futures.values():
+            every = [*futures.values(), *self._parts.values()]
+            for future in every:
                 future.cancel()
-            wait(futures.values(), timeout=_SHUTDOWN_SECONDS)
+            wait(every, timeout=_SHUTDOWN_SECONDS)
             raise
-        return tuple(futures[index].result() for index in range(len(plan.items)))
+        finally:
+            cutters.shutdown(cancel_futures=True)
+        known = [futures[index].result() for index in range(len(plan.items))]
+        return (*known, *(future.result() for future in self._parts.values()))
 
-    def _wait(self, futures: Sequence[Future[Outcome]]) -> None:
+    def _wait(self, pending: set[Future[Any]]) -> None:
         """Wait for all, or raise the first error; wakes up often enough for a signal to be seen."""
-        pending: set[Future[Outcome]] = set(futures)
+        seen: set[Digest] = set()
         while pending:
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
             self._resize()
             for future in done:
                 if (error := future.exception()) is not None:
                     raise error
+            parts = {digest: self._parts[digest] for digest in list(self._parts) if digest not in seen}
+            seen |= parts.keys()
+            pending |= set(parts.values())
+
+    def _cut(self, late: Late, known: set[Digest]) -> None:
+        """Learn the parts of a blob one after another, and have each sent while the next one is being hashed."""
+        content = WatchedContent(late.content, lambda _: None, self._cancelled)
+        digests: list[Digest] = []
+        for digest in part_digests(content, late.blob, late.part_size):
+            item = late.item(len(digests), digest)
+            digests.append(digest)
+            if digest not in known and digest not in self._parts:  # parts may be alike: zeros
+                self._parts[digest] = self._executor.submit(self._one, item)
+            self._wait_for_room()
+        late.learned(PartTable(size=late.part_size, digests=tuple(digests)))
+
+    def _wait_for_room(self) -> None:
+        """Parts that were hashed are in the page cache, and shall still be there when it is their turn to be sent."""
+        while not self._cancelled.is_set():
+            waiting = [part for part in list(self._parts.values()) if not part.running() and not part.done()]
+            if len(waiting) <= _PARTS_WAITING:
+                return
+            wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
 
     def _resize(self) -> None:
         if self._climb is not None and isinstance(self._executor, GrowingPool):
@@ -135,6 +176,9 @@ class _Run:
         if self._cancelled.is_set():
             raise CancelledError
         if item.step == "skip":
+            self._report("blob-done", item, item.target.size, "skipped")
+            return Outcome(item, "skipped", 0)
+        if item.unasked and item.present():
             self._report("blob-done", item, item.target.size, "skipped")
             return Outcome(item, "skipped", 0)
         if item.step == "mount" and item.mount is not None and item.mount():

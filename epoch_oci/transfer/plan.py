@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal
 
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.parts import PartTable
 from epoch_oci.stores.base import Assembler, Content, FileSink, FileTarget, Limited, Mounter, Scattered, Sink, Source
+from epoch_oci.transfer.content import SliceContent
 from epoch_oci.transfer.pool import MOST
 
 _QUESTIONS = 8
@@ -43,7 +46,8 @@ class Item:
 
     `put` moves it, or `assemble` where the sink can take a blob out of order; `present` asks again whether it is there.
     `mount` is tried first when the step is `mount`; where it returns False the blob is moved after all. `seeds` say
-    that they have it: it is taken from the first of them whose bytes are right.
+    that they have it: it is taken from the first of them whose bytes are right. `unasked`: whether it is there is found
+    out when its turn comes.
     """
 
     target: Descriptor
@@ -55,6 +59,7 @@ class Item:
     assemble: Callable[[], AbstractContextManager[Assembly] | None] | None = None
     mount: Callable[[], bool] | None = None
     seeds: tuple[Seed, ...] = ()
+    unasked: bool = False
 
     @property
     def cost(self) -> int:
@@ -62,30 +67,51 @@ class Item:
         return self.content.cost() if isinstance(self.content, Scattered) else self.target.size
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """A blob to be moved in parts whose digests nobody knows yet: reading it tells them, one after another.
+
+    `item` makes the item of a part out of its number and its digest. `learned` is told the table when all are known.
+    """
+
+    blob: Descriptor
+    content: Content
+    part_size: int
+    item: Callable[[int, Digest], Item]
+    learned: Callable[[PartTable], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every blob that is wanted, each digest once, in the order of the artifact.
+    """Every blob that is wanted, each digest once, in the order of the artifact; then what is cut on the way.
 
     `most` is how many transfers at a time the other side is known to bear.
     """
 
     items: tuple[Item, ...]
     most: int = MOST
+    late: tuple[Late, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes of all blobs."""
-        return sum(item.target.size for item in self.items)
+        return sum(item.target.size for item in self.items) + self.unknown
+
+    @property
+    def unknown(self) -> int:
+        """Bytes of which it is not known yet whether they are there."""
+        return sum(late.blob.size for late in self.late)
 
     @property
     def to_move(self) -> int:
-        """Bytes that are not there yet and cannot be mounted or had from a seed."""
-        return sum(item.target.size for item in self.items if item.step == "move" and not item.seeds)
+        """Bytes that are not there yet, or are not known to be, and cannot be mounted or had from a seed."""
+        known = sum(item.cost for item in self.items if item.step == "move" and not item.seeds)
+        return known + self.unknown
 
     @property
     def all_there(self) -> bool:
         """Whether nothing has to be done."""
-        return all(item.step == "skip" for item in self.items)
+        return not self.late and all(item.step == "skip" for item in self.items)
 
 
 def plan_blobs(
@@ -117,6 +143,27 @@ def most_of(place: object) -> int:
     """How many transfers at a time `place` is known to bear, and no more than are of use."""
     known = place.limits().jobs if isinstance(place, Limited) else None
     return min(MOST, known or MOST)
+
+
+def cut_late(
+    sink: Sink,
+    content: Content,
+    blob: Descriptor,
+    carriers: Sequence[Descriptor],
+    learned: Callable[[PartTable], None],
+    *,
+    mount_from: Sequence[str] = (),
+) -> Late:
+    """`blob` in the parts that `carriers` describe but for their digests."""
+    starts = list(accumulate((carrier.size for carrier in carriers), initial=0))
+
+    def item(index: int, digest: Digest) -> Item:
+        target = replace(carriers[index], digest=digest)
+        part = SliceContent(content, starts[index], target.size)
+        want = Want(target=target, content=part, title=target.title)
+        return replace(_item(sink, want, False, mount_from, sink.has), unasked=True)
+
+    return Late(blob=blob, content=content, part_size=carriers[0].size, item=item, learned=learned)
 
 
 def _item(

@@ -14,6 +14,10 @@ class CocoonstackDialect:
 
     name = "cocoonstack"
 
+    def cuts(self, *, cloud_image: bool) -> bool:
+        """As `Dialect.cuts`: readers of its snapshots know no parts, those of its images join them."""
+        return cloud_image
+
     def accepts(self, manifest: ImageManifest) -> bool:
         """What modern Epoch and cocoon-common tell by the artifact's type alone (epoch-formats 4.2)."""
         return manifest.artifact_type in words.SNAPSHOTS | words.IMAGES
