@@ -105,7 +105,7 @@ class Plan:
     @property
     def to_move(self) -> int:
         """Bytes that are not there yet, or are not known to be, and cannot be mounted or had from a seed."""
-        known = sum(item.cost for item in self.items if item.step == "move" and not item.seeds)
+        known = sum(item.target.size for item in self.items if item.step == "move" and not item.seeds)
         return known + self.unknown
 
     @property
