@@ -22,6 +22,7 @@ from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.stores.base import FileSink, Keeper, Sink, SnapshotEntry, Source
 
 if TYPE_CHECKING:
+    from epoch_oci.disk.marks import Marks
     from epoch_oci.registry.host import RegistryHost
     from epoch_oci.registry.settings import RegistrySettings
 
@@ -62,6 +63,13 @@ class Connection:
     trusted_hosts: frozenset[str] = frozenset()
     on_event: OnEvent = ignore
     on_debug: Callable[[str], None] | None = None
+
+    def marks(self) -> "Marks":
+        """What is remembered of files of this machine."""
+        from epoch_oci.disk.facts import Facts
+        from epoch_oci.disk.marks import Marks
+
+        return Marks(Facts(self.cache_directory))
 
     def warn(self, text: str) -> None:
         """Report something odd about the configuration."""
@@ -188,7 +196,8 @@ def _directory_store(found: StoreLocation, connection: Connection) -> SnapshotSt
 
     assert found.path is not None
     warnings = Warnings(found.word, connection.warn)
-    return EpochStore(DirectoryBackend(found.path, immutable=True, warnings=warnings), found.word)
+    backend = DirectoryBackend(found.path, immutable=True, warnings=warnings, marks=connection.marks())
+    return EpochStore(backend, found.word)
 
 
 def _bucket_store(found: StoreLocation, connection: Connection) -> SnapshotStore:
@@ -278,4 +287,5 @@ def _layout(found: LayoutLocation, connection: Connection, *, create: bool) -> A
     _refuse_file(found.path, "name the directory of a layout: oci:DIR[:TAG]")
     if not create and not os.path.isdir(found.path):  # noqa: PTH112
         raise NotFoundError(f"there is no OCI layout at {found.path}", object=str(found.path))
-    return ArtifactPlace(OciLayout(found.path, warn=connection.warn), found.tag, found.digest, f"oci:{found.path}")
+    layout = OciLayout(found.path, warn=connection.warn, marks=connection.marks())
+    return ArtifactPlace(layout, found.tag, found.digest, f"oci:{found.path}")

@@ -37,7 +37,7 @@ class MemorySink:
         self.mountable: set[str] = set()
         self.lock = threading.Lock()
 
-    def has(self, target: Descriptor) -> bool:
+    def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
         with self.lock:
             self.asked.append(target.digest)
         return target.digest in self.blobs and len(self.blobs[target.digest]) == target.size
@@ -46,6 +46,8 @@ class MemorySink:
         if target.digest not in self.blobs:
             raise NotFoundError(str(target.digest))
         return BytesContent(self.blobs[target.digest])
+
+    has = holds
 
     def put(self, target: Descriptor, content) -> None:
         with content.open() as reader:

@@ -195,7 +195,7 @@ class Landing:
 
     def _fill(self, new: NewDirectory, manifest: Manifest, waiting: int | None) -> frozenset[Digest]:
         """Put the files together; returns which waiting blobs were not used up."""
-        free = {blob.digest for blob in manifest.descriptors if self.stage.head(blob_key(blob.digest)) == blob.size}
+        free = {blob.digest for blob in manifest.descriptors if self.stage.holds(blob_key(blob.digest), blob)}
         for layer in manifest.layers:
             header = manifest.layer_headers.get(layer.filename)
             mode = (header.mode if header else 0) & _PERMISSIONS or _DEFAULT_MODE

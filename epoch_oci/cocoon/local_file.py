@@ -1,26 +1,21 @@
 """A file of a Cocoon root as a blob: what it is stored as, its digest, and its bytes."""
 
-import contextlib
 import hashlib
 import os
 import stat
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from epoch_oci.cocoon.derived import StoredFile
 from epoch_oci.cocoon.extents import SegmentReader, data_segments, is_zero_outside, pax_records
 from epoch_oci.cocoon.tree import Tree
 from epoch_oci.disk import local
+from epoch_oci.disk.marks import Marks
 from epoch_oci.epoch.sparse import Segment, Unpacking
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK, ByteReader
-
-_SETTLED_SECONDS = 2.0
-"""A file that was written to no longer ago may change again without a new date."""
+from epoch_oci.oci.verify import ByteReader, read_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +30,7 @@ class LocalFile:
     folder: str
     name: str
     state: tuple[int, int, int, int]
-    touched: int
+    found: os.stat_result
     mode: int
     segments: tuple[Segment, ...] | None
     pax_records: Mapping[str, str]
@@ -59,7 +54,7 @@ class LocalFile:
             os.close(descriptor)
         records = pax_records(segments, found.st_size) if packed else {}
         mode = stat.S_IMODE(found.st_mode)
-        return cls(tree, folder, name, _state(found), found.st_ctime_ns, mode, segments if records else None, records)
+        return cls(tree, folder, name, _state(found), found, mode, segments if records else None, records)
 
     @property
     def what(self) -> str:
@@ -96,7 +91,7 @@ class LocalFile:
     def hashed(self) -> Digest:
         """The digest of the stored form; all of it is read."""
         with self.open() as reader:
-            return _digest(reader)
+            return read_digest(reader)
 
     def unfolds_from(self, digest: Digest, size: int, packed: Unpacking | None) -> bool:
         """Whether the blob `digest` of `size` bytes, unfolded where it is `packed`, is this file's content."""
@@ -104,9 +99,9 @@ class LocalFile:
             return False
         with self._descriptor() as descriptor:
             if packed is None:
-                return _digest(local.FileReader(descriptor, self.what)) == digest
+                return read_digest(local.FileReader(descriptor, self.what)) == digest
             segments: Sequence[Segment] = packed.segments
-            if _digest(SegmentReader(descriptor, self.what, segments)) != digest:
+            if read_digest(SegmentReader(descriptor, self.what, segments)) != digest:
                 return False
             return is_zero_outside(descriptor, self.what, segments, self.logical_size)
 
@@ -132,58 +127,29 @@ class LocalFile:
 
 
 class Digests:
-    """Digests of files, found by reading them once; remembered in this process, and in `cache_dir` for others.
+    """Digests of the stored forms of files, found by reading each once for as long as it is not changed.
 
-    What is remembered belongs to a device, inode, size, both times and map; it is only ever a hint, because whoever
-    moves the bytes hashes them again.
+    They are only ever a hint, because whoever moves the bytes hashes them again. With `anew` the file is read.
     """
 
-    def __init__(self, cache_dir: Path | None = None) -> None:
-        self._cache_dir = cache_dir
-        self._known: dict[str, Digest] = {}
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
 
-    def of(self, file: LocalFile) -> Digest:
+    def of(self, file: LocalFile, *, anew: bool = False) -> Digest:
         """The digest of the file's stored form. Raises what reading it raises."""
-        key = _key(file)
-        digest = self._known.get(key) or self._remembered(key)
+        form = _form(file)
+        digest = None if anew else self._marks.digest(file.found, form)
         if digest is None:
             digest = file.hashed()
-            self._remember(key, digest, file)
-        self._known[key] = digest
+            self._marks.was_read(file.found, digest, form)
         return digest
 
-    def _remembered(self, key: str) -> Digest | None:
-        if self._cache_dir is None:
-            return None
-        try:
-            return Digest.from_hex((self._cache_dir / key).read_text(encoding="ascii").strip())
-        except (OSError, ValueError, ContentError):
-            return None
 
-    def _remember(self, key: str, digest: Digest, file: LocalFile) -> None:
-        """A cache that cannot be written is no reason to fail."""
-        if self._cache_dir is None or time.time() - max(file.state[3], file.touched) / 1e9 < _SETTLED_SECONDS:
-            return
-        scratch = self._cache_dir / f".{key}.{os.getpid()}"
-        try:
-            self._cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            scratch.write_text(digest.hex + "\n", encoding="ascii")
-            scratch.replace(self._cache_dir / key)
-        except OSError:
-            with contextlib.suppress(OSError):
-                scratch.unlink()
-
-
-def _key(file: LocalFile) -> str:
-    facts = (file.what, *file.state, file.touched, *sorted(file.pax_records.items()))
-    return "cocoon-" + hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _digest(reader: ByteReader) -> Digest:
-    hasher = Digest.of(b"").hasher()
-    while block := reader.read(BLOCK):
-        hasher.update(block)
-    return Digest("sha256", hasher.hexdigest())
+def _form(file: LocalFile) -> str:
+    """The packed form follows the holes, which can change while the file does not."""
+    if file.segments is None:
+        return "sha256"
+    return hashlib.sha256(repr(sorted(file.pax_records.items())).encode()).hexdigest()
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int, int]:

@@ -23,7 +23,9 @@ from epoch_oci.cocoon.records import INDEX_LIMIT, Record, SnapshotIndex
 from epoch_oci.cocoon.tree import DATABASE, IMAGE_BLOBS, INDEX, SNAPSHOTS, STAGE, Tree
 from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
+from epoch_oci.disk.facts import Facts
 from epoch_oci.disk.lock import try_lock
+from epoch_oci.disk.marks import Marks
 from epoch_oci.epoch import times
 from epoch_oci.epoch.keys import SnapshotKey, blob_key
 from epoch_oci.epoch.manifest import Manifest
@@ -79,8 +81,9 @@ class CocoonRoot:
     ) -> None:
         self._leases: dict[str, int] = {}
         self._tree = Tree(path, warn)
-        self._digests = Digests(cache_dir)
-        self._stage = DirectoryBackend(self._tree.path / STAGE, warnings=self._tree.warnings)
+        marks = Marks(Facts(cache_dir))
+        self._digests = Digests(marks)
+        self._stage = DirectoryBackend(self._tree.path / STAGE, warnings=self._tree.warnings, marks=marks)
         self._landing = Landing(
             tree=self._tree,
             digests=self._digests,
@@ -158,22 +161,26 @@ class CocoonRoot:
 
     def has(self, target: Descriptor) -> bool:
         """Whether the blob is here: in a snapshot, as a base image, or on its way into one."""
-        return self._landing.satisfied(target) or self.located(target) is not None
+        return self.holds(target)
+
+    def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
+        """As `Sink.holds`."""
+        return self._landing.satisfied(target) or self.located(target, anew=anew) is not None
 
     def content(self, target: Descriptor) -> Content:
         """As `Source.content`."""
         return _RootContent(self, target)
 
-    def located(self, target: Descriptor) -> Content | None:
-        """The blob `target` if it is here. Files of just its size are read for it, others are not."""
-        found = self._found.get(target.digest)
+    def located(self, target: Descriptor, *, anew: bool = False) -> Content | None:
+        """The blob `target` if it is here. Only files of just its size are read for it; `anew` as in `holds`."""
+        found = None if anew else self._found.get(target.digest)
         if found is not None and found.size == target.size:
             return found
         key = blob_key(target.digest)
-        if self._stage.head(key) == target.size:
+        if self._stage.holds(key, target, anew=anew):
             return StoredContent(self._stage, key, target.size)
         for file in self._candidates(target.size):
-            if self._digests.of(file) == target.digest:
+            if self._digests.of(file, anew=anew) == target.digest:
                 self._found[target.digest] = file
                 return file
         return None

@@ -17,7 +17,7 @@ from itertools import accumulate
 from types import TracebackType
 from typing import Protocol, Self
 
-from epoch_oci.disk.draft import reveal, write_sparse
+from epoch_oci.disk.draft import Shown, reveal, write_sparse
 from epoch_oci.disk.local import OUR_PREFIX, local_errors, set_mode
 from epoch_oci.disk.lock import open_locked
 from epoch_oci.disk.sharing import clone, link, may_link
@@ -112,7 +112,8 @@ class Assembly:
 
     `directory` is an open descriptor that outlives this; `name` the final file's, `size` its length and `mode` its
     permission bits. With `links` the finished file may be one with the file it was adopted from. Entering raises
-    BusyError while somebody else is at it; where there are no locks, which would tell, it calls `unlocked`.
+    BusyError while somebody else is at it; where there are no locks, which would tell, it calls `unlocked`. `shown` is
+    told what the verified file is, as `draft.reveal` tells it.
     """
 
     def __init__(
@@ -128,10 +129,12 @@ class Assembly:
         replace: bool = True,
         links: bool = False,
         unlocked: Callable[[], None] = lambda: None,
+        shown: Shown = lambda found: None,
     ) -> None:
         self._directory, self._name, self._target, self._what = directory, name, target, what
         self._size = target.size if size is None else size
-        self._mode, self._replace, self._links, self._unlocked = mode, replace, links, unlocked
+        self._mode, self._replace, self._links = mode, replace, links
+        self._unlocked, self._shown = unlocked, shown
         self._placement = Placement(segments)
         self._linked = False
         identity = hashlib.sha256(f"{name}\0{target.digest}\0{target.size}\0{segments}".encode()).hexdigest()[:32]
@@ -209,8 +212,13 @@ class Assembly:
             return True
         if not self._links or not may_link(file, self._mode):
             return False
-        check()
-        self._linked = link(file, self._name, self._directory)
+        with local_errors(self._what):
+            before = os.fstat(file)
+            check()
+            self._linked = link(file, self._name, self._directory)
+            after = os.fstat(file)
+        if self._linked and (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+            self._shown(after)
         return self._linked
 
     def finish(self) -> bool:
@@ -239,7 +247,14 @@ class Assembly:
             raise
         with local_errors(self._what):
             done = reveal(
-                self._descriptor, self._part, self._directory, self._name, self._size, self._mode, replace=self._replace
+                self._descriptor,
+                self._part,
+                self._directory,
+                self._name,
+                self._size,
+                self._mode,
+                replace=self._replace,
+                shown=self._shown,
             )
             with contextlib.suppress(OSError):
                 os.unlink(self._record, dir_fd=self._directory)

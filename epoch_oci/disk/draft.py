@@ -7,6 +7,7 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,9 @@ _ZERO_PAGE = bytes(_PAGE)
 _ZEROS = bytes(BLOCK)
 _WRITEBACK = 16 * BLOCK
 """How much is left unwritten before the disk is set to work; else the last fsync waits for all of it."""
+
+
+Shown = Callable[[os.stat_result], None]
 
 
 class Draft:
@@ -79,33 +83,48 @@ class Draft:
             if owner not in (-1, found.st_uid) or group not in (-1, found.st_gid):
                 os.fchown(self._descriptor, owner, group)
 
-    def commit(self, name: str, *, size: int | None = None, mode: int = 0o600, replace: bool = True) -> bool:
+    def commit(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        mode: int = 0o600,
+        replace: bool = True,
+        shown: Shown = lambda found: None,
+    ) -> bool:
         """Show the file as `name`, `size` bytes long (None: up to the current offset), when it is safe on the disk.
 
-        False when `replace` is false and the name is taken. Raises LocalIOError.
+        False when `replace` is false and the name is taken. `shown` as in `reveal`. Raises LocalIOError.
         """
         assert self._name is not None
         size = self._offset if size is None else size
         with local_errors(self._what):
-            shown = reveal(self._descriptor, self._name, self._directory, name, size, mode, replace=replace)
-        if shown:
+            done = reveal(self._descriptor, self._name, self._directory, name, size, mode, replace=replace, shown=shown)
+        if done:
             self._name = None
-        return shown
+        return done
 
 
-def reveal(descriptor: int, draft: str, directory: int, name: str, size: int, mode: int, *, replace: bool) -> bool:
+def reveal(
+    descriptor: int, draft: str, directory: int, name: str, size: int, mode: int, *, replace: bool, shown: Shown
+) -> bool:
     """Give the file under the hidden name `draft` its length, its mode and its own name, each step safe on the disk.
 
+    `shown` is told what the file is then, unless somebody else wrote to it, or it is not safe on this file system.
     False when `replace` is false and `name` is taken; the draft is still there then. Raises OSError.
     """
     os.ftruncate(descriptor, size)
     set_mode(descriptor, mode)
-    sync_file(descriptor)
+    safe = sync_file(descriptor)
+    before = os.fstat(descriptor)
     if replace:
         os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
     elif not _link(draft, name, directory):
         return False
     sync_directory(directory)
+    after = os.fstat(descriptor)
+    if safe and (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+        shown(after)
     return True
 
 

@@ -169,14 +169,14 @@ def _make_usable(name: str, parent: int, mode: int) -> None:
             os.close(found)
 
 
-@contextlib.contextmanager
-def where_supported() -> Iterator[None]:
-    """Pass over an OSError which says that the file system cannot do a thing at all; others are raised."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NOT_HERE:
-            raise
+class where_supported:  # noqa: N801 (a context manager, which reads as `suppress` does)
+    """Passes over an OSError which says that the file system cannot do a thing at all; others are raised."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        return isinstance(error, OSError) and error.errno in _NOT_HERE
 
 
 def set_mode(descriptor: int, mode: int) -> None:
@@ -185,10 +185,12 @@ def set_mode(descriptor: int, mode: int) -> None:
         os.fchmod(descriptor, mode)
 
 
-def sync_file(descriptor: int) -> None:
-    """Make a file's bytes durable, where its file system knows how. Raises OSError."""
+def sync_file(descriptor: int) -> bool:
+    """Make a file's bytes durable; False where its file system does not know how. Raises OSError."""
     with where_supported():
         os.fsync(descriptor)
+        return True
+    return False
 
 
 def sync_directory(directory: int) -> None:

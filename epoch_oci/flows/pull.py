@@ -4,6 +4,7 @@ import fnmatch
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from epoch_oci.dialects.base import Snapshot, SnapshotFile
@@ -19,7 +20,7 @@ from epoch_oci.flows.cloning import obstacles
 from epoch_oci.flows.encoded import Decoding, carried_content
 from epoch_oci.flows.publish import Publication, files_of
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
-from epoch_oci.flows.seeds import foreseen, sound_in, with_seeds
+from epoch_oci.flows.seeds import foreseen, with_seeds
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
 from epoch_oci.stores.base import Content, Expecting, FileSink, FileTarget, Node, Sink, Source
@@ -35,9 +36,8 @@ _DEFAULT_MODE = 0o600
 class PullOptions:
     """How to pull. `only` are glob patterns over file names, for files alone; `force` replaces what is in the way.
 
-    A blob that is in a store counts as there by its name and size, for it was verified before it got the name; with
-    `force` those on this machine are read and hashed, and damaged ones fetched anew. Files are hashed in any case, for
-    anybody may have written into them.
+    A blob is there if `Sink.holds` says so; with `force` those on this machine are read and hashed once more, and
+    damaged ones fetched anew. Files are hashed in any case, for anybody may have written into them.
     `throttle` paces what is fetched; runs that are given the same one share its rate. What `seeds` have is taken from
     them, verified like all else. `decode_cache` is a directory that remembers what compressed layers decode to.
     """
@@ -77,7 +77,7 @@ def pull_to_store(
     wants = [
         Want(target=file.blob, content=file_content(source, file), title=file.name) for file in found.snapshot.files
     ]
-    plan = plan_blobs(sink, wants, jobs=options.jobs, present=sound_in(sink) if options.force else None)
+    plan = plan_blobs(sink, wants, jobs=options.jobs, present=partial(sink.holds, anew=True) if options.force else None)
     known = known or (isinstance(sink, Expecting) and not plan.to_move)
     plan = with_seeds(plan, options.seeds, on_event, jobs=options.jobs)
     contents = layer_contents(source, found.snapshot) if isinstance(sink, Node) else None
@@ -198,7 +198,7 @@ def _key(snapshot: Snapshot, name: str, where: str) -> SnapshotKey:
 
 def _refuse_absent(snapshot: Snapshot, sink: Sink) -> None:
     """What the artifact's dialect had no place for must be in the store already, or the snapshot cannot be."""
-    missing = [blob for blob in snapshot.absent if not sink.has(blob)]
+    missing = [blob for blob in snapshot.absent if not sink.holds(blob)]
     if missing:
         raise NotFoundError(
             f"the artifact does not carry {len(missing)} of the snapshot's blobs ({missing[0].digest} …)",

@@ -1,4 +1,4 @@
-"""Blobs that are at hand already: in stores the user named, from which they are taken, or in the target itself."""
+"""Blobs that are at hand already, in stores the user named, and are taken from there."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,8 +7,6 @@ from epoch_oci.errors import AccessError, ContentError, LocalIOError, NetworkErr
 from epoch_oci.events import Event, OnEvent
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import VerifyingReader
-from epoch_oci.stores.base import Content, FileContent, Readable, Sink
 from epoch_oci.transfer.plan import Item, Plan, Seed, in_parallel
 
 
@@ -28,31 +26,6 @@ def with_seeds(plan: Plan, seeds: Sequence[Seed], on_event: OnEvent, *, jobs: in
                 holders[target.digest] += (seed,)
     items = tuple(replace(item, seeds=holders.get(item.target.digest, ())) for item in plan.items)
     return replace(plan, items=items)
-
-
-def sound_in(sink: Sink) -> Callable[[Descriptor], bool]:
-    """Whether `sink` has a blob with the right bytes: those that are files of this machine are read to know."""
-
-    def present(target: Descriptor) -> bool:
-        if not sink.has(target):
-            return False
-        content = sink.content(target) if isinstance(sink, Readable) else None
-        return content is None or not _is_file(content) or _is_right(content, target)
-
-    return present
-
-
-def _is_file(content: Content) -> bool:
-    return isinstance(content, FileContent) and content.file() is not None
-
-
-def _is_right(content: Content, target: Descriptor) -> bool:
-    try:
-        with content.open() as reader:
-            VerifyingReader(reader, target).exhaust()
-    except ContentError:
-        return False
-    return True
 
 
 def foreseen(plan: Plan) -> Plan:

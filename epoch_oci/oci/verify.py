@@ -1,5 +1,6 @@
 """The only code that compares digests."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -77,6 +78,14 @@ class VerifyingReader:
             code="SIZE",
             object=str(self._target.digest),
         )
+
+
+def read_digest(content: ByteReader, algorithm: str = "sha256") -> Digest:
+    """The digest of all that `content` has."""
+    hasher = hashlib.new(algorithm)
+    while block := content.read(BLOCK):
+        hasher.update(block)
+    return Digest(algorithm, hasher.hexdigest())
 
 
 def check(expected: Digest, actual: Digest, what: str) -> None:

@@ -110,6 +110,10 @@ class EpochServer:
         _require_statement(response, target.digest, self._where)
         return response.headers.get("Content-Length") == str(target.size)
 
+    def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
+        """As `Sink.holds`."""
+        return self.has(target)
+
     def content(self, target: Descriptor) -> Content:
         """As `Source.content`. Taking it up again means reading it from the start: the server knows no ranges."""
         return _ServerBlob(self._client, _REPOSITORY, target)

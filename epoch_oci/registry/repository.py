@@ -74,6 +74,10 @@ class RegistryRepository:
         """As `Source.has`: a HEAD, its length compared."""
         return self._destination(target).is_there()
 
+    def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
+        """As `Sink.holds`."""
+        return self.has(target)
+
     def content(self, target: Descriptor) -> Content:
         """As `Source.content`."""
         return BlobContent(self._client, self._repository, target)

@@ -57,8 +57,12 @@ class Readable(Protocol):
 class Sink(Protocol):
     """Where documents and blobs go."""
 
-    def has(self, target: Descriptor) -> bool:
-        """As `Source.has`. A blob of the right digest and another size counts as absent."""
+    def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
+        """Whether a blob is here that can be counted on, so that it need not be put.
+
+        One with another size counts as absent, and so does a file of this machine with other bytes: it is read to know,
+        once for as long as nobody changes it, and with `anew` in any case. A registry or bucket is taken at its word.
+        """
 
     def put(self, target: Descriptor, content: Content) -> None:
         """Store a blob: verified, atomic, durable, idempotent.
@@ -214,7 +218,7 @@ class Assembler(Protocol):
     def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
         """Start or go on with a blob; None when this sink cannot.
 
-        Entering it raises BusyError while another process is at the blob. Whoever had to wait asks `has` again inside.
+        Entering it raises BusyError while another process is at the blob. Whoever waited asks `holds` again inside.
         """
 
 

@@ -64,13 +64,18 @@ class EpochStore:
         """Whether a blob of this name and size is here: a look, its bytes are not read (`verify` does that)."""
         return self._backend.head(blob_key(target.digest)) == target.size
 
+    def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
+        """As `Sink.holds`."""
+        return self._backend.holds(blob_key(target.digest), target, anew=anew)
+
     def content(self, target: Descriptor) -> Content:
         """As `Source.content`."""
         return StoredContent(self._backend, blob_key(target.digest), target.size)
 
     def put(self, target: Descriptor, content: Content) -> None:
         """As `Sink.put`. Reads and checks `content` whatever is here already, and replaces it."""
-        self._backend.write(blob_key(target.digest), lambda: verified(content, target), target.size)
+        key = blob_key(target.digest)
+        self._backend.write(key, lambda: verified(content, target), target.size, digest=target.digest)
 
     def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
         """As `Assembler.assemble`."""
@@ -156,7 +161,7 @@ class EpochStore:
             yield Finding(MANIFESTS, "NAME", f"{copies} copies under _digests/ were passed over", "warning")
 
     def _require_blobs(self, key: SnapshotKey, manifest: Manifest) -> None:
-        missing = [blob for blob in manifest.descriptors if not self.has(blob)]
+        missing = [blob for blob in manifest.descriptors if not self.holds(blob)]
         if missing:
             named = ", ".join(str(blob.digest) for blob in missing[:3]) + (" …" if len(missing) > 3 else "")
             raise NotFoundError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.local import Warnings, unheard
+from epoch_oci.disk.marks import Marks
 from epoch_oci.errors import ContentError, Finding, NotFoundError, UsageError
 from epoch_oci.oci import media_types, strict_json, verify
 from epoch_oci.oci.descriptor import Descriptor
@@ -32,11 +33,12 @@ _DEFAULT_TAG = "latest"
 class OciLayout:
     """Artifacts named `TAG` or `ALGORITHM:HEX`. The layout is made when the first blob is stored.
 
-    `warn` is told what is at risk there, each thing once.
+    `warn` is told what is wrong or at risk there, each thing once; `marks` remember which blobs were found right.
     """
 
-    def __init__(self, directory: Path, *, warn: Callable[[str], None] = unheard) -> None:
-        self._backend: Backend = DirectoryBackend(directory, warnings=Warnings(str(directory), warn))
+    def __init__(self, directory: Path, *, warn: Callable[[str], None] = unheard, marks: Marks | None = None) -> None:
+        warnings = Warnings(str(directory), warn)
+        self._backend: Backend = DirectoryBackend(directory, warnings=warnings, marks=marks)
         self._where = str(directory)
         self._subjects: tuple[bytes, dict[Digest, dict[Digest, Descriptor]]] = (b"", {})
 
@@ -62,6 +64,10 @@ class OciLayout:
         """Whether a blob of this name and size is here: a look, its bytes are not read."""
         return self._backend.head(_blob_key(target.digest)) == target.size
 
+    def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
+        """As `Sink.holds`."""
+        return self._backend.holds(_blob_key(target.digest), target, anew=anew)
+
     def content(self, target: Descriptor) -> Content:
         """As `Source.content`."""
         return StoredContent(self._backend, _blob_key(target.digest), target.size)
@@ -69,7 +75,8 @@ class OciLayout:
     def put(self, target: Descriptor, content: Content) -> None:
         """As `Sink.put`. Reads and checks `content` whatever is here already, and replaces it."""
         self._has_mark()
-        self._backend.write(_blob_key(target.digest), lambda: verified(content, target), target.size)
+        key = _blob_key(target.digest)
+        self._backend.write(key, lambda: verified(content, target), target.size, digest=target.digest)
         self._make()
 
     def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
@@ -279,7 +286,7 @@ class OciLayout:
         else:
             image = ImageManifest.parse(document, what)
             parts, artifact_type = image.successors, image.artifact_type
-        missing = [part for part in parts if not self.has(part)]
+        missing = [part for part in parts if not self.holds(part)]
         if missing:
             raise NotFoundError(
                 f"{self._where} lacks {missing[0].digest}, which {what} refers to"

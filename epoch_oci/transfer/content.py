@@ -122,6 +122,10 @@ class WatchedContent:
         with self.content.open(start, length) as reader:
             yield _WatchedReader(reader, start, self)
 
+    def watched(self, reader: ByteReader) -> ByteReader:
+        """A reader of this content from its start, watched as `open` does."""
+        return _WatchedReader(reader, 0, self)
+
     def ranged(self) -> bool:
         """As `stores.base.Ranged`."""
         return isinstance(self.content, Ranged) and self.content.ranged()

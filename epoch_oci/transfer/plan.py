@@ -125,9 +125,9 @@ def plan_blobs(
     """Ask `sink` about every blob, `jobs` at a time. A blob wanted twice is asked for once.
 
     `mount_from` are repositories of the sink's own registry that may hold the blobs already. `present` is asked in
-    place of `sink.has`, by whoever does not take the sink's word for it.
+    place of `sink.holds`, by whoever does not take the sink's word for it.
     """
-    present = present or sink.has
+    present = present or sink.holds
     unique: dict[Digest, Want] = {}
     for want in wants:
         unique.setdefault(want.target.digest, want)

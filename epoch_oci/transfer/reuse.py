@@ -1,6 +1,7 @@
 """Taking a blob from a copy that is at hand, verified as if it came from a stranger."""
 
 from epoch_oci.disk.assembly import Assembly
+from epoch_oci.disk.local import FileReader
 from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.base import FileContent
 from epoch_oci.transfer.content import WatchedContent
@@ -28,9 +29,7 @@ def _adopted(item: Item, content: WatchedContent, assembly: Assembly) -> bool:
     if opened is None:
         return False
     with opened as file:
-        return assembly.adopt(file, lambda: _verify(content, item)) and assembly.finish()
-
-
-def _verify(content: WatchedContent, item: Item) -> None:
-    with content.open() as reader:
-        VerifyingReader(reader, item.target, item.title).exhaust()
+        what = item.title or str(item.target.digest)
+        reader = content.watched(FileReader(file, what))
+        check = VerifyingReader(reader, item.target, what).exhaust
+        return assembly.adopt(file, check) and assembly.finish()

@@ -12,7 +12,7 @@ from typing import Any
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader, read_digest
 from epoch_oci.stores.base import Content
 
 WINDOW_LIMIT = 128 << 20
@@ -122,11 +122,8 @@ class ZstdReader:
 
 def digest_of(content: Content) -> Digest:
     """The SHA-256 of all of `content`, read once."""
-    hasher = Digest.of(b"").hasher()
     with content.open() as reader:
-        while block := reader.read(BLOCK):
-            hasher.update(block)
-    return Digest("sha256", hasher.hexdigest())
+        return read_digest(reader)
 
 
 def zstd_module() -> Any:

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.digest import shown
+from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content
 
@@ -34,10 +34,17 @@ class Backend(Protocol):
     def open(self, key: str, start: int = 0, length: int | None = None) -> AbstractContextManager[ByteReader]:
         """Its bytes, `length` of them (None: to the end) from `start`. Raises NotFoundError."""
 
-    def write(self, key: str, content: Opener, size: int) -> None:
+    def holds(self, key: str, target: Descriptor, *, anew: bool = False) -> bool:
+        """Whether the object is the blob `target`. Where objects are files, their bytes are what counts.
+
+        They are hashed once, and once more with `anew`; where somebody else keeps them, the size has to do.
+        """
+
+    def write(self, key: str, content: Opener, size: int, *, digest: Digest | None = None) -> None:
         """Store all that `content` reads, `size` bytes as declared: all or nothing, durable, replacing what is there.
 
-        Whatever reading raises is passed on, and then nothing was stored.
+        Whatever reading raises is passed on, and then nothing was stored. `digest` is what `content` is known to have
+        by its end, if it is.
         """
 
     def update(self, key: str, change: Change, *, limit: int) -> bool:

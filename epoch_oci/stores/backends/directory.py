@@ -4,6 +4,7 @@ Nothing below the directory is followed or opened but directories and regular fi
 device in place of an object is refused (ContentError, TYPE). New files have mode 0600 and new directories 0700.
 """
 
+import contextlib
 import io
 import os
 from collections.abc import Iterator
@@ -12,10 +13,13 @@ from pathlib import Path
 
 from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
-from epoch_oci.disk.draft import Draft, is_ours, sweep
+from epoch_oci.disk.draft import Draft, Shown, is_ours, sweep
 from epoch_oci.disk.lock import locked
+from epoch_oci.disk.marks import Marks, is_same
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
+from epoch_oci.oci import verify
 from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK, ByteReader
 from epoch_oci.stores.backends.base import Change, Opener, check_key, read_if_there
 
@@ -24,13 +28,21 @@ class DirectoryBackend:
     """Objects below `path`, which is made when the first one is written. Safe for threads and processes.
 
     `immutable` says that nobody ever writes into a file that is there: then an object may be one file with an object
-    of another such place on the same disk. `warnings` are told where the file system has no locks, and where others
-    may write.
+    of another such place on the same disk. `warnings` are told where the file system has no locks, where others may
+    write, and of objects that turn out wrong; `marks` remember which were found right.
     """
 
-    def __init__(self, path: Path, *, immutable: bool = False, warnings: local.Warnings | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        immutable: bool = False,
+        warnings: local.Warnings | None = None,
+        marks: Marks | None = None,
+    ) -> None:
         self.path = path.absolute()
         self._immutable = immutable
+        self._marks = marks or Marks()
         self._warnings = warnings or local.Warnings(str(self.path))
         self._settled: set[str] = set()
 
@@ -46,6 +58,31 @@ class DirectoryBackend:
         with self._opened(folder) as directory:
             found = None if directory is None else local.look_for_file(name, directory, self._what(key))
             return None if found is None else found.st_size
+
+    def holds(self, key: str, target: Descriptor, *, anew: bool = False) -> bool:
+        """As `Backend.holds`."""
+        if self.head(key) != target.size:
+            return False
+        with contextlib.suppress(NotFoundError), self.file(key) as descriptor:
+            return self._digest(descriptor, target, self._what(key), anew) == target.digest
+        return False
+
+    def _digest(self, descriptor: int, target: Descriptor, what: str, anew: bool) -> Digest | None:
+        """What a file holds, read unless that is known; None when it is being changed."""
+        form = target.digest.algorithm
+        with local.local_errors(what):
+            before = os.fstat(descriptor)
+        digest = None if anew else self._marks.digest(before, form)
+        if digest is None:
+            digest = verify.read_digest(local.FileReader(descriptor, what), form)
+            with local.local_errors(what):
+                after = os.fstat(descriptor)
+            if not is_same(before, after):
+                return None
+            self._marks.was_read(after, digest, form)
+        if digest != target.digest:
+            self._warnings(f"{what} does not hold what its name says, and counts as absent")
+        return digest
 
     @contextmanager
     def open(self, key: str, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
@@ -66,7 +103,7 @@ class DirectoryBackend:
         finally:
             os.close(descriptor)
 
-    def write(self, key: str, content: Opener, size: int) -> None:
+    def write(self, key: str, content: Opener, size: int, *, digest: Digest | None = None) -> None:
         """As `Backend.write`. A disk that has no room for `size` bytes is an error before the first one."""
         folder, name = _split(key)
         what = self._what(key)
@@ -77,7 +114,7 @@ class DirectoryBackend:
                 with content() as reader:
                     while block := reader.read(BLOCK):
                         draft.write(block)
-                draft.commit(name)
+                draft.commit(name, shown=self._marking(digest))
 
     @contextmanager
     def assemble(self, key: str, target: Descriptor) -> Iterator[Assembly]:
@@ -87,7 +124,13 @@ class DirectoryBackend:
         with (
             self._made(folder) as directory,
             Assembly(
-                directory, name, target, what, links=self._immutable, unlocked=self._warnings.no_locks
+                directory,
+                name,
+                target,
+                what,
+                links=self._immutable,
+                unlocked=self._warnings.no_locks,
+                shown=self._marking(target.digest),
             ) as assembly,
         ):
             local.look_for_file(name, directory, what)
@@ -136,6 +179,12 @@ class DirectoryBackend:
 
     def _what(self, key: str) -> str:
         return f"{self.path}/{key}" if key else str(self.path)
+
+    def _marking(self, digest: Digest | None) -> Shown:
+        """Remembers of a file that was written that it has this digest."""
+        if digest is None:
+            return lambda found: None
+        return lambda found: self._marks.was_written(found, digest, digest.algorithm)
 
     def _require_room(self, directory: int, size: int, what: str) -> None:
         free = local.free_space(directory, what)

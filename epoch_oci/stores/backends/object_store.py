@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from epoch_oci.errors import ContentError, NotFoundError
-from epoch_oci.oci.digest import shown
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.verify import ByteReader
 from epoch_oci.stores.backends.base import Change, Opener, check_key
 from epoch_oci.stores.backends.object_conditions import HIDDEN, Place, SharedObjects
@@ -73,7 +74,11 @@ class ObjectStoreBackend:
         finally:
             reader.close()
 
-    def write(self, key: str, content: Opener, size: int) -> None:
+    def holds(self, key: str, target: Descriptor, *, anew: bool = False) -> bool:
+        """As `Backend.holds`: a look."""
+        return self.head(key) == target.size
+
+    def write(self, key: str, content: Opener, size: int, *, digest: Digest | None = None) -> None:
         """As `Backend.write`. Large objects go in parts; the upload is aborted when the content fails."""
         path, what = self._path(key), self._place.what(key)
         with content() as reader:
