@@ -169,7 +169,7 @@ class Packing:
 
     def _is_there(self, pack: Descriptor) -> bool:
         sink, place = self._sending.sink, self._sending.mounts.get(pack.digest)
-        if sink.has(pack):
+        if sink.holds(pack):
             return True
         if place is None or not isinstance(sink, Mounter):
             return False

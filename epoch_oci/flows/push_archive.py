@@ -123,7 +123,7 @@ class _Stream:
         blob, name = archived.file.descriptor, archived.file.name
         if not self.options.dry_run:
             self.publication.admit([(name, blob.media_type)])
-        if self.options.chunking is not None and blob.size > SMALL and not self.sink.has(blob):
+        if self.options.chunking is not None and blob.size > SMALL and not self.sink.holds(blob):
             self._pack(archived, self.options.chunking)
             return
         carriers = self._carriers(archived)

@@ -120,7 +120,7 @@ class _Push:
         with suppress(ContentError, NotFoundError):
             found = read_artifact(source, str(there.document.digest))
             wanted = self._encoded(_NO_CHUNKS, {}).image.annotations
-            present = in_parallel(self.sink.has, there.successors, self.options.jobs)
+            present = in_parallel(self.sink.holds, there.successors, self.options.jobs)
             if dict(there.annotations) == dict(wanted) and all(present) and found.config is not None:
                 return Artifact(there.document, found.config, found.snapshot.files)
         return None
@@ -137,14 +137,14 @@ class _Push:
         files = [file for file in self._encoded(_NO_CHUNKS, {}).files if file.size]
         images = {file.digest for file in files if file.role != "layer"}
         large = [
-            file for file in files if file.size > SMALL and file.digest not in images and not self.sink.has(file.blob)
+            file for file in files if file.size > SMALL and file.digest not in images and not self.sink.holds(file.blob)
         ]
         cut = {file.digest for file in large}
         return large, [file for file in files if file.digest not in cut]
 
     def _admit(self, large: Sequence[SnapshotFile], plain: Sequence[SnapshotFile]) -> None:
         """Everything that can be known to be wrong before the first byte is read."""
-        absent = [file for file in plain if not self.sink.has(file.blob)]
+        absent = [file for file in plain if not self.sink.holds(file.blob)]
         needed = [file.blob for file in (*large, *absent)]
         require(self.source, needed, {file.digest: file.name for file in (*large, *absent)}, jobs=self.options.jobs)
         if self.options.dry_run:
@@ -184,7 +184,7 @@ class _Push:
         return {
             blob.digest: cut_table(self.source.content(blob), blob, size, options.part_cache)
             for blob, size in sizes.items()
-            if size is not None and not self.sink.has(blob)
+            if size is not None and not self.sink.holds(blob)
         }
 
     def _encoded(self, chunks: ChunkLayers, tables: dict[Digest, PartTable]) -> Artifact:

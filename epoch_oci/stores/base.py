@@ -50,6 +50,9 @@ class Source(Protocol):
 class Readable(Protocol):
     """A sink whose blobs can be read again."""
 
+    def has(self, target: Descriptor) -> bool:
+        """As `Source.has`."""
+
     def content(self, target: Descriptor) -> Content:
         """As `Source.content`."""
 
