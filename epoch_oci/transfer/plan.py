@@ -161,7 +161,7 @@ def cut_late(
         target = replace(carriers[index], digest=digest)
         part = SliceContent(content, starts[index], target.size)
         want = Want(target=target, content=part, title=target.title)
-        return replace(_item(sink, want, False, mount_from, sink.has), unasked=True)
+        return replace(_item(sink, want, False, mount_from, sink.holds), unasked=True)
 
     return Late(blob=blob, content=content, part_size=carriers[0].size, item=item, learned=learned)
 
