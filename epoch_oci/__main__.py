@@ -1,6 +1,6 @@
 """`python -m epoch_oci`."""
 
-from epoch_oci.cli.main import main
+from epoch_oci.cli.startup import main
 
 if __name__ == "__main__":
     main()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from epoch_oci.oci.digest import Digest
 
-Kind = Literal["plan", "blob-start", "blob-progress", "blob-done", "retry", "wait", "warning", "done", "error"]
+Kind = Literal["phase", "plan", "blob-start", "blob-progress", "blob-done", "retry", "wait", "warning", "done", "error"]
 Action = Literal["sent", "mounted", "skipped", "received", "reused"]
 
 
@@ -15,7 +15,8 @@ class Event:
     """One thing that happened; `bytes` and `total` are bytes of the blob (of everything, where `digest` is None).
 
     `bytes` of a blob may fall: a failed attempt that starts again gives back what it had counted.
-    `seconds` is the length of a wait. `message` says why, and never holds a secret.
+    `seconds` is the length of a wait. `message` says why, and never holds a secret; of a `phase` it is the word for
+    what is done from here on.
     """
 
     event: Kind
@@ -29,6 +30,11 @@ class Event:
 
 
 OnEvent = Callable[[Event], None]
+
+
+def phase(on_event: OnEvent, word: str) -> None:
+    """Say what is done from here on."""
+    on_event(Event(event="phase", message=word))
 
 
 def ignore(event: Event) -> None:

@@ -131,7 +131,7 @@ def open_store(word: str | StoreLocation, *, connection: Connection | None = Non
     """The Epoch store that `word` names. Raises UsageError for what is none, PolicyError."""
     found = location.parse_store(word) if isinstance(word, str) else word
     if found.path is not None:
-        _refuse_file(found.path, "name a directory")
+        refuse_file(found.path, "name a directory")
     return _OPENERS[found.kind](found, connection or Connection())
 
 
@@ -160,11 +160,11 @@ def open_files(directory: Path, *, connection: Connection | None = None) -> File
     """A directory that receives a snapshot's files; `connection` is told what is at risk there."""
     from epoch_oci.stores.files import FilesDirectory
 
-    _refuse_file(directory, "name a directory, which is made when it is not there")
+    refuse_file(directory, "name a directory, which is made when it is not there")
     return FilesDirectory(directory, warn=(connection or Connection()).warn)
 
 
-def _refuse_file(path: Path, hint: str) -> None:
+def refuse_file(path: Path, hint: str) -> None:
     """Raise UsageError where something stands that is no directory."""
     # pathlib raises for what is too long to be a name
     if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112
@@ -284,7 +284,7 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
 def _layout(found: LayoutLocation, connection: Connection, *, create: bool) -> ArtifactPlace:
     from epoch_oci.stores.oci_layout import OciLayout
 
-    _refuse_file(found.path, "name the directory of a layout: oci:DIR[:TAG]")
+    refuse_file(found.path, "name the directory of a layout: oci:DIR[:TAG]")
     if not create and not os.path.isdir(found.path):  # noqa: PTH112
         raise NotFoundError(f"there is no OCI layout at {found.path}", object=str(found.path))
     layout = OciLayout(found.path, warn=connection.warn, marks=connection.marks())

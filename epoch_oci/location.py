@@ -158,6 +158,14 @@ def parse_artifact(word: str) -> ArtifactLocation:
     raise UsageError(f"{shown(word)} is neither a registry reference nor an OCI layout", hint=hint)
 
 
+def is_artifact(word: str) -> bool:
+    """Whether `word` names a repository or layout, or an artifact in one."""
+    try:
+        return isinstance(parse(word), ArtifactLocation)
+    except UsageError:
+        return False
+
+
 def bare_registry(word: str) -> str | None:
     """The registry that a word names which has no repository, None for any other word."""
     host = word.removesuffix("/")

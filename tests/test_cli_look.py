@@ -154,6 +154,25 @@ def test_no_color(bot, tmp_path):
     assert b"memory-ranges" in shown and b"\x1b[3" not in shown
 
 
+def test_where_tag_and_digest_are_written_the_digest_decides(cli, tmp_path, fake_registry):
+    for tag in ("v1", "v2"):
+        put_snapshot(tmp_path / "store", make_snapshot("W3b", tag=tag))
+        assert cli("push", f"team/bot:{tag}", "oci:layout", "--store", "store", "-q").code == 0
+    registry = fake_registry()
+    for tag in ("v1", "v2"):
+        assert cli("copy", f"oci:layout:{tag}", f"{registry.address}/team/bot:{tag}", "--allow-public", "-q").code == 0
+    first, second = (cli("inspect", f"oci:layout:{tag}", "-q").out.strip() for tag in ("v1", "v2"))
+    for where in ("oci:layout", f"{registry.address}/team/bot"):
+        agreed = cli("inspect", f"{where}:v1@{first}", "-q")
+        assert (agreed.out.strip(), agreed.err) == (first, "")
+        for words in (("inspect",), ("verify",), ("convert",), ("pull", "--store", "copy", "--as", "bot:x", "--force")):
+            ran = cli(words[0], f"{where}:v1@{second}", *words[1:])
+            assert ran.code == 0 and f"{where}:v1 holds {first}; {second} is what counts" in ran.err, ran.err
+        assert cli("inspect", "bot:x", "--store", "copy", "--format", "json").json["tag"] == "v2"
+        gone = cli("inspect", f"{where}:v9@{second}", "--format", "json")
+        assert gone.json["digest"] == second and "has no tag v9" in gone.err
+
+
 def test_inspect_of_what_is_no_snapshot(cli, bot):
     assert cli("inspect", "store").code == 2
     assert cli("inspect", "./nowhere").code == 2

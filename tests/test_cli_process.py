@@ -237,6 +237,49 @@ def test_a_signal_ends_it_in_order(slow, tmp_path, number, code):
     assert all(path.name.startswith(".") for path in visible)
 
 
+def test_a_signal_while_modules_are_loaded_is_one_line(tmp_path):
+    """Held until there is somebody to tell of it."""
+    early = (
+        "import os, signal, sys; from epoch_oci.cli import startup; startup.hold_signals(); "
+        "os.kill(os.getpid(), signal.SIGINT); sys.argv = ['epoch-oci', 'ls', 'store']; startup.main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", early], cwd=tmp_path, env=environment(), capture_output=True, timeout=60
+    )
+    assert ran.returncode == 130 and ran.stdout == b""
+    assert ran.stderr.decode() == "epoch-oci: INTERRUPTED: interrupted; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize(
+    "module", ["epoch_oci.errors", "epoch_oci.cli.main", "typer", "epoch_oci.flows.push", "requests", "oras.provider"]
+)
+def test_an_interrupt_while_a_module_is_loaded_is_one_line(tmp_path, module):
+    """Whichever it is: those of the start, and those that a verb loads later."""
+    put_snapshot(tmp_path / "store", make_snapshot())
+    hook = f"""
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["epoch-oci", "push", "team/bot:v1", "localhost:1/acme/bot", "--store", "store"]
+from epoch_oci.cli.startup import main
+main()
+"""
+    ran = subprocess.run([sys.executable, "-c", hook], cwd=tmp_path, env=environment(), capture_output=True, timeout=60)
+    assert ran.returncode == 130, ran.stderr
+    assert ran.stderr.decode().count("\n") == 1 and ran.stderr.startswith(b"epoch-oci: INTERRUPTED: "), ran.stderr
+
+
+def test_next_to_nothing_is_loaded_before_signals_are_held():
+    path = f"import sys; sys.path[:0] = {sys.path!r}; before = set(sys.modules)"
+    loaded = f"{path}; import epoch_oci.cli.startup; print(*set(sys.modules) - before)"
+    ran = subprocess.run([sys.executable, "-S", "-c", loaded], capture_output=True, timeout=60)
+    assert not {"typing", "re", "dataclasses", "json", "pathlib"} & set(ran.stdout.decode().split()), ran
+
+
 def test_a_second_signal_ends_it_at_once(slow, tmp_path):
     with start((*slow, "--progress", "json"), tmp_path) as process:
         wait_for_first_byte(process)

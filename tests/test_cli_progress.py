@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import subprocess
+import threading
 
 import pytest
 from cli_runner import Here, command, environment
@@ -17,7 +18,7 @@ from epoch_oci.oci.digest import Digest
 
 ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
 MIB = 1 << 20
-KINDS = {"plan", "blob-start", "blob-progress", "blob-done", "retry", "wait", "done", "error"}
+KINDS = {"phase", "plan", "blob-start", "blob-progress", "blob-done", "retry", "wait", "done", "error"}
 
 
 class Clock:
@@ -155,13 +156,37 @@ def cli(capsys, tmp_path, monkeypatch):
 def test_json_lines_and_nothing_else(cli, pushing):
     ran = cli(*pushing, "--progress", "json", "--format", "json")
     events = [json.loads(line) for line in ran.err.splitlines()]
-    assert events[0]["event"] == "plan" and events[-1]["event"] == "done"
+    assert events[0]["event"] == "phase" and events[-1]["event"] == "done"
     assert {event["event"] for event in events} <= KINDS
     assert all({"event", "digest", "bytes", "total"} <= event.keys() for event in events)
     finished = [event for event in events if event["event"] == "blob-done"]
     assert {event["digest"] for event in finished} == {blob["digest"] for blob in ran.json["blobs"]}
     assert {event["action"] for event in finished} == {"sent"}
     assert sum(event["bytes"] for event in finished) == ran.json["bytesTransferred"]
+
+
+def test_phases_and_warnings_are_events(cli, tmp_path):
+    made = make_snapshot("W1")
+    made.raw = made.raw.replace(b'"totalSize": ', b'"totalSize": 9')
+    put_snapshot(tmp_path / "store", made)
+    ran = cli("push", "team/bot:v1", "oci:layout", "--store", "store", "--progress", "json")
+    events = [json.loads(line) for line in ran.err.splitlines()]
+    phases = [event["message"] for event in events if event["event"] == "phase"]
+    assert phases == [
+        "reading the manifest",
+        "looking at what is there",
+        "sending",
+    ]
+    assert [event["message"][:11] for event in events if event["event"] == "warning"] == ["$.totalSize"]
+
+
+def test_a_phase_before_any_plan_is_said_now_and_then(monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.01)
+    said = threading.Event()
+    shown = PlainProgress(lambda line: said.set() if line == "reading the manifest" else None)
+    shown(Event(event="phase", message="reading the manifest"))
+    assert said.wait(20)
+    shown.close()
 
 
 def test_json_lines_end_with_the_error(cli, pushing, tmp_path):

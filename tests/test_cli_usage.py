@@ -2,6 +2,7 @@
 
 import pytest
 from cli_runner import Here, run_cli
+from layouts import Layout
 
 from epoch_oci.cli import app, parser, settings, units
 from epoch_oci.cli.flags import COMMON
@@ -112,6 +113,28 @@ def test_help_of_the_program(cli, words):
         (("push", "a", "oci:b", "--store", "s", "--annotation", "=v"), "write K=V"),
         (("push", "a", "oci:b"), "no store is named; name it with --store DIR, or set EPOCH_STORE"),
         (("push", "a", "b", "--store", "s"), "neither a registry reference nor an OCI layout"),
+        (("push", "localhost:5000/acme/bot", "bot:v1"), "write `epoch-oci push bot:v1 localhost:5000/acme/bot`"),
+        (("push", "oci:b:v1", "bot"), "the snapshot comes first, and then where it goes"),
+        (("push", "localhost:5000/acme/bot", "./s"), "write `epoch-oci pull localhost:5000/acme/bot --store ./s`"),
+        (("push", "a", "ghcr.io", "--store", "s"), "names a registry and no repository; write ghcr.io/REPOSITORY"),
+        (("push", "a", "https://ghcr.io/a", "--store", "s"), "write ghcr.io/a, or"),
+        (("pull", "http://nas:5000/a", "--store", "s"), "write nas:5000/a and give --plain-http"),
+        (("convert", "https://ghcr.io/a"), "write ghcr.io/a, or"),
+        (("ls", "https://ghcr.io/a"), "write ghcr.io/a, or"),
+        (("inspect", "oci:b:bad tag"), 'as a tag "bad tag" may hold only'),
+        (("ls", ""), "LOCATION is empty; is a variable of the shell not set?"),
+        (("push", "a", ""), "TARGET is empty"),
+        (("validate", "x", ""), "FILE is empty"),
+        (("pull", "oci:b", "--store", ""), "--store was given an empty value"),
+        (("pull", "oci:b", "-o", ""), "--output was given an empty value"),
+        (("pull", "oci:b", "-o", "d", "--only="), "--only was given an empty value"),
+        (("--format=", "ls", "s"), "--format was given an empty value"),
+        (("ls", "s", "--registry-config", ""), "--registry-config was given an empty value"),
+        (("push", "a", "oci:b", "--store", "s", "--as", "c"), "--as names the snapshot of an archive"),
+        (
+            ("push", "a", "localhost:1/b", "--store", "s", "--mount-from", "ghcr.io/c", "--plain-http"),
+            "ghcr.io is another registry, and blobs are mounted within one; name a repository of localhost:1",
+        ),
         (("pull", "oci:b", "-o", "-", "--only", "*.json"), "--only"),
         (("pull", "oci:b"), "name a store with --store DIR"),
         (("pull", "oci:b", "--store", "s", "-o", "d"), "exclude each other"),
@@ -130,6 +153,54 @@ def test_usage_errors_are_one_line_and_exit_2(cli, words, says, tmp_path, monkey
     assert ran.error.startswith("epoch-oci: USAGE: ") and says in ran.error and "; " in ran.error
     assert len(ran.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("pull", "oci:b", "-o"), ("pull", "oci:b", "--store"), ("ls",), ("demo", "--keep")])
+def test_a_file_for_a_directory_is_exit_2(cli, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"x")
+    Layout().write(tmp_path / "b")
+    ran = cli(*words, "./file")
+    assert ran.code == 2 and "is a file, and a directory is wanted here" in ran.error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("LONG",),
+        ("push", "a", "oci:b", "--LONG"),
+        ("push", "LONG", "oci:b", "--store", "s"),
+        ("push", "a", "LONG", "--store", "s"),
+        ("push", "a", "oci:b:LONG", "--store", "s"),
+        ("push", "a", "ghcr.io/LONG", "--store", "s"),
+        ("push", "a", "oci:b", "--store", "LONG"),
+        ("push", "a", "oci:b", "--store", "s", "--annotation", "LONG"),
+        ("push", "a", "oci:b", "--store", "s", "--part-size", "LONG"),
+        ("push", "a", "oci:b", "c", "LONG"),
+        ("pull", "ghcr.io/a@LONG", "--store", "s"),
+        ("pull", "oci:LONG", "--store", "s"),
+        ("pull", "oci:b", "--store", "s", "--as", "LONG"),
+        ("validate", "LONG"),
+        ("validate", "x", "--schema", "LONG"),
+        ("convert", "LONG"),
+        ("convert", "x", "--config", "LONG"),
+        ("ls", "LONG"),
+        ("ls", "s", "--profile", "LONG"),
+        ("ls", "s", "--ca-file", "LONG"),
+        ("verify", "LONG"),
+        ("inspect", "cocoon:LONG"),
+        ("login", "LONG"),
+        ("logout", "LONG"),
+        ("completion", "LONG"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("long", ["x" * 100_000, "./" + "y/" * 50_000, "a b " * 25_000, "\u202e" * 20_000])
+def test_no_message_repeats_a_long_word(cli, words, long, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = cli(*(word.replace("LONG", long) for word in words), "--format", "json")
+    assert ran.code in (2, 3, 5, 7), ran.err[:1000]
+    assert len(ran.error) < 5_000 and len(ran.err) < 15_000
 
 
 def test_a_usage_error_is_json_too_when_asked_for(cli):

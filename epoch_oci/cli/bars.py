@@ -42,18 +42,19 @@ class BarProgress(Progress):
             self._bars.stop()
 
     def _show(self, event: Event) -> None:
-        if event.event == "plan":
+        if event.event == "plan" or (event.event == "phase" and not self.tally.total):
             self._bars.start()
             if self._all is not None:
                 self._bars.remove_task(self._all)
-            self._all = self._bars.add_task("total", total=event.bytes)
+            named = event.event == "phase"
+            self._all = self._bars.add_task(_title(event), total=None) if named else self._bars.add_task("total")
         elif event.event == "blob-progress":
             self._advance(event)
         elif event.event == "blob-done" and (task := self._tasks.pop(key_of(event), None)) is not None:
             self._bars.remove_task(task)
         if (line := event_line(event, verbose=self._verbose)) is not None:
             self.say(line)
-        if self._all is not None:
+        if self._all is not None and event.event != "phase":
             self._bars.update(self._all, completed=self.tally.moved, total=self.tally.total)
 
     def _advance(self, event: Event) -> None:
@@ -75,5 +76,5 @@ class _RateColumn(ProgressColumn):
 
 
 def _title(event: Event) -> str:
-    title = safe(event.title or (event.digest.short() if event.digest else ""))
+    title = safe(event.title or (event.digest.short() if event.digest else event.message or ""))
     return title if len(title) <= _TITLE_WIDTH else title[: _TITLE_WIDTH - 1] + "…"

@@ -26,7 +26,7 @@ _SIZE_COLUMN = 2
 
 def show_inspection(run: Run, found: "Inspection") -> None:
     """Print it: JSON, coloured on a terminal, plain elsewhere."""
-    if run.settings.json or not is_terminal(sys.stdout):
+    if run.settings.json or run.settings.quiet or not is_terminal(sys.stdout):
         run.result(found.to_json(), lambda: plain_lines(found))
     else:
         _print_coloured(found)

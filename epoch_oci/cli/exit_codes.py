@@ -22,9 +22,9 @@ EXIT_CODES: dict[type[EpochOciError], int] = {
 
 _NEXT: dict[type[EpochOciError], str] = {
     errors.UsageError: "see `epoch-oci --help`",
-    errors.ContentError: "`epoch-oci verify LOCATION`, or for a file `epoch-oci validate FILE`, lists every finding",
-    errors.AccessError: "log in with `epoch-oci login HOST`, or ask for access",
-    errors.NotFoundError: "see what is there with `epoch-oci ls`",
+    errors.ContentError: "nothing of it was taken over; it has to be mended where it came from",
+    errors.AccessError: "see which credentials are in use there, and what they are allowed",
+    errors.NotFoundError: "look at the spelling, and at what is there with `epoch-oci ls`",
     errors.NetworkError: "run the same command again: it goes on from what was verified",
     errors.LocalIOError: "mend it and run the same command again",
     errors.PolicyError: "nothing was sent",
@@ -44,5 +44,7 @@ def hint_of(error: EpochOciError) -> str:
     """What to do next."""
     if error.hint:
         return error.hint
+    if isinstance(error, errors.ContentError) and len(error.findings) > 1:
+        return "every finding is shown with -v"
     default = "run it again with --debug, and report what it prints"
     return next((hint for kind, hint in _NEXT.items() if isinstance(error, kind)), default)

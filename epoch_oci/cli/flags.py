@@ -78,7 +78,11 @@ COMMON = (
         choices=("auto", "bar", "plain", "json", "none"),
         metavar="MODE",
     ),
-    Flag(("--quiet", "-q"), "No progress and no warnings.", kind="switch"),
+    Flag(
+        ("--quiet", "-q"),
+        "No progress and no warnings, and of a result that has a digest nothing else.",
+        kind="switch",
+    ),
     Flag(("--verbose", "-v"), "Say more about what is done.", kind="count"),
     Flag(("--debug",), "Show HTTP exchanges, without secrets, and the traceback of an error.", kind="switch"),
     Flag(("--plain-http",), "Speak http to the registry, not https.", kind="switch"),
@@ -218,7 +222,7 @@ DocumentsOutput = Annotated[
     str | None,
     Flag(("--output", "-o"), "Write the documents of both sides into this directory.", metavar="DIR"),
 ]
-As = Annotated[str | None, Flag(("--as",), "What the snapshot shall be called in the store.", metavar="NAME[:TAG]")]
+As = Annotated[str | None, Flag(("--as",), "What the snapshot shall be called.", metavar="NAME[:TAG]")]
 Only = Annotated[
     tuple[str, ...],
     Flag(("--only",), "With -o DIR: only files whose name matches, for example *.json.", kind="many", metavar="GLOB"),

@@ -26,14 +26,13 @@ _KEPT = {
 
 def main() -> None:
     """Run this process's command line and end the process."""
-    startup.quicken()
     had_output = prepare()
     words, environ = sys.argv[1:], environment()
     signals.install(lambda error: _failed(error, words, environ, _known(words, environ)))
     try:
         code = run(words, environ, had_output=had_output)
     except InterruptedTransferError as error:  # the signal came while an error was being told
-        code = exit_code(error)
+        code = _failed(error, words, environ, _known(words, environ))
     _leave(code)
 
 
@@ -45,6 +44,7 @@ def run(words: Sequence[str], environ: Mapping[str, str], *, had_output: bool = 
             raise LocalIOError(
                 "standard output is closed", object="standard output", hint="redirect it, to /dev/null for example"
             )
+        startup.let_go()
         code = _run(words, environ, secrets)
         flush_result()
         return code

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from epoch_oci.cli.session import Run
-from epoch_oci.errors import UsageError
+from epoch_oci.errors import EpochOciError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from epoch_oci.epoch.keys import SnapshotKey
@@ -38,16 +38,36 @@ def snapshot_in(run: Run, word: str, store: str | None) -> "tuple[SnapshotStore,
 
 def place_of(run: Run, word: str, store: str | None) -> "Place":
     """Whatever `word` names. Raises UsageError, NotFoundError."""
-    from epoch_oci.locate import locate
+    from epoch_oci.locate import ArtifactPlace, locate
 
-    return locate(word, store=store, connection=run.connection)
+    place = locate(word, store=store, connection=run.connection)
+    if isinstance(place, ArtifactPlace):
+        _hold_tag_against_digest(run, place)
+    return place
 
 
 def artifact_of(run: Run, word: str) -> "ArtifactPlace":
     """The repository or layout that `word` names, to be read. Raises UsageError, NotFoundError."""
     from epoch_oci.locate import locate_artifact
 
-    return locate_artifact(word, connection=run.connection)
+    place = locate_artifact(word, connection=run.connection)
+    _hold_tag_against_digest(run, place)
+    return place
+
+
+def _hold_tag_against_digest(run: Run, place: "ArtifactPlace") -> None:
+    """Where both were written the digest decides; that the tag holds something else is worth a word."""
+    if place.tag is None or place.digest is None:
+        return
+    try:
+        there = place.store.resolve(place.tag).digest
+    except NotFoundError:
+        run.warn(f"{place.where} has no tag {place.tag}; {place.digest} is what counts")
+    except EpochOciError:  # nothing depends on it, and what matters will be said of the digest
+        return
+    else:
+        if there != place.digest:
+            run.warn(f"{place.where}:{place.tag} holds {there}; {place.digest} is what counts")
 
 
 def name_to_read(place: "ArtifactPlace") -> str:

@@ -23,6 +23,7 @@ class Progress:
 
     def __init__(self, say: Say, *, verbose: bool = False) -> None:
         self.tally = Tally()
+        self.phase = ""
         self._out = say
         self._verbose = verbose
         self._lock = threading.RLock()
@@ -31,6 +32,8 @@ class Progress:
         """Take one event in."""
         with self._lock:
             self.tally.add(event)
+            if event.event == "phase":
+                self.phase = event.message or ""
             self._show(event)
 
     @property
@@ -62,16 +65,16 @@ class PlainProgress(Progress):
         self._closed.set()
 
     def _show(self, event: Event) -> None:
-        if event.event == "plan" and self._ticker is None:
+        if event.event in ("phase", "plan") and self._ticker is None:
             self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
             self._ticker.start()
-        elif (line := event_line(event, verbose=self._verbose)) is not None:
+        if (line := event_line(event, verbose=self._verbose)) is not None:
             self.say(line)
 
     def _tick(self) -> None:
         while not self._closed.wait(PLAIN_SECONDS):
             with self._lock:
-                self.say(status_line(self.tally))
+                self.say(status_line(self.tally) if self.tally.total else self.phase)
 
 
 class JsonProgress(Progress):
@@ -105,6 +108,8 @@ def event_line(event: Event, *, verbose: bool) -> str | None:
             return f"{about}trying again{' in' + when if when else ''}{': ' + reason if reason else ''}"
         case "error":
             return f"{about}failed{': ' + reason if reason else ''}"
+        case "phase" if verbose:
+            return reason
         case "blob-done" if verbose:
             what = safe(event.title or str(event.digest))
             return f"{event.action or 'checked'} {what} ({size_text(event.total)})"

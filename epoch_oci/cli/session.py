@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from epoch_oci.cli.settings import PASSWORD_VARIABLE, Settings, without_password
-from epoch_oci.cli.streams import Secrets, safe, write_error, write_result
+from epoch_oci.cli.streams import Secrets, bounded, safe, write_error, write_result
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
@@ -102,11 +102,16 @@ class Run:
         return self._origins.get(name)
 
     def result(self, value: Mapping[str, Any], text: Callable[[], list[str]], *, aside: bool = False) -> None:
-        """Print the result: `value` as one JSON object, or the lines of `text`.
+        """Print the result: `value` as one JSON object, or the lines of `text`; under --quiet its digest if it has one.
 
         `aside` is to standard error, for a command whose result is not about its standard output but on it.
         """
-        shown = [json.dumps(value, indent=2)] if self.settings.json else [safe(line) for line in text()]
+        if self.settings.json:
+            shown = [json.dumps(value, indent=2)]
+        elif self.settings.quiet and value.get("digest"):
+            shown = [value["digest"]]
+        else:
+            shown = [safe(line) for line in text()]
         if not aside:
             write_result("".join(line + "\n" for line in shown))
             return
@@ -129,7 +134,7 @@ class Run:
 
     def _say(self, text: str, event: str, message: str) -> None:
         if self.settings.json_progress:
-            message = self.secrets.hidden(message)
+            message = bounded(self.secrets.hidden(message))
             text = json.dumps({"event": event, "digest": None, "bytes": 0, "total": 0, "message": message})
         if self._progress is not None:
             self._progress.say(text)

@@ -38,6 +38,20 @@ def _escape(char: str) -> str:
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+_LONGEST_WORD, _LONGEST_TEXT = 400, 4000
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
+
+
+def bounded(text: str) -> str:
+    """`text` as long as a person reads: of longer words, and of all of it, the beginning and the end."""
+    text = _LONG_WORD.sub(lambda found: _cut(found[0], _LONGEST_WORD), text)
+    return text if len(text) <= _LONGEST_TEXT else _cut(text, _LONGEST_TEXT)
+
+
+def _cut(text: str, limit: int) -> str:
+    return f"{text[: limit // 2]}…{text[-limit // 4 :]}"
+
+
 class Secrets:
     """Known secrets, which no line on standard error may hold; a last gate behind those who redact at the source.
 
@@ -64,8 +78,8 @@ class Secrets:
         return _QUERY_VALUE.sub(rf"\g<1>{_HIDDEN}", _USER_INFO.sub(rf"\g<1>{_HIDDEN}@", text))
 
     def shown(self, text: str) -> str:
-        """`text` as one line for people, without secrets."""
-        return safe(self.hidden(text))
+        """`text` as one line for people: without secrets, harmless, and no longer than they read."""
+        return bounded(safe(bounded(self.hidden(text))))  # escapes make a text longer
 
 
 def prepare() -> bool:

@@ -62,7 +62,7 @@ def manifest_of(
     known = key_of(envelope.name)
     name = name or known.name
     if not name:
-        raise UsageError("the snapshot has no name of its own", hint="give it one")
+        raise UsageError("the snapshot has no name of its own", hint="name it with --as NAME[:TAG]")
     rows, bases = list(files), list(base_images)
     blobs = {blob: blob for blob in envelope.image_blob_ids} if image_blobs is None else image_blobs
     members: dict[str, Any] = {

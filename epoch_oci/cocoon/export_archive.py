@@ -90,9 +90,9 @@ class ExportArchive:
             raise ContentError(f"{self._what} was not read to its end", code="SIZE", object=self._what)
         return manifest_of(self.envelope, self._files, name, tag)
 
-    def so_far(self) -> Document | None:
+    def so_far(self, name: str | None = None, tag: str | None = None) -> Document | None:
         """As `document`, of the files until now; None while the envelope has not come."""
-        return manifest_of(self.envelope, self._files) if self.envelope is not None else None
+        return manifest_of(self.envelope, self._files, name, tag) if self.envelope is not None else None
 
     def _file(self, entry: Entry) -> ArchivedFile:
         self._check(entry)

@@ -16,7 +16,7 @@ from pathlib import Path
 from epoch_oci import dialects
 from epoch_oci.dialects.base import EncodedFile, EncodedReader, EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.errors import ContentError
-from epoch_oci.events import Event, OnEvent, ignore
+from epoch_oci.events import Event, OnEvent, ignore, phase
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -77,6 +77,7 @@ def digests_of(source: Source, files: Sequence[EncodedFile], how: Decoding) -> d
 
     items = tuple(_item(source, file, learn) for file in files if file.name not in found)
     if items:
+        phase(how.on_event, "decoding, to find the digests of what was encoded")
         heard = _first_pass(how.on_event)
         execute(Plan(items), moved="received", jobs=how.jobs, on_event=heard, throttle=how.throttle)
     return found

@@ -12,7 +12,7 @@ from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.epoch.manifest import Layer, Manifest
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ConflictError, ContentError, NotFoundError, UsageError
-from epoch_oci.events import OnEvent, ignore
+from epoch_oci.events import OnEvent, ignore, phase
 from epoch_oci.flows.artifact import FoundArtifact, read_artifact
 from epoch_oci.flows.at_hand import with_chunks_at_hand
 from epoch_oci.flows.chunked import kept_indexes
@@ -68,7 +68,9 @@ def pull_to_store(
     """
     options = options or PullOptions()
     started = time.monotonic()
+    phase(on_event, "reading the manifest")
     found = read_artifact(source, name, decoding(options, on_event))
+    phase(on_event, "looking at what is there")
     key = options.key or _key(found.snapshot, name, where)
     found = found.identified(key)
     known = _expect(sink, key, found.snapshot, force=options.force)
@@ -84,6 +86,7 @@ def pull_to_store(
     notes = obstacles(found.snapshot.manifest, contents, node=sink)
     if options.dry_run:
         return pull_report(found, key, _foretold(plan), where, name, started, dry_run=True, notes=notes, known=known)
+    phase(on_event, "receiving")
     outcomes = _fetch(source, plan, options, on_event)
     publication = Publication(sink, str(key), allow_public=False, replace=options.force)
     publication.commit(str(key), found.snapshot.epoch, files_of(found.snapshot.manifest))
@@ -105,7 +108,9 @@ def pull_to_files(
     """
     options = options or PullOptions()
     started = time.monotonic()
+    phase(on_event, "reading the manifest")
     found = read_artifact(source, name, decoding(options, on_event))
+    phase(on_event, "looking at what is there")
     source = _source(found, options)
     files = _chosen(found.snapshot.files, options.only)
     wants = [(file_target(found.snapshot.manifest, file), file_content(source, file)) for file in files]
@@ -117,6 +122,7 @@ def pull_to_files(
         return pull_report(
             found, key, _foretold(plan), where, name, started, dry_run=True, notes=notes, known=not plan.to_move
         )
+    phase(on_event, "receiving")
     outcomes = _fetch(source, plan, options, on_event)
     return pull_report(found, key, done(outcomes), where, name, started, notes=notes, known=not plan.to_move)
 

@@ -12,7 +12,7 @@ from epoch_oci.cocoon.names import record_name
 from epoch_oci.dialects.base import SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Layer
-from epoch_oci.events import Action, Event, OnEvent, ignore
+from epoch_oci.events import Action, Event, OnEvent, ignore, phase
 from epoch_oci.flows.artifact import FoundArtifact, read_artifact
 from epoch_oci.flows.cloning import obstacles
 from epoch_oci.flows.pull import PullOptions, decoding, file_content, layer_contents, pull_report
@@ -41,12 +41,14 @@ def pull_to_archive(
     """
     options = options or PullOptions()
     started = time.monotonic()
+    phase(on_event, "reading the manifest")
     found = read_artifact(source, name, decoding(options, on_event))
     manifest = found.snapshot.manifest
     layers = disk_layers(manifest) if manifest.is_cloud_image else manifest.layers
     files = _files_of(found, layers)
     key = options.key or SnapshotKey(manifest.name, manifest.tag)
     if not options.dry_run:
+        phase(on_event, "receiving")
         _write(found, _Told(found.source, files, on_event, options.throttle), write, options.key)
         on_event(Event(event="done", bytes=sum(file.size for file in files.values())))
     rows = tuple(_row(file, dry_run=options.dry_run) for file in files.values())

@@ -12,7 +12,7 @@ from epoch_oci.dialects.carried import is_placeholder
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError
-from epoch_oci.events import OnEvent, ignore
+from epoch_oci.events import OnEvent, ignore, phase
 from epoch_oci.flows.artifact import read_epoch
 from epoch_oci.flows.packing import Chunking
 from epoch_oci.flows.parts import Cuts, plan_cuts
@@ -32,7 +32,7 @@ from epoch_oci.transfer.throttle import Throttle
 class PushOptions:
     """How to push. `force` replaces a tag that holds another artifact; `mount_from` are sibling repositories.
 
-    `also` are further tags for the artifact.
+    `also` are further tags for the artifact. `key` names the snapshot of an archive, which may bring no name.
 
     `part_size` is in bytes: files above it are cut, 0 means never, None is as the target takes them. Without
     `allow_public` no manifest that names a guest's memory is published where anybody may read it. `part_cache`
@@ -43,6 +43,7 @@ class PushOptions:
 
     dialect: str = "cocoon"
     also: tuple[str, ...] = ()
+    key: SnapshotKey | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     mount_from: tuple[str, ...] = ()
     allow_loss: bool = False
@@ -94,7 +95,7 @@ def push(
         )
     started = time.monotonic()
     publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
-    ready = _prepare(source, snapshot, publication, tag, options)
+    ready = _prepare(source, snapshot, publication, tag, options, on_event)
     files = files_of(ready.manifest)
     if options.dry_run:
         notes = publication.foretold(files)
@@ -102,6 +103,7 @@ def push(
     if ready.also or not ready.tagged or not ready.plan.all_there:
         publication.check_write()
     publication.admit(files)
+    phase(on_event, "sending")
     try:
         outcomes = execute(ready.plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
     except ContentError:
@@ -118,9 +120,15 @@ def push(
 
 
 def _prepare(
-    source: Source, key: SnapshotKey, publication: Publication, tag: str | None, options: PushOptions
+    source: Source,
+    key: SnapshotKey,
+    publication: Publication,
+    tag: str | None,
+    options: PushOptions,
+    on_event: OnEvent,
 ) -> _Prepared:
     sink = publication.sink
+    phase(on_event, "reading the manifest")
     manifest = read_epoch(source, str(key))
     tag = legal_target(tag or key.tag, key)
     cuts = plan_cuts(manifest, sink, wanted_parts(options, cloud_image=manifest.is_cloud_image), options.part_cache)
@@ -128,6 +136,7 @@ def _prepare(
     image = artifact.image
     for file in artifact.files:
         publication.check_limits(file.name, file.carriers)
+    phase(on_event, "looking at what is there")
     tagged, also = _look(publication, tag, artifact, cuts, options)
     late = [file for file in artifact.files if file.digest in cuts.late]
     plan = plan_blobs(sink, _wants(source, artifact, image, cuts), mount_from=options.mount_from, jobs=options.jobs)

@@ -18,7 +18,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ContentError, NotFoundError
-from epoch_oci.events import Event, OnEvent, ignore
+from epoch_oci.events import Event, OnEvent, ignore, phase
 from epoch_oci.flows.packing import SMALL, Chunking, Packing, Sending, packing_into
 from epoch_oci.flows.parts import cut_size, cut_table
 from epoch_oci.flows.publish import Publication, files_of, legal_target
@@ -79,13 +79,14 @@ class _Stream:
     def send_files(self) -> None:
         if not self.options.dry_run:
             self.publication.check_write()
+        phase(self.on_event, "sending what comes")
         for archived in self.archive:
             self._look()
             self._send_file(archived)
 
     def finish(self, started: float) -> TransferReport:
         """The documents; the tag. All that carries a file has been sent by now."""
-        document = self.archive.document()
+        document = self.archive.document(*self._called())
         schemas.check(document, "epoch-manifest.v1", "the manifest made of the archive")
         epoch = Manifest.parse(document, "the manifest made of the archive")
         key = SnapshotKey(epoch.name, epoch.tag)
@@ -119,6 +120,10 @@ class _Stream:
             ),
         )
 
+    def _called(self) -> tuple[str | None, str | None]:
+        key = self.options.key
+        return (key.name, key.tag) if key else (None, None)
+
     def _send_file(self, archived: ArchivedFile) -> None:
         blob, name = archived.file.descriptor, archived.file.name
         if not self.options.dry_run:
@@ -143,7 +148,7 @@ class _Stream:
 
     def _new_packing(self, chunking: Chunking) -> Packing:
         """How large packs get is by what the machine has: the archive does not say beforehand what it holds."""
-        options, document, there = self.options, self.archive.so_far(), None
+        options, document, there = self.options, self.archive.so_far(*self._called()), None
         epoch = Manifest.parse(document) if document is not None else None
         tag = self.tag or (epoch.tag if epoch else "latest")
         with suppress(NotFoundError, ContentError):
@@ -179,7 +184,7 @@ class _Stream:
             return (whole,)
         table = cut_table(archived.content, blob, size, self.options.part_cache)
         self.tables[blob.digest] = table
-        if (document := self.archive.so_far()) is not None:
+        if (document := self.archive.so_far(*self._called())) is not None:
             self._encode(document)
         return part_layers(whole, table)
 
@@ -207,7 +212,7 @@ class _Stream:
 
     def _look(self) -> None:
         """Once the envelope is known: is the tag legal, and does it hold another snapshot? Before gigabytes of it."""
-        if self.looked or (document := self.archive.so_far()) is None:
+        if self.looked or (document := self.archive.so_far(*self._called())) is None:
             return
         self.looked = True
         epoch = Manifest.parse(document)

@@ -11,7 +11,7 @@ from epoch_oci.dialects.chunked import is_chunked, packs_of
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, EpochOciError, Finding, NotFoundError
-from epoch_oci.events import Event, OnEvent, ignore
+from epoch_oci.events import Event, OnEvent, ignore, phase
 from epoch_oci.flows.artifact import read_documents, read_epoch
 from epoch_oci.flows.encoded import carried_content
 from epoch_oci.flows.verify_chunked import ChunkedCheck
@@ -231,6 +231,7 @@ def _check_rows(
     source: Source, rows: list[_Row], result: Verification, options: VerifyOptions, on_event: OnEvent
 ) -> None:
     check = _present if options.fast else _hashed
+    phase(on_event, "looking at what is there" if options.fast else "reading every byte")
     size = sum(row.size for row in rows)
     on_event(Event(event="plan", bytes=0 if options.fast else size, total=size))
     sound: dict[Digest, int] = {}

@@ -1,6 +1,7 @@
 """`demo`, `version` and `completion`."""
 
 import sys
+from pathlib import Path
 
 from epoch_oci import __version__
 from epoch_oci.cli import flags
@@ -17,12 +18,15 @@ def demo(run: Run, keep: flags.Keep = None) -> None:
     """
     from epoch_oci.cli.demo import Demo, root_directory
     from epoch_oci.events import ignore
+    from epoch_oci.locate import refuse_file
 
     def tell(line: str) -> None:
         if not run.settings.json:
             write_result(safe(line) + "\n")
             flush_result()
 
+    if keep is not None:
+        refuse_file(Path(keep), "name a directory")
     with root_directory(keep) as root:
         shown = Demo(root, tell, run.listen if run.settings.json_progress else ignore)
         digest = shown.run()

@@ -1,7 +1,7 @@
 """`push` and `pull`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,13 +42,15 @@ def push(
     chunked: flags.Chunked = False,
     base: flags.Bases = (),
     level: flags.Level = 1,
+    as_: flags.As = None,
 ) -> None:
     """Push a snapshot to a registry or an OCI image layout.
 
-    It is looked up in the store of --store; `-` reads a Cocoon export archive from standard input. Blobs that are there
-    already are not sent; the tag is set last.
+    It is looked up in the store of --store; `-` reads a Cocoon export archive from standard input, which --as names.
+    Blobs that are there already are not sent; the tag is set last.
     """
     from epoch_oci.cli.units import part_size as size_of_parts
+    from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.flows.push import PushOptions
     from epoch_oci.flows.push import push as push_snapshot
 
@@ -65,11 +67,15 @@ def push(
         throttle=throttle_for(limit_rate, target, store),
     )
     target, also = several_tags(target)
+    _refuse_swapped(snapshot, target)
     if snapshot == "-":
         place = _target(run, target)
-        options = replace(options, mount_from=siblings(place, mount_from))
+        key = SnapshotKey.parse(as_) if as_ else None
+        options = replace(options, key=key, mount_from=siblings(place, mount_from))
         report = _push_input(run, place, options, also, _chunking(run, place, chunked, base, level))
     else:
+        if (run.origin("as_") or "").startswith("--"):
+            raise UsageError("--as names the snapshot of an archive on standard input", object="--as")
         source, key = snapshot_in(run, snapshot, store)
         place = _target(run, target)
         options = replace(options, also=also, mount_from=siblings(place, mount_from))
@@ -84,6 +90,23 @@ def push(
             on_event=run.listen,
         )
     show(run, report, place.where)
+
+
+def _refuse_swapped(snapshot: str, target: str) -> None:
+    """Raise UsageError for words that make sense the other way round, or in a pull."""
+    from epoch_oci import location
+
+    there = location.parse(target)
+    if isinstance(there, location.ArtifactLocation) or not location.is_artifact(snapshot):
+        return
+    if isinstance(there, location.StoreLocation):
+        raise UsageError(
+            "push takes a snapshot out of a store, and pull brings one into it",
+            hint=f"write `epoch-oci pull {snapshot} --store {target}`",
+        )
+    raise UsageError(
+        "the snapshot comes first, and then where it goes", hint=f"write `epoch-oci push {target} {snapshot}`"
+    )
 
 
 def _chunking(run: Run, place: "ArtifactPlace", chunked: bool, bases: Sequence[str], level: int) -> "Chunking | None":
@@ -185,36 +208,24 @@ def pull(
     )
     if output == "-" and (run.origin("seed") or "").startswith("--"):
         raise UsageError("--seed works with --store and -o DIR, and not for an archive", object="--seed")
-    place = artifact_of(run, reference)
-    name = name_to_read(place)
-    if output != "-":
-        options = replace(options, seeds=_seeds(run, seed))
     if output == "-":
-        _pull_to_output(run, place, name, options)
+        _pull_to_output(run, reference, options)
         return
+
+    def pulled(pull: Callable[..., "TransferReport"], sink: object) -> "TransferReport":
+        place = artifact_of(run, reference)
+        name, more = name_to_read(place), replace(options, seeds=_seeds(run, seed))
+        return pull(place.store, name, sink, where=place.where, options=more, on_event=run.listen)
+
+    # What is wrong with the target is said before anybody is asked for the source.
     if output is not None:
-        report = pull_to_files(
-            place.store,
-            name,
-            open_files(Path(output), connection=run.connection),
-            where=place.where,
-            options=options,
-            on_event=run.listen,
-        )
+        report = pulled(pull_to_files, open_files(Path(output), connection=run.connection))
     else:
-        assert store is not None
-        report = pull_to_store(
-            place.store,
-            name,
-            open_store(store, connection=run.connection),
-            where=place.where,
-            options=options,
-            on_event=run.listen,
-        )
+        report = pulled(pull_to_store, open_store(store or "", connection=run.connection))
     show(run, report, output or store or "")
 
 
-def _pull_to_output(run: Run, place: "ArtifactPlace", name: str, options: "PullOptions") -> None:
+def _pull_to_output(run: Run, reference: str, options: "PullOptions") -> None:
     """The result is the archive, so what is said of it goes to standard error."""
     from epoch_oci.cocoon.import_archive import to_descriptor
     from epoch_oci.flows.pull_archive import pull_to_archive
@@ -224,7 +235,8 @@ def _pull_to_output(run: Run, place: "ArtifactPlace", name: str, options: "PullO
             "`-o -` writes an archive to standard output, which is a terminal",
             hint="epoch-oci pull REFERENCE -o - | cocoon snapshot import --name NAME",
         )
-    write = to_descriptor(sys.stdout.fileno())
+    place = artifact_of(run, reference)
+    name, write = name_to_read(place), to_descriptor(sys.stdout.fileno())
     report = pull_to_archive(place.store, name, write, where=place.where, options=options, on_event=run.listen)
     show(run, report, "standard output", aside=not options.dry_run)
 
@@ -296,14 +308,21 @@ def _target(run: Run, word: str) -> "ArtifactPlace":
 
 def siblings(place: "ArtifactPlace", words: Sequence[str]) -> tuple[str, ...]:
     """Repositories of the target's own registry, written with or without its host."""
-    from epoch_oci.oci.reference import repository_problem
+    from epoch_oci.oci.reference import is_registry, repository_problem
     from epoch_oci.stores.base import Mounter
 
     if words and not isinstance(place.store, Mounter):
         raise UsageError("--mount-from works within one registry, and the target is none", object="--mount-from")
     host = place.where.partition("/")[0] + "/"
-    found = tuple(word.removeprefix(host) for word in words)
-    for word in found:
+    found = tuple(word.removeprefix("docker://").removeprefix(host) for word in words)
+    for given, word in zip(words, found, strict=True):
+        other = word.partition("/")[0]
+        if given == word and "/" in word and is_registry(other):
+            raise UsageError(
+                f"--mount-from {word}: {other} is another registry, and blobs are mounted within one",
+                object="--mount-from",
+                hint=f"name a repository of {host.rstrip('/')}, as {host}{word} where it is called so",
+            )
         if (why := repository_problem(word)) is not None:
             raise UsageError(
                 f"--mount-from {word} {why}", object="--mount-from", hint=f"name a repository of {host.rstrip('/')}"
