@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from backports import zstd
-from cli_runner import run_cli
+from cli_runner import run_cli, start_cli
 from cocoonstack_artifacts import DATA, EncodedArtifact, Packed, documents, encoded_artifact
 from snapshots import noise, open_store, tree
-from test_live_kills import finish, kill_at, start
+from test_live_kills import finish, kill_at
 
 from epoch_oci.dialects.base import EncodedSnapshot
 from epoch_oci.epoch.keys import SnapshotKey
@@ -451,7 +451,7 @@ def test_a_pull_that_is_killed_shows_nothing_half_and_goes_on(tmp_path):
         for name, raw in tree(tmp_path / "store").items() if (tmp_path / "store").exists() else ():
             if name.startswith("blobs/sha256/") and "/.epoch-oci" not in name:
                 assert Digest.of(raw).hex == Path(name).name
-    assert finish(start(*words))[0] == 0
+    assert finish(start_cli(*words))[0] == 0
     for raw in (plain, plain[7:]):
         assert stored(tmp_path / "store", Digest.of(raw)).read_bytes() == raw
     report = pulled(layout, tmp_path / "store")
@@ -464,7 +464,7 @@ def test_an_interrupted_first_pass_ends_soon(tmp_path):
     frame = zstd.compress(bytes(512 * MIB))
     made = encoded_artifact({"a.raw": Packed(b"", (frame * 64,), size=64 * 512 * MIB)})
     made.publish(layout)
-    process = start("pull", f"oci:{tmp_path / 'layout'}:v1", "--store", tmp_path / "store", "--as", "bot:v1", "-q")
+    process = start_cli("pull", f"oci:{tmp_path / 'layout'}:v1", "--store", tmp_path / "store", "--as", "bot:v1", "-q")
     time.sleep(2)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)

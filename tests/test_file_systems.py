@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cli_runner import Here, run_cli
+from cli_runner import Here, run_cli, run_fresh
 from snapshots import Made, make_snapshot, put_snapshot, tree
 from support.content import noise
 
@@ -157,7 +157,7 @@ def test_without_locks_and_modes_as_processes(bot, tmp_path):
     (tmp_path / "shim.c").write_text(SHIM)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c"], cwd=tmp_path, check=True)
     preload = {"LD_PRELOAD": str(tmp_path / "shim.so")}
-    pushed = run_cli("push", "team/bot:v1", "oci:layout", "--store", "store", cwd=tmp_path, env=preload)
+    pushed = run_fresh("push", "team/bot:v1", "oci:layout", "--store", "store", cwd=tmp_path, env=preload)
     assert pushed.code == 0 and len(warnings(pushed.err)) == 1, pushed.err
     assert run_cli("verify", "oci:layout", cwd=tmp_path).code == 0
 

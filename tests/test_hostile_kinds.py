@@ -35,12 +35,8 @@ def box(capsys, tmp_path, monkeypatch):
 
 TYPES = [
     image(manifests=[]),
-    image(manifests=None),
     image(manifests=[descriptor(GOOD, MANIFEST)]),
-    *[
-        image(mediaType=text)
-        for text in (INDEX, DOCKER_LIST, DOCKER_MANIFEST, "application/json", "text/html", "", 1, None)
-    ],
+    *[image(mediaType=text) for text in (INDEX, DOCKER_LIST, DOCKER_MANIFEST, "application/json", "text/html", 1)],
     *[image(mediaType=text) for text in ([], {}, MANIFEST + " ", MANIFEST.upper(), MANIFEST + "; charset=utf-8")],
     {"schemaVersion": 2, "mediaType": INDEX, "manifests": [], "layers": []},
     {"schemaVersion": 2, "mediaType": MANIFEST, "manifests": []},
@@ -61,7 +57,6 @@ CONTRADICTIONS = [
         "application/vnd.cocoon.os-image.v1+json",
         "application/vnd.cocoonstack.snapshot.v1+json",
         "text/html",
-        "",
         "x/y",
     ],
 ]
@@ -182,12 +177,8 @@ def test_embedded_content_that_does_not_fit_is_refused_by_the_library():
     assert [pair for pair in wrong if pair[1]] == []
 
 
-@pytest.mark.parametrize("data", [*some(OTHER_DATA, 4), None], ids=str)
+@pytest.mark.parametrize("data", some(OTHER_DATA, 4), ids=str)
 def test_embedded_content_that_is_not_what_its_descriptor_names(box, data):
-    if data is None:  # to Go a null is none
-        write_layout(box.work / "layout", encoded(image(config=image()["config"] | {"data": data})))
-        box.refused("pull", "oci:layout:v1", "-o", "out", code="SCHEMA")
-        return
     box.refuses_artifact(encoded(image(config=image()["config"] | {"data": data})), ["SIZE", "DIGEST", "SCHEMA"])
     box.refuses_artifact(encoded(image([layer(data=data)])), ["SIZE", "DIGEST", "SCHEMA"])
 
