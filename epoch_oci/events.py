@@ -6,7 +6,19 @@ from typing import Literal
 
 from epoch_oci.oci.digest import Digest
 
-Kind = Literal["phase", "plan", "blob-start", "blob-progress", "blob-done", "retry", "wait", "warning", "done", "error"]
+Kind = Literal[
+    "phase",
+    "plan",
+    "blob-start",
+    "blob-progress",
+    "blob-done",
+    "snapshot-done",
+    "retry",
+    "wait",
+    "warning",
+    "done",
+    "error",
+]
 Action = Literal["sent", "mounted", "skipped", "received", "reused"]
 
 
@@ -17,6 +29,8 @@ class Event:
     `bytes` of a blob may fall: a failed attempt that starts again gives back what it had counted.
     `seconds` is the length of a wait. `message` says why, and never holds a secret; of a `phase` it is the word for
     what is done from here on.
+    Where many snapshots move, `snapshot` is the one it is about, and `snapshots` counts them: all of a plan, those that
+    are through of the others.
     """
 
     event: Kind
@@ -27,6 +41,8 @@ class Event:
     action: Action | None = None
     message: str | None = None
     seconds: float | None = None
+    snapshot: str | None = None
+    snapshots: int = 0
 
 
 OnEvent = Callable[[Event], None]

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from epoch_oci.cli.commands import about, account, artifacts, documents, look, transfer
+from epoch_oci.cli.commands import about, account, artifacts, bulk, documents, look, transfer
 from epoch_oci.cli.parser import EPILOG, PROGRAM, Call, Command, Group, Invocation, Spec, Verb, group_signature
 from epoch_oci.cli.usage import usage_error
 
@@ -15,6 +15,7 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not n
 VERBS: Mapping[str, Verb] = {
     "push": transfer.push,
     "pull": transfer.pull,
+    "sync": bulk.sync,
     "copy": artifacts.copy,
     "tag": artifacts.tag,
     "rm": artifacts.rm,

@@ -55,7 +55,9 @@ class BarProgress(Progress):
         if (line := event_line(event, verbose=self._verbose)) is not None:
             self.say(line)
         if self._all is not None and event.event != "phase":
-            self._bars.update(self._all, completed=self.tally.moved, total=self.tally.total)
+            ended, count = self.tally.snapshots
+            words = f"total ({ended} of {count} snapshots)" if count else "total"
+            self._bars.update(self._all, completed=self.tally.moved, total=self.tally.total, description=words)
 
     def _advance(self, event: Event) -> None:
         """Move a blob's bar; it appears only now, for a small blob is through before anybody could see one."""

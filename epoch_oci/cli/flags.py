@@ -269,6 +269,66 @@ Rebuild = Annotated[
 ]
 Keep = Annotated[str | None, Flag(("--keep",), "Leave the stores it made in this directory.", metavar="DIR")]
 
+Include = Annotated[
+    tuple[str, ...],
+    Flag(
+        ("--include",), "Only snapshots whose NAME:TAG matches, for example 'team/*:v*'.", kind="many", metavar="GLOB"
+    ),
+]
+Exclude = Annotated[
+    tuple[str, ...],
+    Flag(("--exclude",), "No snapshot whose NAME:TAG matches; outweighs --include.", kind="many", metavar="GLOB"),
+]
+NewerThan = Annotated[
+    str | None,
+    Flag(("--newer-than",), "Only snapshots made since then: 7d, 2026-04-01.", metavar="WHEN"),
+]
+AllTags = Annotated[bool, Flag(("--all-tags",), "Every tag of every name (default).", kind="switch")]
+Rename = Annotated[
+    tuple[str, ...],
+    Flag(
+        ("--rename",),
+        "Call it otherwise at the target: a regular expression on NAME:TAG and what stands in its place.",
+        kind="many",
+        metavar="PATTERN=REPLACEMENT",
+    ),
+]
+Repository = Annotated[
+    tuple[str, ...],
+    Flag(
+        ("--repository",),
+        "A repository below the source's prefix, where the registry has no catalog.",
+        kind="many",
+        metavar="NAME",
+    ),
+]
+RepositoriesFrom = Annotated[
+    str | None, Flag(("--repositories-from",), "The same from a file, one a line; `-` is stdin.", metavar="FILE")
+]
+Delete = Annotated[
+    bool,
+    Flag(
+        ("--delete",), "Remove tags at the target that the source no longer has; see them by --dry-run.", kind="switch"
+    ),
+]
+Report = Annotated[
+    str | None, Flag(("--report",), "Also write the result as one self-contained HTML page.", metavar="FILE.html")
+]
+Every = Annotated[str | None, Flag(("--every",), "Go on for ever, a round every so often: 10m, 1h.", metavar="SPAN")]
+Health = Annotated[
+    str | None, Flag(("--health-file",), "With --every: how the last round went, as JSON.", metavar="FILE")
+]
+Metrics = Annotated[
+    str | None,
+    Flag(("--metrics",), "With --every: serve Prometheus metrics at HOST:PORT, or :PORT on loopback.", metavar="ADDR"),
+]
+SyncJobs = Annotated[
+    int, Flag(("--jobs", "-j"), "Transfers at a time (default: 8).", kind="number", metavar="N", most=64)
+]
+SyncSource = Annotated[
+    str, Word("SOURCE", "A store, HOST[:PORT][/PREFIX] of a registry, or oci:DIR; all that is below it is meant.")
+]
+SyncTarget = Annotated[str, Word("TARGET", "A store, HOST[:PORT]/PREFIX (NAME becomes PREFIX/NAME), or oci:DIR.")]
 Snapshot = Annotated[
     str, Word("SNAPSHOT", "The snapshot, NAME[:TAG], in the store; `-` is Cocoon's export archive on standard input.")
 ]

@@ -20,6 +20,8 @@ from epoch_oci.errors import ContentError, EpochOciError, InterruptedTransferErr
 
 _KEPT = {
     "push": "what was sent is kept, and the tag is set last; ",
+    "sync": "what was sent is kept, and each tag is set after all it names; ",
+    "copy": "what was sent is kept, and the tag is set last; ",
     "pull": "what was received and verified is kept, and nothing half-written is visible; ",
 }
 

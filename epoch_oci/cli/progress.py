@@ -92,7 +92,13 @@ def event_json(event: Event) -> str:
         "bytes": event.bytes,
         "total": event.total,
     }
-    extra = {"title": event.title, "action": event.action, "message": event.message, "seconds": event.seconds}
+    extra: dict[str, Any] = {
+        "title": event.title,
+        "action": event.action,
+        "message": event.message,
+        "seconds": event.seconds,
+    }
+    extra |= {"snapshot": event.snapshot, "snapshots": event.snapshots or None}
     return json.dumps(members | {key: item for key, item in extra.items() if item is not None})
 
 
@@ -110,6 +116,10 @@ def event_line(event: Event, *, verbose: bool) -> str | None:
             return f"{about}failed{': ' + reason if reason else ''}"
         case "phase" if verbose:
             return reason
+        case "snapshot-done" if event.message is not None:
+            return f"{safe(event.snapshot or '')}: failed: {reason}"
+        case "snapshot-done" if verbose:
+            return f"{safe(event.snapshot or '')}: done ({size_text(event.bytes)} moved)"
         case "blob-done" if verbose:
             what = safe(event.title or str(event.digest))
             return f"{event.action or 'checked'} {what} ({size_text(event.total)})"
@@ -120,7 +130,9 @@ def event_line(event: Event, *, verbose: bool) -> str | None:
 def status_line(tally: Tally) -> str:
     """`41 % of 1.6 GiB, 82.0 MiB/s, 0:14 left (memory-ranges 12 %)`."""
     left = tally.seconds_left()
-    parts = [f"{_percent(tally.moved, tally.total)} of {size_text(tally.total)}", f"{size_text(tally.rate())}/s"]
+    ended, count = tally.snapshots
+    parts = [f"{ended} of {count} snapshots"] if count else []
+    parts += [f"{_percent(tally.moved, tally.total)} of {size_text(tally.total)}", f"{size_text(tally.rate())}/s"]
     parts += [f"{duration_text(left)} left"] if left is not None else []
     flows = sorted(tally.flows.values(), key=lambda flow: -flow.total)
     named = ", ".join(f"{safe(flow.title)} {_percent(flow.done, flow.total)}" for flow in flows[:_BLOBS_NAMED])

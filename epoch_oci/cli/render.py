@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from epoch_oci.cli.units import counted, duration_text, size_text
 
 if TYPE_CHECKING:
+    from epoch_oci.bulk.results import SyncReport
     from epoch_oci.flows.convert import Conversion
     from epoch_oci.flows.listing import ListedArtifact, ListedSnapshot
     from epoch_oci.flows.report import BlobReport, TransferReport
@@ -126,6 +127,36 @@ def artifact_lines(rows: Iterable["ListedArtifact"]) -> list[str]:
         for row in rows
     ]
     return aligned([["TAG", "KIND", "SIZE", "CREATED", "DIGEST"], *cells], right=frozenset({2})) if cells else []
+
+
+def sync_lines(report: "SyncReport") -> list[str]:
+    """What failed, one a line, then the sums; of a dry run also what would be done."""
+    lines = []
+    if report.dry_run:
+        planned = [row for row in report.rows if row.action in ("sync", "delete")]
+        cells = [[f"  {row.action}", size_text(row.size), row.source or "-", row.target] for row in planned]
+        lines += [f"Would sync {report.source} to {report.target}:", *aligned(cells, right=frozenset({1}))]
+    for row in report.failures:
+        code, text = (row.error.code, str(row.error)) if row.error else ("", "")
+        lines.append(
+            f"{row.action}: {row.source or row.target or report.source}: {code} (exit {row.exit_code}): {text}"
+        )
+    words = {
+        "sync": "to sync",
+        "synced": "synced",
+        "there": "there already",
+        "failed": "failed",
+        "left-out": "left out",
+        "delete": "to delete",
+        "deleted": "deleted",
+    }
+    counts = [f"{count:,} {word}" for action, word in words.items() if (count := report.count(action))]  # type: ignore[arg-type]
+    counts += [f"{report.old:,} too old"] if report.old else []
+    lines.append(f"{counted(len(report.rows), 'snapshot')}: {', '.join(counts) or 'nothing to do'}")
+    moved = "to move" if report.dry_run else "moved"
+    sums = f"{size_text(report.bytes_moved)} {moved}, {size_text(report.saved)} saved of {size_text(report.total)}"
+    rate = f", {size_text(report.bytes_moved / report.seconds)}/s" if report.bytes_moved and not report.dry_run else ""
+    return [*lines, f"{sums} in {duration_text(report.seconds)}{rate}"]
 
 
 def conversion_lines(conversion: "Conversion", directory: str) -> list[str]:

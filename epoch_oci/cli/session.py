@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from epoch_oci.cli.settings import PASSWORD_VARIABLE, Settings, without_password
-from epoch_oci.cli.streams import Secrets, bounded, safe, write_error, write_result
+from epoch_oci.cli.streams import Secrets, bounded, flush_result, safe, write_error, write_result
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
@@ -117,6 +117,11 @@ class Run:
             return
         for line in shown:
             write_error(line)
+
+    def line(self, value: Mapping[str, Any], text: str) -> None:
+        """One of many results, each on a line of its own and seen at once."""
+        write_result((json.dumps(value) if self.settings.json else safe(text)) + "\n")
+        flush_result()
 
     def warn(self, text: str) -> None:
         """Say that something is odd, on standard error."""

@@ -26,12 +26,14 @@ class Flow:
 class Tally:
     """Adds events up. Not safe for threads: whoever feeds it holds a lock. `clock` is monotonic, in seconds.
 
-    What is there already is no part of it: neither of the bytes to move nor of those moved.
+    What is there already is no part of it: neither of the bytes to move nor of those moved. `snapshots` are how many of
+    how many are through, where there are many.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.retries = 0
         self.moved = 0
+        self.snapshots = (0, 0)
         self.flows: dict[Key, Flow] = {}
         self._planned = 0
         self._met = 0
@@ -48,12 +50,15 @@ class Tally:
         match event.event:
             case "plan":
                 self._planned = event.bytes
+                self.snapshots = (0, event.snapshots)
                 self._sample()
             case "blob-start" | "blob-progress":
                 self._advance(self._flow(event), event.bytes)
             case "blob-done" if event.action not in _NOT_MOVED:
                 self._advance(self._flow(event), event.bytes)
                 del self.flows[key_of(event)]
+            case "snapshot-done":
+                self.snapshots = (event.snapshots, self.snapshots[1])
             case "retry":
                 self.retries += 1
             case _:

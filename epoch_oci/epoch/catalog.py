@@ -1,6 +1,6 @@
 """`catalog.json`, Epoch's index of tags (epoch-formats 1.4 and 2.3). The keys under `manifests/` are the truth."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
@@ -57,18 +57,26 @@ class Catalog:
 
 
 def with_tag(raw: bytes | None, name: str, tag: str, now: str) -> bytes:
-    """The catalog `raw` (None: there is none yet) with a tag added, as Epoch writes it, updated at `now`.
+    """The catalog `raw` (None: there is none yet) with a tag added, as `with_tags`."""
+    return with_tags(raw, [SnapshotKey(name, tag)], now)
+
+
+def with_tags(raw: bytes | None, keys: Iterable[SnapshotKey], now: str) -> bytes:
+    """The catalog `raw` (None: there is none yet) with tags added, as Epoch writes it, updated at `now`.
 
     Members that Epoch does not know and every other repository stay as they are; null maps become empty ones, because
     an Epoch server cannot add to the others. `now` is RFC 3339 text. Raises ContentError for a damaged catalog and for
     a hostile name or tag.
     """
-    target = manifest_key(SnapshotKey(name, tag))
+    added: dict[str, dict[str, str]] = {}
+    for key in keys:
+        added.setdefault(key.name, {})[key.tag] = manifest_key(key)
     value = _editable(raw)
     repositories = value["repositories"]
-    known = repositories.get(name, {})
-    tags = gojson.sorted_map({**known.get("tags", {}), tag: target})
-    repositories[name] = _ordered(known, {"tags": tags, "updatedAt": now})
+    for name, targets in added.items():
+        known = repositories.get(name, {})
+        tags = gojson.sorted_map({**known.get("tags", {}), **targets})
+        repositories[name] = _ordered(known, {"tags": tags, "updatedAt": now})
     return _dumps(value, now)
 
 

@@ -1,8 +1,8 @@
 """One artifact from a repository or layout into another: the same bytes, with its index and what refers to it."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from epoch_oci.errors import ConflictError, NotFoundError, UsageError
@@ -28,11 +28,13 @@ class ArtifactSink(Source, Sink, Keeper, Protocol):
 class CopyOptions:
     """How to copy. `referrers`: what refers to the artifact comes along.
 
-    `mount_from` are repositories of the sink's own registry that may hold the blobs already; the rest as in a push.
+    `mount_from` are repositories of the sink's own registry that may hold the blobs already, `homes` says of
+    some blobs which of them does; the rest as in a push.
     """
 
     referrers: bool = True
     mount_from: tuple[str, ...] = ()
+    homes: Mapping[Digest, str] = field(default_factory=dict)
     allow_public: bool = False
     force: bool = False
     dry_run: bool = False
@@ -84,7 +86,7 @@ def copy(
     for blob in graph.blobs.values():
         publication.check_limits(blob.title or str(blob.digest), [blob])
     wants = [Want(target=blob, content=source.content(blob), title=blob.title) for blob in graph.blobs.values()]
-    plan = plan_blobs(sink, wants, mount_from=options.mount_from, jobs=options.jobs)
+    plan = plan_blobs(sink, wants, mount_from=options.mount_from, homes=options.homes, jobs=options.jobs)
     absent = _absent_documents(sink, graph, tags)
     files = _files(source, graph)
     if options.dry_run:

@@ -23,6 +23,7 @@ from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.flows.seeds import foreseen, with_seeds
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
+from epoch_oci.oci.document import Document
 from epoch_oci.stores.base import Content, Expecting, FileSink, FileTarget, Node, Sink, Source
 from epoch_oci.transfer.execute import Outcome, execute
 from epoch_oci.transfer.plan import Plan, Seed, Want, most_of, plan_blobs, plan_files
@@ -73,7 +74,7 @@ def pull_to_store(
     phase(on_event, "looking at what is there")
     key = options.key or _key(found.snapshot, name, where)
     found = found.identified(key)
-    known = _expect(sink, key, found.snapshot, force=options.force)
+    known = expect(sink, key, found.snapshot.epoch, force=options.force)
     _refuse_absent(found.snapshot, sink)
     source = _source(found, options, sink)
     wants = [
@@ -213,10 +214,10 @@ def _refuse_absent(snapshot: Snapshot, sink: Sink) -> None:
         )
 
 
-def _expect(sink: Sink, key: SnapshotKey, snapshot: Snapshot, *, force: bool) -> bool:
+def expect(sink: Sink, key: SnapshotKey, epoch: Document, *, force: bool) -> bool:
     """Before the first byte: raise what the sink has against this name; returns whether it holds the snapshot."""
     if isinstance(sink, Expecting):
-        sink.expect(str(key), snapshot.epoch, replace=force)
+        sink.expect(str(key), epoch, replace=force)
         return False
     try:
         there = sink.resolve(str(key))
@@ -226,13 +227,13 @@ def _expect(sink: Sink, key: SnapshotKey, snapshot: Snapshot, *, force: bool) ->
         if not force or error.code == "TYPE":
             raise
         return False
-    if there.digest != snapshot.epoch.digest and not force:
+    if there.digest != epoch.digest and not force:
         raise ConflictError(
             f"the store holds another snapshot as {key}",
             object=str(key),
             hint="pull it under another name with --as NAME:TAG, or replace it with --force",
         )
-    return there.digest == snapshot.epoch.digest
+    return there.digest == epoch.digest
 
 
 def pull_report(

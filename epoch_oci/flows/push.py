@@ -19,6 +19,7 @@ from epoch_oci.flows.parts import Cuts, plan_cuts
 from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import EMPTY_CONTENT
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.stores.base import BytesContent, Content, Sink, Source
@@ -30,10 +31,11 @@ from epoch_oci.transfer.throttle import Throttle
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushOptions:
-    """How to push. `force` replaces a tag that holds another artifact; `mount_from` are sibling repositories.
+    """How to push. `force` replaces a tag that holds another artifact; `also` are further tags for it.
 
-    `also` are further tags for the artifact. `key` names the snapshot of an archive, which may bring no name.
+    `key` names the snapshot of an archive, which may bring no name.
 
+    `mount_from` are sibling repositories, and `homes` says of some blobs which of these has it.
     `part_size` is in bytes: files above it are cut, 0 means never, None is as the target takes them. Without
     `allow_public` no manifest that names a guest's memory is published where anybody may read it. `part_cache`
     remembers part digests.
@@ -46,6 +48,7 @@ class PushOptions:
     key: SnapshotKey | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     mount_from: tuple[str, ...] = ()
+    homes: Mapping[Digest, str] = field(default_factory=dict)
     allow_loss: bool = False
     allow_public: bool = False
     part_size: int | None = None
@@ -139,7 +142,8 @@ def _prepare(
     phase(on_event, "looking at what is there")
     tagged, also = _look(publication, tag, artifact, cuts, options)
     late = [file for file in artifact.files if file.digest in cuts.late]
-    plan = plan_blobs(sink, _wants(source, artifact, image, cuts), mount_from=options.mount_from, jobs=options.jobs)
+    wants = _wants(source, artifact, image, cuts)
+    plan = plan_blobs(sink, wants, mount_from=options.mount_from, homes=options.homes, jobs=options.jobs)
     plan = replace(plan, late=tuple(_cut_late(source, file, sink, cuts, options) for file in late))
     _require_content(source, artifact, plan, options.jobs)
     return _Prepared(key, tag, manifest, artifact, image, plan, cuts, tagged, also)
@@ -174,13 +178,14 @@ def _look(
 
 
 def _cut_late(source: Source, file: SnapshotFile, sink: Sink, cuts: Cuts, options: PushOptions) -> Late:
+    home = options.homes.get(file.digest)  # where the whole file went, its parts did
     return cut_late(
         sink,
         source.content(file.blob),
         file.blob,
         file.carriers,
         lambda table: cuts.learn(file.blob, table),
-        mount_from=options.mount_from,
+        mount_from=(*([home] if home is not None else []), *options.mount_from),
     )
 
 

@@ -1,8 +1,10 @@
 """A registry as a whole: what its repositories share, and which there are."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from epoch_oci.errors import AccessError, NetworkError, NotFoundError
+from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.challenge import Challenge
 from epoch_oci.registry.client import RegistryClient
@@ -10,6 +12,9 @@ from epoch_oci.registry.journal import UploadJournal
 from epoch_oci.registry.listing import pages
 from epoch_oci.registry.profiles import Manner, profile_for, profile_told
 from epoch_oci.registry.settings import RegistrySettings
+
+if TYPE_CHECKING:
+    from epoch_oci.registry.repository import RegistryRepository
 
 _CATALOG = Scope("catalog", "*", kind="registry")
 _ABSENT = frozenset({404, 405, 501})
@@ -47,6 +52,12 @@ class RegistryHost:
                 hint="name the repositories: epoch-oci ls HOST/REPOSITORY, or sync with --repository NAME",
             ) from error
         yield from names
+
+    def repository(self, name: str) -> "RegistryRepository":
+        """A repository of it by its full name. Raises UsageError for a name that is none."""
+        from epoch_oci.registry.repository import RegistryRepository  # which knows its host
+
+        return RegistryRepository(Reference.parse(f"{self.registry}/{name}"), self.settings, self)
 
     def _recognise(self, challenges: Sequence[Challenge]) -> None:
         """Learn from what the registry asks for which kind it is; once known, it stays."""

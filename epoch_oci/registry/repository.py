@@ -1,5 +1,6 @@
 """One repository of a registry as a store."""
 
+import threading
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
@@ -47,6 +48,7 @@ class RegistryRepository:
         self._settings = settings
         self._client, self._named, self._manner, self._journal = host.client, host.named, host.manner, host.journal
         self._onlooker = Onlooker(self._client, self._repository)
+        self._asking = threading.Lock()
         self._writable = False
         self._openness: dict[bool, Openness | None] = {}
 
@@ -149,19 +151,21 @@ class RegistryRepository:
 
     def check_write(self) -> None:
         """Open an upload session and cancel it. Raises AccessError or NotFoundError before gigabytes were read."""
-        if not self._writable:
-            self._destination(_PROBE).open().cancel()
-            self._writable = True
+        with self._asking:
+            if not self._writable:
+                self._destination(_PROBE).open().cancel()
+                self._writable = True
 
     def openness(self, blob: Descriptor | None = None) -> Openness | None:
         """As `Exposed.openness`. An open registry on this very machine, with no credentials in play, does not count.
 
         Asked once without a blob and once with one: a repository does not open up in the middle of a run.
         """
-        known = self._openness
-        if (blob is None) not in known:
-            known[blob is None] = self._onlooker.openness(blob)
-        return known[blob is None]
+        with self._asking:
+            known = self._openness
+            if (blob is None) not in known:
+                known[blob is None] = self._onlooker.openness(blob)
+            return known[blob is None]
 
     def limits(self) -> Limits:
         """As `stores.base.Limited`. Files are cut alike for every registry, so that an artifact tells none of them."""

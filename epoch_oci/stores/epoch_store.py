@@ -3,12 +3,13 @@
 The objects under `manifests/` are the truth; `catalog.json` is kept for Epoch's servers and never relied upon.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 
 from epoch_oci.disk.assembly import Assembly
-from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, with_tag, without_tag
+from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, with_tags, without_tag
 from epoch_oci.epoch.keys import (
     CATALOG_KEY,
     MANIFESTS,
@@ -27,6 +28,9 @@ from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredCon
 from epoch_oci.stores.base import Content, SnapshotEntry
 
 _BLOBS = "blobs/sha256/"
+_BATCH = 500
+_BATCH_SECONDS = 10.0
+"""A catalog of thousands of tags is not written again for each: so many at a time, or so long after the last time."""
 
 
 def go_now() -> str:
@@ -46,6 +50,7 @@ class EpochStore:
         self._backend = backend
         self._where = where
         self._clock = clock
+        self._batch: _Batch | None = None
 
     def resolve(self, name: str) -> Document:
         """The manifest's exact bytes; not parsed. Raises NotFoundError, ContentError (NAME, SIZE, TYPE), UsageError."""
@@ -91,12 +96,34 @@ class EpochStore:
         """
         key = SnapshotKey.parse(name)
         self._require_blobs(key, Manifest.parse(document, f"the manifest of {key}"))
-        self.catalog()
+        if self._batch is None:
+            self.catalog()
         self._backend.flush(_BLOBS)
         written = self._backend.update(
             manifest_key(key), lambda old: self._replacement(key, old, document, replace), limit=MANIFEST_LIMIT
         )
-        self._backend.update(CATALOG_KEY, _Listing(key, written, self._clock), limit=CATALOG_LIMIT)
+        if self._batch is None or not self._batch.add(key, renew=written):
+            self._backend.update(CATALOG_KEY, _Listing({key}, written, self._clock), limit=CATALOG_LIMIT)
+
+    @contextmanager
+    def batch(self) -> Iterator[Callable[[str], None]]:
+        """Inside, tags that are published enter the catalog many at a time, and all of them before it ends.
+
+        What is given is called with the names of snapshots that are there and may not be listed: of a run that was
+        killed, for example. Raises ContentError for a catalog that cannot be read, before anything is published.
+        """
+        self.catalog()
+        batch = _Batch(self._enlist)
+        self._batch = batch
+        try:
+            yield lambda name: batch.note(SnapshotKey.parse(name))
+        finally:
+            self._batch = None
+            batch.flush()
+
+    def _enlist(self, keys: set[SnapshotKey], renewed: bool) -> None:
+        if keys:
+            self._backend.update(CATALOG_KEY, _Listing(keys, renewed, self._clock), limit=CATALOG_LIMIT)
 
     def remove(self, name: str) -> None:
         """As `stores.base.Remover`: out of the catalog first, so that it never lists what is not there. Blobs stay."""
@@ -182,21 +209,69 @@ class EpochStore:
         return document.raw
 
 
-class _Listing:
-    """Enters a tag into the catalog; `renew` dates it anew where it stands there already.
+class _Batch:
+    """Tags that are published and not listed yet. Safe for threads."""
 
-    Asked again because somebody else wrote in between, it does so only when the tag is missing. Two writers on a
-    store without conditional writes would otherwise keep replacing each other's times.
+    def __init__(self, enlist: Callable[[set[SnapshotKey], bool], None]) -> None:
+        self._enlist = enlist
+        self._lock = threading.Lock()
+        self._keys: set[SnapshotKey] = set()
+        self._noted: set[SnapshotKey] = set()
+        self._open = True
+        self._since = time.monotonic()
+
+    def add(self, key: SnapshotKey, *, renew: bool) -> bool:
+        """Keep a tag for later; False when it is too late for that."""
+        with self._lock:
+            if not self._open:
+                return False
+            (self._keys if renew else self._noted).add(key)
+            due = len(self._keys) >= _BATCH or time.monotonic() - self._since > _BATCH_SECONDS
+            keys = self._taken() if due else set()
+        try:
+            self._enlist(keys, True)
+        except BaseException:
+            with self._lock:
+                self._keys |= keys
+            raise
+        return True
+
+    def note(self, key: SnapshotKey) -> None:
+        """Keep the tag of a snapshot that was there before."""
+        with self._lock:
+            self._noted.add(key)
+
+    def flush(self) -> None:
+        """List what is left."""
+        with self._lock:
+            self._open, keys = False, self._taken()
+        self._enlist(keys, True)
+        self._enlist(self._noted, False)
+
+    def _taken(self) -> set[SnapshotKey]:
+        keys, self._keys, self._since = self._keys, set(), time.monotonic()
+        return keys
+
+
+class _Listing:
+    """Enters tags into the catalog; `renew` dates them anew where they stand there already.
+
+    Asked again because somebody else wrote in between, it does so only where a tag is missing. Two writers on a store
+    without conditional writes would otherwise keep replacing each other's times.
     """
 
-    def __init__(self, key: SnapshotKey, renew: bool, clock: Callable[[], str]) -> None:
-        self._key, self._renew, self._clock = key, renew, clock
+    def __init__(self, keys: set[SnapshotKey], renew: bool, clock: Callable[[], str]) -> None:
+        self._keys, self._renew, self._clock = keys, renew, clock
 
     def __call__(self, old: bytes | None) -> bytes | None:
-        if not self._renew and old is not None and Catalog.parse(old).lists(self._key):
-            return None
+        keys = self._keys
+        if not self._renew and old is not None:
+            catalog = Catalog.parse(old)
+            keys = {key for key in keys if not catalog.lists(key)}
+            if not keys:
+                return None
         self._renew = False
-        return with_tag(old, self._key.name, self._key.tag, self._clock())
+        return with_tags(old, keys, self._clock())
 
 
 def _entry_problem(key: SnapshotKey, value: str, keys: set[SnapshotKey]) -> Finding | None:

@@ -119,13 +119,14 @@ def plan_blobs(
     wants: Iterable[Want],
     *,
     mount_from: Sequence[str] = (),
+    homes: Mapping[Digest, str] | None = None,
     jobs: int | None = None,
     present: Callable[[Descriptor], bool] | None = None,
 ) -> Plan:
     """Ask `sink` about every blob, `jobs` at a time. A blob wanted twice is asked for once.
 
-    `mount_from` are repositories of the sink's own registry that may hold the blobs already. `present` is asked in
-    place of `sink.holds`, by whoever does not take the sink's word for it.
+    `mount_from` are repositories of the sink's own registry that may hold the blobs already, `homes` says of some blobs
+    which one does. `present` is asked in place of `sink.holds`, by whoever does not take the sink's word for it.
     """
     present = present or sink.holds
     unique: dict[Digest, Want] = {}
@@ -134,9 +135,17 @@ def plan_blobs(
     ordered = list(unique.values())
     found = in_parallel(present, [want.target for want in ordered], jobs)
     return Plan(
-        tuple(_item(sink, want, there, mount_from, present) for want, there in zip(ordered, found, strict=True)),
+        tuple(
+            _item(sink, want, there, _places(want.target, mount_from, homes), present)
+            for want, there in zip(ordered, found, strict=True)
+        ),
         most_of(sink),
     )
+
+
+def _places(target: Descriptor, mount_from: Sequence[str], homes: Mapping[Digest, str] | None) -> Sequence[str]:
+    home = homes.get(target.digest) if homes else None
+    return mount_from if home is None else (home, *mount_from)
 
 
 def most_of(place: object) -> int:

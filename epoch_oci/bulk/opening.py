@@ -1,0 +1,52 @@
+"""What the words of a sync mean: from a location's text to an end that holds many snapshots."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from epoch_oci.bulk.sides import LayoutSide, RegistrySide, Side, StoreSide
+from epoch_oci.errors import UsageError
+from epoch_oci.locate import Connection, locate_artifact, open_registry, open_store
+from epoch_oci.oci.digest import shown
+from epoch_oci.oci.reference import Reference, is_registry, repository_problem
+
+_SCHEMES = ("docker://", "oci://")
+
+
+def open_side(word: str, *, connection: Connection, repositories: Sequence[str] = (), create: bool = False) -> Side:
+    """The end that `word` names. `repositories` are those below a registry's prefix; `create` lets a layout be made.
+
+    Raises UsageError for what names one artifact or nothing that can hold many, NotFoundError, PolicyError.
+    """
+    plain = next((word.removeprefix(scheme) for scheme in _SCHEMES if word.startswith(scheme)), word)
+    if plain != word or is_prefix(word):
+        return _registry(plain, connection, repositories)
+    if repositories:
+        raise UsageError("--repository names repositories of a registry, and the source is none", object=word)
+    if word.startswith("oci:"):
+        place = locate_artifact(word, connection=connection, create=create)
+        if place.name is not None:
+            raise UsageError(f"{shown(word)} names one artifact", object=word, hint="use `copy`, or leave the tag out")
+        return LayoutSide(place.store, place.where)
+    return StoreSide(open_store(word, connection=connection), word)
+
+
+def is_prefix(word: str) -> bool:
+    """Whether it is written as a registry, alone or with a prefix: a first component that is a host and no path."""
+    first = word.partition("/")[0]
+    return is_registry(first) and "://" not in word and not word.startswith((".", "/", "~")) and not Path(word).is_dir()
+
+
+def _registry(word: str, connection: Connection, repositories: Sequence[str]) -> RegistrySide:
+    host, _, prefix = word.rstrip("/").partition("/")
+    if not is_registry(host):
+        raise UsageError(f"{shown(word)} does not start with a registry host", object=word)
+    if prefix:
+        reference = Reference.parse(f"{host}/{prefix}")
+        if reference.selector is not None:
+            raise UsageError(f"{shown(word)} names one artifact", object=word, hint="use `copy`, or leave the tag out")
+    registry = open_registry(host, connection=connection)
+    side = RegistrySide(registry, registry.repository, host, prefix, tuple(dict.fromkeys(repositories)))
+    for name in side.named:
+        if (why := repository_problem(side.repository(name))) is not None:
+            raise UsageError(f"--repository {shown(name)} {why}", object=name)
+    return side

@@ -1,0 +1,277 @@
+"""The two ends of a sync: places that hold many snapshots under names and tags, whatever they are."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
+from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
+from epoch_oci.flows.copy import ArtifactSink
+from epoch_oci.oci import media_types
+from epoch_oci.oci.digest import shown
+from epoch_oci.oci.manifest import ImageManifest, is_index
+from epoch_oci.oci.reference import is_fallback_tag, legal_repository, legal_tag, repository_problem, tag_problem
+from epoch_oci.stores.base import Sink, SnapshotEntry, Source
+
+Kind = Literal["store", "registry", "layout"]
+
+
+class SnapshotStore(Source, Sink, Protocol):
+    """An Epoch store."""
+
+    def snapshots(self) -> Iterator[SnapshotEntry]:
+        """As `stores.base.SnapshotLister`."""
+
+
+class TaggedStore(ArtifactSink, Protocol):
+    """A repository or layout."""
+
+    def tags(self) -> Iterator[str]:
+        """As `stores.base.TagLister`."""
+
+
+class Repositories(Protocol):
+    """A registry as `registry.host.RegistryHost` is one."""
+
+    def catalog(self) -> Iterator[str]:
+        """Every repository. Raises NotFoundError where there is no catalog."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """A snapshot at one end: what it is called, and the store and the name in it by which it is had.
+
+    `container` is a repository below the prefix, "" where there is but one store. `name` is "" where nothing tells it.
+    """
+
+    name: str
+    tag: str
+    container: str
+    ref: str
+
+    @property
+    def label(self) -> str:
+        """As people write it, and what patterns are held against."""
+        return f"{self.name}:{self.tag}" if self.name else self.tag
+
+
+class Side(Protocol):
+    """One end of a sync. Safe for threads."""
+
+    @property
+    def kind(self) -> Kind:
+        """What sort of place it is."""
+
+    @property
+    def where(self) -> str:
+        """What people call it."""
+
+    def entries(self) -> Iterator[Entry | EpochOciError]:
+        """Every snapshot in order; in the place of a part that cannot be listed, what is wrong with it."""
+
+    def landing(self, name: str, tag: str) -> Entry:
+        """Where a snapshot of this name and tag goes here. Raises UsageError naming the rule that it breaks."""
+
+    def reference(self, entry: Entry) -> str:
+        """How people write where an entry is."""
+
+
+@dataclass(slots=True)
+class StoreSide:
+    """An Epoch store."""
+
+    store: SnapshotStore
+    where: str
+    kind: Kind = "store"
+
+    def entries(self) -> Iterator[Entry | EpochOciError]:
+        """As `Side.entries`."""
+        for item in self.store.snapshots():
+            try:
+                if (why := hostile_problem(item.name) or hostile_problem(item.tag)) is not None:
+                    raise ContentError(f"{shown(item.name)}:{shown(item.tag)} {why}", code="NAME", object=item.name)
+                yield Entry(item.name, item.tag, "", str(SnapshotKey(item.name, item.tag)))
+            except ContentError as error:
+                yield error
+
+    def landing(self, name: str, tag: str) -> Entry:
+        """As `Side.landing`: Epoch takes any name that is no danger to a path."""
+        for text in (name, tag):
+            if (why := "is empty" if not text else hostile_problem(text)) is not None:
+                raise UsageError(f"{shown(text)} {why}", object=text)
+        if "/" in tag:
+            raise UsageError(f"the tag {shown(tag)} has a slash", object=tag)
+        return Entry(name, tag, "", str(SnapshotKey(name, tag)))
+
+    def reference(self, entry: Entry) -> str:
+        """As `Side.reference`."""
+        return entry.label
+
+
+@dataclass(slots=True)
+class RegistrySide:
+    """What lies below `HOST/PREFIX`: the repository of that name, called "", and all whose names go on from there.
+
+    `named` are the repositories that the user has listed, relative to the prefix; with none the catalog is asked.
+    """
+
+    host: Repositories
+    open: "Opener"
+    registry: str
+    prefix: str
+    named: tuple[str, ...] = ()
+    kind: Kind = "registry"
+    _stores: dict[str, TaggedStore] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def where(self) -> str:
+        """As `Side.where`."""
+        return f"{self.registry}/{self.prefix}".rstrip("/")
+
+    def repository(self, container: str) -> str:
+        """The full name of a repository, without the registry."""
+        return "/".join(part for part in (self.prefix, container) if part)
+
+    def store(self, container: str) -> TaggedStore:
+        """A repository, opened once."""
+        with self._lock:
+            if container not in self._stores:
+                self._stores[container] = self.open(self.repository(container))
+            return self._stores[container]
+
+    def containers(self) -> list[str]:
+        """The repositories. Raises NotFoundError where neither a catalog nor the user tells of any."""
+        if self.named:
+            return list(self.named)
+        try:
+            names = list(self.host.catalog())
+        except NotFoundError as error:
+            if self.prefix and self._is_repository():
+                return [""]
+            raise error
+        below = self.prefix + "/" if self.prefix else ""
+        found = [name.removeprefix(below) for name in names if name.startswith(below)]
+        return sorted([*found, *([""] if self.prefix in names else [])])
+
+    def _is_repository(self) -> bool:
+        try:
+            next(self.store("").tags(), None)
+        except NotFoundError:
+            return False
+        return True
+
+    def entries(self) -> Iterator[Entry | EpochOciError]:
+        """As `Side.entries`."""
+        yield from self.below(self.containers())
+
+    def below(self, containers: Iterable[str]) -> Iterator[Entry | EpochOciError]:
+        """Every tag of these repositories, as `entries`."""
+        for container in containers:
+            try:
+                for tag in self.store(container).tags():
+                    yield Entry(container, tag, container, tag)
+            except EpochOciError as error:
+                yield error
+
+    def landing(self, name: str, tag: str) -> Entry:
+        """As `Side.landing`: the repository PREFIX/NAME."""
+        _require_legal(name, self.repository(name), repository_problem, legal_repository)
+        _require_legal(tag, tag, tag_problem, legal_tag)
+        return Entry(name, tag, name, tag)
+
+    def reference(self, entry: Entry) -> str:
+        """As `Side.reference`."""
+        return f"{self.registry}/{self.repository(entry.container)}:{entry.ref}"
+
+
+class Opener(Protocol):
+    """Opens a repository of a registry by its full name."""
+
+    def __call__(self, repository: str, /) -> TaggedStore:
+        """The repository; nothing is asked of it yet."""
+
+
+@dataclass(slots=True)
+class LayoutSide:
+    """An OCI image layout, in which `NAME:TAG` has the tag `NAME--TAG`, each slash of the name as `--`."""
+
+    layout: TaggedStore
+    where: str
+    kind: Kind = "layout"
+
+    def entries(self) -> Iterator[Entry | EpochOciError]:
+        """As `Side.entries`; a name that the tag does not tell is the title that the artifact has."""
+        for tag in self.layout.tags():
+            try:
+                yield self._entry(tag)
+            except EpochOciError as error:
+                yield error
+
+    def _entry(self, tag: str) -> Entry:
+        name, divider, rest = tag.rpartition("--")
+        if divider and name and rest and not is_fallback_tag(tag):
+            return Entry(name.replace("--", "/"), rest, "", tag)
+        document = self.layout.resolve(tag)
+        title = "" if is_index(document) else ImageManifest.parse(document).annotations.get(media_types.TITLE, "")
+        return Entry(title if repository_problem(title) is None else "", tag, "", tag)
+
+    def landing(self, name: str, tag: str) -> Entry:
+        """As `Side.landing`."""
+        spelled = f"{name.replace('/', '--')}--{tag}" if name else tag
+        _require_legal(f"{name}:{tag}" if name else tag, spelled, tag_problem, _legal_name_and_tag)
+        return Entry(name, tag, "", spelled)
+
+    def reference(self, entry: Entry) -> str:
+        """As `Side.reference`."""
+        return f"{self.where}:{entry.ref}"
+
+
+def store_of(side: Side, entry: Entry) -> SnapshotStore | TaggedStore:
+    """The store that an entry is in."""
+    match side:
+        case StoreSide():
+            return side.store
+        case RegistrySide():
+            return side.store(entry.container)
+        case LayoutSide():
+            return side.layout
+    raise TypeError(side)
+
+
+def mounts_within(side: Side) -> bool:
+    """Whether a blob of one container can be had in another one without moving it."""
+    return isinstance(side, RegistrySide)
+
+
+def names_of(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """Entries by what they are called."""
+    return {entry.label: entry for entry in entries}
+
+
+def _require_legal(text: str, whole: str, problem: "Problem", legal: "Spelling") -> None:
+    if (why := problem(whole)) is None:
+        return
+    spelling = legal(text)
+    advice = f"--rename '{text}={spelling}'" if spelling and spelling != text else "--rename PATTERN=REPLACEMENT"
+    raise UsageError(f"{shown(text)} {why}", object=text, hint=f"give it a legal name with {advice}")
+
+
+def _legal_name_and_tag(text: str) -> str:
+    name, colon, tag = text.rpartition(":")
+    return f"{legal_repository(name)}{colon}{legal_tag(tag)}"
+
+
+class Problem(Protocol):
+    """The rule that a text breaks."""
+
+    def __call__(self, text: str, /) -> str | None:
+        """None when it breaks none."""
+
+
+class Spelling(Protocol):
+    """A text like another one that breaks no rule."""
+
+    def __call__(self, text: str, /) -> str:
+        """The text; "" when there is none."""

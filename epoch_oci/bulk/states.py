@@ -1,0 +1,330 @@
+"""How each snapshot stands at the target: there, to be brought, or why not. Documents are read, never a blob."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from epoch_oci import dialects
+from epoch_oci.bulk.journal import Journal
+from epoch_oci.bulk.plan import Blob, Place, Wanted
+from epoch_oci.bulk.select import Selection, latest
+from epoch_oci.bulk.sides import Entry, LayoutSide, RegistrySide, Side, StoreSide, store_of
+from epoch_oci.dialects.base import EncodedSnapshot, EncodeOptions
+from epoch_oci.dialects.profile import ROLE
+from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.errors import ConflictError, EpochOciError, NotFoundError
+from epoch_oci.flows.artifact import read_documents, read_epoch
+from epoch_oci.flows.copy import pointed
+from epoch_oci.flows.graph import Graph, read_graph
+from epoch_oci.flows.parts import plan_cuts
+from epoch_oci.flows.publish import secret_names
+from epoch_oci.oci import media_types
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
+from epoch_oci.oci.reference import is_fallback_tag
+from epoch_oci.stores.base import Referring, Source
+
+ASKED_AT_ONCE = 16
+"""Questions under way at a time: small ones, of which each is a round trip."""
+
+Answer = TypeVar("Answer")
+Question = TypeVar("Question")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What decides how a snapshot would look at the target, and whether it may take the place of another one.
+
+    `part_size` and `part_cache` as in `PushOptions`.
+    """
+
+    dialect: str = "cocoon"
+    part_size: int | None = None
+    part_cache: Path | None = None
+    referrers: bool = True
+    chunked: bool = False
+    allow_loss: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """A snapshot that is at the target already; `blobs` is what it is known to be made of."""
+
+    source: Entry
+    target: Entry
+    digest: Digest
+    blobs: tuple[Blob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A snapshot that is not brought, and why. `target` is None where it has no place there at all."""
+
+    source: Entry | None
+    target: Entry | None
+    error: EpochOciError
+
+
+@dataclass(slots=True)
+class Survey:
+    """Every snapshot of the source that is meant, by how it stands. `old` counts those passed over by their age.
+
+    `listed` are all at the source, meant or not, as they are called at the target; `whole` is False when some part of
+    the source could not be listed, so that nothing may be concluded from what is missing.
+    """
+
+    wanted: list[Wanted] = field(default_factory=list)
+    there: list[There] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    old: int = 0
+    listed: set[str] = field(default_factory=set)
+    whole: bool = True
+
+
+def survey(
+    source: Side, target: Side, selection: Selection, rules: Rules, journal: Journal, *, told: Callable[[int], None]
+) -> Survey:
+    """Look at every snapshot, several at a time; `told` hears how many have been looked at.
+
+    Raises what listing the source raises. What is wrong with one snapshot is among those left out.
+    """
+    found = Survey()
+    pairs = _matched(source, target, selection, rules, found)
+    looker = Looker(source, target, selection, rules, journal)
+    for count, state in enumerate(in_parallel(looker.state, pairs)):
+        told(count + 1)
+        if isinstance(state, Wanted):
+            found.wanted.append(state)
+        elif isinstance(state, There):
+            found.there.append(state)
+        elif isinstance(state, LeftOut):
+            found.left_out.append(state)
+        else:
+            found.old += 1
+    return found
+
+
+def in_parallel(ask: Callable[[Question], Answer], questions: Iterable[Question]) -> Iterable[Answer]:
+    """The answers in order. An error is raised without waiting for the questions after it."""
+    pool = ThreadPoolExecutor(max_workers=ASKED_AT_ONCE, thread_name_prefix="survey")
+    try:
+        yield from pool.map(ask, questions)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def held(target: Side, wanted: Iterable[Wanted]) -> set[Place]:
+    """Which blobs of the snapshots that are wanted their containers hold already."""
+    places = {(item.target.container, blob.digest): (item.target, blob) for item in wanted for blob in item.blobs}
+
+    def ask(place: Place) -> bool:
+        entry, blob = places[place]
+        store = store_of(target, entry)
+        return store.has(Descriptor(media_type=media_types.OCTET_STREAM, digest=blob.digest, size=blob.size))
+
+    return {place for place, there in zip(places, in_parallel(ask, places), strict=True) if there}
+
+
+def _matched(
+    source: Side, target: Side, selection: Selection, rules: Rules, found: Survey
+) -> list[tuple[Entry, Entry]]:
+    """Source and target of every snapshot that is meant and has a legal name there; two never have one target."""
+    by_target: dict[Entry, list[Entry]] = {}
+    for entry in source.entries():
+        if isinstance(entry, EpochOciError):
+            found.whole = False
+            found.left_out.append(LeftOut(None, None, entry))
+            continue
+        if not _is_meant(entry, source, target, rules):
+            continue
+        try:
+            landing = _landing(entry, source, target, selection)
+        except EpochOciError as error:
+            if selection.takes(entry.label):
+                found.left_out.append(LeftOut(entry, None, error))
+            continue
+        found.listed.add(landing.label)
+        if selection.takes(entry.label):
+            by_target.setdefault(landing, []).append(entry)
+    for landing, entries in by_target.items():
+        if len(entries) > 1:
+            names = ", ".join(entry.label for entry in entries)
+            clash = ConflictError(f"{names} would all be {target.reference(landing)}", object=landing.label)
+            found.left_out += [LeftOut(entry, landing, clash) for entry in entries]
+    return [(entries[0], landing) for landing, entries in by_target.items() if len(entries) == 1]
+
+
+def _is_meant(entry: Entry, source: Side, target: Side, rules: Rules) -> bool:
+    """What refers to others is no snapshot, and has no place in a store; copies take its listings along as well."""
+    return not is_fallback_tag(entry.tag) or (rules.referrers and source.kind != "store" and target.kind != "store")
+
+
+def _landing(entry: Entry, source: Side, target: Side, selection: Selection) -> Entry:
+    if isinstance(source, LayoutSide) and isinstance(target, LayoutSide) and not selection.renames:
+        return Entry(entry.name, entry.tag, "", entry.ref)
+    name = entry.name
+    if not name and isinstance(target, StoreSide) and isinstance(source, RegistrySide):
+        name = source.where.rpartition("/")[2]
+    return target.landing(*selection.renamed(name, entry.tag))
+
+
+@dataclass(frozen=True, slots=True)
+class Looker:
+    """Looks at one snapshot after another. Safe for threads."""
+
+    source: Side
+    target: Side
+    selection: Selection
+    rules: Rules
+    journal: Journal
+
+    def state(self, pair: tuple[Entry, Entry]) -> Wanted | There | LeftOut | None:
+        """How a snapshot stands; None for one that is too old."""
+        source, target = pair
+        try:
+            if self.source.kind == "store":
+                return self._of_snapshot(source, target)
+            if self.target.kind == "store":
+                return self._to_snapshot(source, target)
+            return self._of_artifact(source, target)
+        except EpochOciError as error:
+            return LeftOut(source, target, error)
+
+    def _of_snapshot(self, source: Entry, target: Entry) -> Wanted | There | None:
+        """Out of an Epoch store: its manifest tells everything."""
+        manifest = read_epoch(store_of(self.source, source), source.ref)
+        created = latest((manifest.created_at, manifest.pushed_at))
+        if not self.selection.is_new(created):
+            return None
+        pinned, blobs = manifest.document.digest, _blobs_of(manifest)
+        there = self._is_there(manifest, target)
+        if there is not None:
+            return There(source, target, there, blobs)
+        return Wanted(source=source, target=target, pinned=pinned, blobs=blobs, created=created)
+
+    def _is_there(self, manifest: Manifest, target: Entry) -> Digest | None:
+        """The digest that the target has the snapshot by. Raises ConflictError when it has another one there."""
+        if self.target.kind == "store":
+            return self._held(target, manifest.document.digest)
+        sink = store_of(self.target, target)
+        dialect = dialects.named(self.rules.dialect)
+        cuttable = self.rules.part_size is not None or dialect.cuts(cloud_image=manifest.is_cloud_image)
+        cuts = plan_cuts(manifest, sink, self.rules.part_size if cuttable else 0, self.rules.part_cache)
+        if not cuts.late and not self.rules.chunked:
+            options = EncodeOptions(allow_loss=self.rules.allow_loss, parts=cuts.tables)
+            artifact = dialect.encode(manifest.document, options)
+            return self._held(target, artifact.manifest.digest)
+        return self._held_in_parts(target, manifest)
+
+    def _held_in_parts(self, target: Entry, manifest: Manifest) -> Digest | None:
+        """How files are cut is known only once they were read; what an artifact was made of is told by its config."""
+        try:
+            document = store_of(self.target, target).resolve(target.ref)
+        except NotFoundError:
+            return None
+        if not is_index(document) and ImageManifest.parse(document).config.digest == manifest.document.digest:
+            return document.digest
+        return self._held(target, Digest.of(b"what no tag points to"))
+
+    def _held(self, target: Entry, expected: Digest) -> Digest | None:
+        there = pointed(store_of(self.target, target), target.ref)
+        if there is None or there == expected:
+            return there
+        if self.rules.force:
+            return None
+        where = self.target.reference(target)
+        raise ConflictError(
+            f"{where} holds {there}, which is another one", object=where, hint="replace it with --force"
+        )
+
+    def _to_snapshot(self, source: Entry, target: Entry) -> Wanted | There | None:
+        """Out of a repository or layout into an Epoch store."""
+        store = store_of(self.source, source)
+        digest = pointed(store, source.ref)
+        if digest is None:
+            raise NotFoundError(f"{self.source.reference(source)} is not there any more", object=source.label)
+        known = self.journal.told.get(digest)
+        if known is not None and self.selection.newer_than is None and self._held(target, known) is not None:
+            return There(source, target, known)
+        found = read_documents(store, str(digest))
+        created = found.image.annotations.get(media_types.CREATED, "")
+        if not self.selection.is_new(created):
+            return None
+        told = found.told()
+        if isinstance(told, EncodedSnapshot):
+            return Wanted(source=source, target=target, pinned=digest, blobs=(), created=created)
+        blobs = _blobs_of(told.manifest)
+        if not told.derived and (there := self._held(target, told.epoch.digest)) is not None:
+            self.journal.told[digest] = there
+            return There(source, target, there, blobs)
+        return Wanted(source=source, target=target, pinned=digest, blobs=blobs, created=created)
+
+    def _of_artifact(self, source: Entry, target: Entry) -> Wanted | There | None:
+        """From one repository or layout to another."""
+        store, sink = store_of(self.source, source), store_of(self.target, target)
+        digest = pointed(store, source.ref)
+        if digest is None:
+            raise NotFoundError(f"{self.source.reference(source)} is not there any more", object=source.label)
+        listing = is_fallback_tag(source.tag)
+        there = pointed(sink, target.ref)
+        if there == digest and self._has_referrers(store, sink, digest) and self._is_new(store, digest):
+            return There(source, target, digest)
+        if there not in (None, digest) and not listing:
+            self._held(target, digest)
+        document = store.resolve(str(digest))
+        if listing and is_index(document) and self._lists(sink, document):
+            return There(source, target, digest)
+        graph = read_graph(store, document, self.source.reference(source), referrers=self.rules.referrers)
+        created = _created(document)
+        if not self.selection.is_new(created):
+            return None
+        return Wanted(source=source, target=target, pinned=digest, blobs=_blobs_in(graph), created=created)
+
+    def _is_new(self, store: Source, digest: Digest) -> bool:
+        return self.selection.newer_than is None or self.selection.is_new(_created(store.resolve(str(digest))))
+
+    def _has_referrers(self, store: object, sink: object, digest: Digest) -> bool:
+        """Whether what refers to it came along as well: a signature may be younger than what it signs."""
+        if not (self.rules.referrers and isinstance(store, Referring) and isinstance(sink, Referring)):
+            return True
+        named = {item.digest for item in store.referrers(digest)}
+        return not named or named <= {item.digest for item in sink.referrers(digest)}
+
+    def _lists(self, sink: object, listing: Document) -> bool:
+        """Whether the target has all that a list of referrers names, in whatever way it keeps such lists."""
+        items = ImageIndex.parse(listing).manifests
+        return all(pointed(sink, str(item.digest)) is not None for item in items)
+
+
+def _created(document: Document) -> str:
+    annotations = (
+        ImageIndex.parse(document).annotations if is_index(document) else ImageManifest.parse(document).annotations
+    )
+    return annotations.get(media_types.CREATED, "")
+
+
+def _blobs_of(manifest: Manifest) -> tuple[Blob, ...]:
+    bases = {layer.digest for layer in manifest.base_images}
+    secrets = _secrets((layer.digest, layer.filename, layer.media_type) for layer in manifest.layers)
+    return tuple(
+        Blob(item.digest, item.size, item.digest in bases, secrets.get(item.digest)) for item in manifest.descriptors
+    )
+
+
+def _blobs_in(graph: Graph) -> tuple[Blob, ...]:
+    """The blobs of an artifact; its layers say which are base images."""
+    layers = [layer for image in graph.images for layer in image.layers]
+    bases = {layer.digest for layer in layers if layer.annotations.get(ROLE) == "base-image"}
+    secrets = _secrets((layer.digest, layer.title or "", layer.media_type) for layer in layers)
+    return tuple(
+        Blob(item.digest, item.size, item.digest in bases, secrets.get(item.digest)) for item in graph.blobs.values()
+    )
+
+
+def _secrets(files: Iterable[tuple[Digest, str, str]]) -> dict[Digest, tuple[str, str]]:
+    return {digest: (name, kind) for digest, name, kind in files if secret_names([(name, kind)])}

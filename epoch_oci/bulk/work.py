@@ -1,0 +1,230 @@
+"""One piece of a sync, a shared blob or a snapshot, for whoever has both ends open. Pieces are words and digests."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from epoch_oci import dialects
+from epoch_oci.bulk.sides import Entry, RegistrySide, Side, store_of
+from epoch_oci.epoch.keys import SnapshotKey
+from epoch_oci.errors import NotFoundError
+from epoch_oci.events import OnEvent
+from epoch_oci.flows.artifact import read_artifact
+from epoch_oci.flows.copy import CopyOptions
+from epoch_oci.flows.copy import copy as copy_artifact
+from epoch_oci.flows.encoded import carried_content
+from epoch_oci.flows.packing import Chunking
+from epoch_oci.flows.parts import cut_size, cut_table
+from epoch_oci.flows.publish import Publication
+from epoch_oci.flows.pull import PullOptions, pull_to_store
+from epoch_oci.flows.push import PushOptions, file_wants, push
+from epoch_oci.flows.report import TransferReport
+from epoch_oci.flows.transplant import transplant
+from epoch_oci.oci import media_types
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.manifest import is_index
+from epoch_oci.oci.parts import spans
+from epoch_oci.oci.reference import is_fallback_tag
+from epoch_oci.stores.base import Content
+from epoch_oci.transfer.execute import execute
+from epoch_oci.transfer.plan import Want, plan_blobs
+from epoch_oci.transfer.throttle import Throttle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How every piece is done, as `PushOptions` has it; `jobs` is how many transfers one piece may have under way."""
+
+    dialect: str = "cocoon"
+    part_size: int | None = None
+    allow_loss: bool = False
+    allow_public: bool = False
+    force: bool = False
+    referrers: bool = True
+    chunked: bool = False
+    jobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What only this process has: directories to remember things in, and the rate that all pieces share."""
+
+    cache: Path | None = None
+    packs: Path | None = None
+    throttle: Throttle | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BlobTask:
+    """Bring `digest`, `size` bytes, to a container of the target, out of the first of `sources` that has it.
+
+    Each source is a snapshot and the digest of its document; `secret` is as in `plan.Blob`.
+    """
+
+    digest: Digest
+    size: int
+    target: Entry
+    sources: tuple[tuple[Entry, Digest], ...]
+    secret: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTask:
+    """Bring a snapshot. `pinned` is the digest of its document at the source, `homes` where its blobs are by now."""
+
+    source: Entry
+    target: Entry
+    pinned: Digest
+    homes: tuple[tuple[Digest, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What came of a piece. `digest` is what the target has it by, None for a blob; sizes are bytes.
+
+    `placed` are the blobs that the target's container has now under names of their own, parts for example.
+    """
+
+    digest: Digest | None = None
+    size: int = 0
+    moved: int = 0
+    reused: int = 0
+    placed: tuple[Digest, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def do_blob(task: BlobTask, source: Side, target: Side, manner: Manner, local: Local, on_event: OnEvent) -> Done:
+    """Bring a shared blob. Raises ContentError, NotFoundError and what both ends raise."""
+    sink = store_of(target, task.target)
+    blob = Descriptor(media_type=media_types.OCTET_STREAM, digest=task.digest, size=task.size)
+    content = _content(task, source)
+    publication = Publication(sink, target.where, allow_public=manner.allow_public, replace=False)
+    publication.check_write()
+    if task.secret is not None:
+        publication.admit([task.secret])
+    wants = [Want(target=blob, content=content)]
+    size = cut_size(blob, sink, _wanted_parts(manner)) if source.kind == "store" and target.kind != "store" else None
+    if size is not None:
+        table = cut_table(content, blob, size, local.cache)
+        lengths = [length for _, length in spans(blob.size, table.size)]
+        parts = [
+            Descriptor(media_type=media_types.OCTET_STREAM, digest=digest, size=length)
+            for digest, length in zip(table.digests, lengths, strict=True)
+        ]
+        wants = file_wants(content, parts)
+    plan = plan_blobs(sink, wants, jobs=manner.jobs)
+    outcomes = execute(plan, moved="sent", jobs=manner.jobs, on_event=on_event, throttle=local.throttle)
+    moved = sum(outcome.bytes for outcome in outcomes)
+    placed = tuple(outcome.item.target.digest for outcome in outcomes)
+    return Done(size=task.size, moved=moved, reused=task.size - moved, placed=placed)
+
+
+def _wanted_parts(manner: Manner) -> int | None:
+    """As `flows.push.wanted_parts`, for a blob of which nobody knows whether it is a cloud image's."""
+    if manner.part_size is None and not dialects.named(manner.dialect).cuts(cloud_image=False):
+        return 0
+    return manner.part_size
+
+
+def _content(task: BlobTask, source: Side) -> Content:
+    """The bytes of a shared blob, as a whole file where an artifact carries it in parts. Raises NotFoundError."""
+    blob = Descriptor(media_type=media_types.OCTET_STREAM, digest=task.digest, size=task.size)
+    for entry, pinned in task.sources:
+        store = store_of(source, entry)
+        if store.has(blob):
+            return store.content(blob)
+        if source.kind == "store":
+            break
+        for file in read_artifact(store, str(pinned)).snapshot.files:
+            if file.digest == task.digest:
+                return carried_content(store, file)
+    raise NotFoundError(f"the source does not hold {task.digest}", object=str(task.digest))
+
+
+def do_snapshot(
+    task: SnapshotTask, source: Side, target: Side, manner: Manner, local: Local, on_event: OnEvent
+) -> Done:
+    """Bring a snapshot, whatever the two ends are. Raises what push, pull and copy raise."""
+    store, sink = store_of(source, task.source), store_of(target, task.target)
+    if target.kind == "store":
+        return _to_store(task, source, target, manner, local, on_event)
+    homes = _homes(task, target)
+    where = target.reference(task.target).removesuffix(f":{task.target.ref}")
+    if source.kind == "store":
+        options = PushOptions(
+            dialect=manner.dialect,
+            homes=homes,
+            allow_loss=manner.allow_loss,
+            allow_public=manner.allow_public,
+            part_size=manner.part_size,
+            part_cache=local.cache,
+            force=manner.force,
+            jobs=manner.jobs,
+            throttle=local.throttle,
+            chunking=Chunking(journals=local.packs, cache=local.cache) if manner.chunked else None,
+        )
+        key = SnapshotKey.parse(task.source.ref)
+        report = push(store, key, sink, task.target.ref, where=where, options=options, on_event=on_event)
+        return _done(report)
+    copying = CopyOptions(
+        referrers=manner.referrers,
+        homes=homes,
+        allow_public=manner.allow_public,
+        force=manner.force,
+        jobs=manner.jobs,
+        throttle=local.throttle,
+    )
+    origin = source.reference(task.source).removesuffix(f":{task.source.ref}")
+    # A listing of referrers is the registry's own; what it lists is entered into the target's, however that keeps it.
+    tags = () if is_fallback_tag(task.source.tag) and _is_listing(task, source) else (task.target.ref,)
+    report = copy_artifact(
+        store,
+        str(task.pinned),
+        sink,  # type: ignore[arg-type]
+        tags,
+        origin=origin,
+        where=where,
+        options=copying,
+        on_event=on_event,
+    )
+    return _done(report)
+
+
+def _is_listing(task: SnapshotTask, source: Side) -> bool:
+    return is_index(store_of(source, task.source).resolve(str(task.pinned)))
+
+
+def _to_store(task: SnapshotTask, source: Side, target: Side, manner: Manner, local: Local, on_event: OnEvent) -> Done:
+    store, sink = store_of(source, task.source), store_of(target, task.target)
+    options = PullOptions(
+        key=SnapshotKey.parse(task.target.ref),
+        force=manner.force,
+        jobs=manner.jobs,
+        throttle=local.throttle,
+        decode_cache=local.cache,
+    )
+    if source.kind == "store":
+        report = transplant(store, SnapshotKey.parse(task.source.ref), sink, options=options, on_event=on_event)
+        return _done(report)
+    where = source.reference(task.source).removesuffix(f":{task.source.ref}")
+    report = pull_to_store(store, str(task.pinned), sink, where=where, options=options, on_event=on_event)
+    return replace(_done(report), digest=sink.resolve(task.target.ref).digest)
+
+
+def _homes(task: SnapshotTask, target: Side) -> Mapping[Digest, str]:
+    """By blob, the full name of a sibling repository that has it."""
+    if not isinstance(target, RegistrySide):
+        return {}
+    own = task.target.container
+    return {digest: target.repository(container) for digest, container in task.homes if container != own}
+
+
+def _done(report: TransferReport) -> Done:
+    return Done(
+        digest=report.document.digest if report.document is not None else None,
+        size=report.size,
+        moved=report.transferred,
+        reused=report.reused,
+        warnings=report.warnings,
+    )

@@ -1,0 +1,199 @@
+"""`sync`."""
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from epoch_oci.cli import flags
+from epoch_oci.cli.exit_codes import EXIT_CODES, exit_code
+from epoch_oci.cli.session import Run
+from epoch_oci.cli.streams import is_terminal
+from epoch_oci.errors import BatchError, LocalIOError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.bulk.mirror import RoundEnd
+    from epoch_oci.bulk.results import SyncReport
+    from epoch_oci.bulk.sides import Side
+    from epoch_oci.bulk.sync import SyncOptions
+    from epoch_oci.transfer.throttle import Throttle
+
+BATCH = EXIT_CODES[BatchError]
+
+
+def sync(
+    run: Run,
+    source: flags.SyncSource,
+    target: flags.SyncTarget,
+    include: flags.Include = (),
+    exclude: flags.Exclude = (),
+    newer_than: flags.NewerThan = None,
+    all_tags: flags.AllTags = True,
+    rename: flags.Rename = (),
+    repository: flags.Repository = (),
+    repositories_from: flags.RepositoriesFrom = None,
+    dialect: flags.Dialect = "cocoon",
+    part_size: flags.PartSize = "auto",
+    chunked: flags.Chunked = False,
+    referrers: flags.Referrers = True,
+    no_referrers: flags.NoReferrers = False,
+    allow_loss: flags.AllowLoss = False,
+    allow_public: flags.AllowPublic = False,
+    force: flags.Force = False,
+    delete: flags.Delete = False,
+    dry_run: flags.DryRun = False,
+    report: flags.Report = None,
+    every: flags.Every = None,
+    health_file: flags.Health = None,
+    metrics: flags.Metrics = None,
+    jobs: flags.SyncJobs = 8,
+    limit_rate: flags.LimitRate = None,
+) -> int:
+    """Bring all snapshots of one place to another: stores, registries, layouts.
+
+    Every distinct blob moves once; what is there already costs one small request. A snapshot that fails is listed, and
+    the others go on (exit 10). Kill it and run it again as often as you like.
+    """
+    from epoch_oci.bulk.journal import Journal
+    from epoch_oci.bulk.opening import open_side
+    from epoch_oci.bulk.select import Selection, moment_from, rename_of
+    from epoch_oci.bulk.sync import SyncOptions
+    from epoch_oci.bulk.work import Local, Manner
+    from epoch_oci.cli.units import part_size as size_of_parts
+
+    _check_report(report)
+    renames = tuple(rename_of(text) for text in rename)
+    state = run.settings.state_directory
+    local = Local(run.settings.cache_directory, state / "packs" if state else None, _throttle(limit_rate))
+
+    def selection() -> Selection:
+        newer = moment_from(newer_than, "--newer-than", lambda: datetime.now(UTC)) if newer_than else None
+        return Selection(include=include, exclude=exclude, renames=renames, newer_than=newer)
+
+    selection()  # a wrong moment is known before anything is opened
+    manner = Manner(
+        dialect=dialect,
+        part_size=size_of_parts(part_size),
+        allow_loss=allow_loss,
+        allow_public=allow_public,
+        force=force,
+        referrers=referrers and not no_referrers,
+        chunked=chunked,
+    )
+    named = (*repository, *_listed(run, repositories_from))
+
+    def options(there: "Side") -> SyncOptions:
+        return SyncOptions(
+            selection=selection(),
+            manner=manner,
+            local=local,
+            journal=Journal(state, there.where),
+            jobs=jobs,
+            delete=delete,
+            dry_run=dry_run,
+        )
+
+    def once() -> "SyncReport":
+        """Both ends are opened anew: a mirror outlives tokens, addresses and what was learnt of a repository."""
+        here = open_side(source, connection=run.connection, repositories=named)
+        there = open_side(target, connection=run.connection, create=True)
+        return _round(run, here, there, options(there), report)
+
+    if every is not None:
+        _mirror(run, once, every, health_file, metrics)
+    if health_file or metrics:
+        raise UsageError("--health-file and --metrics are for a mirror", hint="say how often with --every, such as 10m")
+    result = once()
+    run.progress.close()
+    _show(run, result)
+    return BATCH if result.failures else 0
+
+
+def _mirror(
+    run: Run, once: Callable[[], "SyncReport"], every: str, health: str | None, metrics: str | None
+) -> NoReturn:
+    """Round after round, until a signal ends it."""
+    from epoch_oci.bulk.mirror import HealthFile, Metrics, rounds
+    from epoch_oci.bulk.select import span_of
+
+    span = span_of(every, "--every").total_seconds()
+    served = Metrics(metrics) if metrics else None
+    watchers: list[Callable[[RoundEnd], None]] = [HealthFile(Path(health))] if health else []
+    watchers += [served] if served is not None else []
+    if served is not None:
+        run.note(f"metrics are served at port {served.port}")
+    for ended in rounds(once, span):
+        for watch in watchers:
+            watch(ended)
+        run.line(ended.to_json(), ended.line())
+        for row in ended.report.failures if ended.report else ():
+            run.warn(f"{row.source or row.target}: {row.error}")
+    raise AssertionError("rounds never end")
+
+
+def _round(run: Run, here: "Side", there: "Side", options: "SyncOptions", page: str | None) -> "SyncReport":
+    from epoch_oci.bulk.sync import sync as sync_all
+
+    result = sync_all(here, there, options=options, exit_code=exit_code, on_event=run.listen)
+    result.retries = run.progress.retries
+    if page is not None:
+        _write_page(page, result)
+    return result
+
+
+def _show(run: Run, result: "SyncReport") -> None:
+    from epoch_oci.cli.render import sync_lines
+
+    for warning in result.warnings:
+        run.warn(warning)
+    run.result(result.to_json(), lambda: sync_lines(result))
+    if result.failures and not run.settings.json:
+        run.note(f"{len(result.failures)} of {len(result.rows)} failed; run the same command again for them")
+
+
+def _check_report(path: str | None) -> None:
+    """A page that cannot be written should be known before hours of work."""
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise UsageError(f"--report {path} is a directory", object=path, hint="name a file: FILE.html")
+    if not Path(path).absolute().parent.is_dir():
+        raise NotFoundError(f"--report: there is no directory for {path}", object=path)
+
+
+def _write_page(path: str, result: "SyncReport") -> None:
+    from epoch_oci.bulk.page import page
+
+    draft = Path(path).with_name(f".{Path(path).name}.new")
+    try:
+        draft.write_text(page(result.to_json()), "utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise LocalIOError(f"{path}: {(error.strerror or 'cannot be written').lower()}", object=path) from error
+
+
+def _listed(run: Run, path: str | None) -> Sequence[str]:
+    """The lines of --repositories-from; empty ones and those that begin with # are none."""
+    if path is None:
+        return ()
+    if path == "-":
+        if is_terminal(sys.stdin) or run.settings.password_stdin:
+            raise UsageError("--repositories-from - reads standard input", hint="pipe in the names, one a line")
+        text = sys.stdin.read()
+    else:
+        try:
+            text = Path(path).read_text("utf-8")
+        except FileNotFoundError:
+            raise NotFoundError(f"--repositories-from: there is no file {path}", object=path) from None
+        except UnicodeDecodeError:
+            raise UsageError(f"--repositories-from: {path} is no text", object=path) from None
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def _throttle(limit: str | None) -> "Throttle | None":
+    from epoch_oci.cli.units import rate
+    from epoch_oci.transfer.throttle import Throttle
+
+    return None if limit is None else Throttle(rate(limit))

@@ -1,0 +1,58 @@
+"""A snapshot from one Epoch store into another, as it is: nothing is translated on the way."""
+
+import time
+
+from epoch_oci.epoch.keys import SnapshotKey
+from epoch_oci.events import OnEvent, ignore
+from epoch_oci.flows.artifact import read_epoch
+from epoch_oci.flows.publish import Publication, files_of
+from epoch_oci.flows.pull import PullOptions, expect
+from epoch_oci.flows.report import TransferReport, done, planned
+from epoch_oci.oci.digest import Digest
+from epoch_oci.stores.base import Sink, Source
+from epoch_oci.transfer.execute import execute
+from epoch_oci.transfer.plan import Want, plan_blobs, require
+
+
+def transplant(
+    source: Source,
+    key: SnapshotKey,
+    sink: Sink,
+    *,
+    options: PullOptions | None = None,
+    on_event: OnEvent = ignore,
+) -> TransferReport:
+    """Bring a snapshot's blobs, then its manifest's exact bytes under `options.key`, else under its own.
+
+    Raises ContentError, NotFoundError, ConflictError, and whatever source and sink raise.
+    """
+    options = options or PullOptions()
+    started = time.monotonic()
+    manifest = read_epoch(source, str(key))
+    target = options.key or key
+    known = expect(sink, target, manifest.document, force=options.force)
+    names = {layer.digest: layer.filename for layer in (*manifest.layers, *manifest.base_images)}
+    wants = [
+        Want(target=blob, content=source.content(blob), title=names.get(blob.digest)) for blob in manifest.descriptors
+    ]
+    plan = plan_blobs(sink, wants, jobs=options.jobs)
+    absent: list[Digest] = [item.target.digest for item in plan.items if item.step != "skip"]
+    require(source, [blob for blob in manifest.descriptors if blob.digest in absent], names, jobs=options.jobs)
+    if options.dry_run:
+        blobs = planned(plan, "send")
+    else:
+        blobs = done(execute(plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle))
+        publication = Publication(sink, str(target), allow_public=False, replace=options.force)
+        publication.commit(str(target), manifest.document, files_of(manifest), known=known and plan.all_there)
+    return TransferReport(
+        command="sync",
+        reference=str(target),
+        document=manifest.document,
+        artifact_type="",
+        name=target.name,
+        tag=target.tag,
+        blobs=blobs,
+        seconds=time.monotonic() - started,
+        dry_run=options.dry_run,
+        warnings=tuple(str(finding) for finding in manifest.warnings),
+    )

@@ -1,0 +1,466 @@
+"""`sync`: many snapshots between stores, registries and layouts, as people type it."""
+
+import json
+import signal
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+from cli_runner import Here, command, environment, run_cli
+from registry_room import PASSWORD, USER
+from snapshots import Made, make_snapshot, noise, put_snapshot, tree
+from support.content import INDEX, MANIFEST, descriptor, index, manifest
+from support.faults import Respond, Throttle
+from support.registry_auth import BasicAuth, BearerAuth
+
+from epoch_oci.epoch import gojson
+from epoch_oci.epoch.keys import SnapshotKey
+from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.oci.digest import Digest
+
+BASE = noise("the base that all share", 400_000)
+
+
+def small(
+    name: str, tag: str, *, unique: int = 5_000, base: bytes = BASE, created: str = "2026-04-02T10:00:00Z"
+) -> Made:
+    """A snapshot with a base image that others have as well, and little of its own."""
+    made = Made(SnapshotKey(name, tag), b"")
+
+    def layer(filename: str, raw: bytes) -> dict:
+        made.blobs[Digest.of(raw).hex] = raw
+        kind = media_type_for_file(filename)
+        return {"digest": Digest.of(raw).hex, "size": len(raw), "filename": filename, "mediaType": kind}
+
+    layers = [layer("cow.raw", noise(f"{name}/{tag}", unique)), layer("config.json", b'{"boot_vcpus":2}')]
+    value = {"schemaVersion": 1, "name": name, "tag": tag, "snapshotId": "9f3c", "image": "", "layers": layers}
+    value["baseImages"] = [layer("base.qcow2", base)]
+    value |= {"totalSize": unique + 16 + len(base), "createdAt": created, "pushedAt": created}
+    made.raw = gojson.dumps(value)
+    return made
+
+
+NAMES = [(f"team/bot{number}", tag) for number in range(4) for tag in ("v1", "v2")]
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Here(capsys)
+
+
+@pytest.fixture
+def store(tmp_path):
+    for name, tag in NAMES:
+        put_snapshot(tmp_path / "store", small(name, tag))
+    return tree(tmp_path / "store")
+
+
+def without_catalog(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: raw for name, raw in files.items() if name != "catalog.json"}
+
+
+def uploads(registry, raw: bytes) -> int:
+    """How often the registry was sent these bytes."""
+    digest = str(Digest.of(raw)).replace(":", "%3A")
+    return sum(
+        item.method == "PUT" and (digest in item.target or str(Digest.of(raw)) in item.target)
+        for item in registry.recording
+        if "/blobs/uploads/" in item.target
+    )
+
+
+def test_a_store_goes_through_a_registry_and_a_layout_and_comes_back_equal(cli, tmp_path, store, fake_registry):
+    registry, other = fake_registry(), fake_registry()
+    for source, target in (
+        ("store", f"{registry.address}/mirror"),
+        (f"{registry.address}/mirror", f"{other.address}/a/b"),
+        (f"{other.address}/a/b", "oci:layout"),
+        ("oci:layout", f"{registry.address}/again"),
+        (f"{registry.address}/again", "second"),
+        ("second", "third"),
+    ):
+        done = cli("sync", source, target, "--format", "json")
+        assert done.code == 0, done.err
+        assert done.json["counts"]["synced"] == len(NAMES)
+    assert without_catalog(tree(tmp_path / "third")) == store
+    assert registry.tags("mirror/team/bot0") == other.tags("a/b/team/bot0") == registry.tags("again/team/bot0")
+    assert sorted(json.loads(tree(tmp_path / "third")["catalog.json"])["repositories"]) == sorted({n for n, _ in NAMES})
+    assert cli("verify", "third").code == 0
+
+
+def test_what_snapshots_share_moves_once_and_is_mounted_elsewhere(cli, store, fake_registry):
+    registry = fake_registry()
+    done = cli("sync", "store", f"{registry.address}/mirror", "--format", "json").json
+    assert uploads(registry, BASE) == 1
+    mounts = [item for item in registry.recording if "mount=" in item.target and str(Digest.of(BASE)) in item.target]
+    assert len(mounts) == 3  # four repositories
+    unique = sum(5_000 for _ in NAMES) + len(BASE) + 16
+    assert done["bytes"]["union"] == unique
+    # Beside the files of the union the artifacts' configs move.
+    assert unique < done["bytesTransferred"] < unique + len(NAMES) * 1_200
+
+
+def test_a_base_image_goes_first(cli, store, fake_registry):
+    registry = fake_registry()
+    assert cli("sync", "store", f"{registry.address}/mirror", "--jobs", "1").code == 0
+    sent = [item.target for item in registry.recording if item.method == "PUT" and "/blobs/uploads/" in item.target]
+    assert str(Digest.of(BASE)) in sent[0].replace("%3A", ":")
+
+
+def test_what_is_there_costs_one_head_a_tag(cli, store, fake_registry):
+    registry = fake_registry()
+    target = f"{registry.address}/mirror"
+    assert cli("sync", "store", target).code == 0
+    registry.recording.clear()
+    again = cli("sync", "store", target, "--format", "json")
+    assert again.json["counts"] == {**again.json["counts"], "there": len(NAMES), "synced": 0}
+    asked = Counter((item.method, "/manifests/" in item.path) for item in registry.recording)
+    assert asked == {("HEAD", True): len(NAMES)}
+
+
+def test_a_repeated_pull_of_everything_costs_one_head_a_tag(cli, store, fake_registry):
+    registry = fake_registry()
+    assert cli("sync", "store", f"{registry.address}/mirror").code == 0
+    assert cli("sync", f"{registry.address}/mirror", "second").code == 0
+    registry.recording.clear()
+    assert cli("sync", f"{registry.address}/mirror", "second").code == 0
+    asked = Counter(item.method for item in registry.recording if "/manifests/" in item.path or "/blobs/" in item.path)
+    assert asked == {"HEAD": len(NAMES)}
+
+
+def test_one_failure_is_its_own(cli, tmp_path, store, fake_registry):
+    """A blob that is wrong, one that is missing, and a tag that holds something else: three fail, the rest goes on."""
+    registry = fake_registry()
+    wrong, missing, taken = small("x", "wrong"), small("x", "missing"), small("x", "taken")
+    for made in (wrong, missing, taken):
+        put_snapshot(tmp_path / "store", made)
+    path = tmp_path / "store" / "blobs" / "sha256"
+    (path / Digest.of(noise("x/wrong", 5_000)).hex).write_bytes(noise("liar", 5_000))
+    (path / Digest.of(noise("x/missing", 5_000)).hex).unlink()
+    registry.put_image("mirror/x", "taken", [b"precious"])
+    done = cli("sync", "store", f"{registry.address}/mirror", "--format", "json")
+    assert done.code == 10
+    rows = {row["source"]: row for row in done.json["snapshots"]}
+    assert {name: row["error"]["exit"] for name, row in rows.items() if row["error"]} == {
+        "x:wrong": 3,
+        "x:missing": 5,
+        "x:taken": 9,
+    }
+    assert done.json["counts"]["synced"] == len(NAMES)
+    assert set(registry.tags("mirror/x")) == {"taken"}
+    text = cli("sync", "store", f"{registry.address}/mirror")
+    assert text.code == 10 and "failed: x:wrong: DIGEST (exit 3)" in text.out
+
+
+def test_a_shared_blob_that_is_wrong_fails_all_that_need_it_and_is_read_once(cli, tmp_path, fake_registry):
+    registry = fake_registry()
+    for number in range(4):
+        put_snapshot(tmp_path / "store", small("bad", f"v{number}", base=noise("other base", 300_000)))
+    put_snapshot(tmp_path / "store", small("good", "v1"))
+    name = Digest.of(noise("other base", 300_000)).hex
+    (tmp_path / "store" / "blobs" / "sha256" / name).write_bytes(noise("liar", 300_000))
+    done = cli("sync", "store", f"{registry.address}/m", "--format", "json")
+    assert done.code == 10
+    assert {row["source"]: row["error"]["exit"] for row in done.json["snapshots"] if row["error"]} == {
+        f"bad:v{number}": 3 for number in range(4)
+    }
+    assert set(registry.tags("m/good")) == {"v1"} and registry.tags("m/bad") == {}
+
+
+def test_a_manifest_that_cannot_be_read_is_one_failure(cli, tmp_path, store, fake_registry):
+    (tmp_path / "store" / "manifests" / "team" / "bot0" / "v3.json").write_text('{"layers": 7}')
+    done = cli("sync", "store", f"{fake_registry().address}/m", "--format", "json")
+    assert done.code == 10
+    assert [row["source"] for row in done.json["snapshots"] if row["error"]] == ["team/bot0:v3"]
+
+
+def test_names_that_oci_forbids_are_left_out_or_renamed(cli, tmp_path, store, fake_registry):
+    put_snapshot(tmp_path / "store", small("Win/Desktop", "v1"))
+    put_snapshot(tmp_path / "store", small("ok", "v 1"))
+    registry = fake_registry()
+    words = ("sync", "store", f"{registry.address}/m", "--format", "json")
+    done = cli(*words)
+    assert done.code == 10
+    left = {row["source"]: row["error"] for row in done.json["snapshots"] if row["action"] == "left-out"}
+    assert left.keys() == {"Win/Desktop:v1", "ok:v 1"}
+    assert "--rename 'Win/Desktop=win/desktop'" in left["Win/Desktop:v1"]["message"]
+    done = cli(*words, "--rename", "^Win/Desktop=win/desktop", "--rename", r"v (\d)$=v\1")
+    assert done.code == 0, done.out
+    assert set(registry.tags("m/win/desktop")) == set(registry.tags("m/ok")) == {"v1"}
+
+
+def test_two_that_would_be_one_are_both_left_out(cli, store, fake_registry):
+    registry = fake_registry()
+    done = cli("sync", "store", f"{registry.address}/m", "--rename", "bot[01]=bot", "--format", "json")
+    assert done.code == 10
+    failed = [row for row in done.json["snapshots"] if row["error"]]
+    assert len(failed) == 4 and all(row["error"]["exit"] == 9 for row in failed)
+    assert registry.tags("m/team/bot") == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--include", "team/bot0:*"), {"team/bot0:v1", "team/bot0:v2"}),
+        (("--include", "team*:v1", "--exclude", "*bot3*"), {f"team/bot{number}:v1" for number in range(3)}),
+        (("--newer-than", "2026-06-01"), {"new:v1", "timeless:v1"}),
+    ],
+)
+def test_some_are_chosen(cli, tmp_path, store, words, expected):
+    put_snapshot(tmp_path / "store", small("new", "v1", created="2026-07-01T00:00:00.123456789Z"))
+    put_snapshot(tmp_path / "store", small("timeless", "v1", created="0001-01-01T00:00:00Z"))
+    done = cli("sync", "store", "second", *words, "--format", "json")
+    assert done.code == 0, done.err
+    assert {row["source"] for row in done.json["snapshots"]} == expected
+
+
+def test_a_dry_run_tells_what_would_move_and_changes_nothing(cli, tmp_path, store, fake_registry):
+    registry = fake_registry()
+    words = ("sync", "store", f"{registry.address}/m", "--format", "json")
+    planned = cli(*words, "--dry-run")
+    assert planned.code == 0 and {item.method for item in registry.recording} <= {"GET", "HEAD"}
+    assert planned.json["bytes"]["moved"] == planned.json["bytes"]["union"] == 8 * 5_000 + len(BASE) + 16
+    assert planned.json["bytes"]["mounted"] == 3 * (len(BASE) + 16)
+    assert cli("sync", "store", f"{registry.address}/m", "--include", "*bot0*").code == 0
+    planned = cli(*words, "--dry-run").json
+    assert planned["bytes"]["moved"] == 6 * 5_000  # the base is there to be mounted
+    assert planned["counts"]["there"] == 2 and planned["counts"]["sync"] == 6
+
+
+def test_what_the_source_no_longer_has_is_deleted_on_demand(cli, tmp_path, store, fake_registry):
+    registry = fake_registry()
+    target = f"{registry.address}/m"
+    assert cli("sync", "store", target).code == 0
+    registry.put_image("elsewhere", "v1")
+    registry.put_image("m/foreign", "v1")
+    (tmp_path / "store" / "manifests" / "team" / "bot0" / "v1.json").unlink()
+    assert cli("sync", "store", target).code == 0
+    assert set(registry.tags("m/team/bot0")) == {"v1", "v2"}
+    dry = cli("sync", "store", target, "--delete", "--dry-run", "--format", "json").json
+    gone = {f"{target}/foreign:v1", f"{target}/team/bot0:v1"}
+    assert {row["target"] for row in dry["snapshots"] if row["action"] == "delete"} == gone
+    assert set(registry.tags("m/team/bot0")) == {"v1", "v2"}
+    done = cli("sync", "store", target, "--delete", "--exclude", "foreign:*", "--format", "json").json
+    assert {row["target"] for row in done["snapshots"] if row["action"] == "deleted"} == {f"{target}/team/bot0:v1"}
+    assert set(registry.tags("m/team/bot0")) == {"v2"} and registry.tags("m/foreign") and registry.tags("elsewhere")
+
+
+def test_an_empty_source_never_empties_the_target(cli, tmp_path, store, fake_registry):
+    registry = fake_registry()
+    (tmp_path / "empty" / "manifests").mkdir(parents=True)
+    assert cli("sync", "store", f"{registry.address}/m").code == 0
+    done = cli("sync", "empty", f"{registry.address}/m", "--delete")
+    assert done.code == 8 and "take everything away" in done.error
+    assert registry.tags("m/team/bot0")
+
+
+def test_deleting_in_a_store_keeps_its_catalog_right(cli, tmp_path, store):
+    assert cli("sync", "store", "second").code == 0
+    (tmp_path / "store" / "manifests" / "team" / "bot0" / "v1.json").unlink()
+    assert cli("sync", "store", "second", "--delete").code == 0
+    assert list(json.loads(tree(tmp_path / "second")["catalog.json"])["repositories"]["team/bot0"]["tags"]) == ["v2"]
+    assert cli("verify", "second").code == 0
+
+
+def test_chunked_versions_come_back_equal_and_are_known_again(cli, tmp_path, store, fake_registry):
+    registry = fake_registry()
+    words = ("sync", "store", f"{registry.address}/m", "--chunked", "--format", "json")
+    assert cli(*words).code == 0
+    assert cli(*words).json["counts"]["there"] == len(NAMES)
+    assert cli("sync", f"{registry.address}/m", "second").code == 0
+    assert without_catalog(tree(tmp_path / "second")) == store
+
+
+def test_files_in_parts_move_once_and_are_known_again(cli, tmp_path, store, fake_registry):
+    registry = fake_registry()
+    words = ("sync", "store", f"{registry.address}/m", "--part-size", "128KiB", "--format", "json")
+    first = cli(*words)
+    assert first.code == 0, first.err
+    assert first.json["bytesTransferred"] < 8 * 5_000 + len(BASE) + 16 + len(NAMES) * 4_000
+    assert cli(*words).json["counts"]["there"] == len(NAMES)
+    env = {"XDG_CACHE_HOME": str(tmp_path / "another"), "XDG_STATE_HOME": str(tmp_path / "another")}
+    assert cli(*words, env=env).json["counts"]["there"] == len(NAMES)
+    assert cli("sync", f"{registry.address}/m", "second").code == 0
+    assert without_catalog(tree(tmp_path / "second")) == store
+
+
+def test_indexes_and_what_refers_come_along_and_later_signatures_follow(cli, fake_registry):
+    source, target = fake_registry(), fake_registry(referrers=False)
+    for name in ("a/one", "a/two"):
+        for raw in (b"{}", b"layer"):
+            source.put_blob(name, raw)
+        image = manifest([b"layer"], annotations={"of": name})
+        source.put_manifest(name, None, image)
+        source.put_manifest(name, "v1", index([descriptor(image, MANIFEST)]), INDEX)
+    words = ("sync", f"{source.address}/a", f"{target.address}/b", "--format", "json")
+    assert cli(*words).code == 0
+    assert source.tags("a/one")["v1"] == target.tags("b/one")["v1"]
+    subject = source.manifest("a/one", "v1")
+    signature = manifest([b"layer"], subject=descriptor(subject, INDEX), artifactType="application/vnd.signature")
+    digest = source.put_manifest("a/one", None, signature)
+    done = cli(*words)
+    assert done.code == 0 and done.json["counts"]["synced"] == 1
+    assert target.manifests("b/one")[digest] == signature
+    assert cli(*words).json["counts"]["there"] == 2
+
+
+def test_a_registry_that_lists_referrers_by_tag_is_mirrored_to_one_that_does_not(cli, fake_registry):
+    source, target = fake_registry(referrers=False), fake_registry()
+    image = source.put_image("a/one", "v1")
+    subject = source.manifest("a/one", "v1")
+    signature = manifest([b"layer"], subject=descriptor(subject, MANIFEST), artifactType="application/vnd.signature")
+    digest = source.put_manifest("a/one", None, signature)
+    rows = [descriptor(signature, MANIFEST, artifactType="application/vnd.signature")]
+    source.put_manifest("a/one", image.replace(":", "-"), index(rows), INDEX)
+    words = ("sync", f"{source.address}/a", f"{target.address}/b", "--format", "json")
+    assert cli(*words).code == 0
+    assert target.manifests("b/one")[digest] == signature
+    assert set(target.tags("b/one")) == {"v1"}
+    again = cli(*words)
+    assert again.code == 0 and again.json["bytesTransferred"] == 0 and again.json["counts"]["synced"] == 0
+
+
+def test_repositories_are_named_where_there_is_no_catalog(cli, tmp_path, store, fake_registry):
+    registry = fake_registry()
+    assert cli("sync", "store", f"{registry.address}/m").code == 0
+    registry.behaviour.catalog = False
+    source = f"{registry.address}/m"
+    refused = cli("sync", source, "second")
+    assert refused.code == 5 and "--repository" in refused.error
+    (tmp_path / "names").write_text("# those that matter\nteam/bot1\n")
+    done = cli(
+        "sync", source, "second", "--repository", "team/bot0", "--repositories-from", "names", "--format", "json"
+    )
+    assert done.code == 0 and {row["source"] for row in done.json["snapshots"]} == {
+        f"team/bot{number}:v{tag}" for number in (0, 1) for tag in (1, 2)
+    }
+    single = cli("sync", f"{source}/team/bot2", "third", "--format", "json")
+    assert single.code == 0 and single.json["counts"]["synced"] == 2
+    assert "manifests/bot2/v1.json" in tree(tmp_path / "third")
+
+
+def test_guard_and_write_check_are_asked_once_a_repository(cli, tmp_path, fake_registry):
+    registry = fake_registry(auth=BasicAuth())
+    for tag in ("v1", "v2", "v3"):
+        put_snapshot(tmp_path / "store", make_snapshot("W3b", tag=tag))
+    env = {"EPOCH_OCI_USERNAME": USER, "EPOCH_OCI_PASSWORD": PASSWORD}
+    assert cli("sync", "store", f"{registry.address}/m", env=env).code == 0
+    probes = [item for item in registry.recording if item.method == "DELETE" and "/uploads/" in item.path]
+    assert len(probes) == 1
+    assert registry.recording.count("GET", "tags/list") <= 1
+
+
+def test_memory_does_not_go_where_everybody_can_read_not_even_as_a_shared_blob(cli, tmp_path, fake_registry):
+    registry = fake_registry(auth=BearerAuth(anonymous=("pull",)))
+    for tag in ("v1", "v2"):
+        put_snapshot(tmp_path / "store", make_snapshot("W3b", tag=tag))
+    put_snapshot(tmp_path / "store", small("disks", "v1"))
+    env = {"EPOCH_OCI_USERNAME": USER, "EPOCH_OCI_PASSWORD": PASSWORD}
+    done = cli("sync", "store", f"{registry.address}/m", "--format", "json", env=env)
+    assert done.code == 10
+    exits = {row["source"]: row["error"]["exit"] for row in done.json["snapshots"] if row["error"]}
+    assert exits == {"team/bot:v1": 8, "team/bot:v2": 8}
+    assert str(Digest.of(noise("memory", 1_500_000))) not in registry.blobs("m/team/bot")
+    assert set(registry.tags("m/disks")) == {"v1"}
+
+
+def test_a_registry_that_is_gone_is_not_waited_for_a_thousand_times(cli, tmp_path, fake_registry):
+    registry = fake_registry()
+    for number in range(30):
+        put_snapshot(tmp_path / "store", small(f"bot{number}", "v1"))
+    registry.fault("*", "/uploads/", Respond(507))
+    done = cli("sync", "store", f"{registry.address}/m", "--format", "json", "--jobs", "2")
+    assert done.code == 10
+    rows = [row["error"]["message"] for row in done.json["snapshots"]]
+    assert len(rows) == 30 and sum("not tried" in text for text in rows) > 15
+
+
+def test_a_registry_that_says_slow_down_to_everybody_is_obeyed(cli, store, fake_registry):
+    registry = fake_registry()
+    registry.fault("POST", "/uploads/", Throttle(1), first=6)
+    done = cli("sync", "store", f"{registry.address}/m", "--format", "json")
+    assert done.code == 0 and done.json["counts"]["synced"] == len(NAMES)
+    assert "waiting 1.0 s" in done.err
+
+
+def test_events_say_which_snapshot_they_are_about(cli, store):
+    done = cli("sync", "store", "oci:layout", "--progress", "json")
+    assert done.code == 0
+    events = [json.loads(line) for line in done.err.splitlines()]
+    assert events[0]["event"] == "plan" and events[0]["snapshots"] == len(NAMES)
+    ended = [event for event in events if event["event"] == "snapshot-done"]
+    assert {event["snapshot"] for event in ended} == {f"{name}:{tag}" for name, tag in NAMES}
+    assert [event["snapshots"] for event in ended] == list(range(1, len(NAMES) + 1))
+    assert all(event["snapshot"] for event in events if event["event"].startswith("blob-"))
+    assert sum(event["event"] == "plan" for event in events) == sum(event["event"] == "done" for event in events) == 1
+
+
+def test_a_catalog_is_written_in_batches_and_a_kill_between_loses_no_tag(cli, tmp_path, store):
+    """Manifests are the truth: what a killed run left unlisted, the next one lists."""
+    assert cli("sync", "store", "second").code == 0
+    catalog = json.loads((tmp_path / "second" / "catalog.json").read_text())
+    del catalog["repositories"]["team/bot0"]
+    (tmp_path / "second" / "catalog.json").write_text(json.dumps(catalog))
+    assert cli("sync", "store", "second").code == 0
+    assert set(json.loads((tmp_path / "second" / "catalog.json").read_text())["repositories"]) == {n for n, _ in NAMES}
+
+
+def test_a_damaged_catalog_stops_a_sync_before_it_begins(cli, tmp_path, store):
+    (tmp_path / "second" / "manifests").mkdir(parents=True)
+    (tmp_path / "second" / "catalog.json").write_text("{")
+    done = cli("sync", "store", "second")
+    assert done.code == 3
+    assert list((tmp_path / "second" / "manifests").iterdir()) == []
+
+
+def test_two_at_once_make_one_whole(tmp_path, store, fake_registry):
+    registry = fake_registry()
+    words = command("sync", "store", f"{registry.address}/m", "--format", "json")
+    running = [subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE) for _ in range(2)]
+    reports = [json.loads(each.communicate(timeout=60)[0]) for each in running]
+    assert [each.returncode for each in running] == [0, 0]
+    assert all(report["counts"]["failed"] == 0 for report in reports)
+    assert run_cli("sync", f"{registry.address}/m", "second", cwd=tmp_path).code == 0
+    assert without_catalog(tree(tmp_path / "second")) == store
+
+
+def test_killed_three_times_it_is_equal_in_the_end(tmp_path, fake_registry):
+    for number in range(40):
+        put_snapshot(tmp_path / "store", small(f"bot{number}", "v1", unique=60_000))
+    registry = fake_registry()
+    words = ("sync", "store", f"{registry.address}/m")
+    for _ in range(3):
+        running = subprocess.Popen(
+            command(*words), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        before = registry.recording.count("PUT", "/manifests/")
+        deadline = time.monotonic() + 30
+        while registry.recording.count("PUT", "/manifests/") < before + 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    assert run_cli(*words, cwd=tmp_path).code == 0
+    assert run_cli("sync", f"{registry.address}/m", "second", cwd=tmp_path).code == 0
+    assert without_catalog(tree(tmp_path / "second")) == tree(tmp_path / "store")
+    # Three kills cost no more than what was under way then.
+    assert uploads(registry, BASE) <= 4
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "problem"),
+    [
+        (("sync", "store", "oci:layout:v1"), 2, "names one artifact"),
+        (("sync", "store", "localhost:5000/x:v1"), 2, "names one artifact"),
+        (("sync", "store", "second", "--rename", "x"), 2, "no pattern"),
+        (("sync", "store", "second", "--rename", "(=x"), 2, "regular expression"),
+        (("sync", "store", "second", "--newer-than", "yesterday"), 2, "cannot be yesterday"),
+        (("sync", "store", "second", "--repository", "x"), 2, "the source is none"),
+        (("sync", "store", "second", "--report", "no/such/place.html"), 5, "no directory"),
+        (("sync", "nowhere", "second"), 5, "nowhere"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(cli, store, words, code, problem):
+    done = cli(*words)
+    assert done.code == code and problem in done.error

@@ -1,0 +1,116 @@
+"""`sync --every`: rounds, the health file, metrics, and the end by a signal."""
+
+import json
+import re
+import signal
+import time
+import urllib.request
+
+import pytest
+from cli_runner import Here, start_cli
+from snapshots import put_snapshot, tree
+from test_sync import small, without_catalog
+
+from epoch_oci.bulk.mirror import HealthFile, Metrics, rounds
+from epoch_oci.bulk.results import Row, SyncReport
+from epoch_oci.errors import NetworkError, UsageError
+
+
+def told(**counts: int) -> SyncReport:
+    rows = [Row(source="a", target="b", action=action, moved=10) for action, n in counts.items() for _ in range(n)]
+    report = SyncReport(source="s", target="t", rows=rows)
+    report.bytes_moved = sum(row.moved for row in rows)
+    return report
+
+
+def test_a_round_that_fails_is_followed_by_the_next_one():
+    outcomes = iter([told(synced=1), NetworkError("down"), told(there=1)])
+    waits: list[float] = []
+
+    def once() -> SyncReport:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    going = rounds(once, 60, sleep=waits.append)
+    ended = [next(going) for _ in range(3)]
+    assert [item.ok for item in ended] == [True, False, True]
+    assert "down" in ended[1].line() and ended[1].to_json()["error"]["code"] == "NETWORK"
+    assert len(waits) == 2 and all(59 < wait <= 60 for wait in waits)
+
+
+def test_what_no_round_will_mend_ends_it():
+    def once() -> SyncReport:
+        raise UsageError("never")
+
+    with pytest.raises(UsageError):
+        next(rounds(once, 1))
+
+
+def test_the_health_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "health.json"
+    for ended, _ in zip(rounds(lambda: told(synced=2), 0, sleep=lambda _: None), range(2), strict=False):
+        HealthFile(path)(ended)
+        value = json.loads(path.read_text())
+        assert value["ok"] is True and value["round"] == ended.number and value["counts"]["synced"] == 2
+    assert [item.name for item in tmp_path.iterdir()] == ["health.json"]
+
+
+def test_metrics_are_served(tmp_path):
+    metrics = Metrics(":0")
+    try:
+        metrics(next(rounds(lambda: told(synced=3, there=2), 0)))
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    finally:
+        metrics.close()
+    assert 'epoch_oci_sync_snapshots_total{outcome="synced"} 3.0' in text
+    assert "epoch_oci_sync_moved_bytes_total 50.0" in text
+    assert re.search(r"epoch_oci_sync_last_success_timestamp_seconds \d", text)
+
+
+@pytest.mark.parametrize("address", ["9090", ":x", "host:99999"])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(UsageError, match="--metrics"):
+        Metrics(address)
+
+
+def test_a_mirror_follows_its_source_until_it_is_told_to_stop(tmp_path):
+    put_snapshot(tmp_path / "store", small("bot", "v1"))
+    words = ("sync", "store", "second", "--every", "1s", "--health-file", "health.json", "--metrics", ":0")
+    child = start_cli(*words, cwd=tmp_path)
+    try:
+        wait_for(lambda: (tmp_path / "health.json").exists())
+        put_snapshot(tmp_path / "store", small("bot", "v2"))
+        wait_for(lambda: (tmp_path / "second" / "manifests" / "bot" / "v2.json").exists())
+        wait_for(lambda: json.loads((tmp_path / "health.json").read_text())["counts"]["there"] == 2)
+    finally:
+        child.send_signal(signal.SIGTERM)
+        out, _ = child.communicate(timeout=30)
+    assert child.returncode == 143
+    lines = out.decode().splitlines()
+    assert lines[0].startswith("round 1: 1 synced, 0 there, 0 failed")
+    assert without_catalog(tree(tmp_path / "second")) == tree(tmp_path / "store")
+
+
+def wait_for(condition, seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--every", "soon"), "--every cannot be soon"),
+        (("--health-file", "x"), "are for a mirror"),
+        (("--every", "1m", "--metrics", "nowhere"), "--metrics cannot be nowhere"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(capsys, tmp_path, monkeypatch, words, problem):
+    monkeypatch.chdir(tmp_path)
+    put_snapshot(tmp_path / "store", small("bot", "v1"))
+    done = Here(capsys)("sync", "store", "second", *words)
+    assert done.code == 2 and problem in done.error
