@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from epoch_oci.oci.digest import Digest
     from epoch_oci.oci.document import Document
     from epoch_oci.oci.reference import Reference
+    from epoch_oci.reading.remote_file import RemoteFile, open_file
 
 __version__ = "0.1.0"
 
@@ -70,6 +71,7 @@ __all__ = [
     "PullOptions",
     "PushOptions",
     "Reference",
+    "RemoteFile",
     "Snapshot",
     "SnapshotKey",
     "TransferReport",
@@ -80,6 +82,7 @@ __all__ = [
     "inspect_snapshot",
     "locate",
     "locate_artifact",
+    "open_file",
     "open_files",
     "open_store",
     "pull_to_files",
@@ -109,6 +112,7 @@ _HOMES = {
     "oci.digest": ("Digest",),
     "oci.document": ("Document",),
     "oci.reference": ("Reference",),
+    "reading.remote_file": ("RemoteFile", "open_file"),
     "events": ("Event",),
 }
 _MODULES = frozenset({"errors", "locate", "schemas"})

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from epoch_oci.cli.commands import about, account, artifacts, bulk, documents, look, transfer
+from epoch_oci.cli.commands import about, account, artifacts, bulk, documents, look, read, transfer
 from epoch_oci.cli.parser import EPILOG, PROGRAM, Call, Command, Group, Invocation, Spec, Verb, group_signature
 from epoch_oci.cli.usage import usage_error
 
@@ -24,6 +24,8 @@ VERBS: Mapping[str, Verb] = {
     "inspect": look.inspect,
     "verify": look.verify,
     "ls": look.ls,
+    "cat": read.cat,
+    "mount": read.mount,
     "login": account.login,
     "logout": account.logout,
     "demo": about.demo,

@@ -267,6 +267,11 @@ Rebuild = Annotated[
         kind="switch",
     ),
 ]
+Range = Annotated[
+    str | None,
+    Flag(("--range",), "Only these bytes: A-B (both included), A- or -N, as in HTTP.", metavar="A-B"),
+]
+Foreground = Annotated[bool, Flag(("--foreground", "-f"), "Do not go into the background.", kind="switch")]
 Keep = Annotated[str | None, Flag(("--keep",), "Leave the stores it made in this directory.", metavar="DIR")]
 
 Include = Annotated[
@@ -350,5 +355,7 @@ OptionalLocation = Annotated[
     str | None,
     Word("LOCATION", "A store, a repository, a registry or a layout (default: the store of --store).", optional=True),
 ]
+FileName = Annotated[str, Word("FILE", "The file's name, as `inspect` shows it.")]
+Directory = Annotated[str, Word("DIR", "An empty directory.")]
 Host = Annotated[str, Word("HOST", "The registry, HOST[:PORT].")]
 Shell = Annotated[str, Word("SHELL", "bash, zsh or fish.")]

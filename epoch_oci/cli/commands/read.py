@@ -1,0 +1,86 @@
+"""`cat` and `mount`: reading files of a snapshot where they are."""
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epoch_oci.cli import flags
+from epoch_oci.cli.places import name_to_read, place_of
+from epoch_oci.cli.session import Run
+from epoch_oci.errors import UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.reading.snapshot import ReadableFile
+
+_RANGE = re.compile(r"([0-9]{1,16})?-([0-9]{1,16})?")
+
+
+def cat(
+    run: Run, location: flags.Location, name: flags.FileName, range_: flags.Range = None, store: flags.Store = None
+) -> None:
+    """Write one file of a snapshot, or a part of it, to standard output.
+
+    Only what is needed is fetched. A whole file is verified before its last byte is written, a part of one in chunks
+    chunk by chunk; a part of any other file cannot be.
+    """
+    from epoch_oci.cocoon.import_archive import to_descriptor
+    from epoch_oci.oci.verify import BLOCK, VerifyingReader
+    from epoch_oci.reading.snapshot import chosen
+
+    write = to_descriptor(sys.stdout.fileno())
+    file = chosen(_files(run, location, store), name)
+    start, end = _range(range_, file.size)
+    with file.content.open(start, end - start) as opened:
+        whole = file.whole is not None and (start, end) == (0, file.size)
+        reader = VerifyingReader(opened, file.whole, name) if whole and file.whole else opened
+        while block := reader.read(BLOCK):
+            write(block)
+
+
+def mount(
+    run: Run,
+    location: flags.Location,
+    directory: flags.Directory,
+    store: flags.Store = None,
+    foreground: flags.Foreground = False,
+) -> int | None:
+    """Show the files of a snapshot in a directory, and fetch of them what is read.
+
+    Read-only. It goes on in the background until `umount DIR`, or until a signal comes. A hypervisor can start from it
+    before the bytes have come.
+    """
+    from epoch_oci.reading.mount import fall_silent, go_to_background
+    from epoch_oci.reading.mount import mount as serve
+
+    path = Path(directory)
+    if not foreground and (code := go_to_background(path)) is not None:
+        if code == 0:
+            run.note(f"{location} is mounted at {directory}; unmount it with `umount {directory}`")
+        return code
+    serve(_files(run, location, store), path, run.warn, (lambda: None) if foreground else fall_silent)
+    return None
+
+
+def _files(run: Run, location: str, store: str | None) -> "Mapping[str, ReadableFile]":
+    from epoch_oci.locate import ArtifactPlace
+    from epoch_oci.reading.snapshot import files_at
+
+    place = place_of(run, location, store)
+    return files_at(place, name_to_read(place) if isinstance(place, ArtifactPlace) else "")
+
+
+def _range(text: str | None, size: int) -> tuple[int, int]:
+    """First byte, and the one after the last: `A-B` as in HTTP, `A-` to the end, `-N` the last N."""
+    if text is None:
+        return 0, size
+    found = _RANGE.fullmatch(text)
+    if found is None or text == "-":
+        raise UsageError(f"--range cannot be {text}", object="--range", hint="write A-B (both included), A-, or -N")
+    first, last = found.groups()
+    start = int(first) if first else max(0, size - int(last or 0))
+    end = min(size, int(last) + 1) if first and last else size
+    if start >= end:
+        raise UsageError(f"--range {text} has no byte of the {size} there are", object="--range")
+    return start, end

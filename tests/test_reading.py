@@ -1,0 +1,250 @@
+"""Reading files where they are: `open_file`, `cat`, the fsspec file system, and a mount."""
+
+import hashlib
+import io
+import mmap
+import os
+import random
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+from cli_runner import command, environment, run_cli
+from snapshots import make_snapshot, noise, put_snapshot
+from test_chunked import CHUNK, DISK, MEMORY, snapshot
+
+from epoch_oci import ContentError, NotFoundError, RemoteFile, open_file
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
+from epoch_oci.reading.remote_file import PAGE
+from epoch_oci.reading.snapshot import ReadableFile
+from epoch_oci.stores.base import BytesContent
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A store with a snapshot, and layouts with it in either form."""
+    path = tmp_path_factory.mktemp("reading")
+    put_snapshot(path / "store", snapshot("v1", MEMORY, DISK))
+    put_snapshot(path / "store", make_snapshot("W3b"))
+    for name, *flags in (("plain",), ("chunked", "--chunked")):
+        for key in ("bot:v1", "team/bot:v1"):
+            target = f"oci:{path}/{name}:{key.replace('/', '-').replace(':', '-')}"
+            assert run_cli("push", key, target, "--store", path / "store", *flags).code == 0
+    return path
+
+
+@pytest.fixture(params=["plain", "chunked"])
+def where(request, home) -> str:
+    return f"oci:{home}/{request.param}:bot-v1"
+
+
+def test_a_file_is_read_where_it_is(where, home):
+    with open_file(where, "memory-ranges") as file:
+        assert (file.size, file.readable(), file.seekable(), file.writable()) == (len(MEMORY), True, True, False)
+        assert file.read(100) == MEMORY[:100] and file.tell() == 100
+        assert file.seek(-50, io.SEEK_END) == len(MEMORY) - 50
+        assert file.read() == MEMORY[-50:] and file.read(1) == b""
+        assert file.pread(3 * CHUNK, 5 * CHUNK - 7) == MEMORY[5 * CHUNK - 7 : 8 * CHUNK - 7]
+        file.seek(0)
+        assert hashlib.sha256(file.read()).digest() == hashlib.sha256(MEMORY).digest()
+    with open_file("bot:v1", "overlay.qcow2", store=str(home / "store")) as file:
+        assert file.read() == DISK
+
+
+@pytest.mark.parametrize("form", ["plain", "chunked"])
+def test_a_packed_file_is_read_as_the_hypervisor_sees_it(home, form):
+    made = make_snapshot("W3b")
+    stored = next(raw for raw in made.blobs.values() if len(raw) == 1_500_000)
+    with open_file(f"oci:{home}/{form}:team-bot-v1", "memory-ranges") as file:
+        raw = file.read()
+    assert len(raw) == 1 << 23
+    assert raw[:655_360] == stored[:655_360] and not any(raw[655_360:1_048_576])
+    assert raw[1_048_576 : 1_048_576 + len(stored) - 655_360] == stored[655_360:]
+
+
+def test_many_threads_read_one_file(where):
+    chosen = random.Random(3)
+    spots = [(chosen.randrange(len(MEMORY)), chosen.randrange(1, 300_000)) for _ in range(60)]
+    with open_file(where, "memory-ranges") as file, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda spot: file.pread(spot[1], spot[0]), spots))
+    assert found == [MEMORY[at : at + size] for at, size in spots]
+
+
+class Counting:
+    """Content that says what was asked of it."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw, self.asked = raw, []
+        self.size = len(raw)
+
+    def open(self, start=0, length=None):
+        self.asked.append((start, length))
+        return BytesContent(self.raw).open(start, length)
+
+
+def remote(raw: bytes, **more) -> tuple[RemoteFile, Counting]:
+    content = Counting(raw)
+    return RemoteFile(ReadableFile("f", content, None, True), **more), content
+
+
+def test_scattered_reads_fetch_hardly_more_than_they_need():
+    file, content = remote(noise("r", 8 << 20))
+    for at in random.Random(1).sample(range(0, 8 << 20, PAGE), 40):
+        file.pread(PAGE, at)
+    assert sum(length for _, length in content.asked) <= 1.3 * 40 * PAGE
+
+
+def test_reading_in_order_takes_few_long_reads_and_nothing_twice():
+    raw = noise("r", 16 << 20)
+    file, content = remote(raw)
+    assert b"".join(iter(lambda: file.read(4096), b"")) == raw
+    assert len(content.asked) < 16 and sum(length for _, length in content.asked) == len(raw)
+
+
+def test_what_is_kept_is_bounded():
+    raw = noise("r", 4 << 20)
+    file, content = remote(raw, cache=1 << 20)
+    for _ in range(2):
+        file.seek(0)
+        assert file.read() == raw
+    assert sum(len(page) for page in file._held.values()) <= 1 << 20
+    assert sum(length for _, length in content.asked) > len(raw)
+
+
+def test_a_plain_file_that_is_not_what_it_should_be_is_told_at_its_end():
+    target = Descriptor(media_type="x/y", digest=Digest.of(b"other"), size=200_000)
+    file = RemoteFile(ReadableFile("f", BytesContent(noise("x", 200_000)), target, False))
+    assert file.read(100_000)
+    with pytest.raises(ContentError, match="has digest"):
+        file.read()
+
+
+def test_a_file_that_is_not_there_is_told_with_those_that_are(where):
+    with pytest.raises(NotFoundError, match="config\\.json, memory-ranges, overlay\\.qcow2"):
+        open_file(where, "memory")
+
+
+# cat
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, MEMORY),
+        ("0-0", MEMORY[:1]),
+        ("100-199999", MEMORY[100:200_000]),
+        ("6000000-", MEMORY[6_000_000:]),
+        ("-17", MEMORY[-17:]),
+        ("5-99999999", MEMORY[5:]),
+    ],
+)
+def test_cat_writes_a_file_or_a_part_of_it(where, text, expected):
+    words = ["cat", where, "memory-ranges", *(["--range", text] if text else [])]
+    done = subprocess.run(command(*words), env=environment(), capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout == expected) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize("text", ["x", "-", "5", "9-3", "99999999-", "1-2-3"])
+def test_cat_refuses_a_range_that_is_none(home, text):
+    assert run_cli("cat", f"oci:{home}/plain:bot-v1", "memory-ranges", f"--range={text}").code == 2
+
+
+def test_cat_of_a_damaged_file_does_not_pass_for_whole(home, tmp_path):
+    assert run_cli("push", "bot:v1", f"oci:{tmp_path}/l:v1", "--store", home / "store", "--chunked").code == 0
+    pack = max((tmp_path / "l" / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+    raw = pack.read_bytes()
+    os.chmod(pack, 0o600)
+    pack.write_bytes(raw[: len(raw) - 200_000] + bytes(100_000) + raw[-100_000:])
+    done = subprocess.run(
+        command("cat", f"oci:{tmp_path}/l:v1", "overlay.qcow2"), env=environment(), capture_output=True, timeout=60
+    )
+    assert done.returncode == 3 and len(done.stdout) < len(DISK)
+    assert DISK.startswith(done.stdout)
+
+
+# fsspec
+
+
+def test_every_tool_on_fsspec_reads_snapshots(where):
+    with fsspec.open(f"epoch-oci://{where}/memory-ranges") as file:
+        file.seek(1000)
+        assert file.read(70_000) == MEMORY[1000:71_000]
+    system = fsspec.filesystem("epoch-oci")
+    assert [Path(name).name for name in system.ls(where, detail=False)] == [
+        "config.json",
+        "memory-ranges",
+        "overlay.qcow2",
+    ]
+    assert system.info(f"{where}/overlay.qcow2")["size"] == len(DISK)
+    assert system.cat_file(f"{where}/overlay.qcow2", 5, 10) == DISK[5:10]
+    assert system.isdir(where) and system.exists(f"{where}/config.json") and not system.exists(f"{where}/nothing")
+    with pytest.raises(FileNotFoundError):
+        system.open(f"{where}/nothing")
+    with pytest.raises(ValueError, match="only read"):
+        system.open(f"{where}/config.json", "wb")
+
+
+# mount
+
+can_mount = pytest.mark.skipif(
+    not os.access("/dev/fuse", os.R_OK | os.W_OK) or os.geteuid() != 0, reason="no FUSE here"
+)
+
+
+def _until(condition) -> bool:
+    for _ in range(400):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@can_mount
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_mount_shows_the_files_and_ends_cleanly_on_a_signal(where, tmp_path, signum):
+    directory = tmp_path / "mnt"
+    directory.mkdir()
+    process = subprocess.Popen(command("mount", where, str(directory), "-f"), env=environment())
+    try:
+        assert _until(lambda: os.path.ismount(directory))
+        found = sorted(path.name for path in directory.iterdir())
+        assert found == ["config.json", "memory-ranges", "overlay.qcow2"]
+        with (directory / "memory-ranges").open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
+            assert view[3 * CHUNK : 3 * CHUNK + 10] == MEMORY[3 * CHUNK : 3 * CHUNK + 10]
+        assert (directory / "overlay.qcow2").read_bytes() == DISK
+        with pytest.raises(OSError, match="Read-only"):
+            (directory / "new").write_bytes(b"x")
+        process.send_signal(signum)
+        assert process.wait(20) == 0
+        assert not os.path.ismount(directory)
+    finally:
+        process.kill()
+        process.wait()
+        subprocess.run(["umount", str(directory)], capture_output=True, check=False)
+
+
+@can_mount
+def test_a_mount_goes_to_the_background_when_it_stands(where, tmp_path):
+    directory = tmp_path / "mnt"
+    directory.mkdir()
+    done = run_cli("mount", where, directory)
+    try:
+        assert done.code == 0 and os.path.ismount(directory), done.err
+        assert (directory / "config.json").read_bytes() == b'{"cpus":{"boot_vcpus":2}}'
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+def test_what_cannot_be_mounted_is_one_line(where, tmp_path):
+    assert run_cli("mount", where, tmp_path / "nothing").code == 5
+    (tmp_path / "file").write_bytes(b"")
+    assert run_cli("mount", where, tmp_path).code == 2
+    (tmp_path / "empty").mkdir()
+    done = run_cli("mount", f"{where}x", tmp_path / "empty")
+    assert done.code == 5 and not os.path.ismount(tmp_path / "empty")
+    done.error  # noqa: B018 (one line)
