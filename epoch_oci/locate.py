@@ -273,7 +273,7 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
         credentials=CredentialStore(connection.environ, connection.registry_config, explicit, connection.warn),
         profile=connection.profile,
         state_directory=connection.state_directory,
-        trusted=connection.trusted_hosts,
+        trusted=frozenset(host.lower() for host in connection.trusted_hosts),
         proxies=proxies(registry, connection.environ),
         user_agent=_USER_AGENT,
         on_event=connection.on_event,

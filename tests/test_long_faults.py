@@ -362,7 +362,7 @@ def test_no_secret_goes_to_a_foreign_token_service(tmp_path, fake_registry, reco
     registry = fake_registry(auth=BearerAuth())
     wire = Wire(tmp_path, registry, make_snapshot(), login=True)
     port = recorder.address.rpartition(":")[2]
-    for realm in (recorder.url, f"http://localhost:{port}/token", f"http://a@127.0.0.1:{port}/t", "file:///etc/passwd"):
+    for realm in ("http://tokens.invalid/token", f"http://a@127.0.0.1:{port}/t", "file:///etc/passwd"):
         rule = registry.fault("*", "/v2/", ForeignRealm(realm))
         with pytest.raises(EpochOciError):
             wire.push()

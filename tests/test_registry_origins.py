@@ -83,13 +83,37 @@ def test_a_trusted_upload_location_gets_the_bytes_and_no_credentials(fake_regist
     no_secret(other, registry)
 
 
-def test_credentials_do_not_go_to_a_foreign_realm(fake_registry, recorder):
+@pytest.mark.parametrize("login", [True, False])
+def test_credentials_do_not_go_to_a_foreign_realm(fake_registry, login):
     registry = fake_registry(auth=bearer())
-    registry.fault("*", "/v2/", ForeignRealm(f"{recorder.url}/token"))
-    repository, _ = room(registry, login=True)
-    with pytest.raises(PolicyError, match="credentials"):
-        repository.has(blob(RAW))
-    recorder.assert_untouched()
+    registry.fault("*", "/v2/", ForeignRealm("http://tokens.invalid/token"))
+    repository, heard = room(registry, login=login)
+    if login:
+        with pytest.raises(PolicyError, match=r"credentials.* --trust-host tokens.invalid"):
+            repository.has(blob(RAW))
+        assert not heard.waits
+    for changes in ({"trusted": frozenset({"tokens.invalid"})}, {"login": False}):
+        with pytest.raises(NetworkError, match=r"tokens.invalid.*name"):
+            room(registry, **{"login": login, "attempts": 1} | changes)[0].has(blob(RAW))
+
+
+def test_tokens_of_another_port_of_the_same_host_are_asked_for(fake_registry):
+    auth = bearer()
+    service, registry = fake_registry(auth=auth), fake_registry(auth=auth)
+    auth.realm = f"{service.url}/token"
+    registry.put_blob("acme/bot", RAW)
+    assert room(registry, login=True)[0].has(blob(RAW))
+    assert service.recording.count("GET", "/token") == 1
+
+
+def test_https_never_leads_to_a_token_service_without(fake_registry, make_recorder, tls_kit):
+    other = make_recorder()
+    registry = fake_registry(tls="good", auth=bearer())
+    registry.fault("*", "/v2/", ForeignRealm(f"{other.url}/token"))
+    for changes in ({"login": True}, {"login": True, "trusted": frozenset({other.address})}, {"login": False}):
+        with pytest.raises(PolicyError, match=r"not encrypted.*EPOCH_PUBLIC_URL"):
+            room(registry, ca_file=str(tls_kit.ca_file), **changes)[0].has(blob(RAW))
+    other.assert_untouched()
 
 
 def test_a_foreign_page_of_a_list_is_refused(fake_registry, recorder):
@@ -199,21 +223,29 @@ def test_a_manifest_is_put_only_where_it_belongs(fake_registry, recorder):
         ("https://ghcr.io", "https://ghcr.io/token", True),
         ("https://registry-1.docker.io", "https://auth.docker.io/token", True),
         ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth", True),
-        ("https://registry.example.com", "https://auth.example.com/token", True),
-        ("https://harbor.example.com:8443", "https://harbor.example.com:8443/service/token", True),
+        ("https://one.azurecr.io", "https://login.example/token", True),
+        ("https://registry.example", "https://10.0.0.7:8443/token", True),
         ("https://ghcr.io", "http://ghcr.io/token", False),
-        ("https://ghcr.io", "https://ghcr.io:444/token", False),
-        ("https://ghcr.io", "https://evil.io/token", False),
-        ("https://ghcr.io", "https://ghcr.io.evil.com/token", False),
-        ("https://acme.co.uk", "https://evil.co.uk/token", False),
-        ("https://one.azurecr.io", "https://two.azurecr.io/token", False),
-        ("https://1.dkr.ecr.eu.amazonaws.com", "https://evil.s3.amazonaws.com/", False),
-        ("https://a.github.io", "https://b.github.io/", False),
-        ("https://ghcr.io", "https://127.0.0.1/token", False),
-        ("https://ghcr.io", "https://[::ffff:127.0.0.1]/token", False),
-        ("https://ghcr.io", "https://0.0.0.0/token", False),
-        ("http://127.0.0.1:5000", "http://127.0.0.1:5001/token", False),
-        ("http://localhost:5000", "http://localhost:5000/token", True),
+        ("https://127.0.0.1:5000", "http://127.0.0.1:5001/token", False),
+        ("http://registry.example.com", "https://registry.example.com:8443/token", True),
+        ("http://registry.example.com:5000", "http://registry.example.com:5001/token", True),
+        ("http://registry.git.acme.test", "http://git.acme.test/jwt/auth", True),
+        ("http://registry.git.acme.test", "http://acme.test/jwt/auth", True),
+        ("http://registry.acme.test", "http://auth.acme.test:8080/token", True),
+        ("http://registry.acme.test", "http://127.0.0.1:5001/token", True),
+        ("http://10.0.0.5:5000", "http://10.0.0.5:5001/token", True),
+        ("http://127.0.0.1:5000", "http://localhost:5001/token", True),
+        ("http://registry.acme.test", "http://evil.test/token", False),
+        ("http://registry.acme.test", "https://evil.test/token", False),
+        ("http://registry.acme.test", "http://acme.test.evil.test/token", False),
+        ("http://registry.acme.test", "http://test/token", False),
+        ("http://acme.co.uk", "http://co.uk/token", False),
+        ("http://acme.co.uk", "http://evil.co.uk/token", False),
+        ("http://one.azurecr.io", "http://two.azurecr.io/token", False),
+        ("http://a.github.io", "http://github.io/", False),
+        ("http://10.0.0.5:5000", "http://0.0.5/token", False),
+        ("http://10.0.0.5:5000", "http://10.0.0.6:5000/token", False),
+        ("http://registry:5000", "http://auth:5001/token", False),
     ],
 )
 def test_which_realms_may_see_credentials(registry, realm, fits):

@@ -258,9 +258,7 @@ def test_a_token_service_that_echoes_is_not_quoted(fake_registry):
     assert "you sent" in str(caught.value) and not canary.shows(PASSWORD, str(caught.value))
 
 
-@pytest.mark.parametrize(
-    "body", [b"{}", b'{"token":""}', b'{"token":7}', b'{"token":"a\\nb"}', b"[]", b"", b"x", b"[" * 70_000]
-)
+@pytest.mark.parametrize("body", [b"{}", b'{"token":7}', b'{"token":"a\\nb"}', b"[]", b"", b"x", b"[" * 70_000])
 def test_an_answer_without_a_token_is_said_to_be_one(fake_registry, body):
     registry = fake_registry(auth=bearer())
     registry.fault("GET", "/token", ReplaceBody(body))

@@ -107,6 +107,11 @@ def helpers_of(document: Document, registry: str) -> list[str]:
     return [suffix for suffix in found if isinstance(suffix, str) and suffix]
 
 
+def mentions(document: Document, registry: str) -> bool:
+    """Whether there is an account of a registry, or a helper that may have one."""
+    return bool(helpers_of(document, registry)) or any(_is_of(key, registry) for key in _section(document, "auths"))
+
+
 def put_entry(document: Document, registry: str, entry: Document) -> bool:
     """Keep an account under the registry's key. Always True."""
     name = _spelling(document, "auths")

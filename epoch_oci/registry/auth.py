@@ -1,28 +1,29 @@
 """Who we are to a registry: tokens for one origin, repository and set of actions, renewed before they run out."""
 
-import json
+import contextlib
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlencode
 
 import oras.auth
 import requests
 
-from epoch_oci.errors import AccessError, ContentError, NetworkError, PolicyError
-from epoch_oci.registry.answers import foreign_errors, refusal
+from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, PolicyError
+from epoch_oci.events import Event
+from epoch_oci.registry.answers import dismiss, refusal
 from epoch_oci.registry.challenge import Challenge, parse_challenges
 from epoch_oci.registry.credentials import Credential
-from epoch_oci.registry.origin import Origin, check_hop, is_loopback, realm_fits, redacted
+from epoch_oci.registry.origin import Origin, is_loopback
 from epoch_oci.registry.settings import RegistrySettings
+from epoch_oci.registry.token_service import TokenService, renewal
 
-_TOKEN_LIMIT = 64 << 10
-_DEFAULT_LIFE = 60.0
-_MARGIN = 60.0
-_CLIENT = "epoch-oci"
 BACKEND = "epoch-oci"
+_REMEMBERED = 256
+"""Tokens: another thread may still be answered about an older one."""
+_TRIES = 4
+_HIDING = frozenset({401, 403, 404})
+"""What registries answer that do not say whether something is there, some of them without asking for credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +40,147 @@ class Scope:
     def __str__(self) -> str:
         return f"{self.kind}:{self.repository}:{self.actions}" if self.repository else ""
 
+    @property
+    def account(self) -> str:
+        """The repository whose credentials it takes, "" for those of the registry."""
+        return (self.repository or "") if self.kind == "repository" else ""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class _Token:
+    """`users` counts the requests it was handed to; `proven` says that one of them was not refused.
+
+    `renewal` is one that was fetched because another, or none, was refused.
+    """
+
     header: str
+    scopes: tuple[str, ...]
     renew_at: float
+    renewal: bool = False
+    users: int = 0
+    proven: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether its refusal is no question of age or use: nobody but the one who is refused has had it."""
+        return self.renewal and not self.proven and self.users == 1
 
 
 class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
     """Answers the challenges of one registry, for many threads; its secrets go to nobody else.
 
-    An oras backend, so that `oras.provider.Registry` shares its session with it.
+    An oras backend, so that `oras.provider.Registry` shares its session with it. Credentials are looked up when they
+    are asked for. A scheme that has once been let in is kept: one request that is refused in the words of the other
+    lacks a right, and moves nobody.
     """
 
     registry: Origin
     host: str
     settings: RegistrySettings
 
-    def setup(self, registry: Origin, host: str, settings: RegistrySettings, send: Callable[..., Any]) -> None:
+    def setup(
+        self, registry: Origin, host: str, settings: RegistrySettings, send: Callable[..., requests.Response]
+    ) -> None:
         """`host` is the registry as the user wrote it, which is what credentials are kept under."""
         self.registry, self.host, self.settings, self._send = registry, host, settings, send
+        self._service = TokenService(registry, host, settings.trusted, send, self.secrets)
         self._lock = threading.RLock()
         self._scheme: str | None = None
+        self._proven = False
         self._bearer: Challenge | None = None
         self._tokens: dict[Scope, _Token] = {}
-        self._issued: deque[str] = deque(maxlen=256)  # another thread may still be answered about an older one
+        self._issued: OrderedDict[str, _Token] = OrderedDict()
+        self._reserved = threading.local()
         self._credentials: dict[str, Credential | None] = {}
+        self._failure: EpochOciError | None = None
+        self._pinged = self._warned = False
         self.anonymous = False
         self.on_challenge: Callable[[Sequence[Challenge]], None] | None = None
+
+    # What the client asks of it
+
+    def exchange(self, send: Callable[[str | None], requests.Response], scope: Scope, what: str) -> requests.Response:
+        """The answer to a request that `send` makes with an Authorization header, and can make again.
+
+        Raises AccessError when a 401 stands, PolicyError, and what `send` and a token service raise.
+        """
+        sent = self.header_for(scope)
+        response = send(sent)
+        if sent is None and response.status_code in _HIDING and (unasked := self._unasked(response, scope)):
+            dismiss(response)
+            sent, response = unasked, send(unasked)
+        for tried in range(_TRIES):
+            if response.status_code != 401:
+                self.accepted(response, sent)
+                return response
+            again = self._answered(response, scope, sent, alone=tried > 0)
+            if again is None:
+                break
+            dismiss(response)
+            sent, response = again, send(again)
+        raise self.denied(response, scope, sent, what)
+
+    def header_for(self, scope: Scope, *, body: bool = False) -> str | None:
+        """The header to send, None for none; a token is fetched when the one in hand is about to run out.
+
+        A `body` that was refused for its token's sake gets one that no other request uses up meanwhile.
+        """
+        with self._lock:
+            credential = self.settings.credentials.explicit if not self.anonymous else None
+            if credential is not None and credential.registry_token:
+                return f"Bearer {credential.registry_token}"
+            if self._scheme is None:
+                return None
+            if self._scheme == "bearer" and self._bearer is not None:
+                return self._bearer_header(self._bearer, scope, body=body)
+            return self._own_header(self._known(scope))
+
+    def accepted(self, response: requests.Response, sent: str | None) -> None:
+        """Note that a request was let in."""
+        status = response.status_code
+        if sent is None or not (status < 400 or status == 404):
+            return
+        with self._lock:
+            self._proven = True
+            if (token := self._issued.get(sent)) is not None:
+                token.proven = True
+
+    def answer_body(self, response: requests.Response, scope: Scope, what: str) -> None:
+        """Learn from the 401 that a body was answered with, for when it is sent again. Raises AccessError for good."""
+        sent = response.request.headers.get("Authorization")
+        again = self._answered(response, scope, sent, alone=True)
+        if again is None:
+            raise self.denied(response, scope, sent, what)
+        dismiss(response)
+        if again in self._issued:
+            self._reserved.header = (scope, again)
+
+    def denied(self, response: requests.Response, scope: Scope, sent: str | None, what: str) -> EpochOciError:
+        """The error that a 401 is, with what would help; reads and closes it."""
+        error = refusal(response, what, self.secrets())
+        if not isinstance(error, AccessError):
+            return error
+        if self._failure is not None and self._known(scope) is None:
+            return self._failure
+        return AccessError(error.message, object=error.object, hint=self._way_in(scope, sent))
+
+    def check_login(self, url: str) -> None:
+        """See whether the registry takes the credentials, also where it asks nobody for any.
+
+        Raises AccessError when it does not, NotFoundError where there is no registry, NetworkError.
+        """
+        what = f"logging in to {self.host}"
+        response = self.exchange(lambda header: self._ask(url, header), Scope(), what)
+        with self._lock:
+            header = None if self._scheme else self._own_header(self._known(Scope()))
+        if header is not None and response.status_code == 200:
+            response.close()
+            response = self._ask(url, header)
+        if response.status_code == 401:
+            raise self.denied(response, Scope(), header, what)
+        if response.status_code != 200:
+            raise refusal(response, what, self.secrets())
+        response.close()
 
     def credential(self, repository: str | None) -> Credential | None:
         """What was found for a repository, looked up once. Raises what the credential files raise."""
@@ -81,126 +195,193 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
     def secrets(self) -> tuple[str, ...]:
         """Every text that must never be shown: what was found, and the tokens in use."""
         with self._lock:
-            found = [text for item in self._credentials.values() if item for text in item.secrets]
-            return (*found, *self._issued)
+            known = [self.settings.credentials.explicit, *self._credentials.values()]
+            found = [text for item in known if item for text in item.secrets]
+            return (*found, *(header.partition(" ")[2] for header in self._issued))
 
-    def header_for(self, scope: Scope) -> str | None:
-        """The header to send, None for none; a token is fetched when the one in hand is about to run out."""
-        with self._lock:
-            credential = self.credential(scope.repository if scope.kind == "repository" else None)
-            if credential is not None and credential.registry_token:
-                return f"Bearer {credential.registry_token}"
-            if self._scheme == "basic":
-                return credential.basic if credential is not None and credential.secret else None
-            if self._bearer is None:
-                return None
-            token = self._tokens.get(scope)
-            if token is None or token.renew_at <= self.settings.clock():
-                token = self._tokens[scope] = self._fetch(self._bearer, scope, "")
-            return token.header
+    # Challenges
 
-    def answer(self, response: requests.Response, scope: Scope, sent: str | None) -> bool:
-        """Learn from a 401; True when the request is worth sending again. Raises AccessError, PolicyError."""
+    def _answered(
+        self, response: requests.Response, scope: Scope, sent: str | None, *, alone: bool = False
+    ) -> str | None:
+        """The header to send a request with that was answered with 401; None when there is no other.
+
+        `alone` asks for a token that no other request uses up.
+        """
         challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
         if self.on_challenge is not None:
             self.on_challenge(challenges)
-        with self._lock:
-            bearer = next((item for item in challenges if item.scheme == "bearer"), None)
-            if bearer is not None:
-                return self._answer_bearer(bearer, scope, sent)
-            if any(item.scheme == "basic" for item in challenges):
-                return self._answer_basic(scope, sent)
-            return False
-
-    def _answer_bearer(self, challenge: Challenge, scope: Scope, sent: str | None) -> bool:
-        self._scheme, self._bearer = "bearer", challenge
-        held = self._tokens.get(scope)
-        if held is not None and held.header != sent:
-            return True  # another thread was quicker
-        self._tokens[scope] = self._fetch(challenge, scope, challenge.parameters.get("scope", ""))
-        return True
-
-    def _answer_basic(self, scope: Scope, sent: str | None) -> bool:
-        """Harbor asks for Basic as soon as anything was refused, and takes it on every request."""
-        credential = self.credential(scope.repository if scope.kind == "repository" else None)
-        if credential is None or not credential.secret or sent == credential.basic:
-            return False
-        self._scheme = "basic"
-        return True
-
-    def _fetch(self, challenge: Challenge, scope: Scope, asked: str) -> _Token:
-        realm = challenge.parameters.get("realm", "")
-        credential = self.credential(scope.repository if scope.kind == "repository" else None)
-        self._check_realm(realm, credential)
-        scopes = list(dict.fromkeys(text for text in (str(scope), asked) if text and _is_ours(text, scope)))
-        service = challenge.parameters.get("service", "")
-        answer = self._ask(realm, service, scopes, credential)
-        return self._token(answer, realm)
-
-    def _check_realm(self, realm: str, credential: Credential | None) -> None:
-        if not realm.startswith(("http://", "https://")):
-            raise PolicyError(
-                f"{self.host} names no URL to get tokens from", object=self.host, hint="is this an OCI registry?"
-            )
-        there = Origin.of(realm)
-        if there.address in self.settings.trusted or realm_fits(self.registry, there):
-            return
-        if credential is None:
-            check_hop(self.registry, there)
-            return
-        raise PolicyError(
-            f"{self.host} asks for its credentials to be sent to {there}",
-            object=str(there),
-            hint=f"if that is right, allow it with --trust-host {there.address}"
-            + ("; an Epoch server behind a proxy needs EPOCH_PUBLIC_URL" if there.host == self.registry.host else ""),
-        )
-
-    def _ask(self, realm: str, service: str, scopes: list[str], credential: Credential | None) -> requests.Response:
-        pairs = [("service", service)] if service else []
-        pairs += [("scope", scope) for scope in scopes]
-        if credential is not None and credential.identity_token:
-            form = [
-                ("grant_type", "refresh_token"),
-                ("refresh_token", credential.identity_token),
-                ("client_id", _CLIENT),
-            ]
-            headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            merged = [*form, ("service", service), ("scope", " ".join(scopes))]
-            response = self._send("POST", realm, headers=headers, data=urlencode(merged).encode())
-        else:
-            url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(pairs)}" if pairs else realm
-            named = {"Authorization": credential.basic} if credential is not None and credential.secret else {}
-            response = self._send("GET", url, headers=named)
-        if response.status_code != 200:
-            raise self._refused(response, credential)
-        found: requests.Response = response
-        return found
-
-    def _refused(self, response: requests.Response, credential: Credential | None) -> Exception:
-        status = response.status_code
-        error = refusal(response, f"getting a token for {self.host}", self.secrets())
-        if status in (400, 401, 403, 404) and not (isinstance(error, NetworkError) and error.retryable):
-            words = "the credentials were refused" if credential else "anonymous access was refused"
-            hint = f"log in with `epoch-oci login {self.host}`"
-            return AccessError(f"{self.host}: {words} ({status})", object=self.host, hint=hint)
-        return error
-
-    def _token(self, response: requests.Response, realm: str) -> _Token:
-        with foreign_errors(redacted(realm)):
-            raw = response.raw.read(_TOKEN_LIMIT + 1, decode_content=False) or b""
-        response.close()
         try:
-            answer = json.loads(raw) if len(raw) <= _TOKEN_LIMIT else None
-        except (ValueError, RecursionError):
-            answer = None
-        text = (answer.get("token") or answer.get("access_token") or "") if isinstance(answer, dict) else None
-        if not isinstance(text, str) or not text or not text.isprintable() or not text.isascii():
-            raise ContentError(f"{self.host}: the token service gave no token", code="JSON", object=redacted(realm))
-        life = answer.get("expires_in") if isinstance(answer, dict) else None
-        seconds = float(life) if isinstance(life, int | float) and life > 0 else _DEFAULT_LIFE
-        margin = min(_MARGIN, seconds / 2)
-        self._issued.append(text)
-        return _Token(f"Bearer {text}", self.settings.clock() + seconds - margin)
+            with self._lock:
+                return self._answer(challenges, scope, sent, alone=alone)
+        except BaseException:
+            response.close()
+            raise
+
+    def _answer(self, challenges: Sequence[Challenge], scope: Scope, sent: str | None, *, alone: bool) -> str | None:
+        credential = self._known(scope)
+        if credential is not None and credential.registry_token:
+            header = f"Bearer {credential.registry_token}"
+            self._scheme = "ready"
+            return header if header != sent else None
+        bearer = next((item for item in challenges if item.scheme == "bearer"), None)
+        basic = any(item.scheme == "basic" for item in challenges)
+        if self._proven and self._scheme == "bearer":
+            # Harbor answers in terms of Basic whatever was wrong with a token, its age too; others in none.
+            return self._renewed(bearer or self._bearer, scope, sent, alone=alone)
+        if self._proven and self._scheme == "basic":
+            return self._looked_up_anew(scope, sent)
+        password = self._own_header(credential) if basic else None
+        if bearer is not None:
+            self._scheme = "bearer"
+            try:
+                return self._renewed(bearer, scope, sent, alone=alone)
+            except (AccessError, PolicyError, ContentError):
+                if password in (None, sent):
+                    raise
+        if password is None or password == sent:
+            return None
+        self._scheme = "basic"
+        return password
+
+    def _renewed(self, challenge: Challenge | None, scope: Scope, sent: str | None, *, alone: bool) -> str | None:
+        """A token after `sent` was refused; None when it was a new one that nobody else had, for then it lacks a right.
+
+        Tokens that die every few requests are renewed as often as one of them was let in.
+        """
+        assert challenge is not None
+        self._bearer = challenge
+        asked = self._scopes(challenge, scope)
+        refused = self._issued.get(sent or "")
+        held = self._tokens.get(scope)
+        if refused is not None and refused.is_final and refused.scopes == asked:
+            return None
+        quicker = (
+            held is not None and held.header != sent and (sent is None or (refused is not None and refused.proven))
+        )
+        if held is not None and quicker and not alone:
+            return self._handed(held)  # another thread was
+        token = self._fetch(challenge, scope, asked)
+        token.renewal = True
+        if not alone:
+            self._tokens[scope] = token
+        return self._handed(token)
+
+    def _looked_up_anew(self, scope: Scope, sent: str | None) -> str | None:
+        """The header of credentials that have changed since: those of cloud registries live for hours."""
+        held = self._known(scope)
+        try:
+            found = None if self.anonymous else self.settings.credentials.find(self.host, scope.account, anew=True)
+        except EpochOciError:
+            return None
+        if found is None or found == held:
+            return None
+        self._credentials[scope.account] = found
+        header = self._own_header(found)
+        return header if header != sent else None
+
+    def _unasked(self, response: requests.Response, scope: Scope) -> str | None:
+        """A header for a request whose answer asks for none, and may hide what is there from those who have none.
+
+        How the registry wants to be spoken to is asked at its front door, once, by those who have credentials.
+        """
+        if self.anonymous or parse_challenges(response.headers.get("WWW-Authenticate", "")):
+            return None
+        with self._lock:
+            if self._scheme is not None or self._pinged:
+                return self.header_for(scope)
+            self._pinged = True
+            if not self.settings.credentials.may_have(self.host):
+                return None
+            with contextlib.suppress(NetworkError):
+                door = self._ask(f"{self.registry}/v2/", None)
+                dismiss(door)
+                if door.status_code == 401 and self._known(scope) is not None:
+                    return self._answered(door, scope, None)
+            return None
+
+    # Credentials and tokens
+
+    def _known(self, scope: Scope) -> Credential | None:
+        """The credential for a scope. One that cannot be looked up is none: a refusal has it told why."""
+        try:
+            return self.credential(scope.account)
+        except EpochOciError as error:
+            self._failure, self._credentials[scope.account] = error, None
+            return None
+
+    def _own_header(self, credential: Credential | None) -> str | None:
+        """The credential itself as a header."""
+        if credential is None:
+            return None
+        if self._scheme == "ready" and credential.registry_token:
+            return f"Bearer {credential.registry_token}"
+        return credential.basic if credential.secret else None
+
+    def _bearer_header(self, challenge: Challenge, scope: Scope, *, body: bool) -> str:
+        if body and (reserved := self._take_reserved(scope)) is not None:
+            return reserved
+        token = self._tokens.get(scope)
+        if token is None or token.renew_at <= self.settings.clock():
+            token = self._tokens[scope] = self._fetch(challenge, scope, (str(scope),) if scope.repository else ())
+        return self._handed(token)
+
+    def _take_reserved(self, scope: Scope) -> str | None:
+        """What `answer_body` has laid aside for this thread, as long as it is good."""
+        found: tuple[Scope, str] | None = getattr(self._reserved, "header", None)
+        self._reserved.header = None
+        token = self._issued.get(found[1]) if found is not None and found[0] == scope else None
+        return token.header if token is not None and token.renew_at > self.settings.clock() else None
+
+    def _handed(self, token: _Token) -> str:
+        token.users += 1
+        return token.header
+
+    def _fetch(self, challenge: Challenge, scope: Scope, scopes: tuple[str, ...]) -> _Token:
+        credential = self._known(scope)
+        try:
+            grant = self._service.ask(challenge, scopes, credential)
+        except AccessError:
+            if credential is None and self._failure is not None:
+                raise self._failure from None
+            if not self._proven or self._looked_up_anew(scope, None) is None:
+                raise
+            grant = self._service.ask(challenge, scopes, self._known(scope))
+        if credential is None and self._failure is not None:
+            self._warn_once(f"{self._failure.message}; {self.host} is asked without credentials")
+        token = _Token(f"Bearer {grant.token}", scopes, self.settings.clock() + renewal(grant.seconds))
+        self._issued[token.header] = token
+        if len(self._issued) > _REMEMBERED:
+            self._issued.popitem(last=False)
+        return token
+
+    def _warn_once(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self.settings.on_event(Event(event="warning", message=message))
+
+    def _scopes(self, challenge: Challenge, scope: Scope) -> tuple[str, ...]:
+        """What to ask for: what is needed, and what the challenge says, unless that is about other repositories."""
+        asked = challenge.parameters.get("scope", "")
+        return tuple(dict.fromkeys(text for text in (str(scope), asked) if text and _is_ours(text, scope)))
+
+    def _ask(self, url: str, header: str | None) -> requests.Response:
+        return self._send("GET", url, headers={"Authorization": header} if header else {})
+
+    def _way_in(self, scope: Scope, sent: str | None) -> str:
+        """What to do about a 401."""
+        with self._lock:
+            credential = self._known(scope)
+            known = self._proven or (sent is not None and sent in self._issued)
+        if credential is None:
+            return f"log in with `epoch-oci login {self.host}`"
+        if sent is not None and known:
+            return f"{credential.owner} are taken there, and lack the right to this; ask for it"
+        if sent is None:
+            return f"{self.host} does not ask for credentials in a way that {credential.owner} could answer"
+        return f"look at {credential.owner}, or log in anew with `epoch-oci login {self.host}`"
+
+    # What oras expects, and what others look at
 
     def load_configs(self, container: object, configs: object = None) -> None:
         """Called by oras; credentials are resolved by `credential` instead."""

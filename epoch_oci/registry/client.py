@@ -88,25 +88,18 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             raise PolicyError(f"{there} is not the registry {self.origin}", object=redacted(url))
         scope = scope or self._scope_of(url, method)
         plain = {name: value for name, value in (headers or {}).items() if name.lower() != "authorization"}
-        ours = self.is_home(url)
-        sent = self.auth.header_for(scope) if ours else None
-        response = self._send(method, url, headers=_with(plain, sent), data=data, timeout=timeout)
-        if response.status_code != 401 or not ours:
-            return response
-        if data is not None and not isinstance(data, bytes):
-            return response
-        try:
-            known = self.auth.answer(response, scope, sent)
-        except BaseException:
-            response.close()
-            raise
-        if not known:
-            raise refusal(response, f"{method} {redacted(url)}", self.auth.secrets())
-        dismiss(response)
-        again = self._send(method, url, headers=_with(plain, self.auth.header_for(scope)), data=data, timeout=timeout)
-        if again.status_code == 401:
-            raise refusal(again, f"{method} {redacted(url)}", self.auth.secrets())
-        return again
+
+        def send(authorization: str | None) -> requests.Response:
+            return self._send(method, url, headers=_with(plain, authorization), data=data, timeout=timeout)
+
+        if not self.is_home(url):
+            return send(None)
+        if data is None or isinstance(data, bytes):
+            return self.auth.exchange(send, scope, f"{method} {redacted(url)}")
+        sent = self.auth.header_for(scope, body=True)
+        response = send(sent)
+        self.auth.accepted(response, sent)
+        return response
 
     def call(
         self,

@@ -97,6 +97,18 @@ class CredentialStore:
             raise failures[0]
         return None
 
+    def may_have(self, registry: str) -> bool:
+        """Whether anything but nothing would be found, as far as that is known without asking a helper."""
+        if self.explicit is not None:
+            return True
+        for place in self._places():
+            try:
+                if account_file.mentions(self._document(place), registry):
+                    return True
+            except EpochOciError:
+                return True
+        return False
+
     def keep(self, registry: str, username: str, secret: str) -> str:
         """Remember a credential, with the helper the file names, else in the file itself (0600). Returns where.
 

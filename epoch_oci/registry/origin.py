@@ -9,11 +9,6 @@ from epoch_oci.errors import PolicyError
 
 _PORTS = {"http": 80, "https": 443}
 _SHOWN_QUERY = frozenset({"service", "scope", "n", "last", "from", "mount", "digest", "account", "client_id"})
-_REALMS = {
-    "registry-1.docker.io": "auth.docker.io",
-    "registry.gitlab.com": "gitlab.com",
-}
-"""Token services on another host than their registry, as their operators document them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +64,16 @@ def check_hop(here: Origin, there: Origin) -> None:
 
 
 def realm_fits(registry: Origin, realm: Origin) -> bool:
-    """Whether a token service may see the registry's credentials: the same host, a documented pair, or a sibling.
+    """Whether a token service may see the registry's credentials.
 
-    A sibling shares the registry's parent domain (`auth.example.com` for `registry.example.com`).
+    A registry that is reached by https, and so is who it says, may name any by https: it could ask for the password
+    itself. One that is not: its own host, a domain that it is below of, a sibling there, or this machine.
     """
-    if registry.scheme == "https" and realm.scheme != "https":
-        return False
-    if realm.host == registry.host:
-        return realm.port == registry.port or realm.port == _PORTS[realm.scheme]
-    return _REALMS.get(registry.host) == realm.host or _siblings(registry.host, realm.host)
+    if registry.scheme == "https":
+        return realm.scheme == "https"
+    if realm.host == registry.host or is_loopback(realm.host):
+        return True
+    return _is_below(registry.host, realm.host) or _siblings(registry.host, realm.host)
 
 
 def joined(base: str, reference: str) -> str:
@@ -100,6 +96,10 @@ def redacted(url: str) -> str:
         (key, value if key in _SHOWN_QUERY else "…") for key, value in parse_qsl(parts.query, keep_blank_values=True)
     ]
     return urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe=":/,…"), ""))
+
+
+def _is_below(host: str, domain: str) -> bool:
+    return host.endswith(f".{domain}") and _address(host) is None and _is_own_domain(domain.split("."))
 
 
 def _siblings(one: str, other: str) -> bool:

@@ -289,10 +289,12 @@ def _hub_name(reference: Reference) -> str:
 def verify_login(registry: str, settings: RegistrySettings) -> None:
     """Ask the registry whether it takes the credentials. Raises AccessError when it does not, NetworkError."""
     client = RegistryClient(registry, settings)
-    response = client.call("GET", client.url(""), (200, 404), what=f"logging in to {registry}")
-    response.close()
-    if response.status_code == 404:
-        raise refusal(response, f"logging in to {registry}")
+    attempts = Attempts(settings, f"logging in to {registry}")
+    while True:
+        try:
+            return client.auth.check_login(client.url(""))
+        except NetworkError as error:
+            attempts.again(error)
 
 
 __all__ = ["CredentialStore", "RegistryRepository", "verify_login"]

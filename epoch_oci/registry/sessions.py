@@ -110,8 +110,7 @@ class Session:
             timeout=client.settings.timeouts.commit,
         )
         if response.status_code == 401 and client.is_home(url):
-            dismiss(response)
-            client.auth.answer(response, scope, response.request.headers.get("Authorization"))
+            client.auth.answer_body(response, scope, self._what)
             raise StaleTokenError
         if body.left and response.status_code < 300:
             response.close()
