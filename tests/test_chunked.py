@@ -242,6 +242,9 @@ def test_packed_memory_shares_chunks_although_everything_moves_in_the_blob(layou
     for version in (first, second):
         layout.pull(version.key.tag, "--store", f"back-{version.key.tag}")
         assert comes_back(layout.path / f"back-{version.key.tag}", version)
+    layout.pull("v1", "--store", "back")
+    report = layout.pull("v2", "--store", "back")
+    assert sum(blob["bytes"] for blob in report["blobs"] if blob["title"]) < 2 * CHUNK
     layout.pull("v2", "-o", "files")
     unfolded = (layout.path / "files" / "memory-ranges").read_bytes()
     assert len(unfolded) == 100 * CHUNK and unfolded[20 * CHUNK : 80 * CHUNK] == image[20 * CHUNK : 80 * CHUNK]
@@ -461,6 +464,24 @@ def test_a_pull_that_was_interrupted_goes_on_from_verified_chunks(layout):
     moved = next(blob["bytes"] for blob in report["blobs"] if blob["title"] == "memory-ranges")
     assert moved < 10 << 20
     assert comes_back(layout.path / "back", made)
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(layout):
+    made = snapshot("v1", noise("a", 24 << 20), DISK)
+    layout.push(made)
+    small = layout.path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        done = layout.run("pull", "oci:layout:v1", "--store", "small/back")
+        assert (done.code, "the disk has room for" in done.error) == (7, True), done.err
+        assert not any(path.is_file() and path.stat().st_blocks for path in (small / "back").rglob("*"))
+        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True, capture_output=True)
+        layout.pull("v1", "--store", "small/back")
+        assert comes_back(small / "back", made)
+    finally:
+        subprocess.run(["umount", small], check=False, capture_output=True)
 
 
 def test_guest_memory_in_chunks_is_kept_from_the_public(tmp_path, fake_registry, place_at):

@@ -182,6 +182,13 @@ def parts(world: World) -> Origin:
     return Origin(target, origin.files, raw=origin.raw, base=origin.base)
 
 
+def chunks(world: World) -> Origin:
+    origin = directory(world)
+    target = f"{world.registry()}/acme/chunked:v1"
+    world.ok("push", origin.name, target, "--store", "from", "--chunked")
+    return Origin(target, origin.files, raw=origin.raw, base=origin.base)
+
+
 PLAIN = {"config.json": b'{"cpus":{"boot_vcpus":2}}', "cow.raw": noise("cow", 90_000), "state.json": b'{"s":1}' * 90}
 
 

@@ -89,6 +89,29 @@ def test_a_pull_of_files_that_is_killed(tmp_path, big, numbers):
     Way(begin).kill_often("quick files", 3)
 
 
+def test_a_push_in_chunks_that_is_killed(tmp_path, big, numbers):
+    store, made = big
+
+    def begin():
+        layout = tmp_path / f"layout-{next(numbers)}"
+        return ["push", made.key, f"oci:{layout}", "--store", store, "--chunked"], lambda: in_layout(layout, "v1")
+
+    Way(begin).kill_often("quick chunked layout", 3)
+
+
+@pytest.mark.parametrize("end", ["store", "files"])
+def test_a_pull_of_chunks_that_is_killed(tmp_path, big, numbers, end):
+    store, made = big
+    run("push", made.key, f"oci:{tmp_path / 'layout'}", "--store", store, "--chunked")
+
+    def begin():
+        copy = tmp_path / f"copy-{next(numbers)}"
+        words = ["pull", f"oci:{tmp_path / 'layout'}", "-o" if end == "files" else "--store", copy]
+        return words, lambda: (in_files if end == "files" else in_store)(copy, made)
+
+    Way(begin).kill_often(f"quick chunked {end}", 3)
+
+
 def test_two_pushes_of_one_artifact_to_one_tag_both_succeed(live_registry, repo_name, big):
     store, made = big
     words = ("push", made.key, f"{live_registry.address}/{repo_name}:v1", "--store", store)

@@ -16,6 +16,7 @@ from epoch_oci.oci.verify import ByteReader, VerifyingReader
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NOTE = ".note"
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -66,6 +67,32 @@ class KeptBlobs:
         finally:
             os.close(descriptor)
 
+    def note(self, digest: Digest, raw: bytes) -> None:
+        """Keep something small beside a blob that is kept: nobody vouches for it later. Never a reason to fail."""
+        with contextlib.suppress(OSError, LocalIOError):
+            directory = self._opened()
+            try:
+                with Draft(directory, str(self._path)) as draft:
+                    draft.write(raw)
+                    draft.commit(digest.hex + _NOTE)
+            finally:
+                os.close(directory)
+
+    def noted(self, digest: Digest, limit: int) -> bytes | None:
+        """What was kept beside a blob, None for nothing and for more than `limit` bytes."""
+        with contextlib.suppress(OSError, LocalIOError):
+            directory = self._opened()
+            try:
+                descriptor = os.open(digest.hex + _NOTE, _FILE, dir_fd=directory)
+            finally:
+                os.close(directory)
+            try:
+                raw = b"".join(iter(FileReader(descriptor, str(self._path), 0, limit + 1).read, b""))
+            finally:
+                os.close(descriptor)
+            return raw if len(raw) <= limit else None
+        return None
+
     def newest(self) -> Iterator[tuple[Digest, int]]:
         """Digest and size in bytes of each, those that were asked for last before the others."""
         try:
@@ -96,8 +123,9 @@ class KeptBlobs:
         for number, (_, name, size) in enumerate(sorted(_entries(directory), reverse=True)):
             total += size
             if number and (number >= self._count or total > self._size):
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=directory)
+                for kept in (name, name + _NOTE):
+                    with contextlib.suppress(OSError):
+                        os.unlink(kept, dir_fd=directory)
 
     def _opened(self) -> int:
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)

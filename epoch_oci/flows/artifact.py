@@ -87,6 +87,8 @@ def unchunked(source: Source, image: ImageManifest, snapshot: Snapshot, how: Dec
     kept = kept_indexes(how.cache) if how is not None and how.cache is not None else None
     index = index_of_image(source, image, kept)
     check_files(index, snapshot)
+    if kept is not None and index is not None:
+        kept.note(image.layers[0].digest, snapshot.epoch.raw)
     return source if index is None else ChunkedSource(source, index, folds_of(snapshot.manifest))
 
 

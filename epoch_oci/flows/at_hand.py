@@ -5,16 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from epoch_oci.chunks.fold import Fold
 from epoch_oci.chunks.index import HEADER_DIGEST_KEY, HEADER_LIMIT, HEADER_SIZE_KEY, Index
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.layout import Encoding, chunk_digest, zstd
 from epoch_oci.dialects.profile import CHUNK_INDEX
 from epoch_oci.disk.kept import KeptBlobs
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import EpochOciError
-from epoch_oci.flows.chunked import ChunkedSource
+from epoch_oci.flows.chunked import ChunkedSource, UnfoldedContent, folds_of
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.document import Document
 from epoch_oci.stores.base import Content, Readable, Source
 
 _INDEXES = 6
@@ -35,7 +38,7 @@ class ChunksAtHand:
     def add(self, index: Index, file: int, content: Content) -> None:
         """One more file, which is what `index` says of its file number `file`."""
         number = self.known.add_pack()
-        self.contents.append((content, index.header.chunk_size, index.header.files[file].size))
+        self.contents.append((content, index.header.chunk_size, index.header.files[file].span))
         at = 0
         for piece in index.pieces(file):
             for place, encoding in enumerate(piece.encodings):
@@ -83,13 +86,16 @@ def with_chunks_at_hand(source: Source, places: Iterable[object], kept: KeptBlob
         return source
     hand = ChunksAtHand()
     readable = [place for place in places if isinstance(place, Readable)]
-    for index in _indexes(kept) if readable else ():
+    for index, folds in _indexes(kept) if readable else ():
         for number, file in enumerate(index.header.files):
+            fold = folds.get(file.digest)
+            if file.span != (fold.span if fold else file.size):
+                continue
             target = Descriptor(media_type=media_types.OCTET_STREAM, digest=file.digest, size=file.size)
             content = next(filter(None, (_content(place, target) for place in readable)), None)
             if content is not None:
                 with suppress(EpochOciError):
-                    hand.add(index, number, content)
+                    hand.add(index, number, UnfoldedContent(content, fold) if fold else content)
     return replace(source, at_hand=hand) if hand.contents else source
 
 
@@ -101,13 +107,18 @@ def _content(place: Readable, target: Descriptor) -> Content | None:
     return None
 
 
-def _indexes(kept: KeptBlobs) -> Iterator[Index]:
-    """The indexes that were used last, read from this machine; what is wrong with one is its own affair."""
+def _indexes(kept: KeptBlobs) -> Iterator[tuple[Index, dict[Digest, Fold]]]:
+    """The indexes that were used last, with how the packed files of their snapshots unfold.
+
+    Read from this machine; what is wrong with one is its own affair.
+    """
     for number, (digest, size) in enumerate(kept.newest()):
         if number >= _INDEXES:
             return
         with suppress(EpochOciError):
-            yield _kept_index(kept, digest, size)
+            raw = kept.noted(digest, MANIFEST_LIMIT)
+            folds = folds_of(Manifest.parse(Document(EPOCH_MANIFEST, raw))) if raw else {}
+            yield _kept_index(kept, digest, size), folds
 
 
 def _kept_index(kept: KeptBlobs, digest: Digest, size: int) -> Index:

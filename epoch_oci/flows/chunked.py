@@ -20,10 +20,11 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
-from epoch_oci.oci.verify import ByteReader, VerifyingReader
+from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, Ranged, Source
 
 _KEPT_COUNT, _KEPT_SIZE = 24, 2 << 30
+_ZEROS = bytes(BLOCK)
 
 
 def kept_indexes(cache: Path) -> KeptBlobs:
@@ -191,6 +192,47 @@ class ChunkedContent:
     def _count(self, count: int) -> None:
         with self._lock:
             self.fetched += count
+
+
+@dataclass(frozen=True, slots=True)
+class UnfoldedContent:
+    """A packed blob as the file that it unfolds to."""
+
+    blob: Content
+    fold: Fold
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self.fold.span
+
+    @contextmanager
+    def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
+        """As `Content.open`."""
+        end = self.size if length is None else min(self.size, start + length)
+        pieces = list(self.fold.in_blob(start, end))
+        first = pieces[0][0] if pieces else 0
+        count = sum(high - low for _, low, high in pieces)
+        with self.blob.open(first, count) as reader:
+            yield _Spread(reader, [(low, high) for _, low, high in pieces], start, end)
+
+
+class _Spread:
+    def __init__(self, reader: ByteReader, runs: list[tuple[int, int]], at: int, end: int) -> None:
+        self._reader, self._runs, self._at, self._end = reader, runs, at, end
+
+    def read(self, size: int = -1, /) -> bytes:
+        wanted = min(BLOCK if size < 0 else size, BLOCK, self._end - self._at)
+        if not wanted:
+            return b""
+        low, high = self._runs[0] if self._runs else (self._end, self._end)
+        block = (
+            _ZEROS[: min(wanted, low - self._at)] if self._at < low else self._reader.read(min(wanted, high - self._at))
+        )
+        self._at += len(block)
+        if self._runs and self._at >= high:
+            self._runs.pop(0)
+        return block
 
 
 class _BlockReader:

@@ -1,7 +1,6 @@
 """A snapshot opened for reading: its files by name, as a hypervisor sees them."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,17 +8,14 @@ from epoch_oci.chunks.fold import Fold
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import NotFoundError, UsageError
 from epoch_oci.flows.artifact import read_artifact, read_epoch
-from epoch_oci.flows.chunked import ChunkedContent, folds_of
+from epoch_oci.flows.chunked import ChunkedContent, UnfoldedContent, folds_of
 from epoch_oci.flows.encoded import carried_content
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
-from epoch_oci.oci.verify import BLOCK, ByteReader
 from epoch_oci.stores.base import BytesContent, Content, Source
 
 if TYPE_CHECKING:
     from epoch_oci.locate import Place
-
-_ZEROS = bytes(BLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,44 +87,3 @@ def _readable(name: str, content: Content, blob: Descriptor, fold: Fold | None) 
         # The chunks are those of the unfolded file.
         return ReadableFile(name, ChunkedContent(content.file, content.file.size), None, checked)
     return ReadableFile(name, UnfoldedContent(content, fold), None, checked)
-
-
-@dataclass(frozen=True, slots=True)
-class UnfoldedContent:
-    """A packed blob as the file that it unfolds to."""
-
-    blob: Content
-    fold: Fold
-
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
-        return self.fold.span
-
-    @contextmanager
-    def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
-        """As `Content.open`."""
-        end = self.size if length is None else min(self.size, start + length)
-        pieces = list(self.fold.in_blob(start, end))
-        first = pieces[0][0] if pieces else 0
-        count = sum(high - low for _, low, high in pieces)
-        with self.blob.open(first, count) as reader:
-            yield _Spread(reader, [(low, high) for _, low, high in pieces], start, end)
-
-
-class _Spread:
-    def __init__(self, reader: ByteReader, runs: list[tuple[int, int]], at: int, end: int) -> None:
-        self._reader, self._runs, self._at, self._end = reader, runs, at, end
-
-    def read(self, size: int = -1, /) -> bytes:
-        wanted = min(BLOCK if size < 0 else size, BLOCK, self._end - self._at)
-        if not wanted:
-            return b""
-        low, high = self._runs[0] if self._runs else (self._end, self._end)
-        block = (
-            _ZEROS[: min(wanted, low - self._at)] if self._at < low else self._reader.read(min(wanted, high - self._at))
-        )
-        self._at += len(block)
-        if self._runs and self._at >= high:
-            self._runs.pop(0)
-        return block
