@@ -1,6 +1,7 @@
 """What the words of a sync mean: from a location's text to an end that holds many snapshots."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from epoch_oci.bulk.sides import LayoutSide, RegistrySide, Side, StoreSide
@@ -28,6 +29,16 @@ def open_side(word: str, *, connection: Connection, repositories: Sequence[str] 
             raise UsageError(f"{shown(word)} names one artifact", object=word, hint="use `copy`, or leave the tag out")
         return LayoutSide(place.store, place.where)
     return StoreSide(open_store(word, connection=connection), word)
+
+
+def open_single(word: str, *, connection: Connection) -> Side:
+    """As `open_side`, but of a registry the one repository that `word` names. Raises UsageError, NotFoundError."""
+    side = open_side(word, connection=connection)
+    if not isinstance(side, RegistrySide):
+        return side
+    if not side.prefix:
+        raise UsageError(f"{shown(word)} names a registry and no repository", object=word, hint="write HOST/REPOSITORY")
+    return replace(side, named=("",))
 
 
 def is_prefix(word: str) -> bool:

@@ -122,8 +122,8 @@ class RegistrySide:
     prefix: str
     named: tuple[str, ...] = ()
     kind: Kind = "registry"
-    _stores: dict[str, TaggedStore] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stores: dict[str, TaggedStore] = field(default_factory=dict, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
     def where(self) -> str:

@@ -19,6 +19,7 @@ VERBS: Mapping[str, Verb] = {
     "copy": artifacts.copy,
     "tag": artifacts.tag,
     "rm": artifacts.rm,
+    "prune": bulk.prune,
     "convert": documents.convert,
     "validate": documents.validate,
     "inspect": look.inspect,

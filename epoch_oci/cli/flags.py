@@ -327,6 +327,23 @@ Metrics = Annotated[
     str | None,
     Flag(("--metrics",), "With --every: serve Prometheus metrics at HOST:PORT, or :PORT on loopback.", metavar="ADDR"),
 ]
+KeepLast = Annotated[
+    int | None,
+    Flag(("--keep-last",), "Keep the newest N tags of each name.", kind="number", metavar="N", most=1_000_000),
+]
+KeepWithin = Annotated[str | None, Flag(("--keep-within",), "Keep what is not older: 30d.", metavar="SPAN")]
+KeepGlob = Annotated[
+    tuple[str, ...],
+    Flag(("--keep",), "Keep tags, or NAME:TAG, that match, whatever their age.", kind="many", metavar="GLOB"),
+]
+Grace = Annotated[
+    str,
+    Flag(("--grace",), "Leave content alone that was written less than so long ago (default: 24h).", metavar="SPAN"),
+]
+Prunable = Annotated[
+    str | None,
+    Word("LOCATION", "A store, oci:DIR or HOST/REPOSITORY (default: the store of --store).", optional=True),
+]
 SyncJobs = Annotated[
     int, Flag(("--jobs", "-j"), "Transfers at a time (default: 8).", kind="number", metavar="N", most=64)
 ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from epoch_oci.cli.units import counted, duration_text, size_text
 
 if TYPE_CHECKING:
+    from epoch_oci.bulk.prune import Pruning
     from epoch_oci.bulk.results import SyncReport
     from epoch_oci.flows.convert import Conversion
     from epoch_oci.flows.listing import ListedArtifact, ListedSnapshot
@@ -127,6 +128,26 @@ def artifact_lines(rows: Iterable["ListedArtifact"]) -> list[str]:
         for row in rows
     ]
     return aligned([["TAG", "KIND", "SIZE", "CREATED", "DIGEST"], *cells], right=frozenset({2})) if cells else []
+
+
+def prune_lines(found: "Pruning") -> list[str]:
+    """What would go or went, what is shared, and what was left alone."""
+    word = "would remove" if found.dry_run else "removed"
+    lines = [f"{word} {found.names[entry]}" for entry in found.removed]
+    garbage = found.garbage
+    if garbage.kept_back is not None and garbage.blobs:
+        lines.append(
+            f"{counted(len(garbage.blobs), 'blob')} that nothing refers to are left alone: {garbage.kept_back}"
+        )
+    elif garbage.blobs or garbage.leftovers:
+        loose = f"{counted(len(garbage.blobs), 'blob')} that nothing refers to"
+        left = f", {counted(len(garbage.leftovers), 'leftover')} of broken runs" if garbage.leftovers else ""
+        lines.append(f"{word} {loose}{left}")
+    if garbage.young:
+        lines.append(f"{counted(garbage.young, 'blob')} that nothing refers to are too young")
+    shared = f", {size_text(found.shared)} are shared with what is kept" if found.shared else ""
+    by = "its own clean-up frees" if found.registry else "frees" if found.dry_run else "freed"
+    return [*lines, f"{found.where}: {counted(found.kept, 'tag')} kept, {by} {size_text(found.frees)}{shared}"]
 
 
 def sync_lines(report: "SyncReport") -> list[str]:

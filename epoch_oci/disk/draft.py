@@ -128,15 +128,29 @@ def reveal(
     return True
 
 
-def sweep(directory: int) -> None:
+def sweep(directory: int, kept_seconds: float = _KEPT_SECONDS) -> None:
     """Remove the drafts of owners that are gone, and assemblies long forgotten; what cannot be removed is left."""
-    old = time.time() - _KEPT_SECONDS
+    old = time.time() - kept_seconds
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in list(entries):
             with contextlib.suppress(OSError):
                 forgotten = _KEPT.match(entry.name) and entry.stat(follow_symlinks=False).st_mtime < old
                 if forgotten or _DRAFT.match(entry.name):
                     _remove_stale(entry.name, directory)
+
+
+def stale(directory: int, kept_seconds: float) -> list[tuple[str, int, float]]:
+    """Name, bytes on disk and time of change of what `sweep` would remove, as far as can be seen from outside."""
+    old = time.time() - kept_seconds
+    found = []
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if _KEPT.match(entry.name) or _DRAFT.match(entry.name):
+                with contextlib.suppress(OSError):
+                    seen = entry.stat(follow_symlinks=False)
+                    if seen.st_mtime < old:
+                        found.append((entry.name, seen.st_blocks * 512, seen.st_mtime))
+    return found
 
 
 def is_ours(name: str) -> bool:

@@ -7,7 +7,8 @@ being read. Further powers are one-method protocols that callers look for with `
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -192,6 +193,38 @@ class Remover(Protocol):
 
     def remove(self, name: str) -> None:
         """Take `name` away, and nothing else that is published. Raises NotFoundError when it is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Garbage:
+    """What nothing refers to: `blobs` and `leftovers` of broken runs by key, with their sizes in bytes.
+
+    Where it may not be taken away now, `kept_back` says why; `young` counts blobs that are left for their age.
+    """
+
+    blobs: Mapping[str, int]
+    leftovers: Mapping[str, int]
+    young: int = 0
+    kept_back: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of it."""
+        return sum(self.blobs.values()) + sum(self.leftovers.values())
+
+
+@runtime_checkable
+class Collecting(Protocol):
+    """A store that can tell which of its content nothing refers to, and take it away."""
+
+    def garbage(self, grace: float, *, without: AbstractSet[str] = frozenset()) -> Garbage:
+        """What nothing refers to that was written more than `grace` seconds ago, once `without` are not published.
+
+        Raises what reading raises: where one document cannot be read, nobody knows what it refers to.
+        """
+
+    def collect(self, garbage: Garbage, grace: float) -> Garbage:
+        """Take away what `garbage` found, but for what is referred to by now; returns what is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

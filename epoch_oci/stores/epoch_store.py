@@ -6,6 +6,7 @@ The objects under `manifests/` are the truth; `catalog.json` is kept for Epoch's
 import threading
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager
 
 from epoch_oci.disk.assembly import Assembly
@@ -25,7 +26,8 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredContent, read_if_there, verified
-from epoch_oci.stores.base import Content, SnapshotEntry
+from epoch_oci.stores.backends.collect import Collector, digests_in, gathered
+from epoch_oci.stores.base import Content, Garbage, SnapshotEntry
 
 _BLOBS = "blobs/sha256/"
 _BATCH = 500
@@ -133,6 +135,26 @@ class EpochStore:
             raise NotFoundError(f"{self._where} holds no snapshot {key}", object=str(key))
         self._backend.update(CATALOG_KEY, lambda old: self._unlisted(key, old), limit=CATALOG_LIMIT)
         self._backend.delete(manifest_key(key))
+
+    def garbage(self, grace: float, *, without: AbstractSet[str] = frozenset()) -> Garbage:
+        """As `Collecting.garbage`; copies of manifests under `_digests/` refer to blobs as well."""
+        self._backend.check()
+        return Collector(self._backend, _BLOBS, (MANIFESTS, CATALOG_KEY), self._references).find(grace, without)
+
+    def collect(self, garbage: Garbage, grace: float) -> Garbage:
+        """As `Collecting.collect`."""
+        return Collector(self._backend, _BLOBS, (MANIFESTS, CATALOG_KEY), self._references).remove(garbage, grace)
+
+    def _references(self, without: AbstractSet[str]) -> set[str]:
+        """The keys of all blobs that any document names, in whatever format: every 64 hex digits count as a digest."""
+
+        def read(text: str) -> set[str]:
+            key = parse_manifest_key(text)
+            if key is not None and str(key) in without:
+                return set()
+            return {_BLOBS + found for found in digests_in(self._read(text, MANIFEST_LIMIT) or b"")}
+
+        return gathered(read, list(self._backend.keys(MANIFESTS)))
 
     def _unlisted(self, key: SnapshotKey, old: bytes | None) -> bytes | None:
         changed = None if old is None else without_tag(old, key.name, key.tag, self._clock())

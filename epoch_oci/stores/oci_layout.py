@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,15 @@ from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index, subject_of
 from epoch_oci.oci.reference import fallback_subject, tag_problem
 from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredContent, read_if_there, verified
+from epoch_oci.stores.backends.collect import Collector, oci_digests_in
 from epoch_oci.stores.backends.directory import DirectoryBackend
-from epoch_oci.stores.base import BytesContent, Content
+from epoch_oci.stores.base import BytesContent, Content, Garbage
 from epoch_oci.stores.layout_index import LayoutIndex, empty_index, tag_of, with_entry
 
 _MARK = "oci-layout"
 _INDEX = "index.json"
 _BLOBS = "blobs/sha256/"
+_ALL_BLOBS = "blobs/"
 _VERSION = "1.0.0"
 _MARK_BYTES = b'{"imageLayoutVersion":"1.0.0"}'
 _MARK_LIMIT = 4096
@@ -138,6 +141,64 @@ class OciLayout:
             lambda old: LayoutIndex.parse(old or empty_index(), self._index_name).without(name),
             limit=MANIFEST_LIMIT,
         )
+
+    def garbage(self, grace: float, *, without: AbstractSet[str] = frozenset()) -> Garbage:
+        """As `Collecting.garbage`: what cannot be reached from `index.json`, through manifests and their referrers."""
+        self._index()
+        return Collector(self._backend, _ALL_BLOBS, (), self._reached).find(grace, without)
+
+    def collect(self, garbage: Garbage, grace: float) -> Garbage:
+        """As `Collecting.collect`."""
+        return Collector(self._backend, _ALL_BLOBS, (), self._reached).remove(garbage, grace)
+
+    def orphans(self) -> list[str]:
+        """The digests of untagged entries that refer to what cannot be reached by any tag any more."""
+        subjects = {
+            entry.digest: subject.digest
+            for entry in self._index().entries
+            if tag_of(entry) is None and (subject := subject_of(self._document(entry))) is not None
+        }
+        reached = self._reached(frozenset())
+        lost: list[str] = []
+        while subjects:
+            gone = {digest for digest, subject in subjects.items() if _blob_key(subject) not in reached}
+            gone |= {digest for digest, subject in subjects.items() if str(subject) in lost}
+            gone -= {digest for digest in gone if str(digest) in lost}
+            if not gone:
+                break
+            lost += sorted(str(digest) for digest in gone)
+            subjects = {digest: subject for digest, subject in subjects.items() if digest not in gone}
+        return lost
+
+    def _reached(self, without: AbstractSet[str]) -> set[str]:
+        """The keys of all that the entries of `index.json` lead to, but for tags `without` and referrers of theirs."""
+        waiting, loose = [], {}
+        for entry in self._index().entries:
+            if tag_of(entry) in without or str(entry.digest) in without:
+                continue
+            if tag_of(entry) is None and (subject := subject_of(self._document(entry))) is not None:
+                loose[entry.digest] = subject.digest
+            else:
+                waiting.append(entry.digest)
+        reached: set[str] = set()
+        while waiting:
+            digest = waiting.pop()
+            if _blob_key(digest) in reached:
+                continue
+            reached.add(_blob_key(digest))
+            waiting += self._named_in(digest)
+            waiting += [referrer for referrer, subject in loose.items() if subject == digest]
+        return reached
+
+    def _named_in(self, digest: Digest) -> list[Digest]:
+        """What a blob names, if it is a manifest or an index."""
+        size = self._backend.head(_blob_key(digest))
+        if size is None or size > MANIFEST_LIMIT:
+            return []
+        raw = self._read(_blob_key(digest)) or b""
+        if raw.lstrip()[:1] != b"{" or not (b'"layers"' in raw or b'"manifests"' in raw):
+            return []
+        return [Digest.parse(found) for found in oci_digests_in(raw)]
 
     def _listed_subjects(self) -> dict[Digest, dict[Digest, Descriptor]]:
         """What refers to what."""

@@ -110,6 +110,52 @@ def sync(
     return BATCH if result.failures else 0
 
 
+def prune(
+    run: Run,
+    location: flags.Prunable = None,
+    store: flags.Store = None,
+    keep_last: flags.KeepLast = None,
+    keep_within: flags.KeepWithin = None,
+    keep: flags.KeepGlob = (),
+    grace: flags.Grace = "24h",
+    yes: flags.Yes = False,
+    dry_run: flags.DryRun = False,
+) -> int:
+    """Remove tags by a policy, and content that nothing refers to.
+
+    On a terminal it shows what would go, and asks. Without --keep-last or --keep-within no tag goes. In a registry only
+    tags are removed: its own clean-up frees the bytes.
+    """
+    from epoch_oci.bulk.opening import open_single
+    from epoch_oci.bulk.prune import carry_out, look
+    from epoch_oci.bulk.retention import Policy
+    from epoch_oci.bulk.select import span_of
+    from epoch_oci.cli.commands.artifacts import confirm
+    from epoch_oci.cli.places import named_store
+    from epoch_oci.cli.render import prune_lines
+
+    if keep and keep_last is None and keep_within is None:
+        raise UsageError("--keep says what a policy spares, and there is none", hint="add --keep-last or --keep-within")
+    policy = Policy(
+        last=keep_last, within=span_of(keep_within, "--keep-within") if keep_within is not None else None, keep=keep
+    )
+    seconds = 0.0 if grace == "0" else span_of(grace, "--grace").total_seconds()
+    side = open_single(location or named_store(store), connection=run.connection)
+    found = look(side, policy, seconds)
+    if dry_run:
+        run.result(found.to_json(), lambda: prune_lines(found))
+        return 0
+    if found.removed or found.garbage.blobs or found.garbage.leftovers:
+        confirm(run, prune_lines(found), yes=yes)
+        found = carry_out(side, found, seconds)
+    else:
+        found.dry_run = False
+    run.result(found.to_json(), lambda: prune_lines(found))
+    for name, error in found.failures:
+        run.warn(f"{name}: {error}")
+    return BATCH if found.failures else 0
+
+
 def _mirror(
     run: Run, once: Callable[[], "SyncReport"], every: str, health: str | None, metrics: str | None
 ) -> NoReturn:

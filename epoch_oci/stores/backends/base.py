@@ -64,6 +64,30 @@ class Backend(Protocol):
         """Make durable what others, perhaps killed since, stored below `prefix` (a key's folder)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as a listing shows it: `size` in bytes, `modified` in seconds since 1970."""
+
+    key: str
+    size: int
+    modified: float
+
+
+@runtime_checkable
+class DatedBackend(Protocol):
+    """A key space that tells when its objects were written."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether servers elsewhere may write to it at any time, with no lock that they would heed."""
+
+    def dated(self, prefix: str) -> Iterator[Stored]:
+        """As `Backend.keys`, with what a listing tells; what is no regular object is left out."""
+
+    def leftovers(self, prefix: str, older: float, *, remove: bool) -> list[Stored]:
+        """What broken runs left below `prefix` and nobody has touched for `older` seconds; gone then with `remove`."""
+
+
 @runtime_checkable
 class AssemblingBackend(Protocol):
     """A key space that can take an object's bytes out of order."""

@@ -7,13 +7,14 @@ device in place of an object is refused (ContentError, TYPE). New files have mod
 import contextlib
 import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
-from epoch_oci.disk.draft import Draft, Shown, is_ours, sweep
+from epoch_oci.disk.draft import Draft, Shown, is_ours, stale, sweep
 from epoch_oci.disk.lock import locked
 from epoch_oci.disk.marks import Marks, is_same
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
@@ -21,7 +22,7 @@ from epoch_oci.oci import verify
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK, ByteReader
-from epoch_oci.stores.backends.base import Change, Opener, check_key, read_if_there
+from epoch_oci.stores.backends.base import Change, Opener, Stored, check_key, read_if_there
 
 
 class DirectoryBackend:
@@ -160,6 +161,35 @@ class DirectoryBackend:
                     folders.append(key)
                 else:
                     yield key
+
+    @property
+    def is_shared(self) -> bool:
+        """As `DatedBackend.is_shared`: Epoch's servers keep their content in buckets alone."""
+        return False
+
+    def dated(self, prefix: str) -> Iterator[Stored]:
+        """As `DatedBackend.dated`."""
+        for key in self.keys(prefix):
+            folder, name = _split(key)
+            with self._opened(folder) as directory:
+                found = None if directory is None else local.look(name, directory, self._what(key))
+            if found is not None and stat.S_ISREG(found.st_mode):
+                yield Stored(key, found.st_size, found.st_mtime)
+
+    def leftovers(self, prefix: str, older: float, *, remove: bool) -> list[Stored]:
+        """As `DatedBackend.leftovers`: drafts whose writers are gone, and blobs that were never fetched whole."""
+        folder = prefix.rpartition("/")[0]
+        with self._opened(folder) as directory:
+            if directory is None:
+                return []
+            before = stale(directory, older)
+            if not remove:
+                found = before
+            else:
+                sweep(directory, older)
+                left = {name for name, _, _ in stale(directory, older)}
+                found = [row for row in before if row[0] not in left]
+        return [Stored(f"{folder}/{name}", size, modified) for name, size, modified in found]
 
     def delete(self, key: str) -> None:
         """As `Backend.delete`."""

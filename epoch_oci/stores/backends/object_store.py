@@ -6,13 +6,13 @@ in the bucket until its lifecycle rules remove it.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.verify import ByteReader
-from epoch_oci.stores.backends.base import Change, Opener, check_key
+from epoch_oci.stores.backends.base import Change, Opener, Stored, check_key
 from epoch_oci.stores.backends.object_conditions import HIDDEN, Place, SharedObjects
 from epoch_oci.stores.backends.object_errors import foreign_errors
 from epoch_oci.stores.backends.object_reader import ObjectReader, Patience
@@ -96,6 +96,24 @@ class ObjectStoreBackend:
             if path.startswith(whole) and not path.startswith(hidden):
                 yield path[len(self._place.prefix) :]
 
+    @property
+    def is_shared(self) -> bool:
+        """As `DatedBackend.is_shared`."""
+        return True
+
+    def dated(self, prefix: str) -> Iterator[Stored]:
+        """As `DatedBackend.dated`."""
+        whole, hidden = self._place.prefix + prefix, self._place.prefix + HIDDEN
+        for item in self._items(whole):
+            path = item["path"]
+            if path.startswith(whole) and not path.startswith(hidden):
+                key = path[len(self._place.prefix) :]
+                yield Stored(key, item["size"], item["last_modified"].timestamp())
+
+    def leftovers(self, prefix: str, older: float, *, remove: bool) -> list[Stored]:
+        """As `DatedBackend.leftovers`: uploads that were broken off show in no listing; the bucket's rules end them."""
+        return []
+
     def delete(self, key: str) -> None:
         """As `Backend.delete`."""
         import obstore
@@ -121,9 +139,12 @@ class ObjectStoreBackend:
 
     def _list(self, prefix: str) -> Iterator[str]:
         """Names of all objects in the folder that `prefix` ends in, and below it."""
+        return (item["path"] for item in self._items(prefix))
+
+    def _items(self, prefix: str) -> Iterator[Any]:
         import obstore
 
         folder = prefix.rpartition("/")[0]
         with foreign_errors(self._place.where):
             for page in obstore.list(self._place.store, folder or None, chunk_size=_PAGE):
-                yield from (item["path"] for item in page)
+                yield from page

@@ -1,0 +1,187 @@
+"""Fewer tags by a policy, and in stores and layouts the content that nothing refers to."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol, runtime_checkable
+
+from epoch_oci.bulk.retention import Candidate, Policy
+from epoch_oci.bulk.select import latest
+from epoch_oci.bulk.sides import Entry, RegistrySide, Side, StoreSide, store_of
+from epoch_oci.bulk.states import in_parallel
+from epoch_oci.errors import EpochOciError
+from epoch_oci.flows.artifact import read_epoch
+from epoch_oci.flows.remove import Removable, removed
+from epoch_oci.oci import media_types
+from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
+from epoch_oci.oci.reference import fallback_subject, is_fallback_tag
+from epoch_oci.stores.base import Collecting, Garbage
+
+
+@runtime_checkable
+class Orphaned(Protocol):
+    """A layout, in which referrers have entries of their own."""
+
+    def orphans(self) -> list[str]:
+        """As `OciLayout.orphans`."""
+
+    def remove(self, name: str) -> None:
+        """As `stores.base.Remover`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A tag, its date, its digest, and the blobs of its own document with their sizes in bytes."""
+
+    entry: Entry
+    created: str
+    digest: Digest
+    blobs: Mapping[Digest, int]
+
+
+@dataclass(slots=True, kw_only=True)
+class Pruning:
+    """What would go, or went. Sizes are bytes.
+
+    `frees` is what nothing else refers to, `shared` what the removed tags have in common with kept ones. In a registry
+    its own clean-up frees the bytes, which `registry` says.
+    """
+
+    where: str
+    removed: list[Entry] = field(default_factory=list)
+    kept: int = 0
+    names: dict[Entry, str] = field(default_factory=dict)
+    garbage: Garbage = field(default_factory=lambda: Garbage(blobs={}, leftovers={}))
+    frees: int = 0
+    shared: int = 0
+    registry: bool = False
+    dry_run: bool = False
+    failures: list[tuple[str, EpochOciError]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the command-line contract spells it."""
+        return {
+            "command": "prune",
+            "location": self.where,
+            "dryRun": self.dry_run,
+            "removed": [self.names[entry] for entry in self.removed],
+            "kept": self.kept,
+            "blobs": dict(self.garbage.blobs),
+            "leftovers": dict(self.garbage.leftovers),
+            "young": self.garbage.young,
+            "keptBack": self.garbage.kept_back,
+            "bytesFreed": self.frees,
+            "bytesShared": self.shared,
+            "freedByRegistry": self.registry,
+            "failures": [
+                {"reference": name, "code": error.code, "message": str(error)} for name, error in self.failures
+            ],
+        }
+
+
+def look(side: Side, policy: Policy, grace: float, *, now: datetime | None = None) -> Pruning:
+    """What `policy` and a look for garbage would take away. Nothing is changed.
+
+    Raises ContentError where a document cannot be read: what it refers to is not known, so nothing may go.
+    """
+    seen = list(in_parallel(lambda entry: _seen(side, entry), list(_entries(side))))
+    by_label = {_candidate(item): item for item in seen if not is_fallback_tag(item.entry.tag)}
+    gone = [by_label[item].entry for item in policy.removed(by_label, now or datetime.now(UTC))]
+    gone += _lists_of(gone, seen)
+    found = Pruning(where=side.where, removed=sorted(gone), kept=len(seen) - len(gone), dry_run=True)
+    found.names = {entry: side.reference(entry) for entry in gone}
+    _count(found, seen)
+    if isinstance(side, RegistrySide):
+        found.registry = True
+        return found
+    store: object = store_of(side, Entry("", "", "", ""))
+    if isinstance(store, Collecting):
+        found.garbage = store.garbage(grace, without=frozenset(entry.ref for entry in gone))
+        if found.garbage.kept_back is None:
+            found.frees = found.garbage.size
+    return found
+
+
+def carry_out(side: Side, found: Pruning, grace: float) -> Pruning:
+    """Take away what `look` found: tags first, then what nothing refers to any more."""
+    targets = {entry: _removable(side, entry) for entry in found.removed}
+    outcomes = list(removed(list(targets.values()), dry_run=False))
+    failures = [(found.names[entry], error) for entry, (_, error) in zip(targets, outcomes, strict=True) if error]
+    failed = {name for name, _ in failures}
+    done = Pruning(
+        where=found.where,
+        removed=[entry for entry in found.removed if found.names[entry] not in failed],
+        kept=found.kept + len(failed),
+        names=found.names,
+        shared=found.shared,
+        frees=found.frees if found.registry else 0,
+        registry=found.registry,
+        failures=failures,
+    )
+    store: object = None if isinstance(side, RegistrySide) else store_of(side, Entry("", "", "", ""))
+    if isinstance(store, Orphaned):
+        for digest in store.orphans():
+            store.remove(digest)
+    if not isinstance(store, Collecting):
+        return done
+    done.garbage = found.garbage
+    if found.garbage.kept_back is None:
+        done.garbage = store.collect(store.garbage(grace) if not failed else found.garbage, grace)
+        done.frees = done.garbage.size
+    return done
+
+
+def _entries(side: Side) -> Iterator[Entry]:
+    for entry in side.entries():
+        if isinstance(entry, EpochOciError):
+            raise entry
+        yield entry
+
+
+def _candidate(item: _Seen) -> Candidate:
+    name = item.entry.container if item.entry.container else item.entry.name
+    return Candidate(name, item.entry.tag, item.created)
+
+
+def _seen(side: Side, entry: Entry) -> _Seen:
+    store = store_of(side, entry)
+    if isinstance(side, StoreSide):
+        manifest = read_epoch(store, entry.ref)
+        sizes = {blob.digest: blob.size for blob in manifest.descriptors}
+        return _Seen(entry, latest((manifest.created_at, manifest.pushed_at)), manifest.document.digest, sizes)
+    document = store.resolve(entry.ref)
+    if is_index(document):
+        index = ImageIndex.parse(document)
+        sizes = {item.digest: item.size for item in index.manifests}
+        return _Seen(entry, index.annotations.get(media_types.CREATED, ""), document.digest, sizes)
+    image = ImageManifest.parse(document)
+    sizes = {item.digest: item.size for item in image.successors}
+    return _Seen(entry, image.annotations.get(media_types.CREATED, ""), document.digest, sizes)
+
+
+def _lists_of(gone: list[Entry], seen: list[_Seen]) -> list[Entry]:
+    """The tags that list what refers to a manifest which loses its last tag."""
+    lost = set(gone)
+    held = {(item.entry.container, item.digest) for item in seen if item.entry not in lost}
+    digests = {(item.entry.container, item.digest) for item in seen if item.entry in lost} - held
+    return [
+        item.entry
+        for item in seen
+        if (subject := fallback_subject(item.entry.tag)) is not None and (item.entry.container, subject) in digests
+    ]
+
+
+def _count(found: Pruning, seen: list[_Seen]) -> None:
+    lost = set(found.removed)
+    kept: dict[Digest, int] = {}
+    going: dict[Digest, int] = {}
+    for item in seen:
+        (going if item.entry in lost else kept).update(item.blobs)
+    found.frees = sum(size for digest, size in going.items() if digest not in kept)
+    found.shared = sum(size for digest, size in going.items() if digest in kept)
+
+
+def _removable(side: Side, entry: Entry) -> Removable:
+    where = "" if isinstance(side, StoreSide) else side.reference(entry).removesuffix(f":{entry.ref}")
+    return Removable(store_of(side, entry), entry.ref, where)
