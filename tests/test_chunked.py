@@ -7,6 +7,7 @@ import random
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from cli_runner import Here, Ran, command, environment, run_cli
@@ -593,3 +594,59 @@ def _with_forged_index(layout: Place, report: dict) -> str:
     for content in (blob, document):
         layout.blob(str(Digest.of(content))).write_bytes(content)
     return str(Digest.of(document))
+
+
+# diff
+
+
+@pytest.fixture
+def two(layout) -> Place:
+    """Two versions in either form: a page written, a chunk moved, one zeroed, and one more at the end."""
+    memory = bytearray(changed(MEMORY, 3) + noise("more", CHUNK))
+    moved = next(at for at in range(0, len(MEMORY), CHUNK) if any(MEMORY[at : at + CHUNK]) and at > 10 * CHUNK)
+    memory[5 * CHUNK : 6 * CHUNK] = MEMORY[moved : moved + CHUNK]
+    filled = next(at for at in range(moved + CHUNK, len(MEMORY), CHUNK) if any(MEMORY[at : at + CHUNK]))
+    memory[filled : filled + CHUNK] = bytes(CHUNK)
+    for made in (snapshot("v1", MEMORY, DISK), snapshot("v2", bytes(memory), DISK)):
+        layout.push(made)
+        layout.ok("push", made.key, f"oci:plain:{made.key.tag}", "--store", "store")
+    return layout
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "flags"),
+    [
+        ("oci:layout:v1", "oci:layout:v2", ()),
+        ("oci:plain:v1", "oci:plain:v2", ("--deep",)),
+        ("bot:v1", "oci:layout:v2", ("--deep", "--store", "store")),
+    ],
+)
+def test_diff_tells_what_became_of_each_chunk(two, a, b, flags):
+    found = two.ok("diff", a, b, *flags)
+    assert {file["name"]: file["state"] for file in found["files"]} == {
+        "config.json": "same",
+        "memory-ranges": "changed",
+        "overlay.qcow2": "same",
+    }
+    chunks = found["files"][1]["chunks"]
+    assert (chunks["written"], chunks["moved"], chunks["zeroed"], chunks["removed"]) == (2, 1, 1, 0)
+    assert chunks["total"] == len(MEMORY) // CHUNK + 1 and found["same"] is False
+    back = two.ok("diff", b, a, *flags)
+    assert back["files"][1]["chunks"]["removed"] == 1
+
+
+def test_diff_without_chunks_tells_files_alone(two):
+    found = two.ok("diff", "oci:plain:v1", "oci:plain:v2")
+    assert "chunks" not in found["files"][1] and found["files"][1]["state"] == "changed"
+    assert two.ok("diff", "oci:plain:v1", "oci:layout:v1")["same"] is True
+    text = two.run("diff", "oci:layout:v1", "oci:layout:v2").out
+    assert "memory-ranges  changed" in text and text.rstrip().endswith("different files")
+
+
+def test_diff_draws_a_picture_and_replaces_none_unasked(two):
+    assert two.run("diff", "oci:layout:v1", "oci:layout:v2", "--svg", "d.svg").code == 0
+    picture = ElementTree.fromstring((two.path / "d.svg").read_text())
+    assert picture.tag.endswith("svg") and len(list(picture)) > 12
+    assert two.run("diff", "oci:layout:v1", "oci:layout:v2", "--svg", "d.svg").code == 9
+    assert two.run("diff", "oci:layout:v1", "oci:layout:v2", "--svg", "d.svg", "--force").code == 0
+    assert two.run("diff", "oci:layout:v1", "oci:layout:v3").code == 5

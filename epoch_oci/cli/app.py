@@ -27,6 +27,7 @@ VERBS: Mapping[str, Verb] = {
     "ls": look.ls,
     "cat": read.cat,
     "mount": read.mount,
+    "diff": read.diff,
     "login": account.login,
     "logout": account.logout,
     "demo": about.demo,

@@ -271,6 +271,10 @@ Range = Annotated[
     str | None,
     Flag(("--range",), "Only these bytes: A-B (both included), A- or -N, as in HTTP.", metavar="A-B"),
 ]
+Deep = Annotated[
+    bool, Flag(("--deep",), "Read files whose chunks no index tells, to compare them chunk by chunk.", kind="switch")
+]
+Svg = Annotated[str | None, Flag(("--svg",), "Also draw it: a strip for each file.", metavar="FILE")]
 Foreground = Annotated[bool, Flag(("--foreground", "-f"), "Do not go into the background.", kind="switch")]
 Keep = Annotated[str | None, Flag(("--keep",), "Leave the stores it made in this directory.", metavar="DIR")]
 
@@ -373,6 +377,8 @@ OptionalLocation = Annotated[
     Word("LOCATION", "A store, a repository, a registry or a layout (default: the store of --store).", optional=True),
 ]
 FileName = Annotated[str, Word("FILE", "The file's name, as `inspect` shows it.")]
+SideA = Annotated[str, Word("A", "A snapshot: a registry reference, oci:DIR[:TAG], or NAME[:TAG] in the store.")]
+SideB = Annotated[str, Word("B", "The snapshot to hold against it.")]
 Directory = Annotated[str, Word("DIR", "An empty directory.")]
 Host = Annotated[str, Word("HOST", "The registry, HOST[:PORT].")]
 Shell = Annotated[str, Word("SHELL", "bash, zsh or fish.")]

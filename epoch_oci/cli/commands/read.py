@@ -1,5 +1,6 @@
-"""`cat` and `mount`: reading files of a snapshot where they are."""
+"""`cat`, `mount` and `diff`: reading snapshots where they are."""
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING
 from epoch_oci.cli import flags
 from epoch_oci.cli.places import name_to_read, place_of
 from epoch_oci.cli.session import Run
-from epoch_oci.errors import UsageError
+from epoch_oci.errors import ConflictError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from epoch_oci.flows.diff import Version
     from epoch_oci.reading.snapshot import ReadableFile
 
 _RANGE = re.compile(r"([0-9]{1,16})?-([0-9]{1,16})?")
@@ -61,6 +63,57 @@ def mount(
         return code
     serve(_files(run, location, store), path, run.warn, (lambda: None) if foreground else fall_silent)
     return None
+
+
+def diff(
+    run: Run,
+    a: flags.SideA,
+    b: flags.SideB,
+    store: flags.Store = None,
+    deep: flags.Deep = False,
+    svg: flags.Svg = None,
+    force: flags.Force = False,
+) -> None:
+    """Show what differs between two snapshots, wherever each of them is.
+
+    File by file by their digests; chunk by chunk where both are in chunks, or with --deep by reading both.
+    """
+    from epoch_oci.cli.strips import diff_lines, diff_picture
+    from epoch_oci.flows.diff import diff as compare
+
+    found = compare(_side(run, a, store, deep), _side(run, b, store, deep))
+    if svg is not None:
+        _write_file(Path(svg), diff_picture(found).encode(), force=force)
+    run.result(found.to_json(), lambda: diff_lines(found))
+
+
+def _side(run: Run, word: str, store: str | None, deep: bool) -> "Version":
+    from epoch_oci.flows.diff import version_of_artifact, version_of_snapshot
+    from epoch_oci.locate import ArtifactPlace
+
+    place = place_of(run, word, store)
+    if isinstance(place, ArtifactPlace):
+        return version_of_artifact(place.store, name_to_read(place), word, deep=deep)
+    if place.key is None:
+        raise UsageError(f"{word} is a whole store", object=word, hint="name a snapshot in it: NAME:TAG, with --store")
+    return version_of_snapshot(place.store, str(place.key), word, deep=deep)
+
+
+def _write_file(path: Path, raw: bytes, *, force: bool) -> None:
+    """A file that is there whole or not at all. Raises ConflictError, NotFoundError, LocalIOError."""
+    from epoch_oci.disk import local
+    from epoch_oci.disk.draft import Draft
+
+    directory = local.open_directory(path.absolute().parent, str(path.parent))
+    if directory is None:
+        raise NotFoundError(f"there is no directory {path.parent}", object=str(path.parent))
+    try:
+        with Draft(directory, str(path)) as draft:
+            draft.write(raw)
+            if not draft.commit(path.name, replace=force):
+                raise ConflictError(f"{path} is there already", object=str(path), hint="replace it with --force")
+    finally:
+        os.close(directory)
 
 
 def _files(run: Run, location: str, store: str | None) -> "Mapping[str, ReadableFile]":
