@@ -11,6 +11,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import NotFoundError, UsageError
 from epoch_oci.events import Event, OnEvent, ignore
 from epoch_oci.location import (
+    ArchiveLocation,
     LayoutLocation,
     Location,
     NameLocation,
@@ -114,6 +115,8 @@ def locate(word: str | Location, *, store: str | None, connection: Connection, c
             return _repository(found, connection)
         case LayoutLocation():
             return _layout(found, connection, create=create)
+        case ArchiveLocation():
+            return _archive(found, connection, create=create)
         case StoreLocation():
             return SnapshotPlace(open_store(found, connection=connection), None, found.word)
         case NameLocation():
@@ -143,6 +146,8 @@ def open_seed(word: str, *, connection: Connection) -> Source:
     found = location.parse(word)
     if isinstance(found, LayoutLocation):
         return _layout(found, connection, create=False).store
+    if isinstance(found, ArchiveLocation):
+        return _archive(found, connection, create=False).store
     if isinstance(found, RepositoryLocation):
         raise UsageError(f"{shown(word)} is a repository", object=word, hint="a seed is a store, or oci:DIR")
     store = open_store(word, connection=connection)
@@ -151,9 +156,9 @@ def open_seed(word: str, *, connection: Connection) -> Source:
     return store
 
 
-def crosses_network(artifact: str, store: str | None) -> bool:
-    """Whether bytes between a repository or layout and a store leave this machine; None is a directory of files."""
-    return not location.parse(artifact).is_here or (store is not None and not location.parse_store(store).is_here)
+def crosses_network(*words: str | None) -> bool:
+    """Whether bytes between these places leave this machine; None is a directory of files."""
+    return any(not location.parse(word).is_here for word in words if word is not None)
 
 
 def open_files(directory: Path, *, connection: Connection | None = None) -> FileSink:
@@ -284,8 +289,21 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
 def _layout(found: LayoutLocation, connection: Connection, *, create: bool) -> ArtifactPlace:
     from epoch_oci.stores.oci_layout import OciLayout
 
-    refuse_file(found.path, "name the directory of a layout: oci:DIR[:TAG]")
+    refuse_file(found.path, "name the directory of a layout; one in a tar archive is oci-archive:FILE[:TAG]")
     if not create and not os.path.isdir(found.path):  # noqa: PTH112
         raise NotFoundError(f"there is no OCI layout at {found.path}", object=str(found.path))
     layout = OciLayout(found.path, warn=connection.warn, marks=connection.marks())
     return ArtifactPlace(layout, found.tag, found.digest, f"oci:{found.path}")
+
+
+def _archive(found: ArchiveLocation, connection: Connection, *, create: bool) -> ArtifactPlace:
+    from epoch_oci.stores.oci_archive import OciArchive
+
+    path = found.path
+    if os.path.isdir(path):  # noqa: PTH112
+        raise UsageError(f"{path} is a directory", object=str(path), hint=f"a layout in a directory is oci:{path}")
+    if not create and not os.path.exists(path):  # noqa: PTH110
+        raise NotFoundError(f"there is no archive {path}", object=str(path), hint="look at the spelling")
+    spool = Path(connection.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 (files there have no name)
+    archive = OciArchive(path, spool=spool, warn=connection.warn, marks=connection.marks())
+    return ArtifactPlace(archive, found.tag, found.digest, f"oci-archive:{path}")

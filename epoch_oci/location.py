@@ -2,6 +2,7 @@
 
 HOST[:PORT]/REPO[:TAG][@DIGEST]     a registry repository (also with docker:// or oci:// before it)
 oci:DIR[:TAG][@DIGEST]              an OCI image layout in a directory
+oci-archive:FILE[:TAG][@DIGEST]     an OCI image layout in a tar archive
 DIR, file:///DIR                    an Epoch store in a directory
 s3://BUCKET[/PREFIX]                an Epoch store in an object store (also gs:// and az://)
 cocoon:DIR                          a Cocoon root directory
@@ -29,6 +30,7 @@ KINDS_OF_STORE = ", ".join((*(f"{scheme}://…" for scheme in ("file", *BUCKETS,
 _REGISTRY = ("docker://", "oci://")
 _WEB = ("https://", "http://")
 _LAYOUT = "oci:"
+_ARCHIVE = "oci-archive:"
 _ROOT = "cocoon:"
 _PATH = (".", "/", "~")
 """What a word begins with that is a path whether or not it is there."""
@@ -52,6 +54,21 @@ class RepositoryLocation:
 @dataclass(frozen=True, slots=True)
 class LayoutLocation:
     """An OCI image layout, or with `tag` or `digest` one artifact of it."""
+
+    word: str
+    path: Path
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """As `RepositoryLocation.is_here`."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveLocation:
+    """An OCI image layout in a tar archive, or with `tag` or `digest` one artifact of it."""
 
     word: str
     path: Path
@@ -90,7 +107,7 @@ class NameLocation:
         return True
 
 
-ArtifactLocation = RepositoryLocation | LayoutLocation
+ArtifactLocation = RepositoryLocation | LayoutLocation | ArchiveLocation
 Location = ArtifactLocation | StoreLocation | NameLocation
 
 
@@ -104,7 +121,9 @@ def parse(word: str) -> Location:
     if word.startswith(_REGISTRY):
         return RepositoryLocation(word, Reference.parse(word))
     if word.startswith(_LAYOUT):
-        return _layout(word)
+        return LayoutLocation(word, *_divided(word, _LAYOUT, "oci:DIR[:TAG]"))
+    if word.startswith(_ARCHIVE):
+        return ArchiveLocation(word, *_divided(word, _ARCHIVE, "oci-archive:FILE[:TAG]"))
     if _is_directory(word) or _is_root(word) or "://" in word or word.startswith(_PATH):
         return parse_store(word)
     if _is_reference(word):
@@ -128,7 +147,7 @@ def parse_store(word: str) -> StoreLocation:
         if not directory:
             raise UsageError(f"{word} names no directory", object=word, hint="write cocoon:DIR")
         return StoreLocation(word, "cocoon", _path(directory))
-    if word.startswith(_LAYOUT):
+    if word.startswith((_LAYOUT, _ARCHIVE)):
         raise UsageError(
             f"{shown(word)} is an OCI image layout, and an Epoch store is wanted here",
             hint="push to a layout, and pull from it",
@@ -148,14 +167,19 @@ def parse_store(word: str) -> StoreLocation:
 def parse_artifact(word: str) -> ArtifactLocation:
     """What `word` means where a repository or layout is expected. Raises UsageError."""
     found = parse(word)
-    if isinstance(found, RepositoryLocation | LayoutLocation):
+    if isinstance(found, ArtifactLocation):
         return found
     if (registry := bare_registry(word)) is not None:
         raise lacks_repository(word, registry)
-    hint = "write HOST[:PORT]/REPOSITORY[:TAG] or oci:DIR[:TAG]"
+    hint = "write HOST[:PORT]/REPOSITORY[:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
     if isinstance(found, StoreLocation) and found.kind == "directory":
         hint += f"; a layout in that directory is oci:{_plainly(word)}"
     raise UsageError(f"{shown(word)} is neither a registry reference nor an OCI layout", hint=hint)
+
+
+def repository_in(where: str) -> str:
+    """The repository of a place that holds artifacts, by what people call it; "" for a layout, which has none."""
+    return "" if where.startswith((_LAYOUT, _ARCHIVE)) else where.partition("/")[2]
 
 
 def is_artifact(word: str) -> bool:
@@ -195,11 +219,6 @@ def _url(word: str) -> UsageError:
 def _plainly(text: str) -> str:
     """`text` in a hint: without the quotes of `shown`."""
     return shown(text)[1:-1]
-
-
-def _layout(word: str) -> LayoutLocation:
-    path, tag, digest = _divided(word, _LAYOUT, "oci:DIR[:TAG]")
-    return LayoutLocation(word, path, tag, digest)
 
 
 def _divided(word: str, prefix: str, form: str) -> tuple[Path, str | None, Digest | None]:

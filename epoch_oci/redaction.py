@@ -19,7 +19,7 @@ _CONTROLS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
 _DIGEST = ("sha256:", "sha512:")
-_PATHS = ("oci:", "cocoon:")
+_PATHS = ("oci:", "oci-archive:", "cocoon:")
 """What a location begins with that is a path from there on."""
 
 

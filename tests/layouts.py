@@ -1,7 +1,9 @@
 """OCI image layouts as other programs write them, byte by byte: nothing of ours made them."""
 
 import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,17 @@ FILES = {
     "overlay.qcow2": ("application/vnd.cocoon.disk.qcow2", b"QFI\xfb" + b"\2" * 2000),
 }
 """A small snapshot: media type and bytes by name."""
+
+
+def write_tar(archive: Path, members: Mapping[str, bytes], **how: Any) -> Path:
+    """A tar of regular files; `how` goes to `tarfile.open`."""
+    draft = archive.with_suffix(".new")
+    with tarfile.open(draft, how.pop("mode", "w"), **how) as made:
+        for name, raw in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            made.addfile(info, io.BytesIO(raw))
+    return draft.replace(archive)
 
 
 class Layout:

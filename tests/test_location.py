@@ -7,7 +7,15 @@ import pytest
 from epoch_oci import location
 from epoch_oci.errors import UsageError
 from epoch_oci.locate import Connection, locate_artifact, open_files, open_seed, open_store
-from epoch_oci.location import LayoutLocation, NameLocation, RepositoryLocation, StoreLocation, parse, parse_artifact
+from epoch_oci.location import (
+    ArchiveLocation,
+    LayoutLocation,
+    NameLocation,
+    RepositoryLocation,
+    StoreLocation,
+    parse,
+    parse_artifact,
+)
 
 HEX = "ab" * 32
 SHA512 = "sha512:" + "cd" * 64
@@ -61,6 +69,17 @@ def test_layouts(word, path, tag, digest):
     found = parse(word)
     assert isinstance(found, LayoutLocation) and found.is_here
     assert (found.path, found.tag, str(found.digest) if found.digest else None) == (Path(path), tag, digest)
+
+
+def test_archives():
+    found = parse(f"oci-archive:./a.tar:v1@sha256:{HEX}")
+    assert isinstance(found, ArchiveLocation) and found.is_here
+    assert (found.path, found.tag, str(found.digest)) == (Path("a.tar"), "v1", f"sha256:{HEX}")
+    assert parse("oci-archive:file") == ArchiveLocation("oci-archive:file", Path("file"))
+    with pytest.raises(UsageError, match="names no path; write oci-archive:FILE"):
+        parse("oci-archive:")
+    with pytest.raises(UsageError, match="is a directory; a layout in a directory is oci:store"):
+        locate_artifact("oci-archive:store", connection=Connection())
 
 
 @pytest.mark.parametrize(

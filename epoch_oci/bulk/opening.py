@@ -23,7 +23,7 @@ def open_side(word: str, *, connection: Connection, repositories: Sequence[str] 
         return _registry(plain, connection, repositories)
     if repositories:
         raise UsageError("--repository names repositories of a registry, and the source is none", object=word)
-    if word.startswith("oci:"):
+    if word.startswith(("oci:", "oci-archive:")):
         place = locate_artifact(word, connection=connection, create=create)
         if place.name is not None:
             raise UsageError(f"{shown(word)} names one artifact", object=word, hint="use `copy`, or leave the tag out")

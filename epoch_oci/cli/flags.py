@@ -358,10 +358,14 @@ SyncTarget = Annotated[str, Word("TARGET", "A store, HOST[:PORT]/PREFIX (NAME be
 Snapshot = Annotated[
     str, Word("SNAPSHOT", "The snapshot, NAME[:TAG], in the store; `-` is Cocoon's export archive on standard input.")
 ]
-Target = Annotated[str, Word("TARGET", "HOST[:PORT]/REPOSITORY[:TAG[,TAG…]] or oci:DIR[:TAG].")]
-Reference = Annotated[str, Word("REFERENCE", "HOST[:PORT]/REPOSITORY[:TAG][@DIGEST] or oci:DIR[:TAG][@DIGEST].")]
-CopySource = Annotated[str, Word("SRC", "HOST[:PORT]/REPOSITORY[:TAG][@DIGEST] or oci:DIR[:TAG][@DIGEST].")]
-CopyTarget = Annotated[str, Word("DST", "HOST[:PORT]/REPOSITORY[:TAG[,TAG…]] or oci:DIR[:TAG].")]
+Target = Annotated[str, Word("TARGET", "HOST[:PORT]/REPOSITORY[:TAG[,TAG…]], oci:DIR[:TAG] or oci-archive:FILE[:TAG].")]
+Reference = Annotated[
+    str, Word("REFERENCE", "HOST[:PORT]/REPOSITORY, oci:DIR or oci-archive:FILE, with [:TAG][@DIGEST].")
+]
+CopySource = Annotated[str, Word("SRC", "HOST[:PORT]/REPOSITORY, oci:DIR or oci-archive:FILE, with [:TAG][@DIGEST].")]
+CopyTarget = Annotated[
+    str, Word("DST", "HOST[:PORT]/REPOSITORY[:TAG[,TAG…]], oci:DIR[:TAG] or oci-archive:FILE[:TAG].")
+]
 NewTags = Annotated[tuple[str, ...], Word("NEW", "Further tags for it, in the same repository.", many=True)]
 References = Annotated[
     tuple[str, ...],
@@ -370,7 +374,10 @@ References = Annotated[
 File = Annotated[str, Word("FILE", "A manifest: a file, `-`, oci:DIR[:TAG] or a registry reference.")]
 Files = Annotated[tuple[str, ...], Word("FILE", "The documents to check; `-` is standard input.", many=True)]
 Location = Annotated[
-    str, Word("LOCATION", "A registry reference, oci:DIR[:TAG], a store, or NAME[:TAG] in the store of --store.")
+    str,
+    Word(
+        "LOCATION", "A registry reference, oci:DIR, oci-archive:FILE, a store, or NAME[:TAG] in the store of --store."
+    ),
 ]
 OptionalLocation = Annotated[
     str | None,

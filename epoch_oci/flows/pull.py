@@ -21,6 +21,7 @@ from epoch_oci.flows.encoded import Decoding, carried_content
 from epoch_oci.flows.publish import Publication, files_of
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.flows.seeds import foreseen, with_seeds
+from epoch_oci.location import repository_in
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
@@ -192,7 +193,7 @@ def _key(snapshot: Snapshot, name: str, where: str) -> SnapshotKey:
     A derived document without a name is called as its repository is.
     """
     manifest = snapshot.manifest
-    repository = "" if where.startswith("oci:") else where.partition("/")[2]
+    repository = repository_in(where)
     title = manifest.name or (repository if snapshot.derived else "")
     tag = name if not name.startswith("sha256:") else manifest.tag
     if not title or not tag:

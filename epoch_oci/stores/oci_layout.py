@@ -23,12 +23,12 @@ from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import BytesContent, Content, Garbage
 from epoch_oci.stores.layout_index import LayoutIndex, empty_index, tag_of, with_entry
 
-_MARK = "oci-layout"
-_INDEX = "index.json"
+MARK = "oci-layout"
+INDEX = "index.json"
 _BLOBS = "blobs/sha256/"
 _ALL_BLOBS = "blobs/"
 _VERSION = "1.0.0"
-_MARK_BYTES = b'{"imageLayoutVersion":"1.0.0"}'
+MARK_BYTES = b'{"imageLayoutVersion":"1.0.0"}'
 _MARK_LIMIT = 4096
 _DEFAULT_TAG = "latest"
 
@@ -37,11 +37,19 @@ class OciLayout:
     """Artifacts named `TAG` or `ALGORITHM:HEX`. The layout is made when the first blob is stored.
 
     `warn` is told what is wrong or at risk there, each thing once; `marks` remember which blobs were found right.
+    `backend` keeps its files where that is no directory.
     """
 
-    def __init__(self, directory: Path, *, warn: Callable[[str], None] = unheard, marks: Marks | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        warn: Callable[[str], None] = unheard,
+        marks: Marks | None = None,
+        backend: Backend | None = None,
+    ) -> None:
         warnings = Warnings(str(directory), warn)
-        self._backend: Backend = DirectoryBackend(directory, warnings=warnings, marks=marks)
+        self._backend = backend or DirectoryBackend(directory, warnings=warnings, marks=marks)
         self._where = str(directory)
         self._subjects: tuple[bytes, dict[Digest, dict[Digest, Descriptor]]] = (b"", {})
 
@@ -95,14 +103,14 @@ class OciLayout:
             raise UsageError(f"{shown(name)} cannot be a tag: it {why}")
         self._has_mark()
         entry = self._entry(name, document)
-        raw = self._read(_INDEX)
+        raw = self._read(INDEX)
         with_entry(raw, entry, self._index_name, replace=replace)  # refuses, before anything is written
         if not self._stores(document):
             self.put(document.descriptor, BytesContent(document.raw))
         self._make()
         self._backend.flush(_BLOBS)
         self._backend.update(
-            _INDEX, lambda old: with_entry(old, entry, self._index_name, replace=replace), limit=MANIFEST_LIMIT
+            INDEX, lambda old: with_entry(old, entry, self._index_name, replace=replace), limit=MANIFEST_LIMIT
         )
 
     def keep(self, document: Document) -> None:
@@ -114,7 +122,7 @@ class OciLayout:
         self._make()
         if subject_of(document) is not None:
             self._backend.flush(_BLOBS)
-            self._backend.update(_INDEX, lambda old: self._listing(old, entry), limit=MANIFEST_LIMIT)
+            self._backend.update(INDEX, lambda old: self._listing(old, entry), limit=MANIFEST_LIMIT)
 
     def digest_of(self, name: str) -> Digest | None:
         """As `stores.base.Pointing`."""
@@ -125,7 +133,7 @@ class OciLayout:
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
         """As `stores.base.Referring`: by the entries of `index.json`, and by the tag that some tools use instead."""
-        raw = self._read(_INDEX) or b""
+        raw = self._read(INDEX) or b""
         known, found = self._subjects
         if known != raw:
             found = self._listed_subjects()
@@ -137,7 +145,7 @@ class OciLayout:
         if self.digest_of(name) is None:
             raise NotFoundError(f"{self._where} has no {shown(name)}", object=name)
         self._backend.update(
-            _INDEX,
+            INDEX,
             lambda old: LayoutIndex.parse(old or empty_index(), self._index_name).without(name),
             limit=MANIFEST_LIMIT,
         )
@@ -250,31 +258,31 @@ class OciLayout:
         try:
             index = self._index()
         except ContentError as error:
-            yield from (Finding(_INDEX, item.code, str(item)) for item in error.findings)
+            yield from (Finding(INDEX, item.code, str(item)) for item in error.findings)
             return
         tags = [tag_of(entry) for entry in index.entries]
         for tag in index.tags:
             if tags.count(tag) > 1:
-                yield Finding(_INDEX, "SCHEMA", f"{tags.count(tag)} entries have the tag {shown(tag)}")
+                yield Finding(INDEX, "SCHEMA", f"{tags.count(tag)} entries have the tag {shown(tag)}")
         for entry in index.entries:
             if not self.has(entry):
-                yield Finding(_INDEX, "NOT_FOUND", f"{entry.digest} ({entry.size} bytes) is listed and not there")
+                yield Finding(INDEX, "NOT_FOUND", f"{entry.digest} ({entry.size} bytes) is listed and not there")
             if tag_of(entry) is None:
-                yield Finding(_INDEX, "NAME", f"{entry.digest} has no tag", "warning")
+                yield Finding(INDEX, "NAME", f"{entry.digest} has no tag", "warning")
 
     @property
     def _index_name(self) -> str:
-        return f"{self._where}/{_INDEX}"
+        return f"{self._where}/{INDEX}"
 
     def _read(self, key: str, limit: int = MANIFEST_LIMIT) -> bytes | None:
         return read_if_there(self._backend, key, limit=limit, what=f"{self._where}/{key}")
 
     def _has_mark(self) -> bool:
         """Whether the directory says it is a layout. Raises ContentError when it says so of another version."""
-        raw = self._read(_MARK, _MARK_LIMIT)
+        raw = self._read(MARK, _MARK_LIMIT)
         if raw is None:
             return False
-        what = f"{self._where}/{_MARK}"
+        what = f"{self._where}/{MARK}"
         value = strict_json.loads(raw, what, limit=_MARK_LIMIT)
         version = value.get("imageLayoutVersion") if isinstance(value, dict) else None
         if version != _VERSION:
@@ -287,9 +295,9 @@ class OciLayout:
 
     def _index(self) -> LayoutIndex:
         self._backend.check()
-        marked, raw = self._has_mark(), self._read(_INDEX)
+        marked, raw = self._has_mark(), self._read(INDEX)
         if not marked or raw is None:
-            missing = _INDEX if marked else _MARK
+            missing = INDEX if marked else MARK
             raise NotFoundError(
                 f"{self._where} is not an OCI image layout: it has no {missing}",
                 object=self._where,
@@ -299,10 +307,10 @@ class OciLayout:
 
     def _make(self) -> None:
         """Make it a layout if it is none yet."""
-        if self._backend.head(_INDEX) is None:
-            self._backend.update(_INDEX, lambda old: empty_index() if old is None else None, limit=MANIFEST_LIMIT)
-        if self._backend.head(_MARK) is None:
-            self._backend.write(_MARK, lambda: io.BytesIO(_MARK_BYTES), len(_MARK_BYTES))
+        if self._backend.head(INDEX) is None:
+            self._backend.update(INDEX, lambda old: empty_index() if old is None else None, limit=MANIFEST_LIMIT)
+        if self._backend.head(MARK) is None:
+            self._backend.write(MARK, lambda: io.BytesIO(MARK_BYTES), len(MARK_BYTES))
 
     def _document(self, entry: Descriptor) -> Document:
         return Document(entry.media_type, self._checked(entry))

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from layouts import write_tar
 from support import s3
 from support.content import manifest
 
@@ -22,6 +24,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.buckets import BucketOptions, open_bucket
 from epoch_oci.stores.epoch_store import EpochStore
+from epoch_oci.stores.oci_archive import OciArchive
 from epoch_oci.stores.oci_layout import OciLayout
 
 CONFIG = b'{"note":"a config"}'
@@ -132,6 +135,28 @@ def _directory_case(kind: Kind, opener: Callable[[Path], Store], root: Path) -> 
     )
 
 
+def plant_in_archive(archive: Path, digest: Digest, content: bytes) -> None:
+    """Another program writes the archive anew, with one more blob."""
+    members = {}
+    if archive.exists():
+        with tarfile.open(archive) as old:
+            members = {item.name: old.extractfile(item).read() for item in old if item.isfile()}
+    members[f"blobs/{digest.algorithm}/{digest.hex}"] = content
+    write_tar(archive, members)
+
+
+@contextmanager
+def _archive_case(root: Path) -> Iterator[Subject]:
+    place = root / "store.tar"
+    yield Subject(
+        kind=ARTIFACT,
+        store=OciArchive(place),
+        open=partial(OciArchive, place),
+        listing=partial(tree, root),
+        plant=partial(plant_in_archive, place),
+    )
+
+
 def open_epoch_bucket(environ: dict[str, str]) -> EpochStore:
     """Another client of the bucket that Epoch's variables name."""
     return EpochStore(*open_bucket("s3://", BucketOptions(environ=environ)))
@@ -176,5 +201,6 @@ CASES = [
     *(StoreCase(kind, partial(_live_registry_case, kind)) for kind in live_kinds()),
     StoreCase("epoch-directory", partial(_directory_case, EPOCH, open_epoch_directory)),
     StoreCase("oci-layout", partial(_directory_case, ARTIFACT, OciLayout)),
+    StoreCase("oci-archive", _archive_case),
     *(StoreCase(f"epoch-bucket-{name}", partial(_bucket_case, server)) for name, server in s3.shared_servers()),
 ]

@@ -48,7 +48,7 @@ def copy(
         force=force,
         dry_run=dry_run,
         jobs=jobs,
-        throttle=throttle_for(limit_rate, target, None if source.startswith("oci:") else source),
+        throttle=throttle_for(limit_rate, target, source),
     )
     tags = _target_tags(there, here, also, word)
     report = copy_artifact(

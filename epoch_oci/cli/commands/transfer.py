@@ -130,6 +130,7 @@ def _chunking(run: Run, place: "ArtifactPlace", chunked: bool, bases: Sequence[s
 def _base(run: Run, place: "ArtifactPlace", word: str) -> "Base":
     """A tag of the target, or an artifact in a repository of the same registry, from which packs can be mounted."""
     from epoch_oci.flows.bases import Base
+    from epoch_oci.location import repository_in
     from epoch_oci.oci.reference import tag_problem
 
     if tag_problem(word) is None:
@@ -139,7 +140,7 @@ def _base(run: Run, place: "ArtifactPlace", word: str) -> "Base":
     host, _, repository = other.where.partition("/")
     if other.where == place.where:
         return Base(place.store, name, full_name(place.where, name))
-    near = not other.where.startswith("oci:") and host == place.where.partition("/")[0]
+    near = bool(repository_in(other.where)) and host == place.where.partition("/")[0]
     return Base(other.store, name, full_name(other.where, name), repository if near else "")
 
 
