@@ -257,3 +257,15 @@ def test_urls_that_no_registry_may_name(url):
     with pytest.raises(PolicyError) as caught:
         Origin.of(url)
     assert "secret" not in str(caught.value)
+
+
+def test_redirects_without_end_are_given_up(fake_registry):
+    """Twenty and then the blob: whoever has no cap gets there."""
+    registry = fake_registry()
+    registry.put_blob("acme/bot", RAW)
+    url = f"{registry.url}/v2/acme/bot/blobs/{blob(RAW).digest}"
+    rule = registry.fault("GET", BLOB, Redirect(url), first=20)
+    repository, heard = room(registry)
+    with pytest.raises(NetworkError, match="more than 5 redirects") as caught:
+        read(repository)
+    assert (caught.value.retryable, heard.waits, rule.fired) == (False, [], 6)

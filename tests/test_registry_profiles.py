@@ -14,7 +14,7 @@ from epoch_oci.cli.flags import PROFILE_NAMES
 from epoch_oci.errors import UsageError
 from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.challenge import parse_challenges
-from epoch_oci.registry.profiles import PROFILES, profile_for, profile_told
+from epoch_oci.registry.profiles import PROFILES, Manner, profile_for, profile_told
 from epoch_oci.registry.repository import RegistryRepository
 from epoch_oci.stores.base import BytesContent
 
@@ -171,3 +171,15 @@ def test_a_quay_of_ones_own_is_not_asked_how_far_an_upload_got(fake_registry):
     repository.put(blob(RAW), BytesContent(RAW))
     assert repository._manner.profile.name == "quay" and not repository._manner.profile.asks_status
     assert repository.limits().largest == 20 << 30
+
+
+def test_chunks_shrink_no_further_than_a_mebibyte_or_what_the_registry_says():
+    manner = Manner(profile_for("r.example"))
+    sizes = []
+    while manner.shrink():
+        sizes.append(manner.chunk)
+        assert len(sizes) < 30
+    assert sizes == [16 << 20, 8 << 20, 4 << 20, 2 << 20, 1 << 20] and manner.chunk == 1 << 20
+    told = Manner(profile_for("r.example"))
+    told.at_least(12 << 20)
+    assert told.shrink() and told.chunk == 16 << 20 and not told.shrink()

@@ -338,3 +338,18 @@ def test_a_mount_works_with_tokens_and_asks_for_both_repositories(fake_registry)
         repository, _ = room(registry, login=True)
         assert repository.mount(blob(RAW), source)
         assert str(blob(RAW).digest) in registry.blobs(REPO)
+
+
+@pytest.mark.parametrize(("life", "margin"), [(300, 60), (40, 20)])
+def test_a_token_is_renewed_before_its_end(fake_registry, life, margin):
+    """The answer to a body that was sent with a token which ran out is lost (oci-registries 5.7)."""
+    auth = BearerAuth({USER: PASSWORD}, anonymous=None, expires_in=life)
+    registry, now = fake_registry(auth=auth), [0.0]
+    repository, _ = room(registry, login=True, clock=lambda: now[0])
+    assert not repository.has(blob(b"x"))
+    now[0] = life - margin - 1.0
+    assert not repository.has(blob(b"x"))
+    assert len(auth.grants) == 1
+    now[0] = life - margin + 1.0
+    assert not repository.has(blob(b"x"))
+    assert len(auth.grants) == 2

@@ -14,6 +14,8 @@ from support import s3
 
 from epoch_oci.disk.sharing import clone
 from epoch_oci.epoch.keys import blob_key
+from epoch_oci.errors import NetworkError
+from epoch_oci.flows.seeds import with_seeds
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK
@@ -311,3 +313,34 @@ def test_a_cocoon_root_is_a_seed_and_shares_no_file(tmp_path, capsys, monkeypatc
     assert sorted(path.name for path in back.blobs.iterdir()) == [f"{BLOB_ID}.qcow2"]
     files = [path for place in ("root", "back", "store") for path in (tmp_path / place).rglob("*") if path.is_file()]
     assert {path.stat().st_nlink for path in files} == {1}
+
+
+class Unreachable:
+    """A seed that says it has everything, and cannot be reached."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def has(self, target) -> bool:
+        return True
+
+    def content(self, target):
+        self.asked += 1
+        raise NetworkError("gone")
+
+
+def test_what_a_seed_has_is_not_counted_as_bytes_to_move_and_a_failed_one_is_not_asked_again(tmp_path):
+    store, contents = open_store(tmp_path), [noise("a", 3_000), noise("b", 2_000), noise("c", 1_000)]
+    wants = [
+        Want(target=Descriptor(media_type="a/b", digest=Digest.of(raw), size=len(raw)), content=BytesContent(raw))
+        for raw in contents
+    ]
+    source, events = Unreachable(), []
+    plan = with_seeds(plan_blobs(store, wants), [Seed(source, "the other one")], events.append, jobs=1)
+    assert (plan.to_move, plan.size) == (0, 6_000)
+    outcomes = execute(plan, moved="received", jobs=1, on_event=events.append)
+    assert [outcome.action for outcome in outcomes] == ["received"] * 3
+    assert source.asked == 1
+    assert [event.message for event in events if event.event == "warning"] == [
+        "the other one is of no use as a seed: gone"
+    ]

@@ -15,7 +15,7 @@ from epoch_oci.flows.verify import VerifyOptions, verify_snapshots
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verify import BLOCK, VerifyingReader
 from epoch_oci.stores.base import BytesContent, Limits
 from epoch_oci.transfer.content import CancelledError, JoinedContent, SliceContent, WatchedContent
 from epoch_oci.transfer.execute import execute
@@ -364,3 +364,52 @@ def test_a_run_asks_for_no_more_transfers_than_the_other_side_bears():
 
     assert plan_blobs(Narrow(), []).most == 3
     assert plan_blobs(MemorySink(), []).most == 16
+
+
+def test_the_largest_blobs_are_moved_first():
+    """The last one to begin is small then, and no thread waits long for it."""
+
+    class Ordered(MemorySink):
+        def put(self, target: Descriptor, content) -> None:
+            super().put(target, content)
+            order.append(target.size)
+
+    order: list[int] = []
+    wants = [Want(target=descriptor(bytes(size)), content=BytesContent(bytes(size))) for size in (5, 900, 70, 0, 80)]
+    execute(plan_blobs(Ordered(), wants), moved="sent", jobs=1)
+    assert order == [900, 80, 70, 5, 0]
+
+
+def test_a_slow_blob_is_fetched_in_several_spans_at_a_time(tmp_path, monkeypatch):
+    """Each span but the first waits for another one to be under way: alone, none would ever come to its end."""
+    monkeypatch.setattr("epoch_oci.transfer.assemble.SMALLEST_SPAN", BLOCK)
+    monkeypatch.setattr("epoch_oci.transfer.assemble._PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("epoch_oci.transfer.assemble.FAST", 1 << 60)
+    raw = bytes(range(256)) * (8 * BLOCK // 256)
+    met = threading.Event()
+
+    class Spans(BytesContent):
+        def ranged(self) -> bool:
+            return True
+
+        @contextmanager
+        def open(self, start: int = 0, length: int | None = None):
+            if start:
+                met.set()
+            with BytesContent.open(self, start, length) as reader:
+                yield Waiting(reader)
+
+    class Waiting:
+        def __init__(self, reader) -> None:
+            self.reader, self.read_already = reader, False
+
+        def read(self, size: int = -1, /) -> bytes:
+            if self.read_already:
+                assert met.wait(20), "nobody else came to help"
+            self.read_already = True
+            return self.reader.read(size)
+
+    want = Want(target=descriptor(raw), content=Spans(raw))
+    (outcome,) = execute(plan_blobs(open_store(tmp_path), [want]), moved="received", jobs=4)
+    assert (outcome.action, outcome.bytes) == ("received", len(raw))
+    assert (tmp_path / "blobs/sha256" / want.target.digest.hex).read_bytes() == raw

@@ -212,7 +212,8 @@ def _import_all(name: str) -> None:
     module = importlib.import_module(name.removesuffix(".*"))
     for found in pkgutil.walk_packages(module.__path__, f"{module.__name__}.") if name.endswith(".*") else ():
         if not found.name.endswith("__main__"):
-            importlib.import_module(found.name)
+            with contextlib.suppress(ImportError):  # what needs an extra that is not installed
+                importlib.import_module(found.name)
 
 
 def _forked(conn: socket.socket) -> int:
