@@ -215,9 +215,8 @@ def packed(name, sparse_map, size="100", **more):
 SPARSE = '$.layerHeaders["config.json"].paxRecords["COCOON.sparse.map"]'
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
+def test_what_is_wrong_is_found_at_its_place(subtests):
+    for changes, expected in [
         ({"schemaVersion": 2}, [("$.schemaVersion", "TYPE")]),
         ({"schemaVersion": 0}, [("$.schemaVersion", "TYPE")]),
         ({"schemaVersion": "1"}, [("$.schemaVersion", "TYPE")]),
@@ -289,10 +288,9 @@ SPARSE = '$.layerHeaders["config.json"].paxRecords["COCOON.sparse.map"]'
         ({"layerHeaders": packed("config.json", '[{"o":100,"l":1}]')}, [(SPARSE, "SIZE")]),
         ({"layerHeaders": packed("config.json", "null")}, [(SPARSE, "SIZE")]),
         ({"layerHeaders": packed("config.json", "?")}, [(SPARSE, "JSON")]),
-    ],
-)
-def test_what_is_wrong_is_found_at_its_place(changes, expected):
-    assert findings(document(**changes)) == expected
+    ]:
+        with subtests.test(changes=changes):
+            assert findings(document(**changes)) == expected
 
 
 def test_everything_wrong_is_told_at_once():
@@ -409,13 +407,14 @@ def test_valid_examples_of_the_schema_are_read(path):
 LENIENT = {"name-missing.json", "tag-missing.json"}
 
 
-@pytest.mark.parametrize("path", sorted((EXAMPLES / "invalid").glob("*.json")), ids=lambda path: path.stem)
-def test_invalid_examples_of_the_schema_are_refused_without_it(path):
-    if path.name in LENIENT:
-        Manifest.parse(path.read_bytes())
-        return
-    with pytest.raises(ContentError):
-        Manifest.parse(path.read_bytes())
+def test_invalid_examples_of_the_schema_are_refused_without_it(subtests):
+    for path in sorted((EXAMPLES / "invalid").glob("*.json")):
+        with subtests.test(path=path):
+            if path.name in LENIENT:
+                Manifest.parse(path.read_bytes())
+                return
+            with pytest.raises(ContentError):
+                Manifest.parse(path.read_bytes())
 
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "valid").glob("w*.json")), ids=lambda path: path.stem)

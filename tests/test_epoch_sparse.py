@@ -33,9 +33,8 @@ def test_a_file_that_is_one_hole_has_no_map_and_no_bytes():
         assert found.logical_size == 1000
 
 
-@pytest.mark.parametrize(
-    ("pax_records", "stored", "code"),
-    [
+def test_maps_that_cannot_be_right_are_refused(subtests):
+    for pax_records, stored, code in [
         (records([{"o": 0, "l": 2**62}], str(2**62)), 10, "SIZE"),
         (records([{"o": 0, "l": 10}], str(2**53)), 10, "SIZE"),
         (records([{"o": 0, "l": 10}, {"o": 5, "l": 10}]), 20, "SIZE"),
@@ -71,12 +70,11 @@ def test_a_file_that_is_one_hole_has_no_map_and_no_bytes():
         (records("[" + " " * MAP_LIMIT + "]"), 0, "SIZE"),
         ({MAP: "null"}, 0, "SCHEMA"),
         ({SIZE: "10"}, 0, "SCHEMA"),
-    ],
-)
-def test_maps_that_cannot_be_right_are_refused(pax_records, stored, code):
-    with pytest.raises(ContentError) as caught:
-        unpacking(pax_records, stored)
-    assert caught.value.code == code
+    ]:
+        with subtests.test(pax_records=pax_records):
+            with pytest.raises(ContentError) as caught:
+                unpacking(pax_records, stored)
+            assert caught.value.code == code
 
 
 def test_everything_wrong_is_told_at_once():

@@ -139,17 +139,19 @@ BAD = [
 NOT_TEXT = [None, True, 0, 7, 1.5, [], {}, ["a"], b"a"]
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_names_that_are_portable(name):
-    assert filename.problem(name) is None
+def test_names_that_are_portable(subtests):
+    for name in GOOD:
+        with subtests.test(name=name):
+            assert filename.problem(name) is None
 
 
-@pytest.mark.parametrize("name", BAD + NOT_TEXT, ids=range(len(BAD) + len(NOT_TEXT)))
-def test_names_that_are_not(name):
-    why = filename.problem(name)
-    assert why is not None
-    assert len(why) < 250
-    assert all(" " <= char <= "~" or char == "…" for char in why)
+def test_names_that_are_not(subtests):
+    for name in BAD + NOT_TEXT:
+        with subtests.test(name=name):
+            why = filename.problem(name)
+            assert why is not None
+            assert len(why) < 250
+            assert all(" " <= char <= "~" or char == "…" for char in why)
 
 
 @PROPERTY

@@ -97,9 +97,8 @@ def test_a_descriptor_keeps_what_it_does_not_know():
     assert found.to_json() == value
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
+def test_what_is_wrong_with_a_descriptor(subtests):
+    for changes, expected in [
         ({"mediaType": ...}, ("$.mediaType", "SCHEMA")),
         ({"mediaType": ""}, ("$.mediaType", "SCHEMA")),
         ({"mediaType": "disk"}, ("$.mediaType", "SCHEMA")),
@@ -122,10 +121,9 @@ def test_a_descriptor_keeps_what_it_does_not_know():
         ({"data": 7}, ("$.data", "SCHEMA")),
         ({"Digest": OTHER}, ("$.Digest", "JSON")),
         ({"\u017fize": 1}, ('$["\\u017fize"]', "JSON")),
-    ],
-)
-def test_what_is_wrong_with_a_descriptor(changes, expected):
-    assert findings(Descriptor.parse, descriptor(**changes)) == [expected]
+    ]:
+        with subtests.test(changes=changes):
+            assert findings(Descriptor.parse, descriptor(**changes)) == [expected]
 
 
 OPTIONAL = ("annotations", "artifactType", "subject", "mediaType", "manifests", "unknown")

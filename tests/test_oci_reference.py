@@ -51,9 +51,8 @@ def test_references(text, registry, repository, tag, digest):
     assert found.selector == (digest or tag)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_what_is_no_reference(subtests):
+    for text in [
         "",
         "bot",
         "bot:v1",
@@ -116,13 +115,12 @@ def test_references(text, registry, repository, tag, digest):
         "::1/bot",
         "[::1]x:5000/bot",
         "[fe80::1%eth0]/bot",
-    ],
-)
-def test_what_is_no_reference(text):
-    with pytest.raises(UsageError) as caught:
-        Reference.parse(text)
-    assert caught.value.hint
-    assert all(" " <= char <= "~" or char == "…" for char in str(caught.value))
+    ]:
+        with subtests.test(text=text):
+            with pytest.raises(UsageError) as caught:
+                Reference.parse(text)
+            assert caught.value.hint
+            assert all(" " <= char <= "~" or char == "…" for char in str(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ from recorded import EXPORTS, documents, export
 from epoch_oci.flows.validate import validate
 
 
-@pytest.mark.parametrize("document", documents(), ids=str)
-def test_every_document_is_valid_and_known_by_its_kind(document):
-    report = validate(document.raw, document.name)
-    assert (report.kind, report.findings) == (document.kind, ())
+def test_every_document_is_valid_and_known_by_its_kind(subtests):
+    for document in documents():
+        with subtests.test(document=document):
+            report = validate(document.raw, document.name)
+            assert (report.kind, report.findings) == (document.kind, ())
 
 
 @pytest.mark.parametrize("name", [name for name in EXPORTS if name.endswith(".tar")])

@@ -217,9 +217,8 @@ def test_a_manifest_is_put_only_where_it_belongs(fake_registry, recorder):
     recorder.assert_untouched()
 
 
-@pytest.mark.parametrize(
-    ("registry", "realm", "fits"),
-    [
+def test_which_realms_may_see_credentials(subtests):
+    for registry, realm, fits in [
         ("https://ghcr.io", "https://ghcr.io/token", True),
         ("https://registry-1.docker.io", "https://auth.docker.io/token", True),
         ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth", True),
@@ -246,10 +245,9 @@ def test_a_manifest_is_put_only_where_it_belongs(fake_registry, recorder):
         ("http://10.0.0.5:5000", "http://0.0.5/token", False),
         ("http://10.0.0.5:5000", "http://10.0.0.6:5000/token", False),
         ("http://registry:5000", "http://auth:5001/token", False),
-    ],
-)
-def test_which_realms_may_see_credentials(registry, realm, fits):
-    assert realm_fits(Origin.of(registry), Origin.of(realm)) is fits
+    ]:
+        with subtests.test(registry=registry):
+            assert realm_fits(Origin.of(registry), Origin.of(realm)) is fits
 
 
 @pytest.mark.parametrize("url", ["ftp://a/b", "file:///etc", "http://user:secret@host/", "//host", "http://", ""])
