@@ -6,15 +6,14 @@ have to keep bytes without a name, or the disk a copy of them. What a file's lay
 first pass is remembered, and a repeated pull does without it.
 """
 
-import contextlib
 import json
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import EncodedFile, EncodedReader, EncodedSnapshot, Snapshot, SnapshotFile
+from epoch_oci.disk.facts import Facts
 from epoch_oci.errors import ContentError
 from epoch_oci.events import Event, OnEvent, ignore, phase
 from epoch_oci.oci import media_types
@@ -126,30 +125,34 @@ def _first_pass(on_event: OnEvent) -> OnEvent:
     return told_of
 
 
-@dataclass(frozen=True, slots=True)
 class _Memory:
-    """Digests of decoded files in a directory of small files, by all that they follow from. What is broken is lost."""
+    """Digests of decoded files, by all that they follow from, among what is remembered in `directory`."""
 
-    directory: Path
+    def __init__(self, directory: Path) -> None:
+        self._facts = Facts(directory)
 
     def recall(self, file: EncodedFile) -> Digest | None:
         try:
-            return Digest.from_hex(self._path(file).read_text(encoding="ascii"))
-        except (OSError, ValueError, ContentError):
+            return Digest.from_hex(self._facts.recall("decoded", _facts_of(file)) or "")
+        except ContentError:
             return None
 
     def keep(self, file: EncodedFile, digest: Digest) -> None:
-        """A memory that cannot be written is no reason to fail."""
-        path = self._path(file)
-        scratch = path.with_name(f".{path.name}.{threading.get_ident()}")
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            scratch.write_text(digest.hex, encoding="ascii")
-            scratch.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                scratch.unlink()
+        self._facts.keep("decoded", _facts_of(file), digest.hex)
 
-    def _path(self, file: EncodedFile) -> Path:
-        facts = [file.encoding, file.size, [str(carrier.digest) for carrier in file.carriers]]
-        return self.directory / f"{Digest.of(json.dumps(facts).encode()).hex}.decoded"
+    def forget(self, file: EncodedFile) -> None:
+        self._facts.forget("decoded", _facts_of(file))
+
+
+def _facts_of(file: EncodedFile) -> str:
+    return json.dumps([file.encoding, file.size, [str(carrier.digest) for carrier in file.carriers]])
+
+
+def forgot(undigested: Sequence[EncodedFile], cache: Path | None) -> bool:
+    """Forget what the files were remembered to decode to, for something is wrong. False when nothing was remembered."""
+    memory = _Memory(cache) if cache is not None else None
+    known = [file for file in undigested if memory is not None and memory.recall(file) is not None]
+    for file in known:
+        assert memory is not None
+        memory.forget(file)
+    return bool(known)

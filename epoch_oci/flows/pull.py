@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from epoch_oci.dialects.base import Snapshot, SnapshotFile
+from epoch_oci.dialects.base import EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.epoch.manifest import Layer, Manifest
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ConflictError, ContentError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore, phase
-from epoch_oci.flows.artifact import FoundArtifact, read_artifact
+from epoch_oci.flows.artifact import FoundArtifact, read_artifact, read_documents
 from epoch_oci.flows.at_hand import with_chunks_at_hand
 from epoch_oci.flows.chunked import kept_indexes
 from epoch_oci.flows.cloning import obstacles
-from epoch_oci.flows.encoded import Decoding, carried_content
+from epoch_oci.flows.encoded import Decoding, carried_content, forgot
 from epoch_oci.flows.publish import Publication, files_of
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.flows.seeds import foreseen, with_seeds
@@ -69,6 +69,12 @@ def pull_to_store(
     ContentError, NotFoundError, ConflictError, and whatever source and sink raise.
     """
     options = options or PullOptions()
+    return _with_good_memory(_pull_to_store, source, name, sink, where, options, on_event)
+
+
+def _pull_to_store(
+    source: Source, name: str, sink: Sink, where: str, options: PullOptions, on_event: OnEvent
+) -> TransferReport:
     started = time.monotonic()
     phase(on_event, "reading the manifest")
     found = read_artifact(source, name, decoding(options, on_event))
@@ -109,6 +115,12 @@ def pull_to_files(
     Raises UsageError when `only` matches nothing, and what `pull_to_store` raises.
     """
     options = options or PullOptions()
+    return _with_good_memory(_pull_to_files, source, name, sink, where, options, on_event)
+
+
+def _pull_to_files(
+    source: Source, name: str, sink: FileSink, where: str, options: PullOptions, on_event: OnEvent
+) -> TransferReport:
     started = time.monotonic()
     phase(on_event, "reading the manifest")
     found = read_artifact(source, name, decoding(options, on_event))
@@ -133,6 +145,32 @@ def _source(found: FoundArtifact, options: PullOptions, *places: object) -> Sour
     """Where the files are had: of those in chunks, what `places` and the seeds have of them is not fetched."""
     kept = kept_indexes(options.decode_cache) if options.decode_cache else None
     return with_chunks_at_hand(found.source, [*places, *(seed.source for seed in options.seeds)], kept)
+
+
+def _with_good_memory(
+    pull: Callable[..., TransferReport],
+    source: Source,
+    name: str,
+    sink: object,
+    where: str,
+    options: PullOptions,
+    on_event: OnEvent,
+) -> TransferReport:
+    """Pull; once more, when what went wrong may be what was remembered of an earlier decoding, and not the artifact."""
+    try:
+        return pull(source, name, sink, where, options, on_event)
+    except ContentError:
+        if not forget_decoded(source, name, options):
+            raise
+    return pull(source, name, sink, where, options, on_event)
+
+
+def forget_decoded(source: Source, name: str, options: PullOptions) -> bool:
+    """Forget what layers decode to, if that was remembered; False when there was nothing to forget."""
+    if options.decode_cache is None:
+        return False
+    told = read_documents(source, name).told()
+    return isinstance(told, EncodedSnapshot) and forgot(told.undigested, options.decode_cache)
 
 
 def decoding(options: PullOptions, on_event: OnEvent) -> Decoding:

@@ -12,10 +12,11 @@ from epoch_oci.cocoon.names import record_name
 from epoch_oci.dialects.base import SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Layer
+from epoch_oci.errors import ContentError
 from epoch_oci.events import Action, Event, OnEvent, ignore, phase
 from epoch_oci.flows.artifact import FoundArtifact, read_artifact
 from epoch_oci.flows.cloning import obstacles
-from epoch_oci.flows.pull import PullOptions, decoding, file_content, layer_contents, pull_report
+from epoch_oci.flows.pull import PullOptions, decoding, file_content, forget_decoded, layer_contents, pull_report
 from epoch_oci.flows.report import BlobReport, TransferReport
 from epoch_oci.oci.verify import ByteReader
 from epoch_oci.stores.base import Content, Source
@@ -49,7 +50,11 @@ def pull_to_archive(
     key = options.key or SnapshotKey(manifest.name, manifest.tag)
     if not options.dry_run:
         phase(on_event, "receiving")
-        _write(found, _Told(found.source, files, on_event, options.throttle), write, options.key)
+        try:
+            _write(found, _Told(found.source, files, on_event, options.throttle), write, options.key)
+        except ContentError:  # what was written cannot be taken back, but the next run shall not trip over the same
+            forget_decoded(source, name, options)
+            raise
         on_event(Event(event="done", bytes=sum(file.size for file in files.values())))
     rows = tuple(_row(file, dry_run=options.dry_run) for file in files.values())
     return pull_report(

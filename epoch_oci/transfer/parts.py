@@ -1,13 +1,12 @@
 """Part digests: found in one pass over a blob, and remembered, for a blob never changes."""
 
-import contextlib
 import hashlib
-import json
 import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from epoch_oci.disk.facts import Facts
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -76,10 +75,10 @@ class _Hasher:
 
 
 class PartCache:
-    """Part tables in a directory of small files, by (blob digest, part size). What cannot be read is made anew."""
+    """Part tables by (blob digest, part size), among what is remembered in `directory`. What is lost is made anew."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._facts = Facts(directory)
 
     def table(self, content: Content, blob: Descriptor, part_size: int) -> PartTable:
         """The table of `blob`, from the cache or by reading `content`. Raises what `part_table` raises."""
@@ -91,34 +90,23 @@ class PartCache:
 
     def known(self, blob: Descriptor, part_size: int) -> PartTable | None:
         """The table of `blob`, None when it is not in the cache."""
-        return _load(self._path(blob, part_size), blob, part_size)
+        text = self._facts.recall("parts", _key(blob, part_size)) or ""
+        try:
+            digests = tuple(Digest.from_hex(item) for item in text.split())
+        except ContentError:
+            return None
+        count = len(list(spans(blob.size, part_size)))
+        return PartTable(size=part_size, digests=digests) if len(digests) == count else None
+
+    def learn(self, blob: Descriptor, table: PartTable) -> None:
+        """Keep a table."""
+        text = " ".join(digest.hex for digest in table.digests)
+        self._facts.keep("parts", _key(blob, table.size), text)
 
     def forget(self, blob: Descriptor, part_size: int) -> None:
         """The table proved wrong."""
-        with contextlib.suppress(OSError):
-            self._path(blob, part_size).unlink()
-
-    def _path(self, blob: Descriptor, part_size: int) -> Path:
-        return self._directory / f"{blob.digest.hex}-{part_size}.json"
-
-    def learn(self, blob: Descriptor, table: PartTable) -> None:
-        """Keep a table. A cache that cannot be written is no reason to fail."""
-        path = self._path(blob, table.size)
-        scratch = path.with_name(f".{path.name}.{threading.get_ident()}")
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            scratch.write_text(json.dumps([digest.hex for digest in table.digests]), encoding="ascii")
-            scratch.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                scratch.unlink()
+        self._facts.forget("parts", _key(blob, part_size))
 
 
-def _load(path: Path, blob: Descriptor, part_size: int) -> PartTable | None:
-    try:
-        digests = tuple(Digest.from_hex(item) for item in json.loads(path.read_text(encoding="ascii")))
-    except (OSError, ValueError, TypeError, ContentError):
-        return None
-    if len(digests) != len(list(spans(blob.size, part_size))):
-        return None
-    return PartTable(size=part_size, digests=digests)
+def _key(blob: Descriptor, part_size: int) -> str:
+    return f"{blob.digest} {blob.size} {part_size}"
