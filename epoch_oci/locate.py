@@ -48,7 +48,8 @@ class ArtifactStore(Source, Sink, Keeper, Protocol):
 class Connection:
     """How registries, buckets and servers are reached. Secrets never show in `repr`.
 
-    `environ` serves credentials, proxies and the settings of object stores, and nothing else.
+    `environ` serves credentials, proxies and the settings of object stores, and nothing else. `retry_for` is in
+    seconds, see `registry.settings.RegistrySettings`.
     """
 
     plain_http: bool = False
@@ -62,6 +63,7 @@ class Connection:
     cache_directory: Path | None = None
     state_directory: Path | None = None
     trusted_hosts: frozenset[str] = frozenset()
+    retry_for: float = 600.0
     on_event: OnEvent = ignore
     on_debug: Callable[[str], None] | None = None
 
@@ -277,6 +279,7 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
         ca_file=connection.ca_file,
         credentials=CredentialStore(connection.environ, connection.registry_config, explicit, connection.warn),
         profile=connection.profile,
+        retry_for=connection.retry_for,
         state_directory=connection.state_directory,
         trusted=frozenset(host.lower() for host in connection.trusted_hosts),
         proxies=proxies(registry, connection.environ),

@@ -40,6 +40,7 @@ def room(registry: FakeRegistry, *, login: bool = False, profile: Profile | None
         timeouts=Timeouts(connect=5, answer=5, commit=5),
         sleep=heard.waits.append,
         jitter=lambda: 1.0,
+        retry_for=0,
         on_event=heard.events.append,
         on_debug=heard.debug.append,
     )

@@ -159,7 +159,7 @@ class TestToken:
             quick_store = quick(server, attempts=1)
             quick_store.resolve("bot:v1")
         server.answer = lambda request: Answer.error(400, "X", request.headers["Authorization"] or "")
-        with pytest.raises(NetworkError) as caught:
+        with pytest.raises(UsageError) as caught:
             store.resolve("bot:v1")
         assert said
         assert TOKEN not in str(caught.value) + "".join(said) + repr(store) + repr(Connection(environ={"T": TOKEN}))

@@ -27,7 +27,15 @@ from support.faults import (
 )
 from support.registry_auth import PASSWORD, USER, BearerAuth
 
-from epoch_oci.errors import AccessError, ConflictError, ContentError, EpochOciError, NetworkError, NotFoundError
+from epoch_oci.errors import (
+    AccessError,
+    ConflictError,
+    ContentError,
+    EpochOciError,
+    NetworkError,
+    NotFoundError,
+    UsageError,
+)
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import MANIFEST
 from epoch_oci.registry.profiles import Profile
@@ -158,7 +166,7 @@ def test_when_no_shape_is_taken_the_advice_is_smaller_parts(fake_registry):
     registry = fake_registry()
     registry.fault("PUT|PATCH", UPLOADS, Respond(413))
     repository, _ = room(registry, profile=Profile(name="two", hosts="x", shapes=("put", "stream")))
-    with pytest.raises(NetworkError, match="--part-size"):
+    with pytest.raises(UsageError, match="--part-size"):
         put(repository)
 
 
@@ -211,7 +219,7 @@ def test_a_secondary_rate_limit_is_no_denial(fake_registry):
     assert heard.waits == [60.0, 120.0]
 
 
-@pytest.mark.parametrize(("status", "kind"), [(400, NetworkError), (403, AccessError), (404, NotFoundError)])
+@pytest.mark.parametrize(("status", "kind"), [(400, UsageError), (403, AccessError), (404, NotFoundError)])
 def test_what_is_final_is_asked_once(fake_registry, status, kind):
     registry = fake_registry()
     registry.fault("GET", MANIFESTS, Respond(status))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-Kind = Literal["text", "switch", "count", "number", "many"]
+Kind = Literal["text", "switch", "count", "number", "many", "duration"]
 PREFIX = "EPOCH_OCI_"
 
 
@@ -12,7 +12,7 @@ class Flag:
     """One flag. Its environment variable is EPOCH_OCI_<FLAG>; `variables` are asked after it.
 
     A `count` may be repeated, a `number` is an integer from 1 to `most`, a `many` is a list: in the environment one
-    value a line.
+    value a line. A `duration` is in seconds.
     """
 
     words: tuple[str, ...]
@@ -100,6 +100,12 @@ COMMON = (
         "Treat the registry as one of this kind, whatever its host is called.",
         choices=PROFILE_NAMES,
         metavar="NAME",
+    ),
+    Flag(
+        ("--retry-for",),
+        "How long to wait for a registry that is away, while an object makes no progress; 0 is off (default: 10m).",
+        kind="duration",
+        metavar="DURATION",
     ),
     Flag(("--username", "-u"), "Log in as this user.", metavar="U"),
     Flag(

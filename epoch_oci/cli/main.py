@@ -93,7 +93,10 @@ def _failed(raised: Exception, words: Sequence[str], environ: Mapping[str, str],
     write_error(f"epoch-oci: {error.code}: {text}")
     if shape.json:
         about = shown(error.object) if error.object is not None else None
-        write_error(json.dumps({"error": {"code": error.code, "message": text, "object": about}}))
+        members = {"code": error.code, "message": text, "object": about}
+        if error.request_id is not None:
+            members["requestId"] = shown(error.request_id)
+        write_error(json.dumps({"error": members}))
     return exit_code(error)
 
 

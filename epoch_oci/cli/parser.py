@@ -24,6 +24,7 @@ _TYPES: dict[Kind, Any] = {
     "switch": bool | None,
     "count": int,
     "number": str | None,
+    "duration": str | None,
     "many": list[str] | None,
 }
 EPILOG = (

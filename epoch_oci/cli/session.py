@@ -81,6 +81,7 @@ class Run:
                 environ=without_password(settings.environ),
                 trusted_hosts=frozenset(settings.trust_host),
                 profile=settings.profile,
+                retry_for=settings.retry_for,
                 cache_directory=settings.cache_directory,
                 state_directory=settings.state_directory,
                 on_event=self.listen,

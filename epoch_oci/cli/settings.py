@@ -1,6 +1,7 @@
 """Flags and environment become settings. The only reader of the environment."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ PASSWORD_VARIABLE = PREFIX + "PASSWORD"
 _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off"})
 _SECRET_WORDS = ("PASSWORD", "PASSWD", "TOKEN", "SECRET", "CREDENTIAL", "APIKEY", "API_KEY", "ACCESS_KEY")
+_TIME = r"([0-9]{1,6}(?:\.[0-9]{1,3})?)"
+_DURATION = re.compile(rf"(?:{_TIME}h)?(?:{_TIME}m)?(?:{_TIME}s?)?\Z")
 _SHORTEST_SECRET = 6
 
 
@@ -35,6 +38,7 @@ class Settings:
     registry_config: str | None = None
     trust_host: tuple[str, ...] = ()
     profile: str | None = None
+    retry_for: float = 600.0
     username: str | None = None
     password_stdin: bool = False
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -176,6 +180,8 @@ def _from_text(flag: Flag, text: str, where: str) -> object:
             return _switch(text, where)
         case "count" | "number":
             return _number(text, where, flag)
+        case "duration":
+            return _duration(text, where)
         case "text":
             if flag.choices and text not in flag.choices:
                 raise _refused(text, where, f"one of: {', '.join(flag.choices)}")
@@ -193,6 +199,13 @@ def _number(text: str, where: str, flag: Flag) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= flag.most):
         raise _refused(text, where, f"a number from {least} to {flag.most}")
     return int(text)
+
+
+def _duration(text: str, where: str) -> float:
+    found = _DURATION.match(text)
+    if found is None or not text:
+        raise _refused(text, where, "a time such as 90s, 10m or 1h30m, or 0")
+    return sum(float(part) * unit for part, unit in zip(found.groups(default="0"), (3600, 60, 1), strict=True))
 
 
 def _refused(text: str, where: str, allowed: str) -> UsageError:

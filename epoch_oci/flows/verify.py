@@ -1,7 +1,6 @@
 """Whether everything is there and is what it says: presence, or every byte."""
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +22,7 @@ from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.base import Auditor, Source
 from epoch_oci.transfer.plan import refuse_other_size
+from epoch_oci.transfer.pool import GrowingPool
 from epoch_oci.transfer.unpack import digest_of
 
 
@@ -235,7 +235,7 @@ def _check_rows(
     size = sum(row.size for row in rows)
     on_event(Event(event="plan", bytes=0 if options.fast else size, total=size))
     sound: dict[Digest, int] = {}
-    pool = ThreadPoolExecutor(max_workers=options.jobs or _READERS, thread_name_prefix="verify")
+    pool = GrowingPool(options.jobs or _READERS, "verify")
     try:
         for row, wrong in zip(rows, pool.map(lambda row: _attempt(check, source, row, on_event), rows), strict=True):
             for error in wrong:

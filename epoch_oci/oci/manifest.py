@@ -1,7 +1,8 @@
 """Image manifests and indexes as views over a document (image-spec, manifest.md and image-index.md)."""
 
 import base64
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
@@ -90,6 +91,46 @@ def is_index(document: Document) -> bool:
     if isinstance(stated, str) and stated:
         return stated in media_types.INDEXES
     return document.media_type in media_types.INDEXES
+
+
+def as_stated(document: Document, what: str, quoted: Callable[[str], str] = shown) -> Document:
+    """The same bytes as what they say they are: by their own `mediaType`, without one by their shape.
+
+    How they were served is a hint, for what says neither. Raises ContentError (TYPE) for what is no manifest, in which
+    `quoted` makes what the other side said fit to be shown.
+    """
+    value = _read_loosely(document.raw)
+    stated = (value or {}).get("mediaType") or _shape(value or {}, document.media_type)
+    known = media_types.MANIFESTS | media_types.INDEXES
+    if stated is None and value is None and document.media_type in known:
+        return document  # damaged: whoever parses it says how
+    if stated not in known:
+        named = f"calls itself {quoted(str(stated))}" if stated else f"was served as {quoted(document.media_type)}"
+        raise ContentError(
+            f"{what} {named}, which is no manifest",
+            code="TYPE",
+            object=what,
+            hint="is this a registry, and the right address?",
+        )
+    return document if stated == document.media_type else Document(stated, document.raw)
+
+
+def _read_loosely(raw: bytes) -> dict[str, Any] | None:
+    """The object that the bytes are, None when they are none; how well it is formed others find out."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _shape(value: dict[str, Any], hint: str) -> str | None:
+    """The media type of a document that does not state its own."""
+    lists, holds = isinstance(value.get("manifests"), list), "layers" in value or isinstance(value.get("config"), dict)
+    if not lists and not holds:
+        return None
+    kind = media_types.MANIFESTS if holds else media_types.INDEXES
+    return hint if hint in kind else media_types.MANIFEST if holds else media_types.INDEX
 
 
 def successors(document: Document, what: str = "manifest") -> tuple[Descriptor, ...]:

@@ -1,7 +1,6 @@
 """From what the other side says, or fails to say, to our errors. The one boundary, iteration of bodies included."""
 
 import contextlib
-import json
 import re
 import ssl
 from collections.abc import Iterator
@@ -11,17 +10,10 @@ from http.client import IncompleteRead
 import requests
 import urllib3
 
-from epoch_oci.errors import AccessError, EpochOciError, NetworkError, NotFoundError
-from epoch_oci.oci.digest import shown
-from epoch_oci.redaction import without
-from epoch_oci.registry.origin import redacted
-from epoch_oci.registry.retry import asked_wait, is_secondary_limit
+from epoch_oci.errors import NetworkError
+from epoch_oci.registry.retry import UnreachableError
 
 ERROR_LIMIT = 64 << 10
-_EXCERPT = 300
-_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}\Z")
-_RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-_WAITED_FOR = frozenset({403, 429, 503})
 
 
 def may_have_acted(error: NetworkError) -> bool:
@@ -30,15 +22,21 @@ def may_have_acted(error: NetworkError) -> bool:
 
 
 @contextmanager
-def foreign_errors(where: str) -> Iterator[None]:
-    """Turn what requests, urllib3 and the sockets raise into NetworkError."""
+def foreign_errors(where: str, *, asking: bool = False) -> Iterator[None]:
+    """Turn what requests, urllib3 and the sockets raise into NetworkError.
+
+    While `asking`, that nobody answered at all is an UnreachableError. Their own texts go no further, not even into a
+    traceback: they quote what came out of step, which may be a blob's.
+    """
     try:
         yield
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise network_error(error, where) from error
+        failure = network_error(error, where, asking=asking)
+        failure.add_note(f"caused by {_kinds(error)}")
+        raise failure from None
 
 
-def network_error(error: BaseException, where: str) -> NetworkError:
+def network_error(error: BaseException, where: str, *, asking: bool = False) -> NetworkError:
     """A transport failure in one line; a certificate that does not verify is final."""
     untrusted = _cause(error, ssl.SSLCertVerificationError)
     if isinstance(untrusted, ssl.SSLCertVerificationError):
@@ -48,7 +46,19 @@ def network_error(error: BaseException, where: str) -> NetworkError:
             hint="name its authority with --ca-file PEM",
             retryable=False,
         )
-    return NetworkError(f"{where}: {_reason(error)}", object=where, retryable=_is_passing(error))
+    kind = UnreachableError if asking and any(_cause(error, kind) for kind in _UNREACHED) else NetworkError
+    return kind(f"{where}: {_reason(error)}", object=where, retryable=_is_passing(error))
+
+
+_UNREACHED: tuple[type[BaseException], ...] = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.ProxyError,
+    requests.exceptions.ProxyError,
+    ConnectionRefusedError,
+    ConnectionResetError,
+)
+"""No connection was made, or it was closed again without a byte, as what stands before a registry that is away does."""
 
 
 def _reason(error: BaseException) -> str:
@@ -96,17 +106,23 @@ _MALFORMED = (
 _NO_COMMON_TLS = re.compile(r"VERSION|PROTOCOL|HANDSHAKE_FAILURE|NO_SHARED|HTTP_REQUEST")
 
 
-def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
     """The first of `kind` in the chain of causes, wrapped reasons included."""
+    return next((item for item in _chain(error) if isinstance(item, kind)), None)
+
+
+def _kinds(error: BaseException) -> str:
+    return " out of ".join(dict.fromkeys(type(item).__name__ for item in _chain(error)))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen = 0
     while error is not None and seen < 12:
-        if isinstance(error, kind):
-            return error
+        yield error
         inner = getattr(error, "reason", None)
         if not isinstance(inner, BaseException):
             inner = next((item for item in error.args if isinstance(item, BaseException)), None)
         error, seen = inner or error.__cause__ or error.__context__, seen + 1
-    return None
 
 
 def dismiss(response: requests.Response) -> None:
@@ -128,47 +144,3 @@ def body_text(response: requests.Response) -> str:
     finally:
         response.close()
     return bytes(raw or b"").decode("utf-8", "replace")
-
-
-def codes_of(text: str) -> tuple[str, ...]:
-    """The OCI error codes in a body; what does not look like one is left out."""
-    codes = (item.get("code") for item in _items(text))
-    return tuple(code for code in codes if isinstance(code, str) and _CODE.match(code))
-
-
-def _items(text: str) -> list[dict[str, object]]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return []
-    items = value.get("errors") if isinstance(value, dict) else None
-    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-
-
-def _said(text: str, secrets: tuple[str, ...]) -> str:
-    """What the server said, short, on one line and without our secrets."""
-    items = _items(text)
-    said = "; ".join(f"{item.get('code', '')} {item.get('message', '')}".strip() for item in items) or ""
-    if not said and text.lstrip()[:1] not in ("<", ""):
-        said = " ".join(without(secrets, text).split())
-    return shown(without(secrets, said), _EXCERPT).strip('"') if said else ""
-
-
-def refusal(response: requests.Response, what: str, secrets: tuple[str, ...] = ()) -> EpochOciError:
-    """The error that an answer of an unwanted status is. `what` was being done. Reads and closes the answer."""
-    text = body_text(response)
-    status = response.status_code
-    said = _said(text, secrets)
-    reason = shown(without(secrets, response.reason or "")).strip('"')
-    message = f"{what}: {status} {reason}".strip() + (f" ({said})" if said else "")
-    where = redacted(without(secrets, response.url or ""))
-    if is_secondary_limit(status, text) or status in _RETRYABLE:
-        wait = asked_wait(response.headers.get("Retry-After"), text) if status in _WAITED_FOR else None
-        return NetworkError(message, object=where, status=status, retry_after=wait)
-    if status == 401:
-        return AccessError(message, object=where, hint="log in with `epoch-oci login HOST`, or look at the credentials")
-    if status == 403:
-        return AccessError(message, object=where, hint="these credentials may not do this; look at the permissions")
-    if status == 404:
-        return NotFoundError(message, object=where)
-    return NetworkError(message, object=where, status=status, retryable=False)

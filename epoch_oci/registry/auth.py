@@ -11,10 +11,11 @@ import requests
 
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, PolicyError
 from epoch_oci.events import Event
-from epoch_oci.registry.answers import dismiss, refusal
+from epoch_oci.registry.answers import dismiss
 from epoch_oci.registry.challenge import Challenge, parse_challenges
 from epoch_oci.registry.credentials import Credential
 from epoch_oci.registry.origin import Origin, is_loopback
+from epoch_oci.registry.refusals import refusal
 from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.registry.token_service import TokenService, renewal
 

@@ -11,13 +11,15 @@ import urllib3
 from oras.container import Container
 
 from epoch_oci.errors import ContentError, LocalIOError, NetworkError, PolicyError
+from epoch_oci.events import Event
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.reference import Reference
 from epoch_oci.redaction import without
-from epoch_oci.registry.answers import dismiss, foreign_errors, refusal
+from epoch_oci.registry.answers import dismiss, foreign_errors
 from epoch_oci.registry.auth import BACKEND, Authenticator, Scope
 from epoch_oci.registry.origin import Origin, check_hop, joined, redacted
-from epoch_oci.registry.retry import Attempts
+from epoch_oci.registry.refusals import refusal
+from epoch_oci.registry.retry import Attempts, UnreachableError
 from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.registry.transport import Adapter, sending
 
@@ -26,11 +28,17 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
 _PATH = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags|referrers)(?:/|\Z)")
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
+_WARNING = re.compile(r'\b299 (?:-|[!-~]+) "((?:[^"\\]|\\.)*)"')
+_WARNING_LIMIT = 4096
+_WARNINGS = 8
+"""Of a registry's, in a run: whoever has more to say than that has nothing to say."""
 _HUB = "registry-1.docker.io"
 
 
 class Body(Protocol):
-    """A request body that is sent block by block with a Content-Length."""
+    """A request body that is sent block by block with a Content-Length; `left` was not handed to the socket."""
+
+    left: int
 
     def __len__(self) -> int: ...
 
@@ -63,6 +71,9 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         )
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, Adapter())
+        self._met: set[Origin] = set()  # who has answered
+        self._lost: set[Origin] = set()  # who never has, and was asked
+        self._warned: set[str] = set()
         self.ranges: bool | None = None  # whether blobs can be read in ranges; None: not tried yet
         self.auth.setup(self.origin, registry, settings, self._send)
 
@@ -127,8 +138,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             except NetworkError as error:
                 attempts.again(error)
 
-    def follow(self, response: requests.Response, headers: Mapping[str, str]) -> requests.Response:
-        """Follow the redirects of a GET by hand: no credentials off-origin, no way down from https."""
+    def follow(self, response: requests.Response, headers: Mapping[str, str], method: str = "GET") -> requests.Response:
+        """Follow the redirects of a GET or HEAD by hand: no credentials off-origin, no way down from https."""
         hops = 0
         while response.status_code in REDIRECTS:
             hops += 1
@@ -138,9 +149,9 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                 raise NetworkError(f"{here}: more than {_HOPS} redirects", object=str(here), retryable=False)
             check_hop(here, Origin.of(url))
             if self.is_home(url):
-                response = self.do_request(url, headers=headers)
+                response = self.do_request(url, method, headers=headers)
             else:
-                response = self._send("GET", url, headers=dict(headers))
+                response = self._send(method, url, headers=dict(headers))
         return response
 
     def location(self, response: requests.Response) -> str:
@@ -197,6 +208,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         """What a server said, for a message: short, harmless on a terminal, and without our secrets."""
         return shown(without(self.auth.secrets(), value))
 
+    def is_lost(self, url: str) -> bool:
+        """Whether a URL is of a host that could not be reached in this run, and never has been."""
+        return Origin.of(url) in self._lost
+
     def is_home(self, url: str) -> bool:
         """Whether a URL is of the registry itself, which alone gets credentials."""
         return Origin.of(url) == self.origin
@@ -228,20 +243,40 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         data: bytes | Body | None = None,
         timeout: float | None = None,
     ) -> requests.Response:
-        limits = self.settings.timeouts
-        with foreign_errors(redacted(url)), sending(url, limits.answer):
-            response: requests.Response = self.session.request(
-                method,
-                url,
-                data=data,
-                headers=dict(headers),
-                stream=True,
-                verify=self._tls_verify,
-                allow_redirects=False,
-                timeout=(limits.connect, timeout or limits.answer),
-            )
+        limits, origin = self.settings.timeouts, Origin.of(url)
+        try:
+            with foreign_errors(redacted(url), asking=True), sending(url, limits.answer):
+                response: requests.Response = self.session.request(
+                    method,
+                    url,
+                    data=data,
+                    headers=dict(headers),
+                    stream=True,
+                    verify=self._tls_verify,
+                    allow_redirects=False,
+                    timeout=(limits.connect, timeout or limits.answer),
+                )
+        except UnreachableError as error:
+            if data is not None and not isinstance(data, bytes) and data.left < len(data):
+                raise NetworkError(error.message, object=error.object) from error  # it took a part: it was there
+            error.met = origin in self._met
+            if not error.met:
+                self._lost.add(origin)
+            raise
+        self._met.add(origin)
+        self._lost.discard(origin)
         self._debug(method, url, headers, data, response)
+        if origin == self.origin:
+            self._pass_warnings(response)
         return response
+
+    def _pass_warnings(self, response: requests.Response) -> None:
+        """Show what the registry wants its users to know (distribution-spec, "Warnings"), each text once."""
+        for text in _WARNING.findall(response.headers.get("Warning", "")[:_WARNING_LIMIT]):
+            said = self.quoted(text.replace('\\"', '"'))
+            if said not in self._warned and len(self._warned) < _WARNINGS:
+                self._warned.add(said)
+                self.settings.on_event(Event(event="warning", message=f"{self.hostname} says: {said}"))
 
     def _debug(
         self, method: str, url: str, headers: Mapping[str, str], data: object, response: requests.Response
@@ -255,7 +290,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         answer = ", ".join(
             f"{name}: {_shown(name, without(secrets, value))}"
             for name, value in response.headers.items()
-            if name in _SHOWN_ANSWER
+            if name.title() in _SHOWN_ANSWER
         )
         say(f"{method} {redacted(without(secrets, url))} ({names}){length} -> {response.status_code} ({answer})")
 
@@ -269,7 +304,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
 _SHOWN_ANSWER = frozenset(
     {"Content-Length", "Content-Type", "Content-Range", "Range", "Location", "Docker-Content-Digest", "Retry-After"}
-    | {"Www-Authenticate", "WWW-Authenticate", "Link", "Server"}
+    | {"Www-Authenticate", "Link", "Server", "Warning", "X-Request-Id", "Traceparent"}
 )
 
 
@@ -292,16 +327,8 @@ def _check_ca(path: str) -> None:
         raise LocalIOError(f"{path}: no certificates can be read from it", object=path) from error
 
 
-def refuse_encoded(response: requests.Response, what: str) -> None:
-    """Raise ContentError (TYPE) for a body in a Content-Encoding: its bytes are not those that were stored."""
-    if response.headers.get("Content-Encoding", "identity") not in ("identity", ""):
-        response.close()
-        raise ContentError(f"{what} came in a Content-Encoding, which changes its bytes", code="TYPE", object=what)
-
-
 def read_bounded(response: requests.Response, limit: int, what: str) -> bytes:
-    """The body of an answer, whole and as it came. Raises ContentError (SIZE, TYPE), NetworkError."""
-    refuse_encoded(response, what)
+    """The body of an answer, whole and as it came, whatever encoding is claimed. Raises ContentError, NetworkError."""
     blocks, size = [], 0
     with foreign_errors(what):
         for block in response.raw.stream(64 << 10, decode_content=False):

@@ -10,9 +10,10 @@ import requests
 from epoch_oci.errors import ContentError, NetworkError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verify import BLOCK, ByteReader
-from epoch_oci.registry.answers import foreign_errors, refusal
-from epoch_oci.registry.client import RegistryClient, refuse_encoded
+from epoch_oci.registry.answers import foreign_errors
+from epoch_oci.registry.client import RegistryClient
 from epoch_oci.registry.origin import Origin, redacted
+from epoch_oci.registry.refusals import refusal
 from epoch_oci.registry.retry import Attempts
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16}|\*)\Z")
@@ -77,24 +78,27 @@ class BlobContent:
                 f"{self.client.hostname}/{self.repository} has no blob {self.target.digest}",
                 object=str(self.target.digest),
             )
-        elif response.status_code == 416:
+        elif response.status_code == 416 and partial:  # some storages say so of what they cannot serve just now
             response.close()
-            raise self._wrong_size("fewer")
+            self.client.ranges = False
+            raise _WrongRangeError(f"{self.target.digest}: there are no bytes from {start}")
         elif response.status_code != 200:
-            error = refusal(response, f"getting {self.target.digest}", self.client.auth.secrets())
+            what = f"{self.target.digest} of {self.client.hostname}/{self.repository}"
+            error = refusal(response, what, self.client.auth.secrets(), of_blob=True)
             if foreign and response.status_code in _STALE:
                 raise NetworkError(error.message, object=redacted(response.url), status=None) from error
             raise error
-        refuse_encoded(response, str(self.target.digest))
         stated = response.headers.get("Content-Length", "")
         if response.status_code == 200 and stated.isdigit() and stated != str(self.size):
             response.close()
-            raise self._wrong_size(stated)
+            raise self._wrong_size(stated, response.headers.get("Content-Encoding"))
         return response
 
-    def _wrong_size(self, found: str) -> ContentError:
+    def _wrong_size(self, found: str, encoding: str | None) -> ContentError:
+        """Some storages keep an encoding that changes nothing (`aws-chunked`), so it is only told of where one did."""
+        how = f" as {self.client.quoted(encoding)}" if encoding else ""
         return ContentError(
-            f"{self.target.digest} has {found[:20]} bytes at {self.client.hostname}, expected {self.size}",
+            f"{self.target.digest} has {found[:20]} bytes{how} at {self.client.hostname}, expected {self.size}",
             code="SIZE",
             object=str(self.target.digest),
         )

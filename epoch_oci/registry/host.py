@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from epoch_oci.errors import AccessError, NetworkError, NotFoundError
+from epoch_oci.errors import AccessError, NetworkError, NotFoundError, UsageError
 from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.challenge import Challenge
@@ -43,7 +43,7 @@ class RegistryHost:
             names = sorted(
                 pages(self.client, self.client.url("_catalog"), "repositories", self.registry, scope=_CATALOG)
             )
-        except (AccessError, NotFoundError, NetworkError) as error:
+        except (AccessError, NotFoundError, UsageError, NetworkError) as error:
             if isinstance(error, NetworkError) and error.status not in _ABSENT:
                 raise
             raise NotFoundError(

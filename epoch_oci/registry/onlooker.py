@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
-from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, NotFoundError, PolicyError
+from epoch_oci.errors import EpochOciError, NetworkError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.challenge import Challenge
@@ -43,13 +43,11 @@ class Onlooker:
         """Whether the tags can be listed. Where there is no repository yet: whether that is told to anybody."""
         try:
             self._get("tags/list?n=1", (200,))
-        except (AccessError, PolicyError, ContentError):
-            return False
-        except NotFoundError:
-            pass
-        except NetworkError as error:
-            if error.retryable or error.status is None:
+        except EpochOciError as error:
+            if isinstance(error, NetworkError) and (error.retryable or error.status is None):
                 raise
+            if error.status in (None, 401, 403):
+                return False
         else:
             return True
         # Some registries hide behind 404 what may not be read; they ask for credentials at their front door.
@@ -58,10 +56,8 @@ class Onlooker:
     def _reads(self, blob: Descriptor) -> bool:
         try:
             self._get(f"blobs/{blob.digest}", _READ, {"Range": "bytes=0-0"})
-        except (AccessError, PolicyError, ContentError, NotFoundError):
-            return False
-        except NetworkError as error:
-            if error.retryable or error.status is None:
+        except EpochOciError as error:
+            if isinstance(error, NetworkError) and (error.retryable or error.status is None):
                 raise
             return False
         return True
@@ -86,8 +82,12 @@ class Onlooker:
         if not self._pinged and not self._challenges:
             self._pinged = True
             client = self._stranger()
-            with suppress(AccessError, PolicyError, ContentError, NotFoundError):
+            try:
                 client.call("GET", client.url(""), (200,), what=f"looking at {client.hostname}").close()
+            except NetworkError:
+                raise
+            except EpochOciError:
+                pass
         return bool(self._challenges) or self._client.auth.is_known()
 
     def _is_epoch(self) -> bool:

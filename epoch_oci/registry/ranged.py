@@ -16,6 +16,7 @@ from epoch_oci.registry.sessions import Session, SessionLostError, StaleTokenErr
 from epoch_oci.stores.base import Content
 
 _OFFSET = re.compile(r"(bytes=)?0-(-?[0-9]{1,16})\Z")
+_OUT_OF_STEP = 416
 _PASSING = (429, 500, 502, 503, 504)
 
 
@@ -50,7 +51,7 @@ class RangedUpload:
                 return self.session.finish(self._chunk("PUT", self.session.closing, length))
             self._patch(length)
         self._catch_up()
-        return self.session.close()
+        return self.session.close(self._attempts)
 
     @property
     def progressed(self) -> bool:
@@ -108,7 +109,7 @@ class RangedUpload:
             response = self._chunk("PATCH", session.location, length)
         except NetworkError as error:
             return self._realign(error)
-        if response.status_code == 416 and (self._is_old or self._may_have_one):
+        if response.status_code == _OUT_OF_STEP and (self._is_old or self._may_have_one):
             return self._out_of_step(response)
         if response.status_code in (413, 416) and self._manner.shrink():
             dismiss(response)
@@ -126,7 +127,7 @@ class RangedUpload:
     def _out_of_step(self, response: requests.Response) -> None:
         """Bytes of the earlier run may have come late; a registry that says it again does not know what it has."""
         dismiss(response)
-        error = NetworkError("the upload session is out of step", object=str(self.target.digest), status=416)
+        error = NetworkError("the upload session is out of step", object=str(self.target.digest), status=_OUT_OF_STEP)
         if self._refused_at == self._offset:
             raise _lost(error)
         self._refused_at = self._offset
@@ -151,12 +152,12 @@ class RangedUpload:
     def _realign(self, error: NetworkError) -> None:
         """After a failure: wait, ask how far the registry got, and go on there. Raises for a session that is lost."""
         response = self._status(error)
-        one, self._may_have_one = self._may_have_one, False
+        one = self._may_have_one and error.status == _OUT_OF_STEP
         reached = _stated(response, empty=self._offset == 0 and not one)
         if response.status_code != 204 or reached is None:
             dismiss(response)
             raise _lost(error)
-        self._may_have_one = not one and reached == 0 and may_have_acted(error)
+        self._may_have_one = reached == 0 and (self._may_have_one or may_have_acted(error))
         self.session.move(response)
         most = self.target.size if self._is_old else max(self._hashed, self._offset)
         if not 0 <= self._offset <= reached <= most:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, NotFoundError
 from epoch_oci.oci.digest import Digest
-from epoch_oci.registry.answers import body_text, codes_of, dismiss, refusal
+from epoch_oci.registry.answers import body_text, dismiss
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.client import RegistryClient
+from epoch_oci.registry.refusals import codes_of, refusal
 from epoch_oci.registry.retry import Attempts
 
 _DELETE = "delete,pull,push"

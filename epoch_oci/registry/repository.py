@@ -6,16 +6,16 @@ from urllib.parse import urlencode
 
 import requests
 
-from epoch_oci.errors import AccessError, ConflictError, ContentError, NetworkError, NotFoundError
+from epoch_oci.errors import AccessError, ConflictError, ContentError, NetworkError, NotFoundError, UsageError
 from epoch_oci.events import Event
 from epoch_oci.oci import media_types, verify
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
-from epoch_oci.oci.manifest import subject_of, successors
+from epoch_oci.oci.manifest import as_stated, subject_of, successors
 from epoch_oci.oci.parts import CUT_ABOVE, CUT_INTO
 from epoch_oci.oci.reference import Reference
-from epoch_oci.registry.answers import body_text, codes_of, dismiss, may_have_acted, refusal
+from epoch_oci.registry.answers import dismiss, may_have_acted
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.client import PUSH, RegistryClient, header_digest
 from epoch_oci.registry.credentials import CredentialStore
@@ -23,7 +23,9 @@ from epoch_oci.registry.downloads import BlobContent
 from epoch_oci.registry.host import RegistryHost
 from epoch_oci.registry.listing import pages
 from epoch_oci.registry.onlooker import Onlooker
+from epoch_oci.registry.presence import Presence
 from epoch_oci.registry.referrers import Referrers
+from epoch_oci.registry.refusals import Refusal
 from epoch_oci.registry.removal import Removal
 from epoch_oci.registry.retry import Attempts
 from epoch_oci.registry.sessions import Destination, Session
@@ -60,25 +62,17 @@ class RegistryRepository:
         if found is None:
             raise NotFoundError(f"{what} is not there", object=what, hint=f"see `epoch-oci ls {self._where}`")
         response, raw = found
-        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        if media_type not in media_types.MANIFESTS | media_types.INDEXES:
-            raise ContentError(
-                f"{what} was served as {self._client.quoted(media_type)}, which is no manifest",
-                code="TYPE",
-                object=what,
-                hint="is this a registry, and the right address?",
-            )
-        document = Document(media_type, raw)
-        self._check_document(document, name, header_digest(response), what)
-        return document
+        document = Document(response.headers.get("Content-Type", "").partition(";")[0].strip(), raw)
+        self._check_document(document, name, response, what)
+        return as_stated(document, what, self._client.quoted)
 
     def has(self, target: Descriptor) -> bool:
-        """As `Source.has`: a HEAD, its length compared."""
-        return self._destination(target).is_there()
+        """As `Source.has`."""
+        return Presence(self._client, self._repository, target).known()
 
     def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
         """As `Sink.holds`."""
-        return self.has(target)
+        return self._destination(target).is_there()
 
     def content(self, target: Descriptor) -> Content:
         """As `Source.content`."""
@@ -93,12 +87,14 @@ class RegistryRepository:
         successors(document, f"the manifest for {self._where}:{name}")
         if not replace and self._holds_another(name, document):
             raise self._conflict(name)
-        self._store(name, document, replace=replace)
+        confirmed = self._store(name, document, replace=replace)
+        self._look_again(name, document, confirmed=confirmed)
 
     def keep(self, document: Document) -> None:
         """As `stores.base.Keeper`: the manifest's exact bytes under its digest alone."""
         successors(document, f"the manifest {document.digest} for {self._where}")
-        self._store(str(document.digest), document, replace=True)
+        if not self._store(str(document.digest), document, replace=True):
+            self._look_again(str(document.digest), document, confirmed=False)
 
     def digest_of(self, name: str) -> Digest | None:
         """As `stores.base.Pointing`: one HEAD, or where that does not tell one GET."""
@@ -132,22 +128,20 @@ class RegistryRepository:
         yield from sorted(pages(self._client, url, "tags", self._where))
 
     def mount(self, target: Descriptor, repository: str) -> bool:
-        """As `Mounter.mount`; a registry that opens an upload instead is asked to forget it."""
+        """As `Mounter.mount`. It is tried once, whatever the answer; an upload opened instead is cancelled."""
         if repository == self._repository:
             return False
         query = urlencode({"mount": str(target.digest), "from": repository}, safe=":/")
         url = self._client.url(f"{self._repository}/blobs/uploads/?{query}")
         try:
-            response = self._client.call(
-                "POST", url, (201, 202), what="mounting", scope=Scope(self._repository, PUSH), data=b""
-            )
-        except (AccessError, NotFoundError, NetworkError):
-            return False  # Harbor and others answer 401 or 404 for a source that may not be read
+            response = self._client.do_request(url, "POST", data=b"", scope=Scope(self._repository, PUSH))
+        except (AccessError, NotFoundError, NetworkError):  # Harbor's answer for a source that may not be read, too
+            return False
         if response.status_code == 202:
             Session.opened(self._destination(target), response).cancel()
             return False
-        dismiss(response)
-        return self.has(target)  # GHCR has been seen to claim mounts that were none
+        dismiss(response)  # GHCR has been seen to claim mounts that were none
+        return response.status_code == 201 and self._destination(target).is_there()
 
     def check_write(self) -> None:
         """Open an upload session and cancel it. Raises AccessError or NotFoundError before gigabytes were read."""
@@ -174,26 +168,78 @@ class RegistryRepository:
 
     @property
     def _referrers(self) -> Referrers:
-        put = lambda tag, document: self._store(tag, document, replace=True)  # noqa: E731
+        def put(tag: str, document: Document) -> None:
+            self._store(tag, document, replace=True)
+
         return Referrers(self._client, self._repository, self._where, self.resolve, put)
 
-    def _store(self, name: str, document: Document, *, replace: bool) -> None:
-        """Send a manifest, and list it with what it refers to where the registry does not do so itself."""
+    def _store(self, name: str, document: Document, *, replace: bool) -> bool:
+        """Send a manifest, and list it with what it refers to where the registry does not do so itself.
+
+        Returns whether the registry said that it stored these very bytes.
+        """
         response = self._put_manifest(name, document, replace=replace)
+        stated = header_digest(response) if response is not None else None
         listed = response is not None and "OCI-Subject" in response.headers
+        confirmed = stated is not None and stated.algorithm == document.digest.algorithm
         if response is not None:
-            stated = header_digest(response)
             dismiss(response)
-            if stated is not None and stated.algorithm == document.digest.algorithm:
-                verify.check(document.digest, stated, f"the manifest that {self._client.hostname} stored")
+        if stated is not None and confirmed:
+            verify.check(document.digest, stated, f"the manifest that {self._client.hostname} stored")
         subject = subject_of(document)
         if subject is not None and not listed:
             self._referrers.enlist(document, subject.digest, document.json())
+        return confirmed
+
+    def _look_again(self, name: str, document: Document, *, confirmed: bool) -> None:
+        """See what is there under `name` after the registry took `document`; `confirmed`: it named its digest.
+
+        Raises ContentError (DIGEST) for a manifest stored in another form, ConflictError for somebody else's.
+        """
+        found = self._published(name, confirmed=confirmed)
+        if found is None or found.digest == document.digest:
+            return
+        if not confirmed and _same_value(found, document) and not self._is_kept(document):
+            raise ContentError(
+                f"{self._where}:{name} was stored in another form: as {found.digest}, sent was {document.digest}",
+                code="DIGEST",
+                object=f"{self._where}:{name}",
+                hint="a registry that writes manifests anew holds nothing that can be verified; use another one",
+            )
+        raise ConflictError(
+            f"{self._where}:{name} holds {found.digest} now, which somebody else has pushed meanwhile",
+            object=f"{self._where}:{name}",
+            hint="push to another tag, or replace it with --force",
+        )
+
+    def _published(self, name: str, *, confirmed: bool) -> Document | None:
+        """What is there under `name`, once the registry shows it; None where it may not be read and need not be."""
+        what = f"{self._where}{'@' if ':' in name else ':'}{name}"
+        attempts = Attempts(self._settings, what)
+        while True:
+            try:
+                return self.resolve(name)
+            except (AccessError, UsageError, NotFoundError) as error:
+                if error.status is None:
+                    attempts.again(NetworkError(f"{what} was taken, and is not shown yet", object=what))
+                elif confirmed:
+                    return None
+                else:
+                    raise
+
+    def _is_kept(self, document: Document) -> bool:
+        """Whether the registry has these very bytes, under whatever tag."""
+        try:
+            return self.resolve(str(document.digest)).digest == document.digest
+        except (NotFoundError, ContentError):
+            return False
 
     def _destination(self, target: Descriptor) -> Destination:
         return Destination(self._client, self._repository, self._manner, target)
 
-    def _check_document(self, document: Document, name: str, stated: Digest | None, what: str) -> None:
+    def _check_document(self, document: Document, name: str, response: requests.Response, what: str) -> None:
+        """Whether these bytes are what was asked for. An encoding is judged by what it did to them."""
+        stated = header_digest(response)
         if ":" in name:
             wanted = Digest.parse(name)
             if wanted.algorithm == "sha256":
@@ -204,6 +250,11 @@ class RegistryRepository:
                 verify.check(wanted, Digest(wanted.algorithm, hasher.hexdigest()), what)
         elif stated is not None and stated.algorithm == "sha256" and stated != document.digest:
             message = f"{what}: the registry states digest {stated}, the bytes have {document.digest}"
+            if encoding := response.headers.get("Content-Encoding"):
+                how = f"they came as {self._client.quoted(encoding)}"
+                raise ContentError(
+                    f"{message}; {how}", code="TYPE", object=what, hint="a proxy may do that; go round it"
+                )
             self._settings.on_event(Event(event="warning", message=message))
 
     def _holds_another(self, name: str, document: Document) -> bool:
@@ -221,13 +272,17 @@ class RegistryRepository:
             found = self.resolve(name)
         except NotFoundError:
             return False
+        except (AccessError, ContentError):  # what is there may be unfit to be read, and is to be replaced
+            if not replace:
+                raise
+            return False
         if found.digest != document.digest and not replace:
             raise self._conflict(name)
         return found.digest == document.digest
 
     def _put_manifest(self, name: str, document: Document, *, replace: bool) -> requests.Response | None:
         """Send a manifest; None when it is there although no answer said so. It is not sent again unlooked."""
-        url, what = self._client.url(f"{self._repository}/manifests/{name}"), f"publishing {self._where}"
+        url, what = self._client.url(f"{self._repository}/manifests/{name}"), f"publishing {self._where}:{name}"
         attempts = Attempts(self._settings, what)
         while True:
             try:
@@ -236,9 +291,7 @@ class RegistryRepository:
                 )
                 if response.status_code in (200, 201, 202):
                     return response
-                if response.status_code in (400, 404):
-                    raise self._refused_manifest(response, document)
-                raise refusal(response, what, self._client.auth.secrets())
+                raise self._refused_manifest(Refusal(response, what, self._client.auth.secrets()), document)
             except NetworkError as error:
                 attempts.again(error)
                 if may_have_acted(error) and self._is_published(name, document, replace=replace):
@@ -256,24 +309,25 @@ class RegistryRepository:
             hint="push to another tag, or replace it with --force",
         )
 
-    def _refused_manifest(self, response: requests.Response, document: Document) -> Exception:
-        status, text = response.status_code, body_text(response)
-        codes = codes_of(text)
-        if _MISSING & set(codes):
-            missing = [str(part.digest) for part in successors(document) if not self._holds(part)]
-            if not missing:  # its parts do not agree; that passes, or does not
-                return NetworkError(f"{self._where}: the registry misses a blob that it says it has", status=status)
-            return NotFoundError(
-                f"{self._where} lacks a blob that the manifest names ({', '.join(missing[:3])})",
-                object=missing[0],
-                hint="run the same command again: what is missing is sent then",
-            )
-        if "NAME_UNKNOWN" in codes:
-            return NotFoundError(f"{self._where}: there is no such repository", object=self._where)
-        said = ", ".join(codes) or f"status {status}"
-        if "MANIFEST_INVALID" in codes:
-            return ContentError(f"{self._where}: the registry refuses the manifest ({said})", object=self._where)
-        return NetworkError(f"{self._where}: the manifest was refused ({said})", object=self._where, retryable=False)
+    def _refused_manifest(self, refused: Refusal, document: Document) -> Exception:
+        if refused.status not in (400, 404) or not _MISSING & set(refused.codes):
+            return refused.error()
+        missing = [str(part.digest) for part in successors(document) if not self._holds(part)]
+        if not missing:  # its parts do not agree; that passes, or does not
+            message = f"{refused.message}, and says that it has all of it"
+            return NetworkError(message, object=self._where, status=refused.status)
+        return NotFoundError(
+            f"{self._where} lacks a blob that the manifest names ({', '.join(missing[:3])})",
+            object=missing[0],
+            hint="run the same command again: what is missing is sent then",
+        )
+
+
+def _same_value(one: Document, other: Document) -> bool:
+    try:
+        return bool(one.json() == other.json())
+    except ContentError:
+        return False
 
 
 _PROBE = Descriptor(media_type=media_types.OCTET_STREAM, digest=Digest.of(b""), size=0)

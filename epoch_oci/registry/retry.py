@@ -3,7 +3,6 @@
 import email.utils
 import re
 import time
-from dataclasses import dataclass
 
 from epoch_oci.errors import NetworkError
 from epoch_oci.events import Event
@@ -12,11 +11,29 @@ from epoch_oci.registry.settings import RegistrySettings
 LONGEST_WAIT = 900.0
 """The longest `Retry-After` that is obeyed, in seconds; a registry that asks for more is given up."""
 _LONGEST_BACKOFF = 60.0
+_LONGEST_PAUSE = 30.0
+"""Between two looks at a registry that is away: who waits longer goes on long after it came back."""
 _SECONDARY_WAITS = (60.0, 120.0, 300.0)
 _THROTTLED = frozenset({403, 429, 503})
 """A retryable 403 is GHCR's secondary limit; 503 is how S3 and what stands before it say "slow down"."""
+_AWAY = frozenset({429, 502, 503, 504})
+"""What a registry that is upgraded, or what stands before it, answers until it is back."""
+_STRANGER_TRIES = 3
+_STRANGER_SECONDS = 10.0
+_HICCUPS = 3
+"""Failures in a row from which on people are told of waiting rather than of trying again."""
 _BODY_HINT = re.compile(r"retry-after:\s*([0-9.]+)\s*(ms|s)?", re.IGNORECASE)
 _SECONDARY = re.compile(r"secondary rate limit|abuse detection|rate limit exceeded", re.IGNORECASE)
+
+
+class UnreachableError(NetworkError):
+    """Nobody answered at all. `met` says whether this host has answered before, in this run."""
+
+    met = False
+
+
+class HeldError(NetworkError):
+    """The registry cannot take the object for now: it is just being collected as garbage (Harbor)."""
 
 
 def is_secondary_limit(status: int, text: str) -> bool:
@@ -24,16 +41,17 @@ def is_secondary_limit(status: int, text: str) -> bool:
     return status == 403 and _SECONDARY.search(text) is not None
 
 
-def asked_wait(retry_after: str | None, text: str = "") -> float | None:
-    """The wait a server asked for, in seconds: `Retry-After` in seconds or as a date, else a hint in the body."""
+def asked_wait(retry_after: str | None, text: str = "", date: str | None = None) -> float | None:
+    """The wait a server asked for, in seconds: `Retry-After` in seconds or as a date, else a hint in the body.
+
+    A date is measured against the answer's own `date`: the server's clock and ours need not agree.
+    """
     if retry_after is not None:
         value = retry_after.strip()
-        if value.isdigit():
+        if value.isascii() and value.isdigit():
             return float(value[:9])
-        try:
-            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-        except (TypeError, ValueError, OverflowError):
-            pass
+        if (then := _seconds(value)) is not None:
+            return max(0.0, then - (_seconds(date) or time.time()))
     hint = _BODY_HINT.search(text)
     if hint is None:
         return None
@@ -43,52 +61,98 @@ def asked_wait(retry_after: str | None, text: str = "") -> float | None:
         return None
 
 
-@dataclass(slots=True)
-class Attempts:
-    """Counts tries without progress. `again` waits before the next one, or raises the error when there is none."""
+def _seconds(date: str | None) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp() if date else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
-    settings: RegistrySettings
-    what: str
-    failed: int = 0
-    throttled: int = 0
-    furthest: int = 0
+
+class Attempts:
+    """Tries of one object without progress. `again` waits before the next one, or raises the error when there is none.
+
+    A registry that is away is waited for as long as `settings.retry_for` says; anything else is tried
+    `settings.attempts` times. A host that has never answered is more likely misspelt than away: it gets some seconds.
+    """
+
+    def __init__(self, settings: RegistrySettings, what: str) -> None:
+        self.settings = settings
+        self.what = what
+        self._failed = self._away = self._throttled = self._furthest = 0
+        self._began = settings.clock()
+        self._since: float | None = None  # the first failure since the last progress
+        self._waited = 0.0
 
     def reached(self, offset: int) -> None:
         """An upload has `offset` bytes there; only what no try before it had is progress."""
-        if offset > self.furthest:
-            self.furthest = offset
+        if offset > self._furthest:
+            self._furthest = offset
             self.progress()
 
     def progress(self) -> None:
         """Something was won: the count starts anew."""
-        self.failed = 0
+        self._failed = self._away = 0
+        self._since, self._waited = None, 0.0
 
     def again(self, error: NetworkError) -> None:
         """Wait as long as is due. Raises `error` when it is final, the tries are used up, or the wait is too long."""
-        self.failed += 1
         if error.status in _THROTTLED and error.retryable:
             self.settings.pace.throttled()
-        if not error.retryable or self.failed >= self.settings.attempts:
+        if not error.retryable:
             raise error
-        wait = self._wait(error)
-        if wait > LONGEST_WAIT:
-            raise NetworkError(
-                f"{error.message}: the registry asks to wait {wait:.0f} seconds",
-                object=error.object,
-                hint="run the same command again after that",
-                retryable=False,
-                status=error.status,
-            ) from error
-        kind = "wait" if error.retry_after is not None else "retry"
+        away = self._is_away(error)
+        if self._since is None:
+            self._since = self.settings.clock()
+        self._away, self._failed = self._away + away, self._failed + (not away)
+        self._give_up(error, away=away)
+        wait = self._wait(error, away=away)
+        told = error.retry_after is not None or isinstance(error, HeldError)
+        kind = "wait" if told or self._away > _HICCUPS else "retry"
         self.settings.on_event(
             Event(event=kind, title=self.what, message=error.message, seconds=wait)  # type: ignore[arg-type]
         )
+        self._waited += wait
         self.settings.sleep(wait)
 
-    def _wait(self, error: NetworkError) -> float:
+    def _is_away(self, error: NetworkError) -> bool:
+        passes = isinstance(error, UnreachableError | HeldError) or error.status in _AWAY
+        return passes and self.settings.retry_for > 0
+
+    def _give_up(self, error: NetworkError, *, away: bool) -> None:
+        """Raise the error when there is no further try."""
+        if isinstance(error, UnreachableError) and not error.met:
+            since = self.settings.clock() - self._began
+            if self._away + self._failed >= _STRANGER_TRIES or since >= _STRANGER_SECONDS:
+                error.hint = error.hint or "look at the host's name and port, and whether the network is there"
+                raise error
+        elif away:
+            if self._left() <= 0:
+                error.hint = (
+                    f"it was so for {self.settings.retry_for:.0f} seconds; run the same command again: it goes on from "
+                    "what was verified, or wait longer with --retry-for"
+                )
+                raise error
+        elif self._failed >= self.settings.attempts:
+            raise error
+
+    def _left(self) -> float:
+        """Seconds for which it is still waited for. What was slept counts, whatever the clock says."""
+        assert self._since is not None
+        return self.settings.retry_for - max(self._waited, self.settings.clock() - self._since)
+
+    def _wait(self, error: NetworkError, *, away: bool) -> float:
         if error.retry_after is not None:
+            if error.retry_after > LONGEST_WAIT:
+                raise NetworkError(
+                    f"{error.message}: the registry asks to wait {error.retry_after:.0f} seconds",
+                    object=error.object,
+                    hint="run the same command again after that",
+                    retryable=False,
+                    status=error.status,
+                ) from error
             return error.retry_after
         if error.status == 403:
-            self.throttled += 1
-            return _SECONDARY_WAITS[min(self.throttled, len(_SECONDARY_WAITS)) - 1]
-        return min(_LONGEST_BACKOFF, 0.5 * float(2**self.failed)) * self.settings.jitter()
+            self._throttled += 1
+            return _SECONDARY_WAITS[min(self._throttled, len(_SECONDARY_WAITS)) - 1]
+        longest = min(_LONGEST_PAUSE, self._left()) if away else _LONGEST_BACKOFF
+        return min(longest, 0.5 * float(2 ** min(self._away + self._failed, 16))) * self.settings.jitter()

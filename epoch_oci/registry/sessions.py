@@ -7,22 +7,29 @@ from typing import Self
 
 import requests
 
-from epoch_oci.errors import EpochOciError, NetworkError, NotFoundError
+from epoch_oci.errors import EpochOciError, NetworkError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verify import check
-from epoch_oci.registry.answers import body_text, codes_of, dismiss, refusal
+from epoch_oci.registry.answers import dismiss
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.bodies import NOTHING, Body
-from epoch_oci.registry.client import PUSH, REDIRECTS, RegistryClient, header_digest
+from epoch_oci.registry.client import PUSH, RegistryClient, header_digest
+from epoch_oci.registry.presence import Presence
 from epoch_oci.registry.profiles import Manner
-from epoch_oci.registry.retry import Attempts
+from epoch_oci.registry.refusals import Refusal
+from epoch_oci.registry.retry import Attempts, HeldError
 
 _NOT_TAKEN = frozenset({404, 405, 411, 413, 415, 416, 501})
+_GONE = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
 class ShapeRefusedError(Exception):
-    """The registry, or something before it, does not take this shape of upload."""
+    """The registry, or something before it, does not take this shape of upload; `refusal` is what it said."""
+
+    def __init__(self, refusal: EpochOciError) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
 class StaleTokenError(Exception):
@@ -52,24 +59,23 @@ class Destination:
         return self.target.title or str(self.target.digest)
 
     @property
+    def place(self) -> str:
+        """Where that is, for messages."""
+        return f"{self.client.hostname}/{self.repository}"
+
+    @property
     def scope(self) -> Scope:
         """What sending there needs."""
         return Scope(self.repository, PUSH)
 
     def is_there(self, attempts: Attempts | None = None) -> bool:
-        """Whether the registry has the blob, with this size."""
-        url = self.client.url(f"{self.repository}/blobs/{self.target.digest}")
-        response = self.client.call("HEAD", url, (200, 404, *REDIRECTS), what="looking", attempts=attempts)
-        length = response.headers.get("Content-Length")
-        dismiss(response)
-        if response.status_code in REDIRECTS:
-            return True  # to where the bytes are
-        return response.status_code == 200 and length == str(self.target.size)
+        """As `Presence.certain`."""
+        return Presence(self.client, self.repository, self.target, attempts).certain()
 
     def open(self, attempts: Attempts | None = None) -> "Session":
         """Open an upload session. A lost answer leaves a session behind, and no harm."""
         url = self.client.url(f"{self.repository}/blobs/uploads/")
-        what = f"pushing to {self.repository}"
+        what = f"pushing to {self.place}"
         response = self.client.call("POST", url, (202,), what=what, scope=self.scope, data=b"", attempts=attempts)
         smallest = response.headers.get("OCI-Chunk-Min-Length", "")
         if smallest.isdigit() and len(smallest) < 12:
@@ -85,7 +91,7 @@ class Session:
         self.location = location
         self.untouched = untouched
         self._client = destination.client
-        self._what = f"pushing {destination.target.digest}"
+        self._what = f"pushing {destination.target.digest} to {destination.place}"
 
     @classmethod
     def opened(cls, destination: Destination, response: requests.Response) -> Self:
@@ -128,13 +134,17 @@ class Session:
         if response.headers.get("Location"):
             self.location = self._client.upload_location(response)
 
-    def close(self) -> None:
-        """End a session that has had all bytes."""
-        self.finish(self.send("PUT", self.closing, NOTHING))
+    def close(self, attempts: Attempts) -> None:
+        """End a session that has had all bytes; nothing of them is lost while the registry holds the blob back."""
+        while True:
+            try:
+                return self.finish(self.send("PUT", self.closing, NOTHING))
+            except HeldError as error:
+                attempts.again(error)
 
     def finish(self, response: requests.Response) -> None:
         """Take the last answer. Raises ContentError when something else was stored than was sent."""
-        self.expect(response, (201, 200, 204))
+        self.expect(response, (201, 200, 204), closing=True)
         stated = header_digest(response)
         dismiss(response)
         if stated is not None:
@@ -151,27 +161,31 @@ class Session:
 
     def refused(self, response: requests.Response) -> EpochOciError:
         """The error that an answer is."""
-        return refusal(response, self._what, self._client.auth.secrets())
+        return self._read(response).error()
 
-    def expect(self, response: requests.Response, allowed: tuple[int, ...]) -> None:
-        """Raise what an answer of another status means."""
-        status = response.status_code
-        if status in allowed:
+    def expect(self, response: requests.Response, allowed: tuple[int, ...], *, closing: bool = False) -> None:
+        """Raise what an answer of another status means; `closing`, to the request that ends the session."""
+        if response.status_code in allowed:
             return
-        if status in _NOT_TAKEN:
-            raise self._not_taken(status, codes_of(body_text(response)))
-        error = self.refused(response)
-        if status == 400 and "DIGEST_INVALID" in error.message:
-            raise DigestRefusedError(error.message, object=error.object, status=status)
-        raise error
+        refused = self._read(response)
+        if refused.status in _NOT_TAKEN:
+            raise self._not_taken(refused, closing=closing)
+        if refused.status == 400 and "DIGEST_INVALID" in refused.codes:
+            raise DigestRefusedError(refused.message, object=str(self.destination.target.digest), status=400)
+        raise refused.error()
 
-    def _not_taken(self, status: int, codes: tuple[str, ...]) -> Exception:
+    def _read(self, response: requests.Response) -> Refusal:
+        return Refusal(response, self._what, self._client.auth.secrets(), of_blob=True)
+
+    def _not_taken(self, refused: Refusal, *, closing: bool) -> Exception:
         """A 404 without a word may be a proxy's that lets no upload through, or a session that was lost."""
-        where = self.destination
-        if status == 404 and "NAME_UNKNOWN" in codes:
-            name = self._client.hostname
-            return NotFoundError(f"{name} has no repository {where.repository}", object=where.repository)
-        known = where.manner.proven or not self.untouched
-        if status == 404 and ("BLOB_UPLOAD_UNKNOWN" in codes or known):
-            return SessionLostError("the upload session is gone", object=str(where.target.digest))
-        return ShapeRefusedError()
+        codes = set(refused.codes)
+        if refused.status != 404:
+            return ShapeRefusedError(refused.error())
+        if "NAME_UNKNOWN" in codes:
+            return refused.error()
+        if codes and closing and not codes & _GONE:
+            return HeldError(refused.message, object=str(self.destination.target.digest), status=404)
+        if codes & _GONE or self.destination.manner.proven or not self.untouched:
+            return SessionLostError("the upload session is gone", object=str(self.destination.target.digest))
+        return ShapeRefusedError(refused.error())

@@ -30,7 +30,8 @@ class RegistrySettings:
 
     `trusted` are further hosts (`HOST[:PORT]`) that may be sent credentials and content on the registry's word.
     `proxies` map a scheme to a proxy URL. Unfinished uploads are remembered below `state_directory`, if there is one.
-    `pace` holds back bodies while the registry throttles.
+    `pace` holds back bodies while the registry throttles. `retry_for` is how many seconds an object may be without
+    progress while the registry is away; with 0 that is a failure like any other, tried `attempts` times.
     `sleep`, `clock` (monotonic seconds) and `jitter` (0 to 1) are for tests.
     """
 
@@ -45,6 +46,7 @@ class RegistrySettings:
     timeouts: Timeouts = field(default_factory=Timeouts)
     pace: Pace = field(default_factory=Pace)
     attempts: int = 6
+    retry_for: float = 600.0
     user_agent: str = _VERSION_HEADER
     on_event: Callable[[Event], None] = ignore
     on_debug: Callable[[str], None] | None = None

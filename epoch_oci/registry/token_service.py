@@ -15,10 +15,11 @@ import requests
 
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, PolicyError
 from epoch_oci.redaction import octets
-from epoch_oci.registry.answers import dismiss, foreign_errors, refusal
+from epoch_oci.registry.answers import dismiss, foreign_errors
 from epoch_oci.registry.challenge import Challenge
 from epoch_oci.registry.credentials import Credential
 from epoch_oci.registry.origin import Origin, check_hop, joined, realm_fits, redacted
+from epoch_oci.registry.refusals import refusal
 
 _LIMIT = 64 << 10
 _DEFAULT_LIFE = 60.0

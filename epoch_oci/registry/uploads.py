@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import requests
 
-from epoch_oci.errors import AccessError, EpochOciError, NetworkError
+from epoch_oci.errors import AccessError, EpochOciError, NetworkError, UsageError
 from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.registry.answers import may_have_acted
 from epoch_oci.registry.bodies import Body, read_ahead
 from epoch_oci.registry.journal import Claim, UploadJournal, UploadKey
 from epoch_oci.registry.profiles import Shape
 from epoch_oci.registry.ranged import RangedUpload
-from epoch_oci.registry.retry import Attempts
+from epoch_oci.registry.retry import Attempts, HeldError
 from epoch_oci.registry.sessions import (
     Destination,
     DigestRefusedError,
@@ -27,6 +27,8 @@ from epoch_oci.registry.sessions import (
 )
 from epoch_oci.stores.base import Content
 
+_KEPT_WHILE_HELD: tuple[Shape, ...] = ("ranged", "stream")
+
 
 @dataclass(slots=True)
 class Upload:
@@ -35,6 +37,8 @@ class Upload:
     destination: Destination
     content: Content
     journal: UploadJournal | None = None
+    _held: bool = False
+    _refused: EpochOciError | None = None
 
     def run(self) -> None:
         """Send it. Raises ContentError when the content is not the target, AccessError, NetworkError."""
@@ -46,7 +50,8 @@ class Upload:
                 with where.client.settings.pace.body():
                     self._attempt(shape, attempts)
                 return where.manner.succeeded()
-            except ShapeRefusedError:
+            except ShapeRefusedError as error:
+                self._refused = error.refusal
                 where.manner.demote(shape)
             except StaleTokenError:
                 if renewed:
@@ -55,14 +60,20 @@ class Upload:
             except NetworkError as error:
                 if isinstance(error, DigestRefusedError):
                     self._reread()
+                self._held = self._held or isinstance(error, HeldError)
                 attempts.again(error)
                 if may_have_acted(error) and where.is_there(attempts):
                     return self._forget()
         raise self._unsendable()
 
     def _shape(self) -> Shape | None:
-        """How to try next: as an earlier run had begun, else as the registry takes it."""
+        """How to try next: as an earlier run had begun, else as the registry takes it.
+
+        A blob that is held back is sent so that the request to be repeated is one without it.
+        """
         manner = self.destination.manner
+        if self._held:
+            return next((shape for shape in _KEPT_WHILE_HELD if manner.takes(shape)), manner.shape)
         if self.journal is not None and manner.takes("ranged") and self.journal.knows(self._key):
             return "ranged"
         return manner.shape
@@ -82,7 +93,7 @@ class Upload:
             response = self._whole("PATCH", session, session.location)
             session.expect(response, (201, 202, 204))
             session.move(response)
-            return session.close()
+            return session.close(attempts)
         except BaseException:
             session.cancel()
             raise
@@ -149,15 +160,21 @@ class Upload:
 
     def _denied(self) -> AccessError:
         where = self.destination
-        return AccessError(f"{where.client.hostname}: the upload is not authorised", object=where.repository)
+        return AccessError(
+            f"pushing {where.target.digest} to {where.place}: 401, whatever is sent along",
+            object=where.place,
+            hint="ask what these credentials may do there",
+        )
 
-    def _unsendable(self) -> NetworkError:
+    def _unsendable(self) -> EpochOciError:
+        if isinstance(self._refused, AccessError):
+            return self._refused
         client, target = self.destination.client, self.destination.target
-        return NetworkError(
-            f"{client.hostname} takes {target.digest} ({target.size} bytes) in no shape",
+        said = f" ({self._refused.message})" if self._refused is not None else ""
+        return UsageError(
+            f"{client.hostname} takes {target.digest} ({target.size} bytes) in no shape{said}",
             object=str(target.digest),
             hint="something between here and the registry limits the size of a request; try --part-size",
-            retryable=False,
         )
 
 

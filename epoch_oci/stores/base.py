@@ -66,6 +66,7 @@ class Sink(Protocol):
 
         One with another size counts as absent, and so does a file of this machine with other bytes: it is read to know,
         once for as long as nobody changes it, and with `anew` in any case. A registry or bucket is taken at its word.
+        False also where it cannot be told: putting a blob again does no harm.
         """
 
     def put(self, target: Descriptor, content: Content) -> None:

@@ -1,7 +1,6 @@
 """What must move. A plan is data: it is the dry run, the total of the progress bar, and the test."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -12,9 +11,19 @@ from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PartTable
-from epoch_oci.stores.base import Assembler, Content, FileSink, FileTarget, Limited, Mounter, Scattered, Sink, Source
+from epoch_oci.stores.base import (
+    Assembler,
+    Content,
+    FileSink,
+    FileTarget,
+    Limited,
+    Mounter,
+    Scattered,
+    Sink,
+    Source,
+)
 from epoch_oci.transfer.content import SliceContent
-from epoch_oci.transfer.pool import MOST
+from epoch_oci.transfer.pool import MOST, GrowingPool
 
 _QUESTIONS = 8
 """Asked at a time where nobody said how many: small answers, each a round trip."""
@@ -261,7 +270,7 @@ def in_parallel(present: Callable[[Descriptor], bool], targets: Sequence[Descrip
     """
     if len(targets) < 2:
         return [present(target) for target in targets]
-    pool = ThreadPoolExecutor(max_workers=min(jobs or _QUESTIONS, len(targets)), thread_name_prefix="plan")
+    pool = GrowingPool(min(jobs or _QUESTIONS, len(targets)), "plan")
     try:
         return list(pool.map(present, targets))
     finally:

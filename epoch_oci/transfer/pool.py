@@ -61,7 +61,8 @@ class Climb:
 class GrowingPool(Executor):
     """Threads that run tasks in the order in which they came; `resize` says how many of them there are.
 
-    `ThreadPoolExecutor` cannot change its size, and tasks that wait inside it for their turn could not be cancelled.
+    `ThreadPoolExecutor` cannot change its size, tasks that wait inside it for their turn could not be cancelled, and
+    the interpreter would wait at its end for a thread that waits for a registry.
     """
 
     def __init__(self, workers: int, name: str) -> None:

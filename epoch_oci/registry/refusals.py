@@ -1,0 +1,188 @@
+"""What a refusal means: by its status, and by the codes and words of the registry. Exit 6 is for what repeating mends.
+
+No byte of a blob is ever shown: what is not wanted may be a guest's memory all the same.
+"""
+
+import json
+import re
+from urllib.parse import urlsplit
+
+import requests
+
+from epoch_oci.errors import (
+    AccessError,
+    ConflictError,
+    ContentError,
+    EpochOciError,
+    NetworkError,
+    NotFoundError,
+    UsageError,
+)
+from epoch_oci.oci.digest import shown
+from epoch_oci.redaction import without
+from epoch_oci.registry.answers import body_text
+from epoch_oci.registry.origin import redacted
+from epoch_oci.registry.retry import asked_wait, is_secondary_limit
+
+_EXCERPT = 300
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}\Z")
+_RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+_WAITED_FOR = frozenset({403, 429, 503})
+
+_IMMUTABLE = re.compile(r"immutab|cannot be overwritten|already exists|not allow (?:updating|redeploy|overwrit)", re.I)
+"""An existing tag that stays as it is: Harbor 412, ECR 400, Quay 409, Nexus 400, GAR 400 say it in words alone."""
+_FULL = re.compile(r"quota|exceed|insufficient storage|no space|storage limit|limit reached", re.I)
+_CLOSED = re.compile(r"read.?only|maintenance|archived|proxy project|proxy.?cache|locked", re.I)
+_TO_TLS = re.compile(r"HTTP request (?:was sent )?to (?:an )?HTTPS (?:port|server)", re.I)
+
+_ASK = "a rule of the registry forbids it: ask who runs it"
+_NAME = "look at the spelling; some registries want a project in front: HOST/PROJECT/REPOSITORY"
+_ABSENT = "it has to be there first: look at the spelling, or ask who runs the registry for it"
+_TAKEN = "push to another tag: the registry lets nobody replace this one, with --force neither"
+
+_Kind = type[EpochOciError]
+_BY_CODE: dict[str, tuple[_Kind, str]] = {
+    "NAME_INVALID": (UsageError, _NAME),
+    "TAG_INVALID": (UsageError, "name another tag"),
+    "BAD_REQUEST": (UsageError, _NAME),
+    "NAME_UNKNOWN": (NotFoundError, _ABSENT),
+    "PROJECTPOLICYVIOLATION": (AccessError, _ASK),
+    "MANIFEST_INVALID": (ContentError, "the registry takes no artifact like this one; another --dialect may suit it"),
+    "DIGEST_INVALID": (ContentError, "something between here and the registry changes what is sent"),
+}
+_BY_STATUS: dict[int, tuple[_Kind, str]] = {
+    400: (UsageError, "look at the address of the registry and at the repository's name"),
+    402: (AccessError, _ASK),
+    405: (AccessError, "the registry takes none of this here: it may be read-only, or a cache of another one"),
+    406: (UsageError, "the registry has this in no form that is understood here"),
+    407: (AccessError, "give the proxy's user and password in its URL"),
+    409: (ConflictError, "push to another tag"),
+    410: (NotFoundError, "see what is there with `epoch-oci ls`"),
+    412: (AccessError, _ASK),
+    413: (UsageError, "something between here and the registry limits the size of a request; try --part-size"),
+    415: (UsageError, "the registry takes no artifact like this one"),
+    423: (AccessError, _ASK),
+    451: (AccessError, _ASK),
+    501: (AccessError, "the registry cannot do this"),
+    505: (AccessError, "the registry cannot do this"),
+    511: (AccessError, "log in to this network first"),
+}
+
+
+class Refusal:
+    """An answer that was not wanted, read and closed. `what` was being done, in words that name its object."""
+
+    def __init__(
+        self, response: requests.Response, what: str, secrets: tuple[str, ...] = (), *, of_blob: bool = False
+    ) -> None:
+        """`of_blob`: the body may be a blob's, whatever its address looks like."""
+        text = body_text(response)
+        self.status = response.status_code
+        self.codes = codes_of(text)
+        parts = urlsplit(response.url or "")
+        self._host = without(secrets, parts.netloc.rpartition("@")[2])
+        self._what, self._headers, self._text = what, response.headers, text
+        self._of_blob = of_blob or "/blobs/" in parts.path
+        self._said = self._words(secrets)
+        self._reason = shown(without(secrets, response.reason or "")).strip('"')
+        self._where = without(secrets, redacted(response.url or ""))
+
+    def error(self) -> EpochOciError:
+        """What it means."""
+        error = self._passing() or self._final()
+        error.status = self.status
+        error.request_id = request_id(self._headers)
+        return error
+
+    @property
+    def message(self) -> str:
+        """Who refused what, and in which words."""
+        who = "" if self._host in self._what else f"{self._host} answered "
+        said = f" ({self._said})" if self._said else ""
+        return f"{self._what}: {who}{self.status} {self._reason}".strip() + said
+
+    def _words(self, secrets: tuple[str, ...]) -> str:
+        """What the server said, short and on one line: its error document, or a line that cannot be a blob's."""
+        if self.status < 400:
+            return ""
+        said = "; ".join(f"{item.get('code', '')} {item.get('message', '')}".strip() for item in _items(self._text))
+        if not said and not self._of_blob and self._text.lstrip()[:1] != "<":
+            said = " ".join(self._text.split())
+        return shown(without(secrets, said), _EXCERPT).strip('"') if said else ""
+
+    def _passing(self) -> EpochOciError | None:
+        status = self.status
+        if status not in _RETRYABLE and not is_secondary_limit(status, self._text):
+            return None
+        wait = None
+        if status in _WAITED_FOR:
+            wait = asked_wait(self._headers.get("Retry-After"), self._text, self._headers.get("Date"))
+        return NetworkError(self.message, object=self._where, status=status, retry_after=wait)
+
+    def _final(self) -> EpochOciError:
+        kind, hint = self._meaning()
+        if kind is NetworkError:
+            return NetworkError(self.message, object=self._where, status=self.status, retryable=False)
+        code = "TYPE" if self.status < 400 else None
+        return kind(self.message, code=code, object=self._where, hint=hint)
+
+    def _meaning(self) -> tuple[_Kind, str]:
+        status, said = self.status, self._said
+        if status < 400:
+            return ContentError, "is this a registry, and the right address?"
+        if status == 401:
+            return self._unauthorized()
+        if status in (400, 403, 405, 409, 412) and not self._of_blob and _IMMUTABLE.search(said):
+            return ConflictError, _TAKEN
+        for code in self.codes:
+            if code in _BY_CODE and status < 500:
+                return _BY_CODE[code]
+        if status == 400 and _TO_TLS.search(self._text):
+            return UsageError, "it speaks https: leave --plain-http out"
+        if status == 403:
+            return AccessError, _forbidden(said)
+        if status == 404:
+            return NotFoundError, "see what is there with `epoch-oci ls`"
+        return _BY_STATUS.get(status) or ((UsageError, _BY_STATUS[400][1]) if status < 500 else (NetworkError, ""))
+
+    def _unauthorized(self) -> tuple[_Kind, str]:
+        """Harbor has a challenge for what may not be read, and an empty one for a project that does not exist."""
+        if self._headers.get("WWW-Authenticate", "absent").strip() == "":
+            return NotFoundError, _ABSENT
+        return AccessError, f"log in with `epoch-oci login {self._host}`, or ask what these credentials may do"
+
+
+def refusal(
+    response: requests.Response, what: str, secrets: tuple[str, ...] = (), *, of_blob: bool = False
+) -> EpochOciError:
+    """The error that an answer of an unwanted status is, see `Refusal`. Reads and closes the answer."""
+    return Refusal(response, what, secrets, of_blob=of_blob).error()
+
+
+def request_id(headers: requests.structures.CaseInsensitiveDict[str]) -> str | None:
+    """By what name the registry's operator finds this exchange in its log (Harbor's `X-Request-Id`, W3C's trace)."""
+    found = headers.get("X-Request-Id") or headers.get("Traceparent")
+    return shown(found, 128).strip('"') if found else None
+
+
+def codes_of(text: str) -> tuple[str, ...]:
+    """The OCI error codes in a body; what does not look like one is left out."""
+    codes = (item.get("code") for item in _items(text))
+    return tuple(code for code in codes if isinstance(code, str) and _CODE.match(code))
+
+
+def _forbidden(said: str) -> str:
+    if _FULL.search(said):
+        return "make room there, or have more of it allowed"
+    if _CLOSED.search(said):
+        return "nothing can be written there now: ask who runs it"
+    return "these credentials may not do this; look at the permissions"
+
+
+def _items(text: str) -> list[dict[str, object]]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    items = value.get("errors") if isinstance(value, dict) else None
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
