@@ -48,9 +48,11 @@ format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Push and pull beside every foreign client that is found; writes benchmarks/RESULTS.md. About 40 minutes.
+# Push and pull beside every foreign client that is found; writes benchmarks/RESULTS.md, and VERSIONS.md for
+# what versions of a guest cost. About 45 minutes.
 bench: $(BIN)/.dev peers
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.versions
 
 # Foreign clients for the live tests and benchmarks: from Debian where this is root, with Go where there is a toolchain.
 peers:

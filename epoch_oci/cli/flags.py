@@ -158,6 +158,22 @@ Level = Annotated[
         ("--level",), "With --chunked: how hard zstd tries, 1 to 19 (default: 1).", kind="number", metavar="N", most=19
     ),
 ]
+Zstd = Annotated[
+    int | None,
+    Flag(
+        ("--zstd",),
+        "With --dialect cocoonstack: write version 2, files from 1 MiB on in zstd of this level, 1 to 19.",
+        kind="number",
+        metavar="LEVEL",
+        most=19,
+    ),
+]
+ChunkSize = Annotated[
+    str | None,
+    Flag(
+        ("--chunk-size",), "With --zstd: cut larger files into layers of this size, for example 1GiB.", metavar="SIZE"
+    ),
+]
 Annotations = Annotated[
     tuple[str, ...],
     Flag(("--annotation", "-a"), "Add an annotation; an empty value omits it.", kind="many", metavar="K=V"),

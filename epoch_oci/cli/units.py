@@ -9,6 +9,7 @@ from epoch_oci.oci.parts import SMALLEST_PART
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SIZE = re.compile(r"([0-9]{1,15})(?:([KMG])(?:iB)?)?\Z")
 _SMALLEST_RATE = 1 << 10
+_SMALLEST_CHUNK = 1 << 20
 _FACTORS = {None: 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -59,6 +60,18 @@ def rate(text: str) -> int:
             hint="write at least 1KiB a second: bytes, or with K, M, G, KiB, MiB, GiB, such as 50M",
         )
     return count
+
+
+def chunk_size(text: str) -> int:
+    """The SIZE of `--chunk-size` in bytes. Raises UsageError."""
+    size = _bytes(text)
+    if size < _SMALLEST_CHUNK:
+        raise UsageError(
+            f"--chunk-size cannot be {shown(text)}",
+            object="--chunk-size",
+            hint="write at least 1MiB: bytes, or with K, M, G, KiB, MiB, GiB",
+        )
+    return size
 
 
 def _bytes(text: str) -> int:

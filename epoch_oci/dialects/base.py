@@ -162,17 +162,27 @@ class ChunkLayers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenFile:
+    """A file as layers that are cut or compressed, in order; `encoding` is that of each of them."""
+
+    layers: tuple[Descriptor, ...]
+    encoding: Encoding = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeOptions:
     """What the user may add to a minted artifact.
 
     `annotations`: an empty value omits its key. `parts`: the blobs to be carried in parts.
-    `chunks`: where given, the artifact is of the chunked form.
+    `chunks`: where given, the artifact is of the chunked form. `written`: where given, a snapshot of version 2 of the
+    `cocoonstack` dialect, with these files, by name, cut or compressed.
     `allow_loss`: go on when the dialect has no home for something.
     """
 
     annotations: Mapping[str, str] | None = None
     parts: Mapping[Digest, PartTable] | None = None
     chunks: ChunkLayers | None = None
+    written: Mapping[str, WrittenFile] | None = None
     allow_loss: bool = False
 
 

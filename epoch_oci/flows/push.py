@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import Artifact, EncodeOptions, SnapshotFile
@@ -28,6 +29,9 @@ from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Late, Plan, Want, cut_late, plan_blobs, require
 from epoch_oci.transfer.throttle import Throttle
 
+if TYPE_CHECKING:
+    from epoch_oci.flows.push_encoded import Encoding
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushOptions:
@@ -40,7 +44,7 @@ class PushOptions:
     `allow_public` no manifest that names a guest's memory is published where anybody may read it. `part_cache`
     remembers part digests.
     `throttle` paces what is sent; runs that are given the same one share its rate. With `chunking` the artifact is of
-    the chunked form.
+    the chunked form, with `encoding` one of version 2 of the `cocoonstack` dialect.
     """
 
     dialect: str = "cocoon"
@@ -58,6 +62,7 @@ class PushOptions:
     jobs: int | None = None
     throttle: Throttle | None = None
     chunking: Chunking | None = None
+    encoding: "Encoding | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,12 @@ def push(
 
         return push_chunked(
             source, snapshot, sink, tag, where=where, options=options, chunking=options.chunking, on_event=on_event
+        )
+    if options.encoding is not None:
+        from epoch_oci.flows.push_encoded import push_encoded
+
+        return push_encoded(
+            source, snapshot, sink, tag, where=where, options=options, encoding=options.encoding, on_event=on_event
         )
     started = time.monotonic()
     publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from epoch_oci.flows.packing import Chunking
     from epoch_oci.flows.pull import PullOptions
     from epoch_oci.flows.push import PushOptions
+    from epoch_oci.flows.push_encoded import Encoding
     from epoch_oci.flows.report import TransferReport
     from epoch_oci.locate import ArtifactPlace
     from epoch_oci.transfer.plan import Seed
@@ -42,6 +43,8 @@ def push(
     chunked: flags.Chunked = False,
     base: flags.Bases = (),
     level: flags.Level = 1,
+    zstd: flags.Zstd = None,
+    chunk_size: flags.ChunkSize = None,
     as_: flags.As = None,
 ) -> None:
     """Push a snapshot to a registry or an OCI image layout.
@@ -66,6 +69,9 @@ def push(
         part_cache=run.settings.cache_directory,
         throttle=throttle_for(limit_rate, target, store),
     )
+    encoding = _encoding(run, zstd, chunk_size)
+    if encoding is not None and (chunked or snapshot == "-"):
+        raise UsageError("--zstd goes neither with --chunked nor with an archive on standard input", object="--zstd")
     target, also = several_tags(target)
     _refuse_swapped(snapshot, target)
     if snapshot == "-":
@@ -86,7 +92,7 @@ def push(
             place.store,
             place.tag,
             where=place.where,
-            options=replace(options, chunking=chunking),
+            options=replace(options, chunking=chunking, encoding=encoding),
             on_event=run.listen,
         )
     show(run, report, place.where)
@@ -107,6 +113,19 @@ def _refuse_swapped(snapshot: str, target: str) -> None:
     raise UsageError(
         "the snapshot comes first, and then where it goes", hint=f"write `epoch-oci push {target} {snapshot}`"
     )
+
+
+def _encoding(run: Run, zstd: int | None, chunk_size: str | None) -> "Encoding | None":
+    """What --zstd and --chunk-size ask for; None where nobody did."""
+    from epoch_oci.cli.units import chunk_size as size_of_chunks
+    from epoch_oci.flows.push_encoded import Encoding
+
+    if zstd is None:
+        if (run.origin("chunk_size") or "").startswith("--"):
+            raise UsageError("--chunk-size goes with --zstd", object="--chunk-size")
+        return None
+    size = size_of_chunks(chunk_size) if chunk_size else 0
+    return Encoding(level=zstd, chunk_size=size, spool=run.settings.spool_directory)
 
 
 def _chunking(run: Run, place: "ArtifactPlace", chunked: bool, bases: Sequence[str], level: int) -> "Chunking | None":

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from epoch_oci.dialects.base import WrittenFile
 from epoch_oci.dialects.cocoonstack.carried import MEMBER, Carried
 from epoch_oci.dialects.cocoonstack.config import MINTED, ORDER, RIDING, FileEntry, SnapshotConfig
 from epoch_oci.dialects.cocoonstack.words import SNAPSHOT_CONFIG
@@ -36,11 +37,22 @@ def image_blob_ids(epoch: Manifest) -> list[str]:
     return sorted({*epoch.image_blob_ids, *(match[1] for match in stems if match)})
 
 
-def mint(epoch: Manifest, carried: Carried, riding: Mapping[str, Any] | None) -> Document:
-    """The config of `epoch`, in compact form as Go writes it; `carried` has what `epoch` has no member for."""
+def mint(
+    epoch: Manifest,
+    carried: Carried,
+    riding: Mapping[str, Any] | None,
+    written: Mapping[str, WrittenFile] | None = None,
+) -> Document:
+    """The config of `epoch`, in compact form as Go writes it; `carried` has what `epoch` has no member for.
+
+    `written` has the files that are cut or compressed, and makes it one of version 2.
+    """
+    entries = {name: _members(entry) for name, entry in file_entries(epoch).items()}
+    for layer in epoch.layers if written is not None else ():
+        entries[layer.filename] |= _encoded(layer.size, (written or {}).get(layer.filename))
     members = {
         **{key: value for key, value in carried.config.items() if key not in MINTED},
-        "schemaVersion": "v1",
+        "schemaVersion": "v1" if written is None else "v2",
         "snapshotId": epoch.snapshot_id,
         "image": epoch.image,
         "imageBlobIds": {blob: {} for blob in image_blob_ids(epoch)},
@@ -48,7 +60,7 @@ def mint(epoch: Manifest, carried: Carried, riding: Mapping[str, Any] | None) ->
         "memory": epoch.memory,
         "storage": epoch.storage,
         "nics": epoch.nics,
-        "files": gojson.sorted_map({name: _members(entry) for name, entry in file_entries(epoch).items()}),
+        "files": gojson.sorted_map(entries),
         "createdAt": created_at(epoch) or times.ZERO_TIME,
         RIDING: dict(riding or {}),
     }
@@ -74,6 +86,12 @@ def check(config: Document) -> None:
 def created_at(epoch: Manifest) -> str:
     """When the snapshot was made, else when it was pushed, as the text Epoch wrote; "" when it does not say."""
     return next((text for text in (epoch.created_at, epoch.pushed_at) if times.is_set(text)), "")
+
+
+def _encoded(size: int, written: WrittenFile | None) -> dict[str, Any]:
+    """The size of every file, and the order of the layers of one that is cut (epoch-formats 4.10)."""
+    chunks = [str(piece.digest) for piece in written.layers] if written is not None else []
+    return {"size": size, **({"chunks": chunks} if len(chunks) > 1 else {})}
 
 
 def _members(entry: FileEntry) -> dict[str, Any]:

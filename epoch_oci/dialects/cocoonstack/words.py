@@ -36,6 +36,10 @@ _BY_NAME = {
 SNAPSHOT_LAYERS = frozenset({*_BY_NAME.values(), GENERIC, *(DISK + disk_format for disk_format in FORMATS)})
 """All types that cocoon-common takes for a file of a snapshot; it refuses to pull any other."""
 
+CHUNK_INDEX = "cocoonstack.chunk.index"
+CHUNK_COUNT = "cocoonstack.chunk.count"
+"""Annotations of the layers of a file that is cut: for people, the config has the order."""
+
 EPOCH_CONFIG_LIMIT = 1 << 20
 """Largest snapshot config in bytes that Epoch up to 0.2.1 can read; cocoon-common reads 64 MiB."""
 

@@ -1,0 +1,306 @@
+"""What versions of a guest cost in each form: writes VERSIONS.md, versions.svg and versions.json (`make bench`)."""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks import measure
+from benchmarks.guest import Guest
+from benchmarks.line import Line
+from benchmarks.measure import MIB
+from benchmarks.registry import SEARCH_PATH, Registry, find_registry
+from benchmarks.tools import environment
+from epoch_oci.chunks.layout import zstd
+
+HERE = Path(__file__).parent
+RATE, DELAY = 25 * MIB, 0.020
+WINDOW = 16 * MIB
+SCATTERED = 64  # MiB that are read here and there out of a mount
+TIMEOUT = 1800
+OURS = (sys.executable, "-m", "epoch_oci")
+
+
+@dataclass
+class Row:
+    """One command: bytes that passed on the line in both directions, requests, seconds, CPU seconds, peak bytes."""
+
+    what: str
+    line: str
+    up: int
+    down: int
+    requests: int
+    wall: float
+    cpu: float
+    peak: int
+    error: str = ""
+
+
+class Bench:
+    """A registry, two lines to it, and what was measured."""
+
+    def __init__(self, work: Path, registry: Registry) -> None:
+        self.work = work
+        self.lines = {"loopback": Line(registry.address), "long": Line(registry.address, rate=RATE, delay=DELAY)}
+        self.rows: list[Row] = []
+        self.env = environment(work / "home")
+        self.env["PATH"] = SEARCH_PATH
+
+    def run(
+        self, what: str, line: str, *words: str, program: tuple[str, ...] = (sys.executable, "-m", "epoch_oci")
+    ) -> Row:
+        """Run a command; LINE in its words is the line's address."""
+        self.lines[line].taken()
+        argv = [*program, *(word.replace("LINE", self.lines[line].address) for word in words)]
+        used = measure.run(argv, env=self.env, cwd=self.work, logs=self.work / "log", timeout=TIMEOUT)
+        passed = self.lines[line].taken()
+        row = Row(
+            what, line, passed["up"], passed["down"], passed["requests"], used.wall, used.cpu, used.peak, used.error
+        )
+        self.rows.append(row)
+        say(f"{what} ({line}): {row.wall:.1f} s, up {row.up / MIB:.1f} MiB, down {row.down / MIB:.1f} MiB {row.error}")
+        return row
+
+    def push(self, form: str, tag: str, line: str) -> Row:
+        flags = ("--chunked",) if form == "chunked" else ()
+        return self.run(
+            f"push {tag}, {form}",
+            line,
+            "push",
+            f"guest:{tag}",
+            f"LINE/{line}/{form}:{tag}",
+            "--store",
+            "store",
+            *flags,
+            "-q",
+        )
+
+    def pull(self, what: str, form: str, tag: str, line: str, target: str) -> Row:
+        return self.run(f"pull {tag}, {what}", line, "pull", f"LINE/{line}/{form}:{tag}", "--store", target, "-q")
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run it all; 1 when a command failed."""
+    parser = argparse.ArgumentParser(prog="benchmarks.versions", description=__doc__)
+    parser.add_argument("--memory", type=int, default=768, help="MiB of memory (default: 768)")
+    parser.add_argument("--disk", type=int, default=192, help="MiB of disk (default: 192)")
+    parser.add_argument("--out", type=Path, default=HERE, help="where the results go (default: beside this file)")
+    options = parser.parse_args(words)
+    binary = find_registry()
+    if binary is None:
+        say("no registry is installed; see `make peers`")
+        return 2
+    with tempfile.TemporaryDirectory(prefix="epoch-oci-versions-", dir="/var/tmp") as scratch:
+        work = Path(scratch)
+        registry = Registry(binary, work / "registry", work)
+        registry.start()
+        try:
+            bench = Bench(work, registry)
+            facts = _inputs(work, options.memory, options.disk)
+            _measure(bench)
+            facts["mount"] = _mounted(bench)
+        finally:
+            registry.stop()
+    facts |= {"rows": [asdict(row) for row in bench.rows], "registry": binary.version, "cores": os.cpu_count()}
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "versions.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (options.out / "VERSIONS.md").write_text(report(facts))
+    (options.out / "versions.svg").write_text(picture(facts))
+    return 1 if any(row.error for row in bench.rows) else 0
+
+
+def _inputs(work: Path, memory: int, disk: int) -> dict:
+    """Three versions in a store; their sizes, what changed, and what other forms would send of them."""
+    guest = Guest(memory * MIB, disk * MIB)
+    sizes, changed, windows = [guest.store(work / "store")], [], _Windows()
+    sent = [windows.of(guest)]
+    for _ in range(2):
+        changed.append(guest.work())
+        sizes.append(guest.store(work / "store"))
+        sent.append(windows.of(guest))
+        say(f"version {guest.version} changed {changed[-1]}")
+    return {"sizes": sizes, "changed": changed, "windows": sent}
+
+
+class _Windows:
+    """What cocoon-common's snapshot.v2 sends: files cut into fixed windows, each compressed and sent once."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+
+    def of(self, guest: Guest) -> int:
+        return sum(self._file(guest.blocks(pages)) for pages in (guest.memory, guest.disk))
+
+    def _file(self, blocks: Iterator[bytes]) -> int:
+        sent = 0
+        while window := b"".join(block for block, _ in zip(blocks, range(WINDOW // (64 << 10)), strict=False)):
+            digest = hashlib.sha256(window).digest()
+            if digest not in self._seen:
+                self._seen.add(digest)
+                sent += len(zstd().compress(window, 1))
+        return sent
+
+
+def _measure(bench: Bench) -> None:
+    for form in ("plain", "chunked"):
+        for tag in ("v1", "v2", "v3"):
+            bench.push(form, tag, "loopback")
+    _others(bench)
+    for form in ("plain", "chunked"):
+        bench.pull(f"{form}, into nothing", form, "v2", "loopback", f"fresh-{form}")
+        bench.pull(f"{form}, into nothing", form, "v1", "loopback", f"node-{form}")
+        bench.pull(f"{form}, v1 at hand", form, "v2", "loopback", f"node-{form}")
+    for form in ("plain", "chunked"):
+        for tag in ("v1", "v2"):
+            bench.push(form, tag, "long")
+        bench.pull(f"{form}, into nothing", form, "v1", "long", f"far-{form}")
+        bench.pull(f"{form}, v1 at hand", form, "v2", "long", f"far-{form}")
+
+
+def _others(bench: Bench) -> None:
+    """Other clients on the same files, as far as they are installed."""
+    for tag in ("v1", "v2"):
+        bench.run(f"files of {tag}", "loopback", "pull", f"LINE/loopback/plain:{tag}", "-o", f"files-{tag}", "-q")
+        names = sorted(path.name for path in (bench.work / f"files-{tag}").iterdir())
+        if (oras := shutil.which("oras", path=SEARCH_PATH)) is not None:
+            words = ("push", "--plain-http", "--disable-path-validation", f"LINE/oras/guest:{tag}")
+            files = [str(bench.work / f"files-{tag}" / name) for name in names]
+            bench.run(f"push {tag}, oras", "loopback", *words, *files, program=(oras,))
+    bench.rows = [row for row in bench.rows if not row.what.startswith("files of")]
+
+
+def _mounted(bench: Bench) -> dict | None:
+    """Seconds until a mount stands, and bytes that move for scattered reads; None where this user cannot mount."""
+    if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
+        return None
+    directory, line = bench.work / "mnt", bench.lines["loopback"]
+    directory.mkdir()
+    line.taken()
+    begin = time.perf_counter()
+    words = [sys.executable, "-m", "epoch_oci", "mount", f"{line.address}/loopback/chunked:v3", str(directory), "-f"]
+    with subprocess.Popen(words, env=bench.env, stderr=subprocess.DEVNULL) as process:
+        try:
+            while not os.path.ismount(directory) and process.poll() is None:
+                time.sleep(0.01)
+            ready = time.perf_counter() - begin
+            chosen, size = random.Random(1), (directory / "memory-ranges").stat().st_size
+            spots = chosen.sample(range(0, size, MIB), min(SCATTERED, size // MIB))
+            begin = time.perf_counter()
+            with (directory / "memory-ranges").open("rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+                read = sum(len(os.pread(file.fileno(), MIB, spot)) for spot in spots)
+            seconds = time.perf_counter() - begin
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+    moved = line.taken()
+    return {"ready": ready, "read": read, "seconds": seconds, "down": moved["down"], "requests": moved["requests"]}
+
+
+def report(facts: dict) -> str:
+    """VERSIONS.md."""
+    sizes, rows = facts["sizes"], {(row["what"], row["line"]): row for row in facts["rows"]}
+    share = [rows[f"push v{number}, chunked", "loopback"]["up"] / size for number, size in enumerate(sizes, 1)]
+    windows = [sent / size for sent, size in zip(facts["windows"], sizes, strict=True)]
+    changed = ", ".join(f"{each['pages']:.1%} of pages and {each['chunks']:.1%} of chunks" for each in facts["changed"])
+    lines = [
+        "# Versions",
+        "",
+        f"Written by `python -m benchmarks.versions` on {facts['cores']} cores, against CNCF distribution "
+        f"{facts['registry']} on loopback, through a proxy that counts and, for the long line, gives each connection "
+        f"25 MiB/s and 20 ms one way. The guest is made up (`guest.py`): {sizes[0] / MIB:.0f} MiB; of its memory there "
+        f"changed, version by version: {changed}.",
+        "",
+        "![Bytes sent for each version](versions.svg)",
+        "",
+        "| Share of the snapshot that is sent | first | second | third | wanted |",
+        "|---|--:|--:|--:|---|",
+        _shares("`push --chunked`", share, "35 %, then 8 %"),
+        _shares("windows of 16 MiB, zstd (the form of snapshot.v2; computed)", windows, ""),
+        "",
+        "| Command | Line | sent MiB | received MiB | requests | seconds | CPU s | peak MiB |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {row['what']} | {row['line']} | {row['up'] / MIB:.1f} | {row['down'] / MIB:.1f} | {row['requests']} | "
+        f"{row['wall']:.1f} | {row['cpu']:.1f} | {row['peak'] / MIB:.0f} |"
+        for row in facts["rows"]
+    ]
+    lines += ["", *_verdicts(facts, rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _shares(what: str, shares: list[float], wanted: str) -> str:
+    return f"| {what} | {' | '.join(f'{share:.1%}' for share in shares)} | {wanted} |"
+
+
+def _verdicts(facts: dict, rows: dict) -> list[str]:
+    size = facts["sizes"][0]
+    first = rows["push v1, chunked", "loopback"]
+    near = [rows[f"pull v2, {form}, into nothing", "loopback"]["wall"] for form in ("plain", "chunked")]
+    far = [rows[f"pull v1, {form}, into nothing", "long"]["wall"] for form in ("plain", "chunked")]
+    found = [
+        f"- First push: {size / MIB / first['cpu']:.0f} MiB of source for each CPU second, start-up and sending "
+        "included (wanted: 250 of encoding).",
+        f"- Chunked pull on loopback: {near[0] / near[1]:.2f} of the plain pull's speed (wanted: 0.7); on the long "
+        f"line {far[0] / far[1]:.1f} times as fast (wanted: 3).",
+    ]
+    if (mount := facts.get("mount")) is not None:
+        found.append(
+            f"- `mount` of v3 stands after {mount['ready']:.2f} s; {mount['read'] / MIB:.0f} MiB read here and there, "
+            f"1 MiB at a time, move {mount['down'] / MIB:.1f} MiB ({mount['down'] / mount['read']:.2f} of them; "
+            f"wanted: at most 1.3) in {mount['seconds']:.1f} s."
+        )
+    return found
+
+
+def picture(facts: dict) -> str:
+    """Bars: what each form sends of each version, in percent of the snapshot."""
+    rows = {(row["what"], row["line"]): row for row in facts["rows"]}
+    forms = {
+        "whole files": [rows[f"push v{number}, plain", "loopback"]["up"] for number in (1, 2, 3)],
+        "16 MiB windows, zstd": facts["windows"],
+        "push --chunked": [rows[f"push v{number}, chunked", "loopback"]["up"] for number in (1, 2, 3)],
+    }
+    colours = {"whole files": "#9aa7b4", "16 MiB windows, zstd": "#c8a24a", "push --chunked": "#0b7a75"}
+    parts, top = [], 56
+    for number, size in enumerate(facts["sizes"]):
+        parts.append(f'<text x="16" y="{top + 34}" class="title">v{number + 1}</text>')
+        for place, (form, sent) in enumerate(forms.items()):
+            share, y = sent[number] / size, top + place * 22
+            width = 480 * min(1.0, share)
+            parts.append(
+                f'<text x="56" y="{y + 13}">{form}</text>'
+                f'<rect x="216" y="{y}" width="{max(1.0, width):.1f}" height="16" fill="{colours[form]}"/>'
+                f'<text x="{224 + width:.1f}" y="{y + 13}">{share:.1%}</text>'
+            )
+        top += 84
+    style = (
+        ".ground{fill:#fff}text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600;font-size:15px}"
+        "@media(prefers-color-scheme:dark){.ground{fill:#0d1117}text{fill:#e6edf3}}"
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="780" height="{top}"><style>{style}</style>'
+        f'<rect class="ground" width="100%" height="100%"/>'
+        f'<text x="16" y="28" class="title">Bytes sent for each version of a guest, in percent of the snapshot</text>'
+        f"{''.join(parts)}</svg>\n"
+    )
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

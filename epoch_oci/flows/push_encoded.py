@@ -1,0 +1,224 @@
+"""Snapshots of version 2 of the `cocoonstack` dialect, written: files in zstd, and cut where that is wanted.
+
+What a layer is called is known only after it was compressed, so each is made in a nameless file on the disk and sent
+from there, while the next one is being made. Each file of the snapshot is read once.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from epoch_oci import dialects
+from epoch_oci.chunks.layout import zstd
+from epoch_oci.cocoon.spool import Spool
+from epoch_oci.dialects.base import Artifact, EncodeOptions, SnapshotFile, WrittenFile
+from epoch_oci.dialects.profile import SNAPSHOT_ID
+from epoch_oci.epoch.keys import SnapshotKey
+from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.errors import ContentError, NotFoundError, UsageError
+from epoch_oci.events import Event, OnEvent
+from epoch_oci.flows.artifact import read_epoch
+from epoch_oci.flows.publish import Publication, files_of, legal_target
+from epoch_oci.flows.push import PushOptions, small_wants
+from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.media_types import OCTET_STREAM, TITLE
+from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.stores.base import BytesContent, Content, Sink, Source
+from epoch_oci.transfer.execute import execute
+from epoch_oci.transfer.plan import Want, plan_blobs, require
+
+SMALL = 1 << 20
+"""Smaller files stay as they are, as cocoon-common leaves them (epoch-formats 4.10)."""
+_MOST_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """How files are encoded: `level` is zstd's; files of more than `chunk_size` bytes are cut (0: never).
+
+    `spool` is a directory for what waits to be sent: one layer that is being made, and one that is being sent.
+    """
+
+    level: int
+    chunk_size: int
+    spool: Path
+
+
+def push_encoded(
+    source: Source,
+    snapshot: SnapshotKey,
+    sink: Sink,
+    tag: str | None,
+    *,
+    where: str,
+    options: PushOptions,
+    encoding: Encoding,
+    on_event: OnEvent,
+) -> TransferReport:
+    """As `push`, in version 2 of the `cocoonstack` dialect. Raises what `push` raises."""
+    if options.dialect != "cocoonstack":
+        raise UsageError("--zstd is for the cocoonstack dialect", hint="add --dialect cocoonstack, or use --chunked")
+    manifest = read_epoch(source, str(snapshot))
+    if manifest.is_cloud_image:
+        raise UsageError(f"{snapshot} is a cloud image, and only snapshots have a second version", object=str(snapshot))
+    tag = legal_target(tag or snapshot.tag, snapshot)
+    publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
+    return _Push(source, snapshot, manifest, publication, tag, options, encoding, on_event).run()
+
+
+@dataclass(slots=True)
+class _Push:
+    source: Source
+    key: SnapshotKey
+    manifest: Manifest
+    publication: Publication
+    tag: str
+    options: PushOptions
+    encoding: Encoding
+    on_event: OnEvent
+    started: float = field(default_factory=time.monotonic)
+    rows: dict[str, BlobReport] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def run(self) -> TransferReport:
+        files = self._encoded({}).files
+        self._look(files)
+        written: dict[str, WrittenFile] = {}
+        with ThreadPoolExecutor(1, thread_name_prefix="layers") as sender:
+            for file in files:
+                written[file.name] = self._write(file, sender)
+        artifact = self._encoded(written)
+        self._send(small_wants(artifact, artifact.image))
+        return self._published(artifact)
+
+    def _look(self, files: tuple[SnapshotFile, ...]) -> None:
+        """All that can be known to be wrong before anything is read."""
+        sink, names = self.publication.sink, {file.digest: file.name for file in files}
+        require(self.source, [file.blob for file in files], names, jobs=self.options.jobs)
+        if not self.options.force:
+            with suppress(NotFoundError, ContentError):
+                there = sink.resolve(self.tag)
+                if ImageManifest.parse(there).annotations.get(SNAPSHOT_ID, "") != self.manifest.snapshot_id:
+                    raise self.publication.conflict(self.tag, there)
+        if self.options.dry_run:
+            self.notes += self.publication.foretold(files_of(self.manifest))
+            return
+        self.publication.check_write()
+        self.publication.admit(files_of(self.manifest))
+
+    def _write(self, file: SnapshotFile, sender: ThreadPoolExecutor) -> WrittenFile:
+        """Encode a file and send its layers. Raises ContentError when it is not what the manifest says."""
+        content, wanted = self.source.content(file.blob), self.encoding.chunk_size or max(1, file.size)
+        compress = file.size >= SMALL
+        sizes = [min(wanted, file.size - start) for start in range(0, file.size, wanted)] if compress else [file.size]
+        layers: list[Descriptor] = []
+        sending: Future[None] | None = None
+        with content.open() as opened:
+            reader = VerifyingReader(opened, file.blob, file.name)
+            for size in sizes:
+                spool = Spool(self.encoding.spool, file.name)
+                spool.fill(_Compressing(reader, size, self.encoding.level) if compress else _Limited(reader, size))
+                target = Descriptor(
+                    media_type=OCTET_STREAM, digest=spool.digest, size=spool.size, annotations={TITLE: file.name}
+                )
+                layers.append(target)
+                if sending is not None:
+                    sending.result()
+                sending = sender.submit(self._send_spool, target, spool)
+        if sending is not None:
+            sending.result()
+        return WrittenFile(layers=tuple(layers), encoding="zstd" if compress else "")
+
+    def _send_spool(self, target: Descriptor, spool: Spool) -> None:
+        with closing(spool):
+            content: Content = spool.content if target.size else BytesContent(b"")
+            self._send([Want(target=target, content=content, title=target.title)])
+
+    def _send(self, wants: list[Want]) -> None:
+        options = self.options
+        wants = [want for want in wants if str(want.target.digest) not in self.rows]
+        plan = plan_blobs(self.publication.sink, wants, mount_from=options.mount_from, jobs=options.jobs)
+        if options.dry_run:
+            rows = planned(plan, "send")
+        else:
+            rows = done(execute(plan, moved="sent", jobs=options.jobs, on_event=self._heard, throttle=options.throttle))
+        self.rows |= {row.digest: row for row in rows}
+
+    def _heard(self, event: Event) -> None:
+        """Each layer is a transfer of its own; for whoever listens there is one, and nobody knows its size before."""
+        if event.event not in ("plan", "done"):
+            self.on_event(event)
+
+    def _encoded(self, written: dict[str, WrittenFile]) -> Artifact:
+        options = self.options
+        encode = EncodeOptions(annotations=options.annotations, allow_loss=options.allow_loss, written=written)
+        return dialects.named(options.dialect).encode(self.manifest.document, encode)
+
+    def _published(self, artifact: Artifact) -> TransferReport:
+        tags = [self.tag, *self.options.also]
+        taken = [self.publication.is_tagged(tag, artifact.manifest) for tag in tags]
+        sent = any(row.action != "skipped" for row in self.rows.values())
+        for tag, there in zip(tags, taken, strict=True) if not self.options.dry_run else ():
+            known = there and not sent
+            self.publication.commit(tag, artifact.manifest, files_of(self.manifest), known=known)
+        order = dict.fromkeys(str(blob.digest) for blob in artifact.image.successors)
+        return TransferReport(
+            command="push",
+            reference=f"{self.publication.where}:{self.tag}",
+            document=artifact.manifest,
+            artifact_type=artifact.image.kind,
+            name=self.key.name,
+            tag=self.key.tag,
+            blobs=tuple(self.rows[digest] for digest in order),
+            seconds=time.monotonic() - self.started,
+            dry_run=self.options.dry_run,
+            warnings=(
+                *map(str, self.manifest.warnings),
+                *(f"{item} has no place in the artifact" for item in artifact.lost),
+                *self.notes,
+            ),
+        )
+
+
+class _Limited:
+    """The next `left` bytes of `reader`."""
+
+    def __init__(self, reader: ByteReader, left: int) -> None:
+        self._reader, self._left = reader, left
+
+    def read(self, size: int = -1, /) -> bytes:
+        block = self._reader.read(min(self._left, BLOCK if size < 0 else size))
+        self._left -= len(block)
+        return block
+
+
+class _Compressing:
+    """The next `size` bytes of `reader` as one zstd frame: the same bytes and level give the same frame."""
+
+    def __init__(self, reader: ByteReader, size: int, level: int) -> None:
+        module = zstd()
+        parameter = module.CompressionParameter
+        # With workers, zstd cuts its work by size alone: their number does not show in what comes out.
+        workers = max(1, min(os.cpu_count() or 1, _MOST_THREADS))
+        compressor = module.ZstdCompressor(
+            options={parameter.compression_level: level, parameter.nb_workers: workers, parameter.checksum_flag: 1}
+        )
+        compressor.set_pledged_input_size(size)
+        self._blocks = _frame(compressor, _Limited(reader, size))
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next piece of the frame, whatever its length."""
+        return next(self._blocks, b"")
+
+
+def _frame(compressor: object, reader: ByteReader) -> Iterator[bytes]:
+    while block := reader.read(BLOCK):
+        if piece := compressor.compress(block):  # type: ignore[attr-defined]
+            yield piece
+    yield compressor.flush()  # type: ignore[attr-defined]
