@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from epoch_oci.epoch import gojson
+from epoch_oci.epoch.catalog import with_tags
 from epoch_oci.epoch.keys import SnapshotKey, blob_key, manifest_key
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.epoch.media_types import media_type_for_file
@@ -128,6 +129,11 @@ def put_snapshot(path: Path, made: Made) -> None:
     target = path / manifest_key(made.key)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(made.raw)
+
+
+def with_tag(raw: bytes | None, name: str, tag: str, now: str) -> bytes:
+    """The catalog with one tag more."""
+    return with_tags(raw, [SnapshotKey(name, tag)], now)
 
 
 def tree(path: Path) -> dict[str, bytes]:

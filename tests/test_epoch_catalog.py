@@ -6,8 +6,9 @@ import pytest
 from epoch_strategies import PROPERTY, identity, spellings, time, unknown
 from hypothesis import given
 from hypothesis import strategies as st
+from snapshots import with_tag
 
-from epoch_oci.epoch.catalog import Catalog, with_tag, without_tag
+from epoch_oci.epoch.catalog import Catalog, without_tag
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError
 

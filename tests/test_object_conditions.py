@@ -9,9 +9,10 @@ import pytest
 from contract.cases import EPOCH, descriptor
 from contract.contents import Raw
 from object_stores import Bucket, in_threads
+from snapshots import with_tag
 from support import s3
 
-from epoch_oci.epoch.catalog import Catalog, with_tag
+from epoch_oci.epoch.catalog import Catalog
 from epoch_oci.epoch.keys import CATALOG_KEY
 from epoch_oci.errors import AccessError, ConflictError, ContentError, NetworkError, NotFoundError
 from epoch_oci.stores.backends.object_reader import Patience

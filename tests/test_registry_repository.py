@@ -293,3 +293,22 @@ def test_methods_that_are_not_fit_for_snapshots_say_so(fake_registry):
     for name in REFUSED:
         with pytest.raises(TypeError, match="not fit"):
             getattr(client, name)("x")
+
+
+@pytest.mark.parametrize(
+    "spelt", ["rel=next", 'Rel="NEXT"', 'rel="last next"', 'title="a, b"; rel="next"', 'rel="last", <X>; rel="next"']
+)
+def test_the_next_page_however_it_is_spelt(fake_registry, spelt):
+    registry = fake_registry()
+    for tag in "ab":
+        registry.put_image(REPO, tag)
+    repository, _ = room(registry)
+    following = f"/v2/{REPO}/tags/list?n=1&last=a,b"
+    link = (
+        f"</v2/{REPO}/elsewhere>; {spelt.replace('<X>', f'<{following}>')}"
+        if "<X>" in spelt
+        else f"<{following}>; {spelt}"
+    )
+    registry.fault("GET", "/tags/list$", SetHeader("Link", link))
+    assert list(repository.tags()) == ["a", "b"]
+    assert [request.target for request in registry.recording.find("GET", "/tags/list")][1:] == [following]

@@ -56,11 +56,6 @@ class Catalog:
         return repository is not None and repository.tags.get(key.tag) == manifest_key(key)
 
 
-def with_tag(raw: bytes | None, name: str, tag: str, now: str) -> bytes:
-    """The catalog `raw` (None: there is none yet) with a tag added, as `with_tags`."""
-    return with_tags(raw, [SnapshotKey(name, tag)], now)
-
-
 def with_tags(raw: bytes | None, keys: Iterable[SnapshotKey], now: str) -> bytes:
     """The catalog `raw` (None: there is none yet) with tags added, as Epoch writes it, updated at `now`.
 

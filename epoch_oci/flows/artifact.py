@@ -7,7 +7,7 @@ from epoch_oci.dialects.base import EncodedSnapshot, Snapshot
 from epoch_oci.dialects.chunked import is_chunked
 from epoch_oci.dialects.naming import identified
 from epoch_oci.epoch.keys import SnapshotKey
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
+from epoch_oci.epoch.manifest import MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.flows.chunked import ChunkedSource, check_files, folds_of, index_of_image, kept_indexes
 from epoch_oci.flows.encoded import Decoding, decoded, told
@@ -113,11 +113,6 @@ def read_epoch(source: Source, name: str) -> Manifest:
     document = source.resolve(name)
     schemas.check(document, "epoch-manifest.v1", f"the manifest of {name}")
     return Manifest.parse(document, f"the manifest of {name}")
-
-
-def is_epoch(document: Document) -> bool:
-    """Whether a store handed out an Epoch manifest rather than an OCI document."""
-    return document.media_type == EPOCH_MANIFEST
 
 
 def _image(source: Source, document: Document, what: str, nesting: int) -> ImageManifest:

@@ -9,6 +9,7 @@ import oras.provider
 import requests
 import urllib3
 from oras.container import Container
+from requests.utils import parse_header_links
 
 from epoch_oci.errors import ContentError, LocalIOError, NetworkError, PolicyError
 from epoch_oci.events import Event
@@ -27,7 +28,6 @@ PULL, PUSH = "pull", "pull,push"
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
 _PATH = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags|referrers)(?:/|\Z)")
-_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 _WARNING = re.compile(r'\b299 (?:-|[!-~]+) "((?:[^"\\]|\\.)*)"')
 _WARNING_LIMIT = 4096
 _WARNINGS = 8
@@ -198,8 +198,9 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
     def next_page(self, response: requests.Response, url: str) -> str | None:
         """Where the list that began at `url` goes on, None at its end. Raises PolicyError for a foreign address."""
-        found = _NEXT.search(response.headers.get("Link", ""))
-        following = joined(response.url, found[1]) if found else url
+        links = parse_header_links(response.headers.get("Link", ""))
+        found = next((link["url"] for link in links if "next" in _relations(link)), None)
+        following = joined(response.url, found) if found is not None else url
         if not self.is_home(following):
             raise PolicyError(f"{self.origin} continues its list at {redacted(following)}", object=redacted(following))
         return following if following != url else None
@@ -346,3 +347,8 @@ def header_digest(response: requests.Response) -> Digest | None:
         return Digest.parse(response.headers.get("Docker-Content-Digest"))
     except ContentError:
         return None
+
+
+def _relations(link: Mapping[str, str]) -> list[str]:
+    """What a link of a `Link` header is to the page: its `rel`, however it is spelt (RFC 8288, 3.3)."""
+    return [word for name, value in link.items() if name.lower() == "rel" for word in value.lower().split()]

@@ -35,7 +35,6 @@ class Profile:
     last_in_put: bool = False
     asks_status: bool = True
     jobs: int = 16
-    referrers: bool = True
     source: str = ""
 
 
@@ -48,7 +47,6 @@ PROFILES = (
         largest=10 * 10**9,
         asks_status=False,
         jobs=4,
-        referrers=False,
         source="docs.github.com, Working with the Container registry: 10 GB a layer, 10 minutes an upload; "
         "ranged PATCH above 4 MiB is refused (oras-project/rust-oci-client#35)",
     ),
