@@ -1,5 +1,7 @@
 """Location → store. The wiring: the only file that knows every store. What words mean is `location`'s to say."""
 
+import errno
+import os
 import os.path
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from epoch_oci import __version__, location
+from epoch_oci.disk.local import local_errors
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import NotFoundError, UsageError
 from epoch_oci.events import Event, OnEvent, ignore
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from epoch_oci.registry.settings import RegistrySettings
 
 _USER_AGENT = f"epoch-oci/{__version__}"
+_SIGNS = ("blobs", "catalog.json", "manifests")
+"""What a directory has at least one of that is an Epoch store."""
 
 
 class SnapshotStore(Source, Sink, Protocol):
@@ -132,11 +137,19 @@ def locate_artifact(word: str, *, connection: Connection, create: bool = False) 
     return place
 
 
-def open_store(word: str | StoreLocation, *, connection: Connection | None = None) -> SnapshotStore:
-    """The Epoch store that `word` names. Raises UsageError for what is none, PolicyError."""
+def open_store(
+    word: str | StoreLocation, *, connection: Connection | None = None, create: bool = False
+) -> SnapshotStore:
+    """The Epoch store that `word` names. With `create` it may be a directory that is about to become one.
+
+    A directory that is not there yet is opened in any case: reading it raises NotFoundError, writing makes it. Raises
+    NotFoundError for a directory that is something else, UsageError where it cannot become a store either, PolicyError.
+    """
     found = location.parse_store(word) if isinstance(word, str) else word
     if found.path is not None:
         refuse_file(found.path, "name a directory")
+    if found.kind == "directory" and found.path is not None:
+        _refuse_other_kinds(found.path, found.word, create=create)
     return _OPENERS[found.kind](found, connection or Connection())
 
 
@@ -176,6 +189,53 @@ def refuse_file(path: Path, hint: str) -> None:
     # pathlib raises for what is too long to be a name
     if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112
         raise UsageError(f"{path} is a file, and a directory is wanted here", object=str(path), hint=hint)
+
+
+def _refuse_other_kinds(path: Path, word: str, *, create: bool) -> None:
+    """Raise NotFoundError for a directory that is no Epoch store, UsageError for one that cannot become one either."""
+    names = _names(path)
+    if names is None or names & {"manifests", "catalog.json"}:
+        return
+    what, hint = f"has none of {', '.join(_SIGNS)} in it", "name the directory that has them"
+    if "oci-layout" in names or {"index.json", "blobs"} <= names:
+        what, hint = "is an OCI image layout", f"name it oci:{path}"
+    elif not names.isdisjoint(_SIGNS):
+        return
+    elif _is_root(path):
+        what, hint = "is a Cocoon root directory", f"name it cocoon:{path}"
+    elif create:
+        return
+    elif (path / "epoch/manifests").is_dir():  # a copy of a bucket, with Epoch's own prefix
+        hint = f"name {path}/epoch"
+    elif not names:
+        what, hint = "is an empty directory", "name another one, or make it a store with `pull --store`"
+    raise (UsageError if create else NotFoundError)(f"{word} is no Epoch store: it {what}", object=word, hint=hint)
+
+
+def _names(path: Path) -> set[str] | None:
+    """What is in a directory; None when it is not there."""
+    with local_errors(str(path)):
+        try:
+            return set(os.listdir(path))  # noqa: PTH208
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+                return None
+            raise
+
+
+def _refuse_to_mix(path: Path, names: set[str]) -> None:
+    """Raise UsageError for a directory that holds something else than a layout, which would be taken for one then."""
+    what = "an Epoch store" if names & {"manifests", "catalog.json"} else "a Cocoon root directory"
+    if what == "an Epoch store" or _is_root(path):
+        raise UsageError(
+            f"{path} is {what}, and an OCI image layout is not made in it", object=str(path), hint="name another one"
+        )
+
+
+def _is_root(path: Path) -> bool:
+    from epoch_oci.cocoon.tree import Tree
+
+    return Tree(path).is_root()
 
 
 def _named(word: str, store: str | None, connection: Connection) -> SnapshotPlace:
@@ -293,8 +353,11 @@ def _layout(found: LayoutLocation, connection: Connection, *, create: bool) -> A
     from epoch_oci.stores.oci_layout import OciLayout
 
     refuse_file(found.path, "name the directory of a layout; one in a tar archive is oci-archive:FILE[:TAG]")
-    if not create and not os.path.isdir(found.path):  # noqa: PTH112
+    names = _names(found.path)
+    if names is None and not create:
         raise NotFoundError(f"there is no OCI layout at {found.path}", object=str(found.path))
+    if names is not None and create and "oci-layout" not in names:
+        _refuse_to_mix(found.path, names)
     layout = OciLayout(found.path, warn=connection.warn, marks=connection.marks())
     return ArtifactPlace(layout, found.tag, found.digest, f"oci:{found.path}")
 

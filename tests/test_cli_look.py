@@ -9,7 +9,10 @@ import pytest
 from cli_runner import Here, command, environment, run_cli
 from cocoon_world import ID, fill_snapshot, make_root, record
 from layouts import Layout
-from snapshots import WRITERS, make_snapshot, put_snapshot
+from snapshots import WRITERS, make_snapshot, put_snapshot, tree
+
+from epoch_oci.errors import NotFoundError, UsageError
+from epoch_oci.locate import open_store
 
 INSPECTION = {
     "location",
@@ -266,7 +269,7 @@ def test_ls_of_a_layout(cli, bot):
 
 
 def test_an_empty_store_lists_nothing(cli, tmp_path):
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/manifests").mkdir(parents=True)
     listed = cli("ls", "empty")
     assert (listed.code, listed.out) == (0, "") and "holds no snapshots" in listed.err
     assert cli("ls", "empty", "-q").err == ""
@@ -286,3 +289,108 @@ def test_hostile_names_reach_no_terminal(tmp_path):
             assert all(line.isprintable() and "\u202e" not in line for line in (ran.out + ran.err).splitlines())
     shown = on_a_terminal("inspect", "team/bot:v1", "--store", "store", cwd=tmp_path, env={"NO_COLOR": "1"})
     assert b"\x1b]0" not in shown and b"[bold]" in shown and "\u202e" not in shown.decode()
+
+
+class TestNoStore:
+    """A directory that is no Epoch store is not an empty one, and what it seems to be is said."""
+
+    @pytest.fixture(autouse=True)
+    def places(self, cli, bot, tmp_path):
+        assert cli("push", "team/bot:v1", "oci:layout", "--store", "store").code == 0
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "checkout/.git").mkdir(parents=True)
+        (tmp_path / "half/blobs").mkdir(parents=True)
+        (tmp_path / "half/index.json").write_text("{}")
+        (tmp_path / "mirror").mkdir()
+        (tmp_path / "store").rename(tmp_path / "mirror/epoch")
+        make_root(tmp_path / "root")
+
+    @pytest.mark.parametrize(
+        ("place", "words"),
+        [
+            ("empty", "empty directory"),
+            ("checkout", "has none of blobs, catalog.json, manifests"),
+            ("layout", "name it oci:"),
+            ("half", "name it oci:"),
+            ("root", "name it cocoon:"),
+            ("mirror", "name /"),
+            ("nothing", "not there"),
+        ],
+    )
+    def test_is_not_found(self, cli, tmp_path, place, words):
+        path = tmp_path / place
+        for line in (
+            ("verify", path),
+            ("ls", path),
+            ("verify", f"file://{path}"),
+            ("inspect", "bot:v1", "--store", path),
+        ):
+            ran = cli(*line)
+            assert ran.code == 5 and words in ran.err, ran.err
+            assert ran.out == ""
+        ran = cli("push", "bot:v1", "oci:new", "--store", path)
+        assert ran.code == 5 and not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize("sign", ["manifests/", "blobs/", "catalog.json"])
+    def test_an_empty_one_is_sound_with_a_note(self, cli, tmp_path, sign):
+        path = tmp_path / "new" / sign
+        path.mkdir(parents=True) if sign.endswith("/") else (path.parent.mkdir(), path.write_text("{}"))
+        if sign.endswith(".json"):
+            path.write_text('{"repositories": {}, "updatedAt": "2026-01-01T00:00:00Z"}')
+        found = cli("verify", "./new", "--format", "json")
+        assert found.code == 0 and found.json["ok"] and found.json["notes"], found.err
+
+    @pytest.mark.parametrize("place", ["layout", "root"])
+    def test_something_else_does_not_become_one(self, cli, tmp_path, place):
+        before = tree(tmp_path / place)
+        ran = cli("pull", "oci:layout", "--store", place)
+        assert ran.code == 2 and "name it" in ran.error
+        assert tree(tmp_path / place) == before
+
+    @pytest.mark.parametrize("place", ["mirror/epoch", "root"])
+    def test_something_else_does_not_become_a_layout(self, cli, tmp_path, place):
+        before = tree(tmp_path / place)
+        ran = cli("push", "team/bot:v1", f"oci:{place}:v1", "--store", "mirror/epoch")
+        assert ran.code == 2 and "layout is not made in it" in ran.error
+        assert tree(tmp_path / place) == before
+
+    @pytest.mark.parametrize("place", ["empty", "checkout", "nothing"])
+    def test_a_pull_makes_one(self, cli, tmp_path, place):
+        assert cli("pull", "oci:layout", "--store", place).code == 0
+        assert cli("verify", f"./{place}").code == 0
+
+    def test_the_library_raises_too(self, tmp_path):
+        for place in ("empty", "checkout", "layout", "root"):
+            with pytest.raises(NotFoundError):
+                open_store(str(tmp_path / place))
+        assert list(open_store(str(tmp_path / "empty"), create=True).snapshots()) == []
+        with pytest.raises(UsageError):
+            open_store(str(tmp_path / "layout"), create=True)
+        with pytest.raises(NotFoundError):
+            list(open_store(str(tmp_path / "nothing")).snapshots())
+
+
+class TestUntagged:
+    """What `skopeo copy … oci:DIR` and others write counts as much as what has a tag."""
+
+    @pytest.fixture(autouse=True)
+    def layout(self, cli, bot, tmp_path):
+        assert cli("push", "team/bot:v1", "oci:layout", "--store", "store").code == 0
+        index = tmp_path / "layout/index.json"
+        value = json.loads(index.read_bytes())
+        for entry in value["manifests"]:
+            del entry["annotations"]
+        index.write_text(json.dumps(value))
+
+    def test_is_verified(self, cli, tmp_path):
+        found = cli("verify", "oci:layout", "--format", "json")
+        assert found.code == 0 and found.json["checked"]["blobs"] == 6
+        largest = max((tmp_path / "layout/blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+        largest.write_bytes(b"?" + largest.read_bytes()[1:])
+        assert cli("verify", "oci:layout").code == 3
+
+    def test_that_is_lost_is_a_finding(self, cli, tmp_path):
+        for path in (tmp_path / "layout/blobs/sha256").iterdir():
+            path.unlink()
+        found = cli("verify", "oci:layout", "--format", "json")
+        assert found.code == 3 and found.json["findings"]

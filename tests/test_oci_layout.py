@@ -154,7 +154,7 @@ class TestIndex:
         assert value["manifests"] == [*foreign, entry(made.raw, "v1", artifactType=TYPE)]
         assert value["annotations"] == {"who": "they"}
         assert value["unknown"] == {"deep": [True]}
-        assert list(layout.tags()) == ["docker.io/library/c:latest", "theirs", "v1"]
+        assert list(layout.tags()) == ["latest", "theirs", "v1"]
 
     def test_keeps_the_place_of_a_tag_that_is_replaced(self, layout: OciLayout, root: Path) -> None:
         documents = {tag: fill(layout, tag, BLOB, note=tag) for tag in ("a", "b", "c")}
@@ -353,6 +353,128 @@ class TestSoleEntry:
         write_index(root)
         with pytest.raises(NotFoundError):
             layout.sole_entry()
+
+
+class TestReferrers:
+    """Signatures, attestations and the like are no artifacts of their own."""
+
+    def referring(self, root: Path, made: Document, note: str = "") -> bytes:
+        raw = manifest([], config=b"{}", subject=entry(made.raw), annotations={"note": note})
+        plant(root, Digest.of(raw), raw)
+        return raw
+
+    def test_are_not_the_only_entry_nor_beside_it(self, layout: OciLayout, root: Path) -> None:
+        made = fill(layout, "v1", BLOB)
+        signature = self.referring(root, made)
+        scheme = f"sha256-{made.digest.hex}"
+        listed = index([entry(signature)])
+        plant(root, Digest.of(listed), listed)
+        odd = artifact(BLOB, note="a signature of another kind")
+        plant(root, odd.digest, odd.raw)
+        for tag in ("v1", None):
+            others = [
+                entry(signature, artifactType="application/vnd.example.signature"),
+                entry(listed, scheme, media_type=INDEX),
+                entry(odd.raw, f"{scheme}.sig"),
+            ]
+            write_index(root, *others, entry(made.raw, tag))
+            name = tag or str(made.digest)
+            assert layout.artifacts() == [name] and layout.sole_entry() == name
+            notes = [item for item in layout.audit() if "refers to" in item.problem]
+            assert [item.severity for item in notes] == ["warning"] * 3
+            assert layout.resolve(scheme).raw == listed and layout.resolve(str(Digest.of(signature))).raw == signature
+        write_index(root, *others)
+        with pytest.raises(NotFoundError):
+            layout.sole_entry()
+
+    def test_are_not_found_by_what_cannot_be_read(self, layout: OciLayout, root: Path) -> None:
+        made = fill(layout, "v1", BLOB)
+        write_index(root, entry(made.raw), entry(b"gone"), entry(b"huge", size=5 << 20))
+        assert len(layout.artifacts()) == 3
+
+    def test_one_listed_very_often_is_read_once(self, layout: OciLayout, root: Path) -> None:
+        made = fill(layout, "v1", BLOB)
+        write_index(root, *[entry(made.raw)] * 900, *[entry(b"gone")] * 900)
+        opened, real = [], layout._backend.open
+        layout._backend.open = lambda key, *span: opened.append(key) or real(key, *span)
+        assert layout.artifacts() == [str(made.digest), digest_of(b"gone")]
+        assert sum(made.digest.hex in key for key in opened) == 1
+        assert [item.code for item in layout.audit()].count("NOT_FOUND") == 1
+
+
+class TestFullNames:
+    """Some tools write the whole reference as an entry's name (nerdctl, buildah, `crane pull` of several images)."""
+
+    @pytest.mark.parametrize("name", ["docker.io/acme/bot:v1", "localhost:5000/bot:v1", "bot:v1"])
+    def test_are_known_by_their_tags(self, layout: OciLayout, root: Path, name: str) -> None:
+        made = fill(layout, "other", BLOB)
+        write_index(root, entry(made.raw, name))
+        assert list(layout.tags()) == layout.artifacts() == ["v1"] and layout.sole_entry() == "v1"
+        for asked in ("v1", name, str(made.digest)):
+            assert layout.resolve(asked).raw == made.raw
+        with pytest.raises(NotFoundError):
+            layout.resolve("v2")
+
+    def test_with_one_tag_for_two_are_known_by_their_digests(self, layout: OciLayout, root: Path) -> None:
+        first, second = fill(layout, "a", BLOB), fill(layout, "b", BLOB, note="second")
+        write_index(root, entry(first.raw, "docker.io/x/bot:v1"), entry(second.raw, "ghcr.io/y/bot:v1"))
+        assert layout.artifacts() == [str(first.digest), str(second.digest)] and list(layout.tags()) == []
+        with pytest.raises(ContentError):
+            layout.resolve("v1")
+        assert layout.resolve("ghcr.io/y/bot:v1").raw == second.raw
+        write_index(root, entry(first.raw, "docker.io/x/bot:v1"), entry(first.raw, "ghcr.io/y/bot:v1"))
+        assert layout.artifacts() == ["v1"] and layout.resolve("v1").raw == first.raw
+
+    def test_give_way_to_the_tag_itself(self, layout: OciLayout, root: Path) -> None:
+        first, second = fill(layout, "a", BLOB), fill(layout, "b", BLOB, note="second")
+        write_index(root, entry(first.raw, "docker.io/x/bot:v1"), entry(second.raw, "v1"))
+        assert layout.resolve("v1").raw == second.raw
+        assert layout.artifacts() == ["v1", str(first.digest)]
+
+    @pytest.mark.parametrize(
+        "name", ["", "a b", "docker.io/x/bot", f"docker.io/x/bot@{digest_of(b'x')}", "x:" + "y" * 200]
+    )
+    def test_without_a_tag_are_known_by_their_digests(self, layout: OciLayout, root: Path, name: str) -> None:
+        made = fill(layout, "a", BLOB)
+        write_index(root, entry(made.raw, name))
+        assert layout.artifacts() == [str(made.digest)] and layout.sole_entry() == str(made.digest)
+
+    def test_are_neither_overwritten_nor_lost(self, layout: OciLayout, root: Path) -> None:
+        made, new = fill(layout, "a", BLOB), artifact(BLOB, note="new")
+        theirs = entry(made.raw, "docker.io/x/bot:v1")
+        write_index(root, theirs)
+        layout.publish("v1", made)
+        assert read_index(root)["manifests"] == [theirs]
+        with pytest.raises(ConflictError):
+            layout.publish("v1", new)
+        layout.publish("v1", new, replace=True)
+        assert read_index(root)["manifests"][0] == theirs and layout.resolve("v1").raw == new.raw
+
+    def test_can_be_removed(self, layout: OciLayout, root: Path) -> None:
+        made = fill(layout, "a", BLOB)
+        write_index(root, entry(made.raw, "docker.io/x/bot:v1"), entry(made.raw, "keep"))
+        layout.remove("v1")
+        assert list(layout.tags()) == ["keep"]
+
+
+@pytest.mark.parametrize(("value", "sound"), [({"manifests": None}, True), ({"manifests": []}, True), ({}, False)])
+def test_an_index_without_manifests_is_damaged_and_not_empty(
+    layout: OciLayout, root: Path, value: dict, sound: bool
+) -> None:
+    write_index(root)
+    (root / "index.json").write_text(json.dumps({"schemaVersion": 2, **value}))
+    before = (root / "index.json").read_bytes()
+    if sound:
+        assert list(layout.tags()) == [] and list(layout.audit()) == []
+        return
+    assert [item.severity for item in layout.audit()] == ["error"]
+    made = artifact(BLOB)
+    for part in (CONFIG, BLOB):
+        layout.put(descriptor(part), Raw(part))
+    for call in (lambda: list(layout.tags()), lambda: layout.resolve("v1"), lambda: layout.publish("v1", made)):
+        with pytest.raises(ContentError):
+            call()
+    assert (root / "index.json").read_bytes() == before
 
 
 class TestPublishing:

@@ -14,9 +14,10 @@ _SCHEMES = ("docker://", "oci://")
 
 
 def open_side(word: str, *, connection: Connection, repositories: Sequence[str] = (), create: bool = False) -> Side:
-    """The end that `word` names. `repositories` are those below a registry's prefix; `create` lets a layout be made.
+    """The end that `word` names; `create` lets a layout or a store be made.
 
-    Raises UsageError for what names one artifact or nothing that can hold many, NotFoundError, PolicyError.
+    `repositories` are those below a registry's prefix. Raises UsageError for what names one artifact or nothing that
+    can hold many, NotFoundError, PolicyError.
     """
     plain = next((word.removeprefix(scheme) for scheme in _SCHEMES if word.startswith(scheme)), word)
     if plain != word or is_prefix(word):
@@ -28,7 +29,7 @@ def open_side(word: str, *, connection: Connection, repositories: Sequence[str] 
         if place.name is not None:
             raise UsageError(f"{shown(word)} names one artifact", object=word, hint="use `copy`, or leave the tag out")
         return LayoutSide(place.store, place.where)
-    return StoreSide(open_store(word, connection=connection), word)
+    return StoreSide(open_store(word, connection=connection, create=create), word)
 
 
 def open_single(word: str, *, connection: Connection) -> Side:

@@ -19,6 +19,9 @@ class SoleEntry(Protocol):
     def sole_entry(self) -> str:
         """The only entry, else `latest`. Raises NotFoundError, which lists the tags."""
 
+    def artifacts(self) -> list[str]:
+        """All that counts as an artifact: by tags, else by digests."""
+
 
 def named_store(store: str | None) -> str:
     """The store that was named. Raises UsageError when none was."""

@@ -93,13 +93,15 @@ def verify_snapshots(
     where: str,
     options: VerifyOptions,
     on_event: OnEvent = ignore,
+    whole: bool = False,
 ) -> Verification:
     """Check snapshots of an Epoch store. What is wrong with them becomes findings; only other failures are raised.
 
-    Raises NotFoundError when the one snapshot that was asked for is not there at all.
+    `whole` says that `keys` are all that the store lists. Else NotFoundError is raised when the one snapshot that was
+    asked for is not there at all.
     """
     keys = list(keys)
-    if len(keys) == 1:
+    if len(keys) == 1 and not whole:
         source.resolve(str(keys[0]))
     result = Verification(where)
     wanted: dict[Digest, _Row] = {}
@@ -129,6 +131,7 @@ def verify_artifacts(
     where: str,
     options: VerifyOptions,
     on_event: OnEvent = ignore,
+    whole: bool = False,
 ) -> Verification:
     """Check artifacts of a repository or layout, as `verify_snapshots`; parts are hashed one by one.
 
@@ -136,7 +139,7 @@ def verify_artifacts(
     chunks are put together, and must be what the config says.
     """
     names = list(names)
-    if len(names) == 1:
+    if len(names) == 1 and not whole:
         source.resolve(names[0])
     result = Verification(where)
     wanted: dict[Digest, _Row] = {}

@@ -1,7 +1,7 @@
 """An OCI image layout in a directory (image-spec, image-layout.md): many tags over shared blobs."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,12 +16,12 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index, subject_of
-from epoch_oci.oci.reference import fallback_subject, tag_problem
+from epoch_oci.oci.reference import fallback_subject, is_fallback_tag, tag_problem
 from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredContent, read_if_there, verified
 from epoch_oci.stores.backends.collect import Collector, oci_digests_in
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import BytesContent, Content, Garbage
-from epoch_oci.stores.layout_index import LayoutIndex, empty_index, tag_of, with_entry
+from epoch_oci.stores.layout_index import LayoutIndex, empty_index, ref_name, with_entry
 
 MARK = "oci-layout"
 INDEX = "index.json"
@@ -31,6 +31,8 @@ _VERSION = "1.0.0"
 MARK_BYTES = b'{"imageLayoutVersion":"1.0.0"}'
 _MARK_LIMIT = 4096
 _DEFAULT_TAG = "latest"
+_MOST_NAMES = 20
+"""How many are listed in a message."""
 
 
 class OciLayout:
@@ -68,7 +70,7 @@ class OciLayout:
         raise NotFoundError(
             f"{self._where} has no tag {shown(name)}",
             object=name,
-            hint=f"its tags are {', '.join(index.tags)}" if index.tags else "it has no tags at all",
+            hint=f"its tags are {_listed(index.tags)}" if index.tags else "it has no tags at all",
         )
 
     def has(self, target: Descriptor) -> bool:
@@ -164,7 +166,7 @@ class OciLayout:
         subjects = {
             entry.digest: subject.digest
             for entry in self._index().entries
-            if tag_of(entry) is None and (subject := subject_of(self._document(entry))) is not None
+            if ref_name(entry) is None and (subject := subject_of(self._document(entry))) is not None
         }
         reached = self._reached(frozenset())
         lost: list[str] = []
@@ -181,10 +183,11 @@ class OciLayout:
     def _reached(self, without: AbstractSet[str]) -> set[str]:
         """The keys of all that the entries of `index.json` lead to, but for tags `without` and referrers of theirs."""
         waiting, loose = [], {}
-        for entry in self._index().entries:
-            if tag_of(entry) in without or str(entry.digest) in without:
+        index = self._index()
+        for entry in index.entries:
+            if not without.isdisjoint((index.tag(entry) or "", str(entry.digest))):
                 continue
-            if tag_of(entry) is None and (subject := subject_of(self._document(entry))) is not None:
+            if ref_name(entry) is None and (subject := subject_of(self._document(entry))) is not None:
                 loose[entry.digest] = subject.digest
             else:
                 waiting.append(entry.digest)
@@ -219,7 +222,7 @@ class OciLayout:
             document = self._document(entry)
             if (subject := subject_of(document)) is not None:
                 found.setdefault(subject.digest, {})[entry.digest] = replace(entry, annotations={})
-            if (digest := fallback_subject(tag_of(entry) or "")) is not None and is_index(document):
+            if (digest := fallback_subject(ref_name(entry) or "")) is not None and is_index(document):
                 found.setdefault(digest, {}).update(
                     {item.digest: item for item in ImageIndex.parse(document, self._where).manifests}
                 )
@@ -239,36 +242,65 @@ class OciLayout:
         Raises NotFoundError, which lists the tags.
         """
         index = self._index()
-        named = {entry.digest for entry in index.entries if tag_of(entry) is not None}
-        names = [*index.tags, *dict.fromkeys(str(item.digest) for item in index.entries if item.digest not in named)]
+        names, _ = self._told_apart(index)
         if len(names) == 1:
             return names[0]
-        if _DEFAULT_TAG in index.tags:
+        if _DEFAULT_TAG in names:
             return _DEFAULT_TAG
         if not names:
-            raise NotFoundError(f"{self._where} is a layout without entries", object=self._where)
+            raise NotFoundError(f"{self._where} is a layout that lists no artifact", object=self._where)
         raise NotFoundError(
             f"{self._where} has {len(names)} entries and none of them is tagged {_DEFAULT_TAG}",
             object=self._where,
-            hint=f"name one: {', '.join(shown(name).strip(chr(34)) for name in names)}",
+            hint=f"name one: {_listed(names)}",
         )
 
+    def artifacts(self) -> list[str]:
+        """What counts as an artifact of its own: its tags, and by their digests those that have none.
+
+        What refers to another manifest (signatures, attestations and the like) does not, nor does the list of such.
+        """
+        return self._told_apart(self._index())[0]
+
+    def _told_apart(self, index: LayoutIndex) -> tuple[list[str], list[str]]:
+        """The names of artifacts, and those of what refers to them. Each manifest is read once."""
+        tagged = {entry.digest for entry in index.entries if index.tag(entry) is not None}
+        referring: dict[Digest, bool] = {}
+        found: dict[str, bool] = {}
+        for entry in index.entries:
+            name = index.tag(entry)
+            if name is None and entry.digest in tagged:
+                continue
+            if entry.digest not in referring:
+                referring[entry.digest] = self._refers(entry)
+            found[name or str(entry.digest)] = referring[entry.digest] or is_fallback_tag(name or "")
+        names = sorted(found, key=lambda name: (":" in name, name if ":" not in name else ""))
+        return [name for name in names if not found[name]], [name for name in names if found[name]]
+
+    def _refers(self, entry: Descriptor) -> bool:
+        """Whether a manifest refers to another one; one that cannot be read counts for itself, for it is missed."""
+        try:
+            return subject_of(self._document(entry)) is not None
+        except (ContentError, NotFoundError):
+            return False
+
     def audit(self) -> Iterator[Finding]:
-        """As `Auditor.audit`: tags that occur twice, and entries whose blob is not there."""
+        """As `Auditor.audit`: tags that occur twice, entries whose blob is not there, and what does not count."""
         try:
             index = self._index()
         except ContentError as error:
             yield from (Finding(INDEX, item.code, str(item)) for item in error.findings)
             return
-        tags = [tag_of(entry) for entry in index.entries]
-        for tag in index.tags:
-            if tags.count(tag) > 1:
-                yield Finding(INDEX, "SCHEMA", f"{tags.count(tag)} entries have the tag {shown(tag)}")
-        for entry in index.entries:
+        for tag, entries in index.by_name.items():
+            if len(entries) > 1:
+                yield Finding(INDEX, "SCHEMA", f"{len(entries)} entries have the tag {shown(tag)}")
+        for name in self._told_apart(index)[1]:
+            yield Finding(INDEX, "NAME", f"{name} refers to another manifest, and is no artifact itself", "warning")
+        for entry in {entry.digest: entry for entry in index.entries}.values():
             if not self.has(entry):
                 yield Finding(INDEX, "NOT_FOUND", f"{entry.digest} ({entry.size} bytes) is listed and not there")
-            if tag_of(entry) is None:
-                yield Finding(INDEX, "NAME", f"{entry.digest} has no tag", "warning")
+        for digest in dict.fromkeys(entry.digest for entry in index.entries if ref_name(entry) is None):
+            yield Finding(INDEX, "NAME", f"{digest} has no tag", "warning")
 
     @property
     def _index_name(self) -> str:
@@ -370,6 +402,11 @@ class OciLayout:
             artifact_type=artifact_type,
             annotations={media_types.REF_NAME: tag} if tag else {},
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(shown(name).strip('"') for name in names[:_MOST_NAMES]) + more
 
 
 def _digest(name: str) -> Digest | None:

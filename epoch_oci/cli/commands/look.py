@@ -99,7 +99,9 @@ def _check_snapshots(run: Run, place: "SnapshotPlace", options: "VerifyOptions")
     if place.key is not None:
         return verify_snapshots(place.store, [place.key], where=str(place.key), options=options, on_event=run.listen)
     keys = [SnapshotKey(entry.name, entry.tag) for entry in place.store.snapshots()]
-    result = verify_snapshots(place.store, keys, where=place.where, options=options, on_event=run.listen)
+    result = verify_snapshots(place.store, keys, where=place.where, options=options, on_event=run.listen, whole=True)
+    if not keys:
+        result.notes.append(f"{place.where}: no snapshot is there")
     audit(place.store, result)
     return result
 
@@ -108,12 +110,15 @@ def _check_artifacts(run: Run, place: "ArtifactPlace", options: "VerifyOptions")
     from epoch_oci.cli.places import SoleEntry
     from epoch_oci.flows.verify import audit, verify_artifacts
 
-    whole = place.name is None and isinstance(place.store, SoleEntry)
-    names = list(place.store.tags()) if whole else [name_to_read(place)]
-    where = place.where if whole else full_name(place.where, names[0])
-    result = verify_artifacts(place.store, names, where=where, options=options, on_event=run.listen)
-    if whole:
-        audit(place.store, result)
+    if place.name is not None or not isinstance(place.store, SoleEntry):
+        name = name_to_read(place)
+        where = full_name(place.where, name)
+        return verify_artifacts(place.store, [name], where=where, options=options, on_event=run.listen)
+    names = place.store.artifacts()
+    result = verify_artifacts(place.store, names, where=place.where, options=options, on_event=run.listen, whole=True)
+    if not names:
+        result.notes.append(f"{place.where}: no artifact is listed there")
+    audit(place.store, result)
     return result
 
 

@@ -241,7 +241,7 @@ def pull(
     if output is not None:
         report = pulled(pull_to_files, open_files(Path(output), connection=run.connection))
     else:
-        report = pulled(pull_to_store, open_store(store or "", connection=run.connection))
+        report = pulled(pull_to_store, open_store(store or "", connection=run.connection, create=True))
     show(run, report, output or store or "")
 
 
