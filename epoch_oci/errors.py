@@ -22,6 +22,11 @@ from typing import ClassVar, Literal
 Severity = Literal["error", "warning"]
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 byte`, `2 bytes`, as messages say it; `many` where that is not `one` and an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing wrong with a document.

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from epoch_oci.cli.render import aligned, short
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal, safe
-from epoch_oci.cli.units import counted, size_text
+from epoch_oci.cli.units import size_text
+from epoch_oci.errors import counted
 
 if TYPE_CHECKING:
     from epoch_oci.flows.inspect import InspectedFile, Inspection

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from epoch_oci.cli.units import counted, duration_text, size_text
+from epoch_oci.cli.units import duration_text, size_text
+from epoch_oci.errors import counted
 
 if TYPE_CHECKING:
     from epoch_oci.bulk.prune import Pruning

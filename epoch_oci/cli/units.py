@@ -31,11 +31,6 @@ def duration_text(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """`1 file`, `2 files`; `many` where that is not `one` and an s."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def part_size(text: str) -> int | None:
     """The SIZE of `--part-size` in bytes, 0 for `none`, None for `auto`. Raises UsageError."""
     if text in ("auto", "none"):

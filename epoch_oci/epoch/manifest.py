@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from epoch_oci.epoch import media_types, sparse, times
 from epoch_oci.epoch.keys import hostile_problem
 from epoch_oci.epoch.members import Members
-from epoch_oci.errors import ContentError, Finding
+from epoch_oci.errors import ContentError, Finding, counted
 from epoch_oci.oci import filename
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
@@ -177,7 +177,9 @@ class _Files:
             self._found.append(Finding(f"{path}.digest", "DIGEST", why))
         known = self._sizes.setdefault(digest, size)
         if known != size:
-            self._found.append(Finding(f"{path}.size", "SIZE", f"{digest} is {size} bytes here and {known} before"))
+            self._found.append(
+                Finding(f"{path}.size", "SIZE", f"{digest} is {counted(size, 'byte')} here and {known} before")
+            )
 
     def finish(self) -> None:
         """Look for names that would be one file."""

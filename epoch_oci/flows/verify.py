@@ -9,7 +9,7 @@ from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, EncodeOptions,
 from epoch_oci.dialects.chunked import is_chunked, packs_of
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.errors import ContentError, EpochOciError, Finding, NotFoundError
+from epoch_oci.errors import ContentError, EpochOciError, Finding, NotFoundError, counted
 from epoch_oci.events import Event, OnEvent, ignore, phase
 from epoch_oci.flows.artifact import read_documents, read_epoch
 from epoch_oci.flows.encoded import carried_content
@@ -283,7 +283,7 @@ def _error(check: Callable[[Source, Descriptor], None], source: Source, target: 
 def _present(source: Source, target: Descriptor) -> None:
     if not source.has(target):
         refuse_other_size(source, target, str(target.digest))
-        raise NotFoundError(f"{target.digest} ({target.size} bytes) is not there", object=str(target.digest))
+        raise NotFoundError(f"{target.digest} ({counted(target.size, 'byte')}) is not there", object=str(target.digest))
 
 
 def _hashed(source: Source, target: Descriptor) -> None:

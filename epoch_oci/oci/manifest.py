@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
-from epoch_oci.errors import ContentError, Finding
+from epoch_oci.errors import ContentError, Finding, counted
 from epoch_oci.oci import media_types, strict_json, verify
 from epoch_oci.oci.descriptor import Descriptor, annotation_findings, stated_annotations
 from epoch_oci.oci.digest import Digest, shown
@@ -230,7 +230,11 @@ def _size_conflicts(items: Iterable[tuple[str, Descriptor]]) -> list[Finding]:
     """One digest cannot have two sizes."""
     sizes: dict[Digest, int] = {}
     return [
-        Finding(f"{path}.size", "SIZE", f"{item.digest} is {item.size} bytes here and {sizes[item.digest]} before")
+        Finding(
+            f"{path}.size",
+            "SIZE",
+            f"{item.digest} is {counted(item.size, 'byte')} here and {sizes[item.digest]} before",
+        )
         for path, item in items
         if sizes.setdefault(item.digest, item.size) != item.size
     ]

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from epoch_oci.errors import ContentError
+from epoch_oci.errors import ContentError, counted
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 
@@ -45,7 +45,7 @@ class VerifyingReader:
         if not block:
             short = self._target.size - self._left
             raise ContentError(
-                f"{self._what} ended after {short} of {self._target.size} bytes",
+                f"{self._what} ended after {short} of {counted(self._target.size, 'byte')}",
                 code="SIZE",
                 object=str(self._target.digest),
             )
@@ -74,7 +74,7 @@ class VerifyingReader:
 
     def _too_long(self) -> ContentError:
         return ContentError(
-            f"{self._what} has more than the {self._target.size} bytes declared",
+            f"{self._what} has more than the {counted(self._target.size, 'byte')} declared",
             code="SIZE",
             object=str(self._target.digest),
         )
@@ -98,7 +98,7 @@ def check_bytes(content: bytes, expected: Descriptor, what: str) -> bytes:
     """`content` if it is what `expected` names. Raises ContentError (SIZE, DIGEST)."""
     if len(content) != expected.size:
         raise ContentError(
-            f"{what} is {len(content)} bytes, expected {expected.size}",
+            f"{what} is {counted(len(content), 'byte')}, expected {expected.size}",
             code="SIZE",
             object=str(expected.digest),
         )

@@ -21,7 +21,7 @@ from epoch_oci.epoch.keys import (
     parse_manifest_key,
 )
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
-from epoch_oci.errors import ConflictError, ContentError, Finding, NotFoundError
+from epoch_oci.errors import ConflictError, ContentError, Finding, NotFoundError, counted
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
@@ -207,7 +207,9 @@ class EpochStore:
             else:
                 yield Finding(text, "NAME", f"{shown(text)} is not the key of a snapshot", "warning")
         if copies:
-            yield Finding(MANIFESTS, "NAME", f"{copies} copies under _digests/ were passed over", "warning")
+            yield Finding(
+                MANIFESTS, "NAME", f"{counted(copies, 'copy', 'copies')} under _digests/ passed over", "warning"
+            )
 
     def _require_blobs(self, key: SnapshotKey, manifest: Manifest) -> None:
         missing = [blob for blob in manifest.descriptors if not self.holds(blob)]

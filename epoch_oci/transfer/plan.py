@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Literal
 
 from epoch_oci.disk.assembly import Assembly
-from epoch_oci.errors import ContentError, NotFoundError
+from epoch_oci.errors import ContentError, NotFoundError, counted
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PartTable
@@ -255,8 +255,9 @@ def refuse_other_size(source: Source, target: Descriptor, name: str) -> None:
     except NotFoundError:
         return
     if found != wanted:
+        how = "fewer" if found < wanted else "more"
         raise ContentError(
-            f"{name} is there, and has {'fewer' if found < wanted else 'more'} than the {target.size} bytes it should",
+            f"{name} is there, and has {how} than the {counted(target.size, 'byte')} it should",
             code="SIZE",
             object=str(target.digest),
             hint="restore it; `epoch-oci verify` on the place it is in lists all that is wrong there",

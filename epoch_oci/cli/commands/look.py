@@ -65,7 +65,7 @@ def verify(
     if not check.ok:
         first = check.findings[0]
         raise ContentError(
-            f"{check.location}: {len(check.findings)} things are wrong, the first with {first.object}",
+            f"{check.location}: {_wrong(len(check.findings))} {first.object}",
             code=first.code,
             object=first.object,
             hint="the findings are on standard output",
@@ -90,6 +90,10 @@ def ls(
         _list_snapshots(run, place, whole_name=":" not in (location or ""))
     else:
         _list_tags(run, place, long=long, every=all_)
+
+
+def _wrong(count: int) -> str:
+    return "one thing is wrong, with" if count == 1 else f"{count} things are wrong, the first with"
 
 
 def _check_snapshots(run: Run, place: "SnapshotPlace", options: "VerifyOptions") -> "Verification":

@@ -6,7 +6,7 @@ from epoch_oci.dialects.base import SnapshotFile
 from epoch_oci.dialects.cocoonstack.config import FileEntry, SnapshotConfig
 from epoch_oci.dialects.cocoonstack.minted import entry_of, image_blob_ids
 from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.errors import Finding
+from epoch_oci.errors import Finding, counted
 from epoch_oci.oci.digest import shown
 
 
@@ -29,13 +29,14 @@ def file_findings(epoch: Manifest, files: Sequence[SnapshotFile]) -> Iterator[Fi
                     f"$.layers[{index}].{key}", "MISMATCH", f"is {shown(should)}, the layer says {shown(is_)}"
                 )
     if len(epoch.layers) != len(files):
-        yield Finding("$.layers", "MISMATCH", f"has {len(epoch.layers)} files, the artifact {len(files)}")
+        yield Finding("$.layers", "MISMATCH", f"has {counted(len(epoch.layers), 'file')}, the artifact {len(files)}")
 
 
 def absent_words(epoch: Manifest) -> tuple[str, ...]:
     """The base images, which no layer of this dialect can carry."""
     return tuple(
-        f"base image {shown(layer.filename)} ({layer.digest}, {layer.size} bytes)" for layer in epoch.base_images
+        f"base image {shown(layer.filename)} ({layer.digest}, {counted(layer.size, 'byte')})"
+        for layer in epoch.base_images
     )
 
 
