@@ -42,6 +42,14 @@ def open_single(word: str, *, connection: Connection) -> Side:
     return replace(side, named=("",))
 
 
+def absolute(word: str) -> str:
+    """The same place, for whoever has another current directory."""
+    if is_prefix(word) or "://" in word:
+        return word
+    scheme = next((scheme for scheme in ("oci:", "cocoon:") if word.startswith(scheme)), "")
+    return f"{scheme}{Path(word.removeprefix(scheme)).expanduser().absolute()}"
+
+
 def is_prefix(word: str) -> bool:
     """Whether it is written as a registry, alone or with a prefix: a first component that is a host and no path."""
     first = word.partition("/")[0]

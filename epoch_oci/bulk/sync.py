@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from epoch_oci.bulk.journal import Journal
-from epoch_oci.bulk.plan import Carry, SyncPlan, plan
+from epoch_oci.bulk.plan import Carry, SyncPlan, Wanted, plan
 from epoch_oci.bulk.results import Row, SyncReport
 from epoch_oci.bulk.run import Course, Crew, Ended, Meter, Threads
 from epoch_oci.bulk.select import Selection
@@ -34,7 +34,8 @@ class SyncOptions:
     dry_run: bool = False
 
 
-CrewMaker = Callable[[Manner, OnEvent], Crew]
+CrewMaker = Callable[[Manner, OnEvent, Wanted], Crew]
+"""Makes those who do the work, from how it is done, who hears of it, and a snapshot to try it on."""
 ExitCode = Callable[[EpochOciError], int]
 
 
@@ -120,26 +121,31 @@ def _bring(
     crew: CrewMaker | None,
     on_event: OnEvent,
 ) -> None:
+    if not planned.wanted:
+        with _catalogued(target, found):
+            return
     journal, meter = options.journal, Meter(on_event, len(planned.wanted))
     homes, notes = _homes(found, journal), dict[str, list[str]]()
     meter.begin(planned.moved)
     manner = replace(options.manner, jobs=options.manner.jobs or _inner_jobs(options.jobs, len(planned.wanted)))
     threads = Threads(source, target, manner, options.local, meter.hear, options.jobs)
-    hands: Crew = threads if crew is None else crew(manner, meter.hear)
+    hands: Crew = threads if crew is None else crew(manner, meter.hear, planned.wanted[0])
 
     def carried(carry: Carry, done: Done) -> None:
         report.bytes_moved += done.moved
 
     try:
-        with _catalogued(target, found):
+        with _catalogued(target, found) as listed:
             for ended in Course(planned, hands, homes, carried).run():
                 row = _ended(ended, target, exit_code)
                 report.rows.append(row)
                 report.bytes_moved += row.moved
                 _learn(ended, source, target, journal)
+                if crew is not None and ended.done is not None:
+                    listed(ended.wanted.target.ref)
                 meter.ended(ended)
-                for note in ended.done.warnings if ended.done else ():
-                    notes.setdefault(note, []).append(ended.wanted.source.label)
+                for text in ended.done.warnings if ended.done else ():
+                    notes.setdefault(text, []).append(ended.wanted.source.label)
     finally:
         journal.homes = homes
         journal.keep()
@@ -154,16 +160,19 @@ def _inner_jobs(jobs: int, snapshots: int) -> int:
 
 
 @contextmanager
-def _catalogued(target: Side, found: Survey) -> Iterator[None]:
-    """Tags enter the catalog of a store in batches, with those that a run before this one did not get to list."""
+def _catalogued(target: Side, found: Survey) -> Iterator[Callable[[str], None]]:
+    """Tags enter the catalog of a store in batches, with those that a run before this one did not get to list.
+
+    What is given notes what workers elsewhere have published, who leave the catalog to this process.
+    """
     store: object = target.store if isinstance(target, StoreSide) else None
     if not isinstance(store, Batching) or not (found.wanted or found.there):
-        yield
+        yield lambda _: None
         return
     with store.batch() as note:
         for item in found.there:
             note(item.target.ref)
-        yield
+        yield note
 
 
 def _learn(ended: Ended, source: Side, target: Side, journal: Journal) -> None:

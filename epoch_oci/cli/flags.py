@@ -353,6 +353,14 @@ Metrics = Annotated[
     str | None,
     Flag(("--metrics",), "With --every: serve Prometheus metrics at HOST:PORT, or :PORT on loopback.", metavar="ADDR"),
 ]
+Scheduler = Annotated[
+    str | None,
+    Flag(("--scheduler",), "Do the transfers on this Dask cluster: tcp://HOST:8786.", metavar="ADDRESS"),
+]
+Workers = Annotated[
+    int | None,
+    Flag(("--workers",), "Do the transfers in so many processes of this machine.", kind="number", metavar="N"),
+]
 KeepLast = Annotated[
     int | None,
     Flag(("--keep-last",), "Keep the newest N tags of each name.", kind="number", metavar="N", most=1_000_000),

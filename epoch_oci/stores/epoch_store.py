@@ -52,7 +52,7 @@ class EpochStore:
         self._backend = backend
         self._where = where
         self._clock = clock
-        self._batch: _Batch | None = None
+        self._batch: _Batch | _Unlisted | None = None
 
     def resolve(self, name: str) -> Document:
         """The manifest's exact bytes; not parsed. Raises NotFoundError, ContentError (NAME, SIZE, TYPE), UsageError."""
@@ -122,6 +122,10 @@ class EpochStore:
         finally:
             self._batch = None
             batch.flush()
+
+    def leave_unlisted(self) -> None:
+        """From here on tags that are published do not enter the catalog: another process lists them, in its batches."""
+        self._batch = _Unlisted()
 
     def _enlist(self, keys: set[SnapshotKey], renewed: bool) -> None:
         if keys:
@@ -261,9 +265,12 @@ class _Batch:
         return True
 
     def note(self, key: SnapshotKey) -> None:
-        """Keep the tag of a snapshot that was there before."""
+        """Keep the tag of a snapshot that somebody else has published."""
         with self._lock:
             self._noted.add(key)
+            noted = set(self._noted) if len(self._noted) >= _BATCH else set()
+            self._noted -= noted
+        self._enlist(noted, False)
 
     def flush(self) -> None:
         """List what is left."""
@@ -275,6 +282,14 @@ class _Batch:
     def _taken(self) -> set[SnapshotKey]:
         keys, self._keys, self._since = self._keys, set(), time.monotonic()
         return keys
+
+
+class _Unlisted:
+    """As `_Batch`, for whom somebody else does the listing."""
+
+    def add(self, key: SnapshotKey, *, renew: bool) -> bool:
+        """Somebody else will."""
+        return True
 
 
 class _Listing:

@@ -1,10 +1,12 @@
 """`sync`."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+from uuid import uuid4
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.exit_codes import EXIT_CODES, exit_code
@@ -13,10 +15,15 @@ from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import BatchError, LocalIOError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from epoch_oci.bulk.cluster import Words
     from epoch_oci.bulk.mirror import RoundEnd
+    from epoch_oci.bulk.plan import Wanted
     from epoch_oci.bulk.results import SyncReport
+    from epoch_oci.bulk.run import Crew
     from epoch_oci.bulk.sides import Side
-    from epoch_oci.bulk.sync import SyncOptions
+    from epoch_oci.bulk.sync import CrewMaker, SyncOptions
+    from epoch_oci.bulk.work import Manner
+    from epoch_oci.events import OnEvent
     from epoch_oci.transfer.throttle import Throttle
 
 BATCH = EXIT_CODES[BatchError]
@@ -47,6 +54,8 @@ def sync(
     every: flags.Every = None,
     health_file: flags.Health = None,
     metrics: flags.Metrics = None,
+    scheduler: flags.Scheduler = None,
+    workers: flags.Workers = None,
     jobs: flags.SyncJobs = 8,
     limit_rate: flags.LimitRate = None,
 ) -> int:
@@ -94,20 +103,84 @@ def sync(
             dry_run=dry_run,
         )
 
-    def once() -> "SyncReport":
+    def once(crew: "CrewMaker | None") -> "SyncReport":
         """Both ends are opened anew: a mirror outlives tokens, addresses and what was learnt of a repository."""
         here = open_side(source, connection=run.connection, repositories=named)
         there = open_side(target, connection=run.connection, create=True)
-        return _round(run, here, there, options(there), report)
+        return _round(run, here, there, options(there), report, crew)
 
-    if every is not None:
-        _mirror(run, once, every, health_file, metrics)
-    if health_file or metrics:
+    if every is None and (health_file or metrics):
         raise UsageError("--health-file and --metrics are for a mirror", hint="say how often with --every, such as 10m")
-    result = once()
+    with _cluster(run, scheduler, workers, (source, target, named), jobs, limit_rate) as crew:
+        if every is not None:
+            _mirror(run, lambda: once(crew), every, health_file, metrics)
+        result = once(crew)
     run.progress.close()
     _show(run, result)
     return BATCH if result.failures else 0
+
+
+@contextmanager
+def _cluster(
+    run: Run,
+    scheduler: str | None,
+    workers: int | None,
+    ends: tuple[str, str, Sequence[str]],
+    jobs: int,
+    limit_rate: str | None,
+) -> "Iterator[CrewMaker | None]":
+    """Who does the work: None for threads of this process, else a cluster's workers after a preflight."""
+    if scheduler is None and workers is None:
+        yield None
+        return
+    if scheduler is not None and workers is not None:
+        raise UsageError("--scheduler and --workers exclude each other", hint="one cluster does all of it")
+    if run.settings.password_stdin or (run.settings.username and not run.settings.environ.get("EPOCH_OCI_USERNAME")):
+        raise UsageError(
+            "credentials of the command line do not travel to workers",
+            hint="log in where they run, or set EPOCH_OCI_USERNAME and EPOCH_OCI_PASSWORD there",
+        )
+    from epoch_oci.bulk.cluster import Cluster
+
+    cluster = Cluster.at(scheduler) if scheduler is not None else Cluster.of(workers or 1)
+    words = _words(run, ends, jobs, limit_rate, len(cluster.threads))
+
+    def crew(manner: "Manner", heard: "OnEvent", sample: "Wanted") -> "Crew":
+        cluster.check(words, sample)
+        return cluster.crew(words, manner, heard)
+
+    try:
+        yield crew
+    finally:
+        cluster.close()
+
+
+def _words(run: Run, ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate: str | None, workers: int) -> "Words":
+    """What every worker is told. Paths are absolute, for it works elsewhere; each gets its share of the rate."""
+    from epoch_oci.bulk.cluster import Reach, Words
+    from epoch_oci.bulk.opening import absolute
+    from epoch_oci.cli.remote import connection_here
+    from epoch_oci.cli.units import rate
+
+    settings = run.settings
+    source, target, named = ends
+    return Words(
+        source=absolute(source),
+        target=absolute(target),
+        repositories=tuple(named),
+        connect=connection_here,
+        reach=Reach(
+            plain_http=settings.plain_http,
+            insecure=settings.insecure,
+            ca_file=settings.ca_file,
+            registry_config=settings.registry_config,
+            profile=settings.profile,
+            trusted_hosts=frozenset(settings.trust_host),
+        ),
+        rate=None if limit_rate is None else max(1, rate(limit_rate) // max(1, workers)),
+        run=f"epoch-oci-{uuid4().hex[:12]}",
+        leases=jobs,
+    )
 
 
 def prune(
@@ -178,10 +251,12 @@ def _mirror(
     raise AssertionError("rounds never end")
 
 
-def _round(run: Run, here: "Side", there: "Side", options: "SyncOptions", page: str | None) -> "SyncReport":
+def _round(
+    run: Run, here: "Side", there: "Side", options: "SyncOptions", page: str | None, crew: "CrewMaker | None"
+) -> "SyncReport":
     from epoch_oci.bulk.sync import sync as sync_all
 
-    result = sync_all(here, there, options=options, exit_code=exit_code, on_event=run.listen)
+    result = sync_all(here, there, options=options, exit_code=exit_code, crew=crew, on_event=run.listen)
     result.retries = run.progress.retries
     if page is not None:
         _write_page(page, result)
