@@ -153,6 +153,12 @@ def parse_store(word: str) -> StoreLocation:
             hint="push to a layout, and pull from it",
         )
     scheme, divider, _ = word.partition("://")
+    if not divider and _has_port(word) and not _is_directory(word):
+        raise UsageError(
+            f"{shown(word)} is a registry reference, and an Epoch store is wanted here",
+            object=word,
+            hint=f"name a directory or a bucket; a directory that is called so is ./{_plainly(word)}",
+        )
     if not divider:
         return StoreLocation(word, "directory", _path(word))
     if scheme == "file":
@@ -268,6 +274,23 @@ def _is_root(word: str) -> bool:
     """Whether it is `cocoon:DIR` and not the tag of a snapshot that is called cocoon."""
     rest = word.removeprefix(_ROOT)
     return rest != word and (rest.startswith(_PATH) or _is_directory(rest))
+
+
+def _has_port(word: str) -> bool:
+    """Whether the first component is a registry's beyond doubt: a directory may well have a dot in its name."""
+    first, slash, _ = word.partition("/")
+    return bool(slash) and is_registry(first) and (first == "localhost" or ":" in first)
+
+
+def refuse_place(word: str) -> None:
+    """Raise UsageError for what names a place of another kind where a directory for files is wanted."""
+    places = (_LAYOUT, _ARCHIVE, _ROOT)
+    if (word.startswith(places) or "://" in word) and not _is_directory(word):
+        raise UsageError(
+            f"{shown(word)} is no directory for files",
+            object=word,
+            hint="name a directory; `copy` fills a layout, and --store names a store",
+        )
 
 
 def _is_reference(word: str) -> bool:

@@ -130,6 +130,10 @@ def test_help_of_the_program(cli, words):
         (("pull", "oci:b", "-o", "d", "--only="), "--only was given an empty value"),
         (("--format=", "ls", "s"), "--format was given an empty value"),
         (("ls", "s", "--registry-config", ""), "--registry-config was given an empty value"),
+        (("push", "./s", "oci:b", "--store", "s"), "./s is no snapshot's name; name a snapshot, NAME[:TAG]"),
+        (("pull", "oci:b", "--store", "localhost:5000/x"), "is a registry reference, and an Epoch store is wanted"),
+        (("pull", "oci:b", "-o", "oci:c"), "is no directory for files; name a directory; `copy` fills a layout"),
+        (("pull", "oci:b", "-o", "s3://c"), "is no directory for files"),
         (("push", "a", "oci:b", "--store", "s", "--as", "c"), "--as names the snapshot of an archive"),
         (
             ("push", "a", "localhost:1/b", "--store", "s", "--mount-from", "ghcr.io/c", "--plain-http"),

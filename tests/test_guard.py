@@ -207,7 +207,8 @@ def test_what_holds_memory():
         ("x", "application/vnd.cocoonstack.vm.state+json+zstd"),
     ]
     harmless = [("overlay.qcow2", "application/vnd.cocoon.disk.qcow2"), ("memo", ""), ("my-state.json", "")]
-    assert secret_names(secret) == [name for name, _ in secret]
+    assert all(secret_names([file]) == [file[0]] for file in secret)
+    assert secret_names([*secret, *secret]) == list(dict.fromkeys(name for name, _ in secret))
     assert secret_names([*harmless, ("config.json", "application/vnd.cocoon.config+json"), ("x", MANIFEST)]) == []
 
 

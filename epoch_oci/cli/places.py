@@ -35,6 +35,10 @@ def snapshot_in(run: Run, word: str, store: str | None) -> "tuple[SnapshotStore,
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.locate import open_store
 
+    if word.startswith((".", "/", "~")) or "://" in word:
+        raise UsageError(
+            f"{word} is no snapshot's name", object=word, hint="name a snapshot, NAME[:TAG], and its store with --store"
+        )
     key = SnapshotKey.parse(word)
     return open_store(named_store(store), connection=run.connection), key
 

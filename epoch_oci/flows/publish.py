@@ -150,7 +150,8 @@ class Publication:
 
 def secret_names(files: Iterable[Named]) -> list[str]:
     """Those that hold guest memory or device state, by media type or by the names of hypervisors' files."""
-    return [name for name, media_type in files if _MEMORY_TYPE.search(media_type) or _MEMORY_FILE.match(name)]
+    secret = (name for name, media_type in files if _MEMORY_TYPE.search(media_type) or _MEMORY_FILE.match(name))
+    return list(dict.fromkeys(secret))
 
 
 def files_of(manifest: Manifest) -> list[Named]:

@@ -213,6 +213,7 @@ def pull(
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
     from epoch_oci.locate import open_files, open_store
+    from epoch_oci.location import refuse_place
 
     store, output = _destination(run, store, output)
     if only and output in (None, "-"):
@@ -239,6 +240,7 @@ def pull(
 
     # What is wrong with the target is said before anybody is asked for the source.
     if output is not None:
+        refuse_place(output)
         report = pulled(pull_to_files, open_files(Path(output), connection=run.connection))
     else:
         report = pulled(pull_to_store, open_store(store or "", connection=run.connection, create=True))
