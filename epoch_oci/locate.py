@@ -23,7 +23,7 @@ from epoch_oci.location import (
     StoreLocation,
 )
 from epoch_oci.oci.digest import Digest, shown
-from epoch_oci.stores.base import FileSink, Keeper, Sink, SnapshotEntry, Source
+from epoch_oci.stores.base import FileSink, Keeper, Naming, Sink, SnapshotEntry, Source
 
 if TYPE_CHECKING:
     from epoch_oci.disk.marks import Marks
@@ -153,6 +153,11 @@ def open_store(
     return _OPENERS[found.kind](found, connection or Connection())
 
 
+def key_in(store: SnapshotStore, word: str) -> SnapshotKey:
+    """The snapshot of `store` that `word` names, here already or not. Raises UsageError, ContentError (NAME)."""
+    return store.find(word) if isinstance(store, Naming) else SnapshotKey.parse(word)
+
+
 def open_seed(word: str, *, connection: Connection) -> Source:
     """A store, or `oci:DIR`, to take blobs from. Raises NotFoundError when it is not there, NetworkError, AccessError.
 
@@ -240,7 +245,8 @@ def _is_root(path: Path) -> bool:
 
 def _named(word: str, store: str | None, connection: Connection) -> SnapshotPlace:
     if store is not None:
-        return SnapshotPlace(open_store(store, connection=connection), SnapshotKey.parse(word), store)
+        opened = open_store(store, connection=connection)
+        return SnapshotPlace(opened, key_in(opened, word), store)
     if (registry := location.bare_registry(word)) is not None:
         raise location.lacks_repository(word, registry)
     raise UsageError(

@@ -9,9 +9,10 @@ from epoch_oci.bulk.retention import Candidate, Policy
 from epoch_oci.bulk.select import latest
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, StoreSide, store_of
 from epoch_oci.bulk.states import in_parallel
+from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import EpochOciError
-from epoch_oci.flows.artifact import read_epoch
 from epoch_oci.flows.remove import Removable, removed
+from epoch_oci.flows.stored import epoch_of, is_epoch
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
@@ -146,11 +147,11 @@ def _candidate(item: _Seen) -> Candidate:
 
 def _seen(side: Side, entry: Entry) -> _Seen:
     store = store_of(side, entry)
-    if isinstance(side, StoreSide):
-        manifest = read_epoch(store, entry.ref)
+    document = store.resolve(entry.ref)
+    if is_epoch(document):
+        manifest = epoch_of(document, SnapshotKey.parse(entry.ref))
         sizes = {blob.digest: blob.size for blob in manifest.descriptors}
         return _Seen(entry, latest((manifest.created_at, manifest.pushed_at)), manifest.document.digest, sizes)
-    document = store.resolve(entry.ref)
     if is_index(document):
         index = ImageIndex.parse(document)
         sizes = {item.digest: item.size for item in index.manifests}

@@ -12,14 +12,17 @@ from epoch_oci.bulk.plan import Blob, Place, Wanted
 from epoch_oci.bulk.select import Selection, latest
 from epoch_oci.bulk.sides import Entry, LayoutSide, RegistrySide, Side, StoreSide, store_of
 from epoch_oci.dialects.base import EncodedSnapshot, EncodeOptions
+from epoch_oci.dialects.naming import identified
 from epoch_oci.dialects.profile import ROLE
+from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ConflictError, EpochOciError, NotFoundError
-from epoch_oci.flows.artifact import read_documents, read_epoch
+from epoch_oci.flows.artifact import FoundDocuments, read_documents
 from epoch_oci.flows.copy import pointed
 from epoch_oci.flows.graph import Graph, read_graph
 from epoch_oci.flows.parts import plan_cuts
 from epoch_oci.flows.publish import secret_names
+from epoch_oci.flows.stored import ArtifactsOf, read_stored
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -197,12 +200,33 @@ class Looker:
 
     def _of_snapshot(self, source: Entry, target: Entry) -> Wanted | There | None:
         """Out of an Epoch store: its manifest tells everything."""
-        manifest = read_epoch(store_of(self.source, source), source.ref)
+        manifest = read_stored(store_of(self.source, source), SnapshotKey.parse(source.ref))
+        if isinstance(manifest, FoundDocuments):
+            return self._of_modern(source, target, manifest)
         created = latest((manifest.created_at, manifest.pushed_at))
         if not self.selection.is_new(created):
             return None
         pinned, blobs = manifest.document.digest, _blobs_of(manifest)
         there = self._is_there(manifest, target)
+        if there is not None:
+            return There(source, target, there, blobs)
+        return Wanted(source=source, target=target, pinned=pinned, blobs=blobs, created=created)
+
+    def _of_modern(self, source: Entry, target: Entry, found: FoundDocuments) -> Wanted | There | None:
+        """Out of the bucket of a modern Epoch, which keeps its snapshots as artifacts."""
+        image, told, key = found.image, found.told(), SnapshotKey.parse(source.ref)
+        created, pinned = image.annotations.get(media_types.CREATED, ""), image.document.digest
+        if not self.selection.is_new(created):
+            return None
+        if self.target.kind != "store" and told.dialect == self.rules.dialect and self.rules.part_size in (None, 0):
+            artifacts = ArtifactsOf(store_of(self.source, source), key.name)
+            graph = read_graph(artifacts, image.document, source.ref, referrers=False)
+            there, blobs = self._held(target, pinned), _blobs_in(graph)
+        elif isinstance(told, EncodedSnapshot):
+            there, blobs = None, ()
+        else:
+            manifest = identified(told, key.name, key.tag).manifest
+            there, blobs = self._is_there(manifest, target), _blobs_of(manifest)
         if there is not None:
             return There(source, target, there, blobs)
         return Wanted(source=source, target=target, pinned=pinned, blobs=blobs, created=created)

@@ -32,15 +32,14 @@ def named_store(store: str | None) -> str:
 
 def snapshot_in(run: Run, word: str, store: str | None) -> "tuple[SnapshotStore, SnapshotKey]":
     """The store and the snapshot `NAME[:TAG]` in it. Raises UsageError, ContentError (NAME)."""
-    from epoch_oci.epoch.keys import SnapshotKey
-    from epoch_oci.locate import open_store
+    from epoch_oci.locate import key_in, open_store
 
     if word.startswith((".", "/", "~")) or "://" in word:
         raise UsageError(
             f"{word} is no snapshot's name", object=word, hint="name a snapshot, NAME[:TAG], and its store with --store"
         )
-    key = SnapshotKey.parse(word)
-    return open_store(named_store(store), connection=run.connection), key
+    opened = open_store(named_store(store), connection=run.connection)
+    return opened, key_in(opened, word)
 
 
 def place_of(run: Run, word: str, store: str | None) -> "Place":

@@ -82,11 +82,12 @@ class Landing:
             self._waiting.tidy()
             self._prepared = True
 
-    def expect(self, key: SnapshotKey, manifest: Manifest, *, replace: bool) -> None:
+    def expect(self, key: SnapshotKey, manifest: Manifest, *, replace: bool) -> bool:
         """As `CocoonRoot.expect`; nothing is written, for it may be all that a dry run does."""
         self._waiting.hold()
         _, same = self._standing(self.index(), key, manifest, replace)
         self._satisfied = frozenset(blob.digest for blob in manifest.descriptors) if same else frozenset()
+        return same
 
     def let_go(self) -> None:
         """What waits is not counted on any more."""

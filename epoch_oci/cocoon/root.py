@@ -185,13 +185,13 @@ class CocoonRoot:
                 return file
         return None
 
-    def expect(self, name: str, document: Document, *, replace: bool = False) -> None:
+    def expect(self, name: str, document: Document, *, replace: bool = False) -> bool:
         """Be told what is about to come, before gigabytes of it do: `publish` with the same arguments will follow.
 
         Raises what `publish` would raise, as far as it can be told by now. Afterwards `has` is true of all blobs of a
         snapshot that is here already under this name, whatever form its files have.
         """
-        self._landing.expect(SnapshotKey.parse(name), Manifest.parse(document), replace=replace)
+        return self._landing.expect(SnapshotKey.parse(name), Manifest.parse(document), replace=replace)
 
     def put(self, target: Descriptor, content: Content) -> None:
         """As `Sink.put`: the blob waits beside the snapshots until `publish`."""

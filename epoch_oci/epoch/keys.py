@@ -13,6 +13,7 @@ DEFAULT_TAG = "latest"
 
 _MANIFEST_KEY = re.compile(r"manifests/(?P<name>.+)/(?P<tag>[^/]+)\.json\Z", re.DOTALL)
 _DIGEST_COPY = re.compile(r"manifests/(?:.+/)?_digests/sha(?:256|512)-[^/]*\.json\Z", re.DOTALL)
+_BY_DIGEST = re.compile(r"(?P<name>[^@]+)@(?P<digest>sha256:[0-9a-f]{64})\Z", re.DOTALL)
 _ESCAPE = re.compile("%3A|%25")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -28,16 +29,39 @@ class SnapshotKey:
     def parse(cls, text: str) -> Self:
         """Read `NAME[:TAG]`, divided at the first colon as Epoch does; no tag means `latest`.
 
-        A colon that belongs to the name is written `%3A`, and a `%` before `3A` or `25` as `%25`. Raises UsageError
-        for an empty part, ContentError (NAME) for a path-hostile one.
+        A colon that belongs to the name is written `%3A`, and a `%` before `3A` or `25` as `%25`. Behind an `@` a
+        digest takes the place of the tag. Raises UsageError for an empty part, ContentError (NAME) for a path-hostile
+        one.
         """
-        name, colon, tag = text.partition(":")
+        by_digest = _BY_DIGEST.match(text)
+        name, colon, tag = (by_digest["name"] if by_digest else text).partition(":")
         name = _ESCAPE.sub(lambda found: ":" if found[0] == "%3A" else "%", name)
-        key = cls(name, tag if colon else DEFAULT_TAG)
+        key = cls(name, by_digest["digest"] if by_digest else tag if colon else DEFAULT_TAG)
         if not key.name or not key.tag:
             raise UsageError(f"{shown(text)} does not name a snapshot", hint="write NAME or NAME:TAG")
         _refuse_hostile(key)
         return key
+
+    @classmethod
+    def readings(cls, text: str) -> list[Self]:
+        """The snapshots that `text` could name, that of `parse` first: real names have colons in them as well.
+
+        Raises as `parse`.
+        """
+        found = [cls.parse(text)]
+        if _ESCAPE.search(text) or _BY_DIGEST.match(text):  # said as clearly as can be
+            return found
+        colons = [at for at, char in enumerate(text) if char == ":"]
+        divided = [cls(text[:at], text[at + 1 :]) for at in colons[1:]] + ([cls(text, DEFAULT_TAG)] if colons else [])
+        return found + [key for key in divided if key.tag and _hostility(key) is None]
+
+    @property
+    def digest(self) -> Digest | None:
+        """The digest that stands in the place of the tag, None where a tag does."""
+        try:
+            return Digest.parse(self.tag)
+        except ContentError:
+            return None
 
     def __str__(self) -> str:
         name = _ESCAPE.sub(lambda found: "%25" + found[0][1:], self.name).replace(":", "%3A")
@@ -59,6 +83,17 @@ def manifest_key(key: SnapshotKey) -> str:
     return f"{MANIFESTS}{key.name}/{key.tag}.json"
 
 
+def digest_copy_key(name: str, digest: Digest) -> str:
+    """Where Epoch since 88a1ade keeps a copy of a manifest by its digest. Raises ContentError as `manifest_key`."""
+    _refuse_hostile(SnapshotKey(name, DEFAULT_TAG))
+    return f"{MANIFESTS}{name}/_digests/{digest.algorithm}-{digest.hex}.json"
+
+
+def is_digest_copy(text: str) -> bool:
+    """Whether a store's key is that of such a copy."""
+    return _DIGEST_COPY.match(text) is not None
+
+
 def blob_key(digest: Digest) -> str:
     """`blobs/sha256/HEX`. Raises ContentError (DIGEST) for an algorithm that Epoch does not know."""
     if digest.algorithm != "sha256":
@@ -73,17 +108,25 @@ def parse_manifest_key(text: str) -> SnapshotKey | None:
     reason as soon as something is done with them.
     """
     match = _MANIFEST_KEY.match(text)
-    if match is None or _DIGEST_COPY.match(text):
+    if match is None or is_digest_copy(text):
         return None
     return SnapshotKey(match["name"], match["tag"])
 
 
 def _refuse_hostile(key: SnapshotKey) -> None:
+    if (why := _hostility(key)) is not None:
+        word, text, problem = why
+        raise ContentError(
+            f"the {word} {shown(text)} of a snapshot {problem}", code="NAME", object=shown(text).strip('"')
+        )
+
+
+def _hostility(key: SnapshotKey) -> tuple[str, str, str] | None:
+    """Which part of a key must not be part of a path, the part itself, and why."""
     for word, text in (("name", key.name), ("tag", key.tag)):
         why = hostile_problem(text)
         if why is None and word == "tag" and "/" in text:
             why = "has a slash"
         if why is not None:
-            raise ContentError(
-                f"the {word} {shown(text)} of a snapshot {why}", code="NAME", object=shown(text).strip('"')
-            )
+            return word, text, why
+    return None

@@ -13,7 +13,7 @@ from epoch_oci.oci import filename
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
-from epoch_oci.oci.manifest import LAYER_LIMIT
+from epoch_oci.oci.manifest import LAYER_LIMIT, media_type_of
 from epoch_oci.oci.media_types import is_media_type
 from epoch_oci.oci.strict_json import member_path
 from epoch_oci.oci.verify import empty_problem
@@ -31,6 +31,14 @@ _KEYS = frozenset(
     {"schemaVersion", "name", "tag", "snapshotId", "snapshotID", "image", "imageBlobIDs", "cpu", "memory", "storage"}
     | {"nics", "layers", "baseImages", "totalSize", "createdAt", "pushedAt", "layerHeaders"}
 )
+
+
+def stored_document(raw: bytes) -> Document:
+    """What lies under a manifest's key of a store: Epoch's own kind, or from Epoch 0.1.6 on an OCI document.
+
+    Both generations share one layout, and the body alone tells them apart (traps 39 and 40).
+    """
+    return Document(media_type_of(raw) or EPOCH_MANIFEST, raw)
 
 
 @dataclass(frozen=True, slots=True)

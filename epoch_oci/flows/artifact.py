@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass, replace
 
-from epoch_oci import dialects, schemas
+from epoch_oci import dialects
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot
 from epoch_oci.dialects.chunked import is_chunked
 from epoch_oci.dialects.naming import identified
 from epoch_oci.epoch.keys import SnapshotKey
-from epoch_oci.epoch.manifest import MANIFEST_LIMIT, Manifest
+from epoch_oci.epoch.manifest import MANIFEST_LIMIT
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.flows.chunked import ChunkedSource, check_files, folds_of, index_of_image, kept_indexes
 from epoch_oci.flows.encoded import Decoding, decoded, told
 from epoch_oci.flows.encoded import joined as joined
+from epoch_oci.location import repository_in
 from epoch_oci.oci import media_types, verify
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
@@ -60,7 +61,12 @@ def read_documents(source: Source, name: str) -> FoundDocuments:
 
     Raises ContentError for a document that is wrong or of a kind no dialect reads, NotFoundError.
     """
-    image = _image(source, source.resolve(name), name, _INDEX_NESTING)
+    return documents_of(source, source.resolve(name), name)
+
+
+def documents_of(source: Source, document: Document, what: str) -> FoundDocuments:
+    """As `read_documents`, of a manifest or index that was resolved."""
+    image = _image(source, document, what, _INDEX_NESTING)
     dialects.detect(image)
     return FoundDocuments(image, read_config(source, image))
 
@@ -70,7 +76,11 @@ def read_artifact(source: Source, name: str, how: Decoding | None = None) -> Fou
 
     Raises as `read_documents` and `encoded.decoded`.
     """
-    found = read_documents(source, name)
+    return artifact_of(source, read_documents(source, name), how)
+
+
+def artifact_of(source: Source, found: FoundDocuments, how: Decoding | None = None) -> FoundArtifact:
+    """As `read_artifact`, of documents that were read."""
     snapshot = found.told()
     if isinstance(snapshot, EncodedSnapshot):
         snapshot = decoded(source, snapshot, how)
@@ -108,11 +118,13 @@ def read_config(source: Readable, image: ImageManifest) -> Document | None:
     return Document(target.media_type, b"".join(blocks))
 
 
-def read_epoch(source: Source, name: str) -> Manifest:
-    """An Epoch manifest of a store, checked against its schema and its meaning. Raises ContentError, NotFoundError."""
-    document = source.resolve(name)
-    schemas.check(document, "epoch-manifest.v1", f"the manifest of {name}")
-    return Manifest.parse(document, f"the manifest of {name}")
+def reference_key(where: str, name: str) -> SnapshotKey:
+    """What a snapshot is called by the reference to it alone: repository and tag, "" where it has none.
+
+    `where` names the place, with or without `name`, the tag or digest.
+    """
+    place = where.removesuffix(name)[:-1] if where.endswith((f":{name}", f"@{name}")) else where
+    return SnapshotKey(repository_in(place), "" if name.startswith("sha256:") else name)
 
 
 def _image(source: Source, document: Document, what: str, nesting: int) -> ImageManifest:

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, runtime_checkable
 
 from epoch_oci.errors import ConflictError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore
@@ -20,6 +20,7 @@ from epoch_oci.transfer.plan import Want, plan_blobs
 from epoch_oci.transfer.throttle import Throttle
 
 
+@runtime_checkable
 class ArtifactSink(Source, Sink, Keeper, Protocol):
     """A repository or layout that an artifact can be copied into."""
 
@@ -49,6 +50,10 @@ class CopyReport(TransferReport):
     source: str
     documents: tuple[Descriptor, ...]
     referrers: tuple[Descriptor, ...]
+
+    def plain(self) -> TransferReport:
+        """What it has in common with a push."""
+        return TransferReport(**{field.name: getattr(self, field.name) for field in fields(TransferReport)})
 
     def to_json(self) -> dict[str, Any]:
         """As the command-line contract spells it."""

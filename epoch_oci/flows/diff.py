@@ -10,11 +10,13 @@ from epoch_oci.chunks.index import Index
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.layout import CHUNK_SIZE, DIGEST_SIZE, Encoding, chunk_digest
 from epoch_oci.dialects.base import EncodedSnapshot
+from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError
-from epoch_oci.flows.artifact import read_documents, read_epoch, unchunked
+from epoch_oci.flows.artifact import FoundDocuments, read_documents, unchunked
 from epoch_oci.flows.chunked import ChunkedSource, UnfoldedContent, folds_of
 from epoch_oci.flows.encoded import carried_content
+from epoch_oci.flows.stored import ArtifactsOf, read_stored
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK
 from epoch_oci.stores.base import BytesContent, Content, Source
@@ -93,7 +95,10 @@ def version_of_artifact(source: Source, name: str, where: str, *, deep: bool) ->
 
     Raises ContentError (TYPE) for one whose digests are only known after decoding, and what reading raises.
     """
-    found = read_documents(source, name)
+    return _of_documents(source, read_documents(source, name), where, deep=deep)
+
+
+def _of_documents(source: Source, found: FoundDocuments, where: str, *, deep: bool) -> Version:
     snapshot = found.told()
     if isinstance(snapshot, EncodedSnapshot) and snapshot.undigested:
         raise ContentError(
@@ -114,7 +119,10 @@ def version_of_artifact(source: Source, name: str, where: str, *, deep: bool) ->
 
 def version_of_snapshot(source: Source, name: str, where: str, *, deep: bool) -> Version:
     """A side that is a snapshot in an Epoch store; its chunks are told by reading it, when `deep`."""
-    manifest = read_epoch(source, name)
+    key = SnapshotKey.parse(name)
+    manifest = read_stored(source, key)
+    if isinstance(manifest, FoundDocuments):
+        return _of_documents(ArtifactsOf(source, key.name), manifest, where, deep=deep)
     layers = {layer.filename: layer for layer in (*manifest.layers, *manifest.base_images)}
     named = {name: (layer.digest, layer.size) for name, layer in layers.items()}
     content = lambda file: source.content(layers[file].descriptor)  # noqa: E731

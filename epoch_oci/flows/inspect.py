@@ -5,12 +5,15 @@ from typing import Any
 
 from epoch_oci.chunks.figures import Figures, FileFigures, PackFigures, figures_of
 from epoch_oci.dialects.base import EncodedSnapshot, Encoding, Role, Snapshot, SnapshotFile
+from epoch_oci.dialects.naming import identified
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
+from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest, Writer
-from epoch_oci.flows.artifact import read_documents, read_epoch, unchunked
+from epoch_oci.flows.artifact import FoundDocuments, read_documents, reference_key, unchunked
 from epoch_oci.flows.chunked import ChunkedSource
 from epoch_oci.flows.cloning import obstacles
 from epoch_oci.flows.pull import layer_contents
+from epoch_oci.flows.stored import read_stored
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
@@ -129,9 +132,16 @@ def known_time(text: str) -> str | None:
     return text if text and text != _ZERO_TIME else None
 
 
-def inspect_snapshot(source: Source, name: str, *, where: str) -> Inspection:
-    """Look at a snapshot of an Epoch store. Raises ContentError, NotFoundError."""
-    manifest = read_epoch(source, name)
+def inspect_snapshot(source: Source, key: SnapshotKey | str, *, where: str) -> Inspection:
+    """Look at a snapshot of an Epoch store, of whichever generation. Raises ContentError, NotFoundError."""
+    key = SnapshotKey.parse(key) if isinstance(key, str) else key
+    stored = read_stored(source, key)
+    if isinstance(stored, Manifest):
+        return _of_epoch(source, stored, where)
+    return _of_artifact(source, stored, key, where)
+
+
+def _of_epoch(source: Source, manifest: Manifest, where: str) -> Inspection:
     rows: list[tuple[str, Role, Descriptor]] = [
         *((layer.filename, "layer", _blob(layer)) for layer in manifest.layers),
         *((layer.filename, "base-image", _blob(layer)) for layer in manifest.base_images),
@@ -158,9 +168,13 @@ def inspect_snapshot(source: Source, name: str, *, where: str) -> Inspection:
 def inspect_artifact(source: Source, name: str, *, where: str) -> Inspection:
     """Look at an artifact in a repository or layout, at its documents alone. Raises ContentError, NotFoundError."""
     found = read_documents(source, name)
+    return _of_artifact(source, found, reference_key(where, name), where)
+
+
+def _of_artifact(source: Source, found: FoundDocuments, key: SnapshotKey, where: str) -> Inspection:
     told = found.told()
     unknown = {file.name for file in told.undigested} if isinstance(told, EncodedSnapshot) else set()
-    snapshot = _sketched(told) if isinstance(told, EncodedSnapshot) else told
+    snapshot = identified(_sketched(told) if isinstance(told, EncodedSnapshot) else told, key.name, key.tag)
     absent = _absent(source, snapshot)
     chunked = unchunked(source, found.image, snapshot) if not absent else source
     figures, of_file = _figures(chunked)

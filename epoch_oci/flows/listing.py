@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from epoch_oci import dialects
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, NotFoundError
-from epoch_oci.flows.artifact import read_epoch
+from epoch_oci.flows.stored import epoch_of, is_epoch
 from epoch_oci.oci import media_types
+from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
 from epoch_oci.stores.base import QuickLister, SnapshotEntry, Source
 
@@ -25,7 +26,7 @@ class ListableStore(Source, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedSnapshot:
-    """One snapshot of a store. `size` is bytes of all files as stored.
+    """One snapshot of a store. `size` is bytes of all files as stored; `kind` is as `ListedArtifact.kind`.
 
     Where the manifest cannot be read, `problem` says why. What is not known is None: also the digest where only reading
     every file would tell it.
@@ -48,20 +49,22 @@ class ListedSnapshot:
         }
 
 
-def list_snapshots(store: ListableStore, *, name: str | None = None, tag: str | None = None) -> list[ListedSnapshot]:
-    """Every snapshot, or those of this name and tag, in the store's order. A wrong manifest is listed as such.
+def list_snapshots(store: ListableStore, word: str | None = None) -> list[ListedSnapshot]:
+    """Every snapshot, or those that `word` names: all of a name, or what `NAME:TAG` is. In the store's order.
 
-    Raises NotFoundError when there is no store, and what reading it raises.
+    A wrong manifest is listed as such. Raises NotFoundError when there is no store, and what reading it raises.
     """
+    keys = None if word is None else set(SnapshotKey.readings(word)) if ":" in word else set()
+
+    def is_wanted(key: SnapshotKey) -> bool:
+        return keys is None or key.name == word or key in keys
+
     if isinstance(store, QuickLister):
-        return [
-            ListedSnapshot(key=row.key, size=row.size, kind="snapshot")
-            for row in store.listing()
-            if name in (None, row.key.name) and tag in (None, row.key.tag)
-        ]
-    entries = [entry for entry in store.snapshots() if name in (None, entry.name) and tag in (None, entry.tag)]
+        rows = (ListedSnapshot(key=row.key, size=row.size, kind="snapshot") for row in store.listing())
+        return [row for row in rows if is_wanted(row.key)]
+    found = (SnapshotKey(entry.name, entry.tag) for entry in store.snapshots())
     with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="list") as pool:
-        return list(pool.map(lambda entry: _listed(store, SnapshotKey(entry.name, entry.tag)), entries))
+        return list(pool.map(lambda key: _listed(store, key), filter(is_wanted, found)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +132,10 @@ def kind_of(image: ImageManifest) -> str:
 
 def _listed(store: Source, key: SnapshotKey) -> ListedSnapshot:
     try:
-        manifest = read_epoch(store, str(key))
+        document = store.resolve(str(key))
+        if not is_epoch(document):
+            return ListedSnapshot(key=key, digest=str(document.digest), **_sized(document, key))
+        manifest = epoch_of(document, key)
     except (ContentError, NotFoundError) as error:
         return ListedSnapshot(key=key, problem=error.message)
     return ListedSnapshot(
@@ -138,3 +144,11 @@ def _listed(store: Source, key: SnapshotKey) -> ListedSnapshot:
         size=sum(layer.size for layer in (*manifest.layers, *manifest.base_images)),
         kind="cloud-image" if manifest.is_cloud_image else "snapshot",
     )
+
+
+def _sized(document: Document, key: SnapshotKey) -> dict[str, Any]:
+    """Size and kind of what modern Epoch keeps; the layers are the files."""
+    if is_index(document):
+        return {"size": sum(item.size for item in ImageIndex.parse(document, str(key)).manifests), "kind": "index"}
+    image = ImageManifest.parse(document, str(key))
+    return {"size": sum({layer.digest: layer.size for layer in image.layers}.values()), "kind": kind_of(image)}

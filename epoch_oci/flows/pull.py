@@ -11,9 +11,9 @@ from epoch_oci.dialects.base import EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.epoch.manifest import Layer, Manifest
 from epoch_oci.epoch.sparse import unpacking
-from epoch_oci.errors import ConflictError, ContentError, NotFoundError, UsageError
+from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore, phase
-from epoch_oci.flows.artifact import FoundArtifact, read_artifact, read_documents
+from epoch_oci.flows.artifact import FoundArtifact, read_artifact, read_documents, reference_key
 from epoch_oci.flows.at_hand import with_chunks_at_hand
 from epoch_oci.flows.chunked import kept_indexes
 from epoch_oci.flows.cloning import obstacles
@@ -21,10 +21,8 @@ from epoch_oci.flows.encoded import Decoding, carried_content, forgot
 from epoch_oci.flows.publish import Publication, files_of
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.flows.seeds import foreseen, with_seeds
-from epoch_oci.location import repository_in
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
-from epoch_oci.oci.document import Document
 from epoch_oci.stores.base import Content, Expecting, FileSink, FileTarget, Node, Sink, Source
 from epoch_oci.transfer.execute import Outcome, execute
 from epoch_oci.transfer.plan import Plan, Seed, Want, most_of, plan_blobs, plan_files
@@ -81,14 +79,13 @@ def _pull_to_store(
     phase(on_event, "looking at what is there")
     key = options.key or _key(found.snapshot, name, where)
     found = found.identified(key)
-    known = expect(sink, key, found.snapshot.epoch, force=options.force)
+    known = isinstance(sink, Expecting) and sink.expect(str(key), found.snapshot.epoch, replace=options.force)
     _refuse_absent(found.snapshot, sink)
     source = _source(found, options, sink)
     wants = [
         Want(target=file.blob, content=file_content(source, file), title=file.name) for file in found.snapshot.files
     ]
     plan = plan_blobs(sink, wants, jobs=options.jobs, present=partial(sink.holds, anew=True) if options.force else None)
-    known = known or (isinstance(sink, Expecting) and not plan.to_move)
     plan = with_seeds(plan, options.seeds, on_event, jobs=options.jobs)
     contents = layer_contents(source, found.snapshot) if isinstance(sink, Node) else None
     notes = obstacles(found.snapshot.manifest, contents, node=sink)
@@ -230,10 +227,9 @@ def _key(snapshot: Snapshot, name: str, where: str) -> SnapshotKey:
 
     A derived document without a name is called as its repository is.
     """
-    manifest = snapshot.manifest
-    repository = repository_in(where)
-    title = manifest.name or (repository if snapshot.derived else "")
-    tag = name if not name.startswith("sha256:") else manifest.tag
+    manifest, said = snapshot.manifest, reference_key(where, name)
+    title = manifest.name or (said.name if snapshot.derived else "")
+    tag = said.tag or manifest.tag
     if not title or not tag:
         raise UsageError("the artifact does not say what the snapshot is called", hint="name it with --as NAME:TAG")
     for text in (title, tag):
@@ -251,28 +247,6 @@ def _refuse_absent(snapshot: Snapshot, sink: Sink) -> None:
             object=str(missing[0].digest),
             hint="they were given up with --allow-loss when it was pushed; write its files with -o DIR instead",
         )
-
-
-def expect(sink: Sink, key: SnapshotKey, epoch: Document, *, force: bool) -> bool:
-    """Before the first byte: raise what the sink has against this name; returns whether it holds the snapshot."""
-    if isinstance(sink, Expecting):
-        sink.expect(str(key), epoch, replace=force)
-        return False
-    try:
-        there = sink.resolve(str(key))
-    except NotFoundError:
-        return False
-    except ContentError as error:  # what is there is broken, which --force mends, unless it is a link or a directory
-        if not force or error.code == "TYPE":
-            raise
-        return False
-    if there.digest != epoch.digest and not force:
-        raise ConflictError(
-            f"the store holds another snapshot as {key}",
-            object=str(key),
-            hint="pull it under another name with --as NAME:TAG, or replace it with --force",
-        )
-    return there.digest == epoch.digest
 
 
 def pull_report(

@@ -14,11 +14,14 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError
 from epoch_oci.events import OnEvent, ignore, phase
-from epoch_oci.flows.artifact import read_epoch
+from epoch_oci.flows.artifact import FoundDocuments
+from epoch_oci.flows.copy import ArtifactSink, CopyOptions, copy
+from epoch_oci.flows.encoded import Decoding
 from epoch_oci.flows.packing import Chunking
 from epoch_oci.flows.parts import Cuts, plan_cuts
 from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
+from epoch_oci.flows.stored import ArtifactsOf, StoredSnapshot, as_snapshot, read_stored
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import EMPTY_CONTENT
@@ -69,7 +72,7 @@ class PushOptions:
 class _Prepared:
     key: SnapshotKey
     tag: str
-    manifest: Manifest
+    snapshot: StoredSnapshot
     artifact: Artifact
     image: ImageManifest
     plan: Plan
@@ -109,8 +112,14 @@ def push(
         )
     started = time.monotonic()
     publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
-    ready = _prepare(source, snapshot, publication, tag, options, on_event)
-    files = files_of(ready.manifest)
+    phase(on_event, "reading the manifest")
+    stored = read_stored(source, snapshot)
+    target = legal_target(tag or snapshot.tag, snapshot)
+    if isinstance(stored, FoundDocuments) and isinstance(sink, ArtifactSink) and _goes_as_it_is(stored, options):
+        return _copied(source, snapshot, sink, target, where, options, on_event)
+    found = as_snapshot(source, snapshot, stored, decoding_for(options, on_event))
+    ready = _prepare(found, snapshot, publication, target, options, on_event)
+    files = files_of(ready.snapshot.manifest)
     if options.dry_run:
         notes = publication.foretold(files)
         return _report(ready, _foretold(ready), where, started, dry_run=True, notes=notes)
@@ -133,18 +142,44 @@ def push(
     return _report(ready, _in_order(done(outcomes), ready.image), where, started)
 
 
+def decoding_for(options: PushOptions, on_event: OnEvent) -> Decoding:
+    """How a snapshot that a store keeps compressed is read."""
+    return Decoding(cache=options.part_cache, jobs=options.jobs, throttle=options.throttle, on_event=on_event)
+
+
+def _goes_as_it_is(found: FoundDocuments, options: PushOptions) -> bool:
+    """Whether an artifact of a store is asked for in the very form that it has, which is then not made anew."""
+    own = dialects.detect(found.image).name
+    return own == options.dialect and not options.annotations and not options.part_size
+
+
+def _copied(
+    source: Source, key: SnapshotKey, sink: ArtifactSink, tag: str, where: str, options: PushOptions, on_event: OnEvent
+) -> TransferReport:
+    how = CopyOptions(
+        referrers=False,
+        mount_from=options.mount_from,
+        homes=options.homes,
+        allow_public=options.allow_public,
+        force=options.force,
+        dry_run=options.dry_run,
+        jobs=options.jobs,
+        throttle=options.throttle,
+    )
+    artifacts, tags = ArtifactsOf(source, key.name), [tag, *options.also]
+    report = copy(artifacts, key.tag, sink, tags, origin=key.name, where=where, options=how, on_event=on_event)
+    return replace(report.plain(), command="push", name=key.name, tag=key.tag)
+
+
 def _prepare(
-    source: Source,
+    snapshot: StoredSnapshot,
     key: SnapshotKey,
     publication: Publication,
-    tag: str | None,
+    tag: str,
     options: PushOptions,
     on_event: OnEvent,
 ) -> _Prepared:
-    sink = publication.sink
-    phase(on_event, "reading the manifest")
-    manifest = read_epoch(source, str(key))
-    tag = legal_target(tag or key.tag, key)
+    sink, source, manifest = publication.sink, snapshot.source, snapshot.manifest
     cuts = plan_cuts(manifest, sink, wanted_parts(options, cloud_image=manifest.is_cloud_image), options.part_cache)
     artifact = _encode(manifest, cuts, options)
     image = artifact.image
@@ -157,7 +192,7 @@ def _prepare(
     plan = plan_blobs(sink, wants, mount_from=options.mount_from, homes=options.homes, jobs=options.jobs)
     plan = replace(plan, late=tuple(_cut_late(source, file, sink, cuts, options) for file in late))
     _require_content(source, artifact, plan, options.jobs)
-    return _Prepared(key, tag, manifest, artifact, image, plan, cuts, tagged, also)
+    return _Prepared(key, tag, snapshot, artifact, image, plan, cuts, tagged, also)
 
 
 def _encode(manifest: Manifest, cuts: Cuts, options: PushOptions) -> Artifact:
@@ -206,7 +241,7 @@ def _settled(ready: _Prepared, publication: Publication, options: PushOptions) -
     if not late:
         return ready
     cuts = replace(ready.cuts, late={})
-    artifact = _encode(ready.manifest, cuts, options)
+    artifact = _encode(ready.snapshot.manifest, cuts, options)
     tagged, also = _look(publication, ready.tag, artifact, cuts, options)
     return replace(ready, artifact=artifact, image=artifact.image, cuts=cuts, tagged=tagged, also=also)
 
@@ -285,10 +320,11 @@ def _report(
         tag=ready.key.tag,
         blobs=blobs,
         seconds=time.monotonic() - started,
+        derived=ready.snapshot.derived,
         dry_run=dry_run,
         warnings=(
-            *(str(finding) for finding in ready.manifest.warnings),
-            *(f"{item} has no place in the artifact" for item in ready.artifact.lost),
+            *ready.snapshot.warnings,
+            *(f"{item} has no place in the artifact" for item in (*ready.snapshot.lost, *ready.artifact.lost)),
             *notes,
             *unread,
         ),

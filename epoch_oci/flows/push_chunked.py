@@ -12,14 +12,15 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.events import Event, OnEvent, ignore
-from epoch_oci.flows.artifact import read_artifact, read_epoch
+from epoch_oci.flows.artifact import read_artifact
 from epoch_oci.flows.bases import as_source
 from epoch_oci.flows.chunked import folds_of
 from epoch_oci.flows.packing import SMALL, Chunking, Packing, Sending, packing_into
 from epoch_oci.flows.parts import cut_size, cut_table
 from epoch_oci.flows.publish import Publication, files_of, legal_target
-from epoch_oci.flows.push import PushOptions, file_wants, small_wants
+from epoch_oci.flows.push import PushOptions, decoding_for, file_wants, small_wants
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
+from epoch_oci.flows.stored import StoredSnapshot, as_snapshot, read_stored
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
@@ -47,17 +48,16 @@ def push_chunked(
     """
     if options.dialect != "cocoon":
         raise UsageError(f"the dialect {options.dialect} has no chunked form", hint="leave --dialect or --chunked out")
-    manifest = read_epoch(source, str(snapshot))
+    stored = as_snapshot(source, snapshot, read_stored(source, snapshot), decoding_for(options, on_event))
     tag = legal_target(tag or snapshot.tag, snapshot)
     publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
-    return _Push(source, snapshot, manifest, publication, tag, options, chunking, on_event).run()
+    return _Push(stored, snapshot, publication, tag, options, chunking, on_event).run()
 
 
 @dataclass(slots=True)
 class _Push:
-    source: Source
+    snapshot: StoredSnapshot
     key: SnapshotKey
-    manifest: Manifest
     publication: Publication
     tag: str
     options: PushOptions
@@ -65,6 +65,14 @@ class _Push:
     on_event: OnEvent
     started: float = field(default_factory=time.monotonic)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def source(self) -> Source:
+        return self.snapshot.source
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.snapshot.manifest
 
     @property
     def sink(self) -> Sink:
@@ -224,7 +232,8 @@ class _Push:
             blobs=rows,
             seconds=time.monotonic() - self.started,
             dry_run=self.options.dry_run,
-            warnings=(*map(str, self.manifest.warnings), *self.warnings),
+            derived=self.snapshot.derived,
+            warnings=(*self.snapshot.warnings, *self.warnings),
         )
 
 

@@ -21,10 +21,10 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.events import Event, OnEvent
-from epoch_oci.flows.artifact import read_epoch
 from epoch_oci.flows.publish import Publication, files_of, legal_target
-from epoch_oci.flows.push import PushOptions, small_wants
+from epoch_oci.flows.push import PushOptions, decoding_for, small_wants
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
+from epoch_oci.flows.stored import StoredSnapshot, as_snapshot, read_stored
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import OCTET_STREAM, TITLE
@@ -64,19 +64,18 @@ def push_encoded(
     """As `push`, in version 2 of the `cocoonstack` dialect. Raises what `push` raises."""
     if options.dialect != "cocoonstack":
         raise UsageError("--zstd is for the cocoonstack dialect", hint="add --dialect cocoonstack, or use --chunked")
-    manifest = read_epoch(source, str(snapshot))
-    if manifest.is_cloud_image:
+    stored = as_snapshot(source, snapshot, read_stored(source, snapshot), decoding_for(options, on_event))
+    if stored.manifest.is_cloud_image:
         raise UsageError(f"{snapshot} is a cloud image, and only snapshots have a second version", object=str(snapshot))
     tag = legal_target(tag or snapshot.tag, snapshot)
     publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
-    return _Push(source, snapshot, manifest, publication, tag, options, encoding, on_event).run()
+    return _Push(stored, snapshot, publication, tag, options, encoding, on_event).run()
 
 
 @dataclass(slots=True)
 class _Push:
-    source: Source
+    snapshot: StoredSnapshot
     key: SnapshotKey
-    manifest: Manifest
     publication: Publication
     tag: str
     options: PushOptions
@@ -85,6 +84,14 @@ class _Push:
     started: float = field(default_factory=time.monotonic)
     rows: dict[str, BlobReport] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def source(self) -> Source:
+        return self.snapshot.source
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.snapshot.manifest
 
     def run(self) -> TransferReport:
         files = self._encoded({}).files
@@ -177,10 +184,11 @@ class _Push:
             tag=self.key.tag,
             blobs=tuple(self.rows[digest] for digest in order),
             seconds=time.monotonic() - self.started,
+            derived=self.snapshot.derived,
             dry_run=self.options.dry_run,
             warnings=(
-                *map(str, self.manifest.warnings),
-                *(f"{item} has no place in the artifact" for item in artifact.lost),
+                *self.snapshot.warnings,
+                *(f"{item} has no place in the artifact" for item in (*self.snapshot.lost, *artifact.lost)),
                 *self.notes,
             ),
         )

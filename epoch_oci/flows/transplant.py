@@ -1,15 +1,16 @@
-"""A snapshot from one Epoch store into another, as it is: nothing is translated on the way."""
+"""A snapshot from one Epoch store into another, as it is; of what modern Epoch keeps Epoch's old form is made."""
 
 import time
 
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.events import OnEvent, ignore
-from epoch_oci.flows.artifact import read_epoch
+from epoch_oci.flows.encoded import Decoding
 from epoch_oci.flows.publish import Publication, files_of
-from epoch_oci.flows.pull import PullOptions, expect
+from epoch_oci.flows.pull import PullOptions
 from epoch_oci.flows.report import TransferReport, done, planned
+from epoch_oci.flows.stored import as_snapshot, read_stored
 from epoch_oci.oci.digest import Digest
-from epoch_oci.stores.base import Sink, Source
+from epoch_oci.stores.base import Expecting, Sink, Source
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs, require
 
@@ -22,15 +23,17 @@ def transplant(
     options: PullOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> TransferReport:
-    """Bring a snapshot's blobs, then its manifest's exact bytes under `options.key`, else under its own.
+    """Bring a snapshot's blobs, then its manifest's exact bytes under `options.key`, else under its own key.
 
     Raises ContentError, NotFoundError, ConflictError, and whatever source and sink raise.
     """
     options = options or PullOptions()
     started = time.monotonic()
-    manifest = read_epoch(source, str(key))
+    how = Decoding(cache=options.decode_cache, jobs=options.jobs, throttle=options.throttle, on_event=on_event)
+    snapshot = as_snapshot(source, key, read_stored(source, key), how)
+    manifest, source = snapshot.manifest, snapshot.source
     target = options.key or key
-    known = expect(sink, target, manifest.document, force=options.force)
+    known = isinstance(sink, Expecting) and sink.expect(str(target), manifest.document, replace=options.force)
     names = {layer.digest: layer.filename for layer in (*manifest.layers, *manifest.base_images)}
     wants = [
         Want(target=blob, content=source.content(blob), title=names.get(blob.digest)) for blob in manifest.descriptors
@@ -54,5 +57,6 @@ def transplant(
         blobs=blobs,
         seconds=time.monotonic() - started,
         dry_run=options.dry_run,
-        warnings=tuple(str(finding) for finding in manifest.warnings),
+        derived=snapshot.derived,
+        warnings=snapshot.warnings,
     )

@@ -11,12 +11,15 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, EpochOciError, Finding, NotFoundError, counted
 from epoch_oci.events import Event, OnEvent, ignore, phase
-from epoch_oci.flows.artifact import read_documents, read_epoch
+from epoch_oci.flows.artifact import FoundDocuments, read_config, read_documents
 from epoch_oci.flows.encoded import carried_content
+from epoch_oci.flows.graph import read_graph
+from epoch_oci.flows.stored import ArtifactsOf, epoch_of, is_epoch
 from epoch_oci.flows.verify_chunked import ChunkedCheck
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verify import VerifyingReader
@@ -103,24 +106,19 @@ def verify_snapshots(
     keys = list(keys)
     if len(keys) == 1 and not whole:
         source.resolve(str(keys[0]))
-    result = Verification(where)
-    wanted: dict[Digest, _Row] = {}
+    result, found = Verification(where), _Found()
     for key in keys:
         _note_names(key, result)
+        result.documents += 1
         try:
-            manifest = read_epoch(source, str(key))
-            _note_key(key, manifest, result)
-            if options.round_trip:
-                _round_trip(manifest)
+            document = source.resolve(str(key))
+            if is_epoch(document):
+                _look_at_manifest(document, key, found, result, options)
+            else:
+                _look_at_artifact(ArtifactsOf(source, key.name), document, str(key), found, result, options)
         except (ContentError, NotFoundError) as error:
             result.add(error, str(key))
-            continue
-        finally:
-            result.documents += 1
-        for layer in (*manifest.layers, *manifest.base_images):
-            blob = Descriptor(media_type=media_types.OCTET_STREAM, digest=layer.digest, size=layer.size)
-            wanted.setdefault(layer.digest, _Row(f"{key}: {layer.filename}", (blob,)))
-    _check_rows(source, list(wanted.values()), result, options, on_event)
+    found.check(source, result, options, on_event)
     return result
 
 
@@ -141,40 +139,85 @@ def verify_artifacts(
     names = list(names)
     if len(names) == 1 and not whole:
         source.resolve(names[0])
-    result = Verification(where)
-    wanted: dict[Digest, _Row] = {}
-    encoded: dict[str, EncodedSnapshot] = {}
-    chunked: dict[str, tuple[ImageManifest, Snapshot]] = {}
+    result, found = Verification(where), _Found()
     for name in names:
         result.documents += 1
         try:
-            found = read_documents(source, name)
-            told = found.told()
-            if not isinstance(told, EncodedSnapshot):
-                if options.round_trip and not told.derived:
-                    _round_trip(told.manifest)
-                if is_chunked(found.image) and not options.fast:
-                    chunked[name] = found.image, told
-            elif not options.fast:
-                encoded[name] = told
+            documents = read_documents(source, name)
+            _look_at_snapshot(documents, name, found, options)
         except (ContentError, NotFoundError) as error:
             result.add(error, name)
             continue
         result.documents += 1
-        for item in found.image.layers:
-            wanted.setdefault(item.digest, _Row(f"{name}: {item.title or item.digest}", (item,)))
-    rows = _file_rows(encoded)
-    covered = {layer.digest for row in rows for layer in row.layers}
-    covered |= {pack.digest for image, _ in chunked.values() for pack in packs_of(image)}
-    plain = [row for digest, row in wanted.items() if digest not in covered]
-    _check_rows(source, [*plain, *rows], result, options, on_event)
-    _check_finished(encoded, rows, result)
-    for name, (image, snapshot) in chunked.items():
-        check = ChunkedCheck(source, name, result.add, on_event, options.rebuild)
-        check.run(image, snapshot)
-        result.blobs += len(packs_of(image))
-        result.bytes += sum(check.sound.values())
+        for item in documents.image.layers:
+            found.want(item, f"{name}: {item.title or item.digest}")
+    found.check(source, result, options, on_event)
     return result
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is to be checked: each blob once, what the layers of `encoded` snapshots decode to, and `chunked` files."""
+
+    wanted: dict[Digest, "_Row"] = field(default_factory=dict)
+    encoded: dict[str, EncodedSnapshot] = field(default_factory=dict)
+    chunked: dict[str, tuple[ImageManifest, Snapshot]] = field(default_factory=dict)
+
+    def want(self, blob: Descriptor, name: str) -> None:
+        self.wanted.setdefault(blob.digest, _Row(name, (blob,)))
+
+    def check(self, source: Source, result: Verification, options: VerifyOptions, on_event: OnEvent) -> None:
+        rows = _file_rows(self.encoded)
+        covered = {layer.digest for row in rows for layer in row.layers}
+        covered |= {pack.digest for image, _ in self.chunked.values() for pack in packs_of(image)}
+        plain = [row for digest, row in self.wanted.items() if digest not in covered]
+        _check_rows(source, [*plain, *rows], result, options, on_event)
+        _check_finished(self.encoded, rows, result)
+        for name, (image, snapshot) in self.chunked.items():
+            check = ChunkedCheck(source, name, result.add, on_event, options.rebuild)
+            check.run(image, snapshot)
+            result.blobs += len(packs_of(image))
+            result.bytes += sum(check.sound.values())
+
+
+def _look_at_manifest(
+    document: Document, key: SnapshotKey, found: _Found, result: Verification, options: VerifyOptions
+) -> None:
+    """Epoch's own manifest. Raises ContentError."""
+    manifest = epoch_of(document, key)
+    _note_key(key, manifest, result)
+    if options.round_trip:
+        _round_trip(manifest)
+    for layer in (*manifest.layers, *manifest.base_images):
+        blob = Descriptor(media_type=media_types.OCTET_STREAM, digest=layer.digest, size=layer.size)
+        found.want(blob, f"{key}: {layer.filename}")
+
+
+def _look_at_artifact(
+    source: Source, document: Document, name: str, found: _Found, result: Verification, options: VerifyOptions
+) -> None:
+    """Whatever an Epoch that is a registry keeps: snapshots, and images and indexes too. Raises ContentError."""
+    graph = read_graph(source, document, name, referrers=False)
+    result.documents += len(graph.documents) - 1
+    for blob in graph.blobs.values():
+        found.want(blob, f"{name}: {blob.title or blob.digest}")
+    snapshots = [image for image in graph.images if dialects.accepting(image) is not None]
+    if not snapshots:
+        result.notes.append(f"{name} is no snapshot, and was checked as the artifact that it is")
+    for image in snapshots:
+        _look_at_snapshot(FoundDocuments(image, read_config(source, image)), name, found, options)
+
+
+def _look_at_snapshot(documents: FoundDocuments, name: str, found: _Found, options: VerifyOptions) -> None:
+    """What the documents of a snapshot say of each other. Raises ContentError."""
+    told = documents.told()
+    if not isinstance(told, EncodedSnapshot):
+        if options.round_trip and not told.derived:
+            _round_trip(told.manifest)
+        if is_chunked(documents.image) and not options.fast:
+            found.chunked[name] = documents.image, told
+    elif not options.fast:
+        found.encoded[name] = told
 
 
 @dataclass(slots=True)

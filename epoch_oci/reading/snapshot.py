@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from epoch_oci.chunks.fold import Fold
-from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import NotFoundError, UsageError
-from epoch_oci.flows.artifact import read_artifact, read_epoch
+from epoch_oci.flows.artifact import read_artifact
 from epoch_oci.flows.chunked import ChunkedContent, UnfoldedContent, folds_of
-from epoch_oci.flows.encoded import carried_content
+from epoch_oci.flows.encoded import Decoding, carried_content
+from epoch_oci.flows.stored import StoredSnapshot, as_snapshot, read_stored
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.stores.base import BytesContent, Content, Source
@@ -46,7 +46,8 @@ def files_at(place: "Place", name: str) -> Mapping[str, ReadableFile]:
     if isinstance(place, SnapshotPlace):
         if place.key is None:
             raise UsageError(f"{place.where} is a whole store", object=place.where, hint="name a snapshot in it")
-        return files_of_snapshot(place.store, read_epoch(place.store, str(place.key)))
+        stored = read_stored(place.store, place.key)
+        return files_of_snapshot(as_snapshot(place.store, place.key, stored, Decoding()))
     return files_of_artifact(place.store, name)
 
 
@@ -61,8 +62,9 @@ def files_of_artifact(source: Source, name: str) -> Mapping[str, ReadableFile]:
     return files
 
 
-def files_of_snapshot(source: Source, manifest: Manifest) -> Mapping[str, ReadableFile]:
+def files_of_snapshot(stored: StoredSnapshot) -> Mapping[str, ReadableFile]:
     """As `files_at`, of a snapshot in an Epoch store."""
+    manifest, source = stored.manifest, stored.source
     folds = folds_of(manifest)
     return {
         layer.filename: _readable(

@@ -22,6 +22,7 @@ from epoch_oci.oci import verify
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import media_type_of
 from epoch_oci.registry.answers import dismiss
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.client import Body, RegistryClient, read_bounded
@@ -128,6 +129,10 @@ class EpochServer:
                 if (tag not in doubtful and not _DIGEST_COPY.match(tag)) or self._is_there(name, tag):
                     yield SnapshotEntry(name, tag)
 
+    def expect(self, name: str, document: Document, *, replace: bool = False) -> bool:
+        """Refused, with UsageError."""
+        self._refuse()
+
     def put(self, target: Descriptor, content: Content) -> None:
         """Refused, with UsageError."""
         self._refuse()
@@ -182,10 +187,9 @@ class EpochServer:
 
         The content type says nothing: a newer server gives its own to whatever older ones have left it.
         """
-        value = _object(raw)
-        if value == {}:
+        if _object(raw) == {}:
             raise _unknown_path(f"{key} on {self._where}")
-        if value is not None and _is_oci(value):
+        if media_type_of(raw) is not None:
             raise ContentError(
                 f"{key} on {self._where} is an OCI manifest: this server is Epoch 0.1.6 or newer",
                 code="TYPE",
@@ -302,13 +306,6 @@ def _texts_of(raw: bytes, key: str, what: str) -> list[str]:
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise ContentError(f"{what}: {shown(key)} is not a list of texts", code="SCHEMA", object=what)
     return items
-
-
-def _is_oci(value: Mapping[str, Any]) -> bool:
-    """Whether a document is an OCI or Docker manifest or index, and no Epoch manifest."""
-    config, media_type = value.get("config"), value.get("mediaType")
-    by_type = isinstance(media_type, str) and media_type.startswith(("application/vnd.oci.", "application/vnd.docker."))
-    return by_type or isinstance(value.get("manifests"), list) or (isinstance(config, dict) and "mediaType" in config)
 
 
 def _foreign_tags(name: str, tags: Mapping[str, set[str]]) -> set[str]:

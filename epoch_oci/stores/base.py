@@ -132,11 +132,22 @@ class QuickLister(Protocol):
 
 
 @runtime_checkable
+class Naming(Protocol):
+    """A store whose snapshots have names that divide in more than one way."""
+
+    def find(self, word: str) -> SnapshotKey:
+        """The snapshot that `word` names: of its readings the first that is here, else the usual one."""
+
+
+@runtime_checkable
 class Expecting(Protocol):
     """A sink that wants to know a snapshot's manifest before its blobs come."""
 
-    def expect(self, name: str, document: Document, *, replace: bool = False) -> None:
-        """Say that `publish` will follow with the same arguments; raises what it would, as far as it is known now."""
+    def expect(self, name: str, document: Document, *, replace: bool = False) -> bool:
+        """Say that `publish` will follow with the same arguments; raises what it would, as far as it is known now.
+
+        Returns whether the very snapshot is here under that name, so that there will be nothing to do.
+        """
 
 
 @runtime_checkable

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, with_tags, without_tag
@@ -16,14 +17,17 @@ from epoch_oci.epoch.keys import (
     MANIFESTS,
     SnapshotKey,
     blob_key,
+    digest_copy_key,
     hostile_problem,
+    is_digest_copy,
     manifest_key,
     parse_manifest_key,
 )
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
-from epoch_oci.errors import ConflictError, ContentError, Finding, NotFoundError, counted
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest, stored_document
+from epoch_oci.errors import AccessError, ConflictError, ContentError, Finding, NotFoundError, counted
+from epoch_oci.oci import verify
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.digest import shown
+from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredContent, read_if_there, verified
 from epoch_oci.stores.backends.collect import Collector, digests_in, gathered
@@ -33,6 +37,8 @@ _BLOBS = "blobs/sha256/"
 _BATCH = 500
 _BATCH_SECONDS = 10.0
 """A catalog of thousands of tags is not written again for each: so many at a time, or so long after the last time."""
+_LOOKED_INTO = 64
+_READERS = 8
 
 
 def go_now() -> str:
@@ -53,11 +59,22 @@ class EpochStore:
         self._where = where
         self._clock = clock
         self._batch: _Batch | _Unlisted | None = None
+        self._modern: bool | None = None
+
+    def find(self, word: str) -> SnapshotKey:
+        """As `Naming.find`."""
+        first, *others = SnapshotKey.readings(word)
+        if not others or self._is_here(first):
+            return first
+        return next((key for key in others if self._is_here(key)), first)
 
     def resolve(self, name: str) -> Document:
-        """The manifest's exact bytes; not parsed. Raises NotFoundError, ContentError (NAME, SIZE, TYPE), UsageError."""
+        """The manifest's exact bytes; not parsed. Its media type tells which generation of Epoch it is of.
+
+        Raises NotFoundError, ContentError (NAME, SIZE, TYPE; DIGEST for what was asked for by digest), UsageError.
+        """
         key = SnapshotKey.parse(name)
-        raw = self._read(manifest_key(key), MANIFEST_LIMIT)
+        raw = self._read(manifest_key(key), MANIFEST_LIMIT) or self._copy(key)
         if raw is None:
             self._backend.check()
             raise NotFoundError(
@@ -65,7 +82,7 @@ class EpochStore:
                 object=str(key),
                 hint=f"see what it holds with `epoch-oci ls {self._where}`",
             )
-        return Document(EPOCH_MANIFEST, raw)
+        return stored_document(raw)
 
     def has(self, target: Descriptor) -> bool:
         """Whether a blob of this name and size is here: a look, its bytes are not read (`verify` does that)."""
@@ -90,11 +107,18 @@ class EpochStore:
             return None
         return self._backend.assemble(blob_key(target.digest), target)
 
+    def expect(self, name: str, document: Document, *, replace: bool = False) -> bool:
+        """As `Expecting.expect`."""
+        key = SnapshotKey.parse(name)
+        old = self._read(manifest_key(key), MANIFEST_LIMIT) if not replace else self._read_if_sound(key)
+        self._refuse(key, old, document, replace=replace)
+        return old == document.raw
+
     def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
         """Store a manifest, after all its blobs are here, then list it in the catalog.
 
-        Raises NotFoundError for a missing blob (an empty one counts too), ConflictError, and ContentError for a wrong
-        manifest or a catalog that cannot be read; then nothing was written.
+        Raises NotFoundError for a missing blob (an empty one counts too), ConflictError, also for a bucket of Epoch
+        0.1.6 or later, ContentError for a wrong manifest or a catalog that cannot be read; then nothing was written.
         """
         key = SnapshotKey.parse(name)
         self._require_blobs(key, Manifest.parse(document, f"the manifest of {key}"))
@@ -228,13 +252,77 @@ class EpochStore:
     def _replacement(self, key: SnapshotKey, old: bytes | None, document: Document, replace: bool) -> bytes | None:
         if old == document.raw:
             return None
-        if old is not None and not replace:
+        self._refuse(key, old, document, replace=replace)
+        return document.raw
+
+    def _refuse(self, key: SnapshotKey, old: bytes | None, document: Document, *, replace: bool) -> None:
+        """Raise ConflictError for what `document` may not be written over or beside."""
+        if replace or old == document.raw:
+            return
+        if old is not None:
             raise ConflictError(
                 f"{self._where} holds another snapshot as {key}",
                 object=str(key),
                 hint="store it under another name (--as NAME:TAG), or replace it with --force",
             )
-        return document.raw
+        if self._is_modern():
+            raise ConflictError(
+                f"{self._where} is the bucket of an Epoch of 0.1.6 or later, which reads no manifests of the old form",
+                object=str(key),
+                hint="push to that Epoch with --dialect cocoonstack, or store it in a place of its own; "
+                "--force writes it here all the same",
+            )
+
+    def _is_modern(self) -> bool:
+        """Whether manifests of Epoch 0.1.6 or later live here.
+
+        It keeps a copy of each by its digest, and these are looked into; of the others only some are, for there may be
+        a hundred thousand, and who copied a bucket without its copies copied it together.
+        """
+        if self._modern is None:
+            with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="look") as pool:
+                self._modern = any(pool.map(self._is_oci, self._looked_into()))
+        return self._modern
+
+    def _looked_into(self) -> list[str]:
+        copies: list[str] = []
+        others: list[str] = []
+        # Who may not list may yet write, and what a listing stumbles over is no reason to refuse a snapshot.
+        with suppress(ContentError, AccessError):
+            for text in self._backend.keys(MANIFESTS):
+                chosen = copies if is_digest_copy(text) else others
+                if len(chosen) < _LOOKED_INTO:
+                    chosen.append(text)
+        return [*copies, *others]
+
+    def _is_oci(self, text: str) -> bool:
+        try:
+            raw = self._read(text, MANIFEST_LIMIT)
+        except ContentError:
+            return False
+        return raw is not None and stored_document(raw).media_type != EPOCH_MANIFEST
+
+    def _is_here(self, key: SnapshotKey) -> bool:
+        return self._backend.head(manifest_key(key)) is not None
+
+    def _copy(self, key: SnapshotKey) -> bytes | None:
+        """The manifest by its digest, which is what Epoch looks for where a tag is none."""
+        digest = key.digest
+        if digest is None:
+            return None
+        raw = self._read(digest_copy_key(key.name, digest), MANIFEST_LIMIT)
+        if raw is not None:
+            verify.check(digest, Digest.of(raw), f"{key} in {self._where}")
+        return raw
+
+    def _read_if_sound(self, key: SnapshotKey) -> bytes | None:
+        """What is there now and may be replaced: damage is mended so, a link or a directory in the way is not."""
+        try:
+            return self._read(manifest_key(key), MANIFEST_LIMIT)
+        except ContentError as error:
+            if error.code == "TYPE":
+                raise
+            return None
 
 
 class _Batch:

@@ -152,15 +152,13 @@ def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
 
 
 def _given_artifact(run: Run, word: str) -> _Given:
-    from epoch_oci import location
-    from epoch_oci.flows.artifact import read_documents
+    from epoch_oci.flows.artifact import read_documents, reference_key
 
     place = artifact_of(run, word)
     asked = name_to_read(place)
     found = read_documents(place.store, asked)
-    name = location.repository_in(place.where)
-    tag = "" if asked.startswith("sha256:") else asked
-    return _Given(manifest=found.image.document, config=found.config, name=name, tag=tag)
+    said = reference_key(place.where, asked)
+    return _Given(manifest=found.image.document, config=found.config, name=said.name, tag=said.tag)
 
 
 def _key(text: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from epoch_oci.cli import flags
 from epoch_oci.cli.places import bare_host, full_name, name_to_read, named_store, place_of
 from epoch_oci.cli.session import Run
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
+from epoch_oci.oci.digest import shown
 
 if TYPE_CHECKING:
     from epoch_oci.flows.verify import Verification, VerifyOptions
@@ -29,7 +30,7 @@ def inspect(run: Run, location: flags.Location, store: flags.Store = None) -> No
                 object=location,
                 hint=f"name a snapshot: `epoch-oci inspect NAME:TAG --store {location}`, or list them with `ls`",
             )
-        found = inspect_snapshot(place.store, str(place.key), where=str(place.key))
+        found = inspect_snapshot(place.store, place.key, where=str(place.key))
     else:
         name = name_to_read(place)
         found = inspect_artifact(place.store, name, where=full_name(place.where, name))
@@ -87,7 +88,7 @@ def ls(
         return
     place = place_of(run, location or named_store(store), store)
     if isinstance(place, SnapshotPlace):
-        _list_snapshots(run, place, whole_name=":" not in (location or ""))
+        _list_snapshots(run, place, location if place.key else None)
     else:
         _list_tags(run, place, long=long, every=all_)
 
@@ -126,15 +127,13 @@ def _check_artifacts(run: Run, place: "ArtifactPlace", options: "VerifyOptions")
     return result
 
 
-def _list_snapshots(run: Run, place: "SnapshotPlace", *, whole_name: bool) -> None:
+def _list_snapshots(run: Run, place: "SnapshotPlace", word: str | None) -> None:
     from epoch_oci.cli.render import listing_lines
     from epoch_oci.flows.listing import list_snapshots
 
-    key = place.key
-    rows = list_snapshots(place.store, name=key.name if key else None, tag=key.tag if key and not whole_name else None)
-    if key is not None and not rows:
-        what = key.name if whole_name else str(key)
-        raise NotFoundError(f"{place.where} holds no snapshot {what}", object=what)
+    rows = list_snapshots(place.store, word)
+    if word is not None and not rows:
+        raise NotFoundError(f"{place.where} holds no snapshot {shown(word)}", object=word)
     for row in rows:
         if row.problem is not None:
             run.warn(f"{row.key}: {row.problem}")
