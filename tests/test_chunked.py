@@ -264,6 +264,25 @@ def test_small_files_and_those_that_are_there_stay_plain(layout):
     assert comes_back(layout.path / "back", made)
 
 
+@pytest.mark.parametrize("disk", [DISK, bytes(2 << 20)], ids=["beside others", "nothing else"])
+def test_a_file_of_nothing_but_zeros_takes_no_pack(layout, disk):
+    made = snapshot("v1", bytes((3 << 20) + 17), disk)
+    report = layout.push(made)
+    assert len(of_type(report, PACK)) == (1 if any(disk) else 0)
+    layout.pull("v1", "--store", "back")
+    assert comes_back(layout.path / "back", made)
+    assert layout.ok("verify", "oci:layout:v1", "--rebuild")["ok"]
+    assert layout.ok("inspect", "oci:layout:v1")["files"][1]["chunks"]["zeros"] == (3 << 20) + 17
+
+
+def test_what_is_typed_outweighs_the_environment(layout):
+    layout.env["EPOCH_OCI_CHUNKED"] = "1"
+    put_snapshot(layout.path / "store", snapshot("v1", MEMORY, DISK))
+    words = ("push", "bot:v1", "oci:layout", "--store", "store", "--dialect", "cocoonstack")
+    assert layout.ok(*words)["artifactType"] == "application/vnd.cocoonstack.snapshot.v1+json"
+    assert layout.run(*words, "--chunked").code == 2
+
+
 # Bases
 
 

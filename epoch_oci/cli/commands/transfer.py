@@ -70,6 +70,8 @@ def push(
         throttle=throttle_for(limit_rate, target, store),
     )
     encoding = _encoding(run, zstd, chunk_size)
+    if chunked and run.origin("chunked") != "--chunked" and (dialect != "cocoon" or encoding is not None):
+        chunked = False  # what is typed outweighs what the environment says
     if encoding is not None and (chunked or snapshot == "-"):
         raise UsageError("--zstd goes neither with --chunked nor with an archive on standard input", object="--zstd")
     target, also = several_tags(target)
