@@ -96,7 +96,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--disk", type=int, default=192, help="MiB of disk (default: 192)")
     parser.add_argument("--out", type=Path, default=HERE, help="where the results go (default: beside this file)")
     options = parser.parse_args(words)
-    binary = find_registry()
+    binary, load = find_registry(), os.getloadavg()[0]
     if binary is None:
         say("no registry is installed; see `make peers`")
         return 2
@@ -111,6 +111,7 @@ def main(words: list[str] | None = None) -> int:
             facts["mount"] = _mounted(bench)
         finally:
             registry.stop()
+    facts["load"] = max(load, os.getloadavg()[0])
     facts |= {"rows": [asdict(row) for row in bench.rows], "registry": binary.version, "cores": os.cpu_count()}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "versions.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -220,7 +221,8 @@ def report(facts: dict) -> str:
         f"Written by `python -m benchmarks.versions` on {facts['cores']} cores, against CNCF distribution "
         f"{facts['registry']} on loopback, through a proxy that counts and, for the long line, gives each connection "
         f"25 MiB/s and 20 ms one way. The guest is made up (`guest.py`): {sizes[0] / MIB:.0f} MiB; of its memory there "
-        f"changed, version by version: {changed}.",
+        f"changed, version by version: {changed}. Load of the machine before or after: {facts['load']:.1f}; above the "
+        "number of cores, seconds say little.",
         "",
         "![Bytes sent for each version](versions.svg)",
         "",
