@@ -258,7 +258,7 @@ def test_who_waits_can_be_interrupted(tmp_path):
         process.send_signal(signal.SIGINT)
         started = time.monotonic()
         rest = process.communicate(timeout=20)[1]
-        assert (process.returncode, time.monotonic() - started < 3) == (130, True)
+        assert (process.returncode, time.monotonic() - started < 6) == (130, True)
         assert b'"wait"' not in rest
     again = run_cli("pull", "oci:layout", "--store", "second", cwd=tmp_path)
     assert again.code == 0, again.err

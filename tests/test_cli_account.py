@@ -215,7 +215,7 @@ def test_an_interruption_does_not_wait_for_a_registry_that_stalls(fake_registry,
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert process.returncode == 130 and time.monotonic() - began < 3
+    assert process.returncode == 130 and time.monotonic() - began < 6
     line, value = err.splitlines()
     assert out == b"" and line.startswith(b"epoch-oci: INTERRUPTED: ")
     assert json.loads(value)["error"]["code"] == "INTERRUPTED"

@@ -306,7 +306,7 @@ class TestInTheWay:
         put_in_the_way(kind, out / "a")
         before = tree(out)
         wanted = target("a", RAW)
-        with within(1):
+        with within(5):
             assert not files.holds(wanted)
         if replace and kind in LINKS:
             files.check([wanted], replace=True)
@@ -319,7 +319,7 @@ class TestInTheWay:
             lambda: files.check([wanted], replace=replace),
             lambda: files.write(wanted, Unopenable(1, AssertionError("opened")), replace=replace),
         ):
-            with within(1), pytest.raises(ConflictError):
+            with within(5), pytest.raises(ConflictError):
                 call()
         assert tree(out) == before
 

@@ -143,7 +143,7 @@ def test_punctuation_inside_strings_is_not_counted():
 def test_bombs_are_refused_quickly_and_cheaply(raw):
     started = time.process_time()
     _refuse_or_read(raw)
-    assert time.process_time() - started < 1.0
+    assert time.process_time() - started < 3.0
     tracemalloc.start()
     try:
         _refuse_or_read(raw)

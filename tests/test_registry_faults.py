@@ -136,6 +136,7 @@ def test_a_body_far_larger_than_is_taken_ends_in_another_shape(fake_registry):
     assert stored(registry, raw)
 
 
+@pytest.mark.long  # buffers of the kernel leave no room for slack, so a busy machine fails it
 def test_a_slow_line_is_not_taken_for_a_dead_one(fake_registry, proxy):
     """The limit is on silence and not on how long a block of a megabyte takes."""
     raw = noise(12_000_000)
