@@ -269,3 +269,93 @@ def test_two_processes_fetch_a_blob_once(tmp_path):
     results = [process.communicate()[0].split() for process in (first, second)]
     assert sum(int(count) for _, count in results) == len(RAW)
     assert (tmp_path / "blobs/sha256" / blob().digest.hex).read_bytes() == RAW
+
+
+class TestLeftovers:
+    """What broken runs leave is named by `verify`, and goes when nothing can come of it."""
+
+    @pytest.fixture
+    def left(self, tmp_path):
+        """A store in which a run broke off that had half of a blob."""
+        store = open_store(tmp_path)
+        with store.assemble(blob()) as assembly:
+            write_span(assembly, 0, len(RAW) // 2)
+            assembly.settle(0, len(RAW) // 2)
+        return store
+
+    @staticmethod
+    def hidden(path):
+        return sorted(found.suffix for found in path.rglob(".epoch-oci*"))
+
+    @staticmethod
+    def next_run(path):
+        """Another run writes something there, which tidies first."""
+        other = noise("other", 1000)
+        open_store(path).put(blob(other), BytesContent(other))
+
+    def test_that_a_run_can_go_on_with_stay(self, left, tmp_path):
+        self.next_run(tmp_path)
+        assert self.hidden(tmp_path) == [".done", ".part"]
+        with open_store(tmp_path).assemble(blob()) as assembly:
+            assert assembly.resumed == len(RAW) // 2
+
+    def test_of_a_blob_that_is_there_by_now_go(self, left, tmp_path):
+        left.put(blob(), BytesContent(RAW))
+        self.next_run(tmp_path)
+        assert self.hidden(tmp_path) == []
+
+    def test_of_a_blob_that_they_are_to_mend_stay(self, tmp_path):
+        path = tmp_path / "blobs/sha256" / blob().digest.hex
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"?" + RAW[1:])
+        os.utime(path, (1e9, 1e9))
+        with open_store(tmp_path).assemble(blob()) as assembly:
+            write_span(assembly, 0, len(RAW) // 2)
+        self.next_run(tmp_path)
+        assert self.hidden(tmp_path) == [".done", ".part"]
+
+    @pytest.mark.parametrize("lost", [".done", ".part"])
+    def test_of_which_half_is_lost_go(self, left, tmp_path, lost):
+        (found,) = [path for path in tmp_path.rglob(".epoch-oci*") if path.suffix == lost]
+        found.unlink()
+        self.next_run(tmp_path)
+        assert self.hidden(tmp_path) == []
+
+    def test_that_are_old_go(self, left, tmp_path):
+        for path in tmp_path.rglob(".epoch-oci*"):
+            os.utime(path, (1e9, 1e9))
+        self.next_run(tmp_path)
+        assert self.hidden(tmp_path) == []
+
+    def test_that_are_in_use_stay(self, tmp_path):
+        with open_store(tmp_path).assemble(blob()) as assembly:
+            write_span(assembly, 0, len(RAW) // 2)
+            for path in tmp_path.rglob(".epoch-oci*"):
+                os.utime(path, (1e9, 1e9))
+                if path.suffix == ".done":
+                    path.unlink()
+            self.next_run(tmp_path)
+            assert self.hidden(tmp_path) == [".part"]
+            write_span(assembly, len(RAW) // 2, len(RAW))
+            assert assembly.finish()
+
+    def test_of_another_process_that_was_quicker_go_at_once(self, left, tmp_path):
+        left.put(blob(), BytesContent(RAW))
+        answers = iter((False, True))
+        wants = [Want(target=blob(), content=BytesContent(RAW))]
+        plan = plan_blobs(open_store(tmp_path), wants, present=lambda target: next(answers))
+        (outcome,) = execute(plan, moved="received")
+        assert outcome.bytes == 0 and self.hidden(tmp_path) == []
+
+    def test_are_notes_of_an_audit(self, left, tmp_path):
+        (tmp_path / "blobs/sha256/.epoch-oci-0123456789abcdef.tmp").write_bytes(b"x" * 5000)
+        notes = [item for item in left.audit() if ".epoch-oci" in item.path]
+        assert sorted(Path(item.path).suffix for item in notes) == [".done", ".part", ".tmp"]
+        assert {item.severity for item in notes} == {"warning"}
+        assert all(item.path.startswith("blobs/sha256/") for item in notes)
+
+    def test_that_are_many_are_counted(self, left, tmp_path):
+        for number in range(30):
+            (tmp_path / f"blobs/sha256/.epoch-oci-{number:016x}.tmp").write_bytes(b"x")
+        notes = [item for item in left.audit() if "run that broke off" in item.problem or "more such" in item.problem]
+        assert len(notes) == 21 and "12 more such files" in notes[-1].problem

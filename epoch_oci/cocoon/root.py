@@ -35,7 +35,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.verify import ByteReader
-from epoch_oci.stores.backends.base import StoredContent, read_bounded, verified
+from epoch_oci.stores.backends.base import StoredContent, left_behind, read_bounded, verified
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import Content, SnapshotEntry
 
@@ -221,6 +221,8 @@ class CocoonRoot:
             with self._tree.folder(f"{SNAPSHOTS}/{record.id}") as directory:
                 if directory is None:
                     yield Finding(what, "NOT_FOUND", f"the files of {record.key} ({record.id}) are not there")
+        for left in left_behind(self._stage, ("blobs/sha256/",)):
+            yield replace(left, path=f"{STAGE}/{left.path}")
         known = {record.id for record in index.records.values()}
         for name, mode in self._tree.names(SNAPSHOTS):
             if name not in known and local.kind_of(mode) == "a directory":

@@ -1,9 +1,9 @@
 """A blob put together on the disk, span by span in any order, and kept when the process dies.
 
-Beside the place where the blob will appear lie a hidden file with the bytes and a small record of the spans that are
-complete. The record is written after the bytes; after a power cut it may still claim too much, which the hash over
-the whole blob finds out, and then both are thrown away. A lock on the file lets one process work on a blob at a time;
-the others are told, and may try again.
+Beside the place where the blob will appear lie a hidden file with the bytes and a small record: the name of what it is
+to be, and the spans that are complete. These are written after the bytes; after a power cut they may claim too much,
+which the hash over the whole blob finds out, and then both files are thrown away. A lock on the file lets one process
+work on a blob at a time; the others are told, and may try again.
 """
 
 import bisect
@@ -17,7 +17,7 @@ from itertools import accumulate
 from types import TracebackType
 from typing import Protocol, Self
 
-from epoch_oci.disk.draft import Shown, reveal, write_sparse
+from epoch_oci.disk.draft import RECORD_HEAD, Shown, reveal, write_sparse
 from epoch_oci.disk.local import OUR_PREFIX, local_errors, set_mode
 from epoch_oci.disk.lock import open_locked
 from epoch_oci.disk.sharing import clone, link, may_link
@@ -309,6 +309,7 @@ class Assembly:
             if self._spans.total() == 0:
                 os.ftruncate(self._descriptor, 0)
                 os.ftruncate(self._log, 0)
+                os.write(self._log, b"%s%s\n" % (RECORD_HEAD, os.fsencode(self._name)))
             if self._size:
                 os.ftruncate(self._descriptor, self._size)
 

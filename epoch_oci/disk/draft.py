@@ -17,6 +17,9 @@ from epoch_oci.oci.verify import BLOCK
 
 _DRAFT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{16}\.tmp\Z")
 _KEPT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{32}\.(?:part|done)\Z")
+RECORD_HEAD = b"for "
+"""What the record of an assembly begins with, before the name of the file that it will be."""
+_HEAD_LIMIT = 512
 _KEPT_SECONDS = 14 * 24 * 3600
 """How long an unfinished assembly that nobody goes on with is kept."""
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
@@ -129,14 +132,44 @@ def reveal(
 
 
 def sweep(directory: int, kept_seconds: float = _KEPT_SECONDS) -> None:
-    """Remove the drafts of owners that are gone, and assemblies long forgotten; what cannot be removed is left."""
+    """Remove what nothing uses: drafts of owners that are gone, and assemblies forgotten or of no use to anybody.
+
+    What cannot be removed is left, and so is all that a living process holds.
+    """
     old = time.time() - kept_seconds
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in list(entries):
             with contextlib.suppress(OSError):
-                forgotten = _KEPT.match(entry.name) and entry.stat(follow_symlinks=False).st_mtime < old
-                if forgotten or _DRAFT.match(entry.name):
-                    _remove_stale(entry.name, directory)
+                if _DRAFT.match(entry.name) or (_KEPT.match(entry.name) and _is_useless(entry.name, directory, old)):
+                    _remove_stale(entry.name, directory, old)
+
+
+def _is_useless(name: str, directory: int, old: float) -> bool:
+    """Whether nobody can go on with an assembly: it is old, half of it is lost, or the whole file is there by now."""
+    stem = name.rpartition(".")[0]
+    part = _state(f"{stem}.part", directory)
+    if part is None or part.st_mtime < old:
+        return True
+    if name.endswith(".done"):
+        return False  # it goes with the part
+    try:
+        record = os.open(f"{stem}.done", OPEN_FILE, dir_fd=directory)
+    except FileNotFoundError:
+        return True
+    try:
+        head = os.read(record, _HEAD_LIMIT).partition(b"\n")[0]
+    finally:
+        os.close(record)
+    whole = _state(os.fsdecode(head.removeprefix(RECORD_HEAD)), directory) if head.startswith(RECORD_HEAD) else None
+    # A whole file that is older is one that was wrong: it is what the assembly was to replace.
+    return whole is not None and whole.st_mtime > part.st_mtime
+
+
+def _state(name: str, directory: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
 
 
 def stale(directory: int, kept_seconds: float) -> list[tuple[str, int, float]]:
@@ -202,11 +235,15 @@ def _own(descriptor: int) -> bool:
     return try_lock(descriptor) is not False and os.fstat(descriptor).st_nlink > 0
 
 
-def _remove_stale(name: str, directory: int) -> None:
+def _remove_stale(name: str, directory: int, old: float) -> None:
     # For writing, because NFS grants an exclusive lock for nothing less.
     descriptor = os.open(name, (OPEN_FILE & ~os.O_ACCMODE) | os.O_RDWR, dir_fd=directory)
     try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode) and try_lock(descriptor):
+        found = os.fstat(descriptor)
+        held = stat.S_ISREG(found.st_mode) and try_lock(descriptor)
+        if held or (held is None and found.st_mtime < old):  # without locks its age has to tell
+            if name.endswith(".part"):  # first what says that there is something to go on with
+                _remove(f"{name.removesuffix('.part')}.done", directory)
             os.unlink(name, dir_fd=directory)
     finally:
         os.close(descriptor)

@@ -29,7 +29,14 @@ from epoch_oci.oci import verify
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
-from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredContent, read_if_there, verified
+from epoch_oci.stores.backends.base import (
+    AssemblingBackend,
+    Backend,
+    StoredContent,
+    left_behind,
+    read_if_there,
+    verified,
+)
 from epoch_oci.stores.backends.collect import Collector, digests_in, gathered
 from epoch_oci.stores.base import Content, Garbage, SnapshotEntry
 
@@ -203,6 +210,8 @@ class EpochStore:
         """As `Auditor.audit`: the catalog held against the manifests that are there, and keys of no snapshot."""
         keys = set(self._manifest_keys())
         yield from self._stray_keys()
+        folders = {f"{MANIFESTS}{key.name}/" for key in keys if hostile_problem(key.name) is None}
+        yield from left_behind(self._backend, ("", _BLOBS, *sorted(folders)))
         try:
             catalog = self.catalog()
         except ContentError as error:

@@ -17,7 +17,14 @@ from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index, subject_of
 from epoch_oci.oci.reference import fallback_subject, is_fallback_tag, tag_problem
-from epoch_oci.stores.backends.base import AssemblingBackend, Backend, StoredContent, read_if_there, verified
+from epoch_oci.stores.backends.base import (
+    AssemblingBackend,
+    Backend,
+    StoredContent,
+    left_behind,
+    read_if_there,
+    verified,
+)
 from epoch_oci.stores.backends.collect import Collector, oci_digests_in
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import BytesContent, Content, Garbage
@@ -285,7 +292,8 @@ class OciLayout:
             return False
 
     def audit(self) -> Iterator[Finding]:
-        """As `Auditor.audit`: tags that occur twice, entries whose blob is not there, and what does not count."""
+        """As `Auditor.audit`: tags that occur twice, entries without a blob, what does not count, what is left over."""
+        yield from left_behind(self._backend, ("", _BLOBS))
         try:
             index = self._index()
         except ContentError as error:

@@ -244,6 +244,7 @@ class _Run:
 
     def _assemble(self, item: Item, assembly: Assembly) -> int:
         if item.present():  # another process was at it meanwhile
+            assembly.discard()
             return 0
         report = self._progress(item)
         content = self._watched(item, lambda _: report(assembly.covered))

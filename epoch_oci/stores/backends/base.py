@@ -3,17 +3,19 @@
 Keys are relative, `/` divides their components. Every implementation raises only exceptions of `epoch_oci.errors`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from epoch_oci.disk.assembly import Assembly
-from epoch_oci.errors import ContentError, NotFoundError
+from epoch_oci.errors import ContentError, Finding, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content
+
+_MOST_LEFTOVERS = 20
 
 Opener = Callable[[], AbstractContextManager[ByteReader]]
 """Opens an object's bytes from their start; may be called again for another attempt."""
@@ -86,6 +88,20 @@ class DatedBackend(Protocol):
 
     def leftovers(self, prefix: str, older: float, *, remove: bool) -> list[Stored]:
         """What broken runs left below `prefix` and nobody has touched for `older` seconds; gone then with `remove`."""
+
+
+def left_behind(backend: object, folders: Iterable[str]) -> Iterator[Finding]:
+    """Notes on what broken runs left in these folders of a key space, if it tells of such."""
+    if not isinstance(backend, DatedBackend):
+        return
+    found = [item for folder in folders for item in backend.leftovers(folder, 0.0, remove=False)]
+    for item in found[:_MOST_LEFTOVERS]:
+        problem = f"{item.size} bytes of a run that broke off, or is still at work; what nothing uses is swept in time"
+        yield Finding(item.key, "MISMATCH", problem, "warning")
+    if len(found) > _MOST_LEFTOVERS:
+        more = found[_MOST_LEFTOVERS:]
+        problem = f"{len(more)} more such files, {sum(item.size for item in more)} bytes"
+        yield Finding(more[0].key.rpartition("/")[0], "MISMATCH", problem, "warning")
 
 
 @runtime_checkable

@@ -189,7 +189,7 @@ class DirectoryBackend:
                 sweep(directory, older)
                 left = {name for name, _, _ in stale(directory, older)}
                 found = [row for row in before if row[0] not in left]
-        return [Stored(f"{folder}/{name}", size, modified) for name, size, modified in found]
+        return [Stored(f"{folder}/{name}" if folder else name, size, modified) for name, size, modified in found]
 
     def delete(self, key: str) -> None:
         """As `Backend.delete`."""
