@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["exact", "whole", "no base", "disk", "refused"]
+Outcome = Literal["exact", "whole", "no base", "disk", "refused", "none"]
 
 WORDS: dict[Outcome, str] = {
     "exact": "●",
@@ -15,6 +15,7 @@ WORDS: dict[Outcome, str] = {
     "no base": "◐",
     "disk": "▣",
     "refused": "–",
+    "none": "",
 }
 """How a cell is drawn."""
 
@@ -42,6 +43,9 @@ TARGETS = {
     "cocoon": "Cocoon root",
     "files": "files (`-o DIR`)",
     "pipe": "archive (`-o -`)",
+    "sync-directory": "`sync` to an Epoch directory",
+    "sync-registry": "`sync` to a registry",
+    "copy": "`copy` to a registry",
 }
 
 
@@ -56,20 +60,20 @@ class Row:
         assert len(self.outcomes) == len(TARGETS) and self.source in SOURCES
 
 
-E, W, N, D, R = WORDS
+E, W, N, D, R, X = WORDS
 ROWS = (
-    Row("directory", (E, E, N, N, E, E, W, W, N)),
-    Row("bucket", (E, E, N, N, E, E, W, W, N)),
-    Row("server", (E, E, N, N, E, E, W, W, N)),
-    Row("cocoon", (W, W, N, N, W, W, W, W, N)),
-    Row("archive", (W, W, W, W, W, W, W, W, W)),
-    Row("artifact", (E, E, N, N, E, E, W, W, N)),
-    Row("parts", (E, E, N, N, E, E, W, W, N)),
-    Row("chunks", (E, E, N, N, E, E, W, W, N)),
-    Row("modern", (W, W, W, W, W, W, W, W, W)),
-    Row("encoded", (W, W, W, W, W, W, W, W, W)),
-    Row("foreign", (W, W, W, W, W, W, W, W, W)),
-    Row("image", (E, E, E, E, E, E, R, W, D)),
+    Row("directory", (E, E, N, N, E, E, W, W, N, E, E, X)),
+    Row("bucket", (E, E, N, N, E, E, W, W, N, E, E, X)),
+    Row("server", (E, E, N, N, E, E, W, W, N, E, E, X)),
+    Row("cocoon", (W, W, N, N, W, W, W, W, N, W, W, X)),
+    Row("archive", (W, W, W, W, W, W, W, W, W, X, X, X)),
+    Row("artifact", (E, E, N, N, E, E, W, W, N, E, E, E)),
+    Row("parts", (E, E, N, N, E, E, W, W, N, E, E, E)),
+    Row("chunks", (E, E, N, N, E, E, W, W, N, E, E, E)),
+    Row("modern", (W, W, W, W, W, W, W, W, W, W, W, W)),
+    Row("encoded", (W, W, W, W, W, W, W, W, W, W, W, W)),
+    Row("foreign", (W, W, W, W, W, W, W, W, W, W, W, W)),
+    Row("image", (E, E, E, E, E, E, R, W, D, E, E, X)),
 )
 
 PAGE = """\
@@ -89,6 +93,7 @@ is two commands, with an OCI layout or a directory between them. Written by `pyt
   there, and the `cocoonstack` dialect has no home for them (`--allow-loss`).
 - ▣ the disk image alone, its pieces joined: what `cocoon image import` reads.
 - – refused with the reason: a cloud image is no snapshot, and Cocoon keeps it in another form.
+- Nothing where there is no such way: `copy` takes artifacts, and `sync` no archive from a pipe.
 
 A legacy Epoch server is only read from: there is no column for it.
 """

@@ -53,14 +53,15 @@ def digests(registry, name: str) -> set[str]:
     return set(registry.manifests(name))
 
 
-@pytest.mark.parametrize("way", ["registry", "registry without referrers", "layout between"])
+@pytest.mark.parametrize("way", ["registry", "registry without referrers", "layout between", "archive between"])
 def test_an_index_is_copied_whole_with_all_that_refers_to_it(cli, fake_registry, way):
     source, target = fake_registry(), fake_registry(referrers=way != "registry without referrers")
     found = family(source)
     at = f"{source.address}/acme/multi:v1"
-    if way == "layout between":
-        assert cli("copy", at, "oci:between").code == 0
-        at = "oci:between:v1"
+    if way.endswith("between"):
+        between = "oci:between" if way.startswith("layout") else "oci-archive:between.tar"
+        assert cli("copy", at, between).code == 0
+        at = f"{between}:v1"
     done = cli("copy", at, f"{target.address}/other/place", "--format", "json")
     assert done.code == 0, done.err
     assert done.json["digest"] == found["index"] == target.tags("other/place")["v1"]

@@ -30,7 +30,12 @@ from epoch_oci.oci.media_types import EMPTY, MANIFEST
 from epoch_oci.stores.base import BytesContent
 from epoch_oci.stores.oci_layout import OciLayout
 
-CELLS = [(row.source, target, outcome) for row in ROWS for target, outcome in zip(TARGETS, row.outcomes, strict=True)]
+CELLS = [
+    (row.source, target, outcome)
+    for row in ROWS
+    for target, outcome in zip(TARGETS, row.outcomes, strict=True)
+    if outcome != "none"
+]
 TITLE = "org.opencontainers.image.title"
 LOSSY = ("--dialect", "cocoonstack", "--allow-loss")
 
@@ -289,8 +294,32 @@ def of_root(path: Path) -> dict[str, bytes]:
     return {item.name: item.read_bytes() for item in found}
 
 
+def synced(world: World, origin: Origin, target: str) -> str:
+    """All of the source in one go; the one snapshot that is at the target then, named if nothing else names it."""
+    source = origin.store or origin.name.rpartition(":")[0]
+    there = f"{world.registry()}/synced" if target == "sync-registry" else "synced"
+    world.ok("sync", source, there, "--rename", "^:=bot:")
+    if target == "sync-directory":
+        found = world.run("ls", there, "--format", "json").json["snapshots"]
+        return f"{found[0]['name']}:{found[0]['tag']}"
+    names = world.run("ls", world.registry(), "--format", "json").json["repositories"]
+    name = next(name for name in names if name.startswith("synced"))
+    return f"{world.registry()}/{name}:v1"
+
+
 def gone(world: World, origin: Origin, target: str) -> tuple[dict[str, bytes] | None, bytes | None]:
     """The files that are at the target, and the Epoch manifest that is. None for both when it was refused."""
+    if target == "copy":
+        world.ok("copy", origin.name, f"{world.registry()}/copied:v1")
+        return files_of(world, f"{world.registry()}/copied:v1"), document_of(world, f"{world.registry()}/copied:v1")
+    if target == "sync-registry":
+        reference = synced(world, origin, target)
+        return files_of(world, reference), document_of(world, reference)
+    if target == "sync-directory":
+        key = synced(world, origin, target)
+        world.ok("push", key, "oci:seen-again:v1", "--store", "synced")
+        path = world.path / "synced/manifests" / (key.replace(":", "/") + ".json")
+        return files_of(world, "oci:seen-again:v1"), path.read_bytes()
     if target in ("registry", "layout", "modern-registry", "modern-layout"):
         there = f"{world.registry()}/acme/bot:v1" if "registry" in target else "oci:target:v1"
         done = to_artifact(world, origin, there, *(LOSSY if target.startswith("modern") else ()))

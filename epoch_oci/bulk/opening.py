@@ -46,7 +46,7 @@ def absolute(word: str) -> str:
     """The same place, for whoever has another current directory."""
     if is_prefix(word) or "://" in word:
         return word
-    scheme = next((scheme for scheme in ("oci:", "cocoon:") if word.startswith(scheme)), "")
+    scheme = next((scheme for scheme in ("oci:", "oci-archive:", "cocoon:") if word.startswith(scheme)), "")
     return f"{scheme}{Path(word.removeprefix(scheme)).expanduser().absolute()}"
 
 

@@ -98,7 +98,9 @@ class StoreSide:
     def landing(self, name: str, tag: str) -> Entry:
         """As `Side.landing`: Epoch takes any name that is no danger to a path."""
         for text in (name, tag):
-            if (why := "is empty" if not text else hostile_problem(text)) is not None:
+            if not text:
+                raise UsageError(f"nothing tells its name ({name}:{tag})", hint="give it one with --rename '^:=NAME:'")
+            if (why := hostile_problem(text)) is not None:
                 raise UsageError(f"{shown(text)} {why}", object=text)
         if "/" in tag:
             raise UsageError(f"the tag {shown(tag)} has a slash", object=tag)
