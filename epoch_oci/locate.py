@@ -60,6 +60,8 @@ class Connection:
     plain_http: bool = False
     insecure: bool = False
     ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
     registry_config: str | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -331,11 +333,12 @@ def open_registry(host: str, *, connection: Connection) -> "RegistryHost":
 
 def registry_settings(registry: str, connection: Connection) -> "RegistrySettings":
     """How `registry` (HOST[:PORT]) is reached. Plain http is used unasked only on a literal loopback host."""
-    from epoch_oci.registry.connect import proxies, speaks_tls
+    from epoch_oci.network import Authorities, Proxies
+    from epoch_oci.registry.connect import speaks_tls
     from epoch_oci.registry.credentials import Credential, CredentialStore
     from epoch_oci.registry.settings import RegistrySettings
 
-    encrypted = connection.insecure or connection.ca_file is not None
+    encrypted = connection.insecure or connection.ca_file is not None or connection.cert_file is not None
     explicit = None
     if connection.username is not None or connection.password is not None:
         explicit = Credential(connection.username or "", connection.password or "")
@@ -343,12 +346,15 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
         plain_http=connection.plain_http or (not encrypted and not speaks_tls(registry)),
         insecure=connection.insecure,
         ca_file=connection.ca_file,
+        cert_file=connection.cert_file,
+        key_file=connection.key_file,
+        authorities=Authorities.of(connection.environ),
         credentials=CredentialStore(connection.environ, connection.registry_config, explicit, connection.warn),
         profile=connection.profile,
         retry_for=connection.retry_for,
         state_directory=connection.state_directory,
         trusted=frozenset(host.lower() for host in connection.trusted_hosts),
-        proxies=proxies(registry, connection.environ),
+        proxies=Proxies.of(connection.environ),
         user_agent=_USER_AGENT,
         on_event=connection.on_event,
         on_debug=connection.on_debug,

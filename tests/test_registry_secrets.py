@@ -13,7 +13,6 @@ from support.wire import Answer
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, PolicyError
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import MANIFEST
-from epoch_oci.registry.connect import proxies
 from epoch_oci.registry.credentials import Credential, CredentialStore
 from epoch_oci.registry.origin import Origin, check_hop, redacted
 from epoch_oci.registry.profiles import Profile
@@ -306,26 +305,6 @@ def test_a_secret_that_breaks_a_header_is_final_and_not_shown(fake_registry):
         repository.has(blob(RAW))
     assert not heard.waits and PASSWORD not in str(caught.value)
     assert not registry.recording.traces(PASSWORD)
-
-
-@pytest.mark.parametrize("name", ["http_proxy", "HTTPS_PROXY", "all_proxy"])
-@pytest.mark.parametrize(
-    ("registry", "excepted", "used"),
-    [
-        ("localhost:5000", "", False),
-        ("127.0.0.2", "", False),
-        ("[::1]:5000", "", False),
-        ("r.example:5000", "", True),
-        ("r.example", "example", False),
-        ("r.example", "other, .r.example", False),
-        ("r.example", "*", False),
-        ("10.1.2.3:5000", "10.0.0.0/8", False),
-        ("xr.example", "r.example", True),
-    ],
-)
-def test_who_is_reached_through_a_proxy(name, registry, excepted, used):
-    environ = {name: "http://proxy:3128", "NO_PROXY": excepted}
-    assert bool(proxies(registry, environ)) is used
 
 
 def test_a_mount_works_with_tokens_and_asks_for_both_repositories(fake_registry):

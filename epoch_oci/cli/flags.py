@@ -87,7 +87,9 @@ COMMON = (
     Flag(("--debug",), "Show HTTP exchanges, without secrets, and the traceback of an error.", kind="switch"),
     Flag(("--plain-http",), "Speak http to the registry, not https.", kind="switch"),
     Flag(("--insecure",), "Do not verify the registry's TLS certificate.", kind="switch"),
-    Flag(("--ca-file",), "Trust the certificate authorities of this file.", metavar="PEM"),
+    Flag(("--ca-file",), "Trust the certificate authorities of this file as well.", metavar="PEM"),
+    Flag(("--cert-file",), "Show the registry this certificate of ours.", metavar="PEM"),
+    Flag(("--key-file",), "The key of --cert-file (default: it is in that file).", metavar="PEM"),
     Flag(("--registry-config",), "Read and write credentials in this file.", metavar="FILE"),
     Flag(
         ("--trust-host",),

@@ -75,6 +75,8 @@ class Run:
                 plain_http=settings.plain_http,
                 insecure=settings.insecure,
                 ca_file=settings.ca_file,
+                cert_file=settings.cert_file,
+                key_file=settings.key_file,
                 registry_config=settings.registry_config,
                 username=settings.username,
                 password=self._password(asks=asks),

@@ -35,6 +35,8 @@ class Settings:
     plain_http: bool = False
     insecure: bool = False
     ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
     registry_config: str | None = None
     trust_host: tuple[str, ...] = ()
     profile: str | None = None
@@ -95,9 +97,12 @@ def settings(given: Mapping[str, object], environ: Mapping[str, str], *, makes_c
     values: dict[str, Any] = {
         flag.name: value(flag, given.get(flag.name), environ, getattr(DEFAULTS, flag.name)) for flag in COMMON
     }
-    ca_file = values["ca_file"]
-    if ca_file is not None and not os.path.isfile(ca_file):  # noqa: PTH113 (pathlib costs start-up time here)
-        raise NotFoundError(f"--ca-file: there is no file {ca_file}", object=ca_file, hint="name a PEM file")
+    for flag in _PEM_FILES:
+        path = values[flag.name]
+        if path is not None and not os.path.isfile(path):  # noqa: PTH113 (pathlib costs start-up time here)
+            raise NotFoundError(f"{flag.word}: there is no file {path}", object=path, hint="name a PEM file")
+    if values["key_file"] is not None and values["cert_file"] is None:
+        raise UsageError("--key-file needs --cert-file", object="--key-file", hint="name the certificate it belongs to")
     config = values["registry_config"]
     if config is not None and not makes_config and (os.path.isdir(config) or not os.path.exists(config)):  # noqa: PTH110, PTH112
         where = is_given(_REGISTRY_CONFIG, given.get(_REGISTRY_CONFIG.name), environ)
@@ -109,6 +114,7 @@ def settings(given: Mapping[str, object], environ: Mapping[str, str], *, makes_c
     return Settings(**values, environ=environ)
 
 
+_PEM_FILES = tuple(flag for flag in COMMON if flag.metavar == "PEM")
 _REGISTRY_CONFIG = next(flag for flag in COMMON if flag.name == "registry_config")
 
 

@@ -10,7 +10,7 @@ from http.client import IncompleteRead
 import requests
 import urllib3
 
-from epoch_oci.errors import NetworkError
+from epoch_oci.errors import AccessError, NetworkError
 from epoch_oci.registry.retry import UnreachableError
 
 ERROR_LIMIT = 64 << 10
@@ -36,8 +36,8 @@ def foreign_errors(where: str, *, asking: bool = False) -> Iterator[None]:
         raise failure from None
 
 
-def network_error(error: BaseException, where: str, *, asking: bool = False) -> NetworkError:
-    """A transport failure in one line; a certificate that does not verify is final."""
+def network_error(error: BaseException, where: str, *, asking: bool = False) -> NetworkError | AccessError:
+    """A transport failure in one line; a certificate that does not verify, and one that is wanted of us, are final."""
     untrusted = _cause(error, ssl.SSLCertVerificationError)
     if isinstance(untrusted, ssl.SSLCertVerificationError):
         return NetworkError(
@@ -46,9 +46,36 @@ def network_error(error: BaseException, where: str, *, asking: bool = False) -> 
             hint="name its authority with --ca-file PEM",
             retryable=False,
         )
+    if (refused := _refused(error, where)) is not None:
+        return refused
     kind = UnreachableError if asking and any(_cause(error, kind) for kind in _UNREACHED) else NetworkError
     return kind(f"{where}: {_reason(error)}", object=where, retryable=_is_passing(error))
 
+
+def _refused(error: BaseException, where: str) -> AccessError | None:
+    """What a proxy or the other side's TLS says to those who show nothing, or not what is wanted."""
+    alert = getattr(_cause(error, ssl.SSLError), "reason", None) or ""
+    if "ALERT" in alert and _WANTS_CERTIFICATE.search(alert):
+        return AccessError(
+            f"{where}: the other side wants a certificate of ours, or another one",
+            object=where,
+            hint="show one with --cert-file PEM and --key-file PEM",
+        )
+    tunnel = next(filter(None, (_TUNNEL.search(str(item)) for item in _chain(error))), None)
+    if tunnel is None or tunnel[1].startswith("5"):
+        return None
+    if tunnel[1] == "407":
+        return AccessError(f"{where}: it wants to know who asks (407)", object=where, hint=PROXY_LOGIN)
+    return AccessError(
+        f"{where}: it does not lead there ({tunnel[1]})", object=where, hint="ask who runs the proxy, or use no_proxy"
+    )
+
+
+PROXY_LOGIN = "give user and password in the proxy's URL: http://USER:PASSWORD@HOST:PORT"
+_TUNNEL = re.compile(r"Tunnel connection failed: ([45][0-9]{2})")
+_WANTS_CERTIFICATE = re.compile(
+    "CERTIFICATE_REQUIRED|BAD_CERTIFICATE|CERTIFICATE_(?:UNKNOWN|EXPIRED|REVOKED)|UNKNOWN_CA"
+)
 
 _UNREACHED: tuple[type[BaseException], ...] = (
     urllib3.exceptions.NewConnectionError,

@@ -10,11 +10,11 @@ import oras.auth
 import requests
 
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, PolicyError
-from epoch_oci.events import Event
+from epoch_oci.network import is_loopback
 from epoch_oci.registry.answers import dismiss
 from epoch_oci.registry.challenge import Challenge, parse_challenges
 from epoch_oci.registry.credentials import Credential
-from epoch_oci.registry.origin import Origin, is_loopback
+from epoch_oci.registry.origin import Origin
 from epoch_oci.registry.refusals import refusal
 from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.registry.token_service import TokenService, renewal
@@ -80,11 +80,19 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
     settings: RegistrySettings
 
     def setup(
-        self, registry: Origin, host: str, settings: RegistrySettings, send: Callable[..., requests.Response]
+        self,
+        registry: Origin,
+        host: str,
+        settings: RegistrySettings,
+        send: Callable[..., requests.Response],
+        send_to_service: Callable[..., requests.Response],
     ) -> None:
-        """`host` is the registry as the user wrote it, which is what credentials are kept under."""
+        """`host` is the registry as the user wrote it, which is what credentials are kept under.
+
+        `send` makes an exchange with the registry, `send_to_service` one with a token service.
+        """
         self.registry, self.host, self.settings, self._send = registry, host, settings, send
-        self._service = TokenService(registry, host, settings.trusted, send, self.secrets)
+        self._service = TokenService(registry, host, settings.trusted, send_to_service, self.secrets)
         self._lock = threading.RLock()
         self._scheme: str | None = None
         self._proven = False
@@ -163,7 +171,8 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
             return error
         if self._failure is not None and self._known(scope) is None:
             return self._failure
-        return AccessError(error.message, object=error.object, hint=self._way_in(scope, sent))
+        error.hint = self._way_in(scope, sent)
+        return error
 
     def check_login(self, url: str) -> None:
         """See whether the registry takes the credentials, also where it asks nobody for any.
@@ -359,7 +368,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
     def _warn_once(self, message: str) -> None:
         if not self._warned:
             self._warned = True
-            self.settings.on_event(Event(event="warning", message=message))
+            self.settings.warn(message)
 
     def _scopes(self, challenge: Challenge, scope: Scope) -> tuple[str, ...]:
         """What to ask for: what is needed, and what the challenge says, unless that is about other repositories."""

@@ -1,6 +1,7 @@
 """The client: `oras.provider.Registry` with its transport replaced, one for each registry."""
 
 import re
+import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -11,13 +12,15 @@ import urllib3
 from oras.container import Container
 from requests.utils import parse_header_links
 
-from epoch_oci.errors import ContentError, LocalIOError, NetworkError, PolicyError
+from epoch_oci.errors import AccessError, ContentError, NetworkError, PolicyError
 from epoch_oci.events import Event
+from epoch_oci.network import proxy_name
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.reference import Reference
 from epoch_oci.redaction import without
-from epoch_oci.registry.answers import dismiss, foreign_errors
+from epoch_oci.registry.answers import PROXY_LOGIN, dismiss, foreign_errors
 from epoch_oci.registry.auth import BACKEND, Authenticator, Scope
+from epoch_oci.registry.connect import context_of
 from epoch_oci.registry.origin import Origin, check_hop, joined, redacted
 from epoch_oci.registry.refusals import refusal
 from epoch_oci.registry.retry import Attempts, UnreachableError
@@ -51,13 +54,11 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
     auth: Authenticator
 
     def __init__(self, registry: str, settings: RegistrySettings) -> None:
-        if settings.ca_file is not None:
-            _check_ca(settings.ca_file)
-        verify: bool | str = False if settings.insecure else settings.ca_file or True
+        settings.trust.check()
         if settings.insecure:  # the user has said so; urllib3 would repeat it at every request
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         super().__init__(registry, insecure=settings.plain_http, tls_verify=True, auth_backend=BACKEND)
-        self._tls_verify = self.auth._tls_verify = verify
+        self._tls_verify = self.auth._tls_verify = not settings.insecure
         self.settings = settings
         host = _HUB if registry == "docker.io" else registry
         self.base = f"{self.prefix}://{host}"
@@ -65,17 +66,17 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         self.session.trust_env = False
         # requests looks at redirects even when told not to follow them, and reads their bodies to the end
         self.session.get_redirect_target = lambda _: None
-        self.session.proxies = dict(settings.proxies)
         self.session.headers = requests.structures.CaseInsensitiveDict(
             {"User-Agent": settings.user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
         )
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, Adapter())
+        self._adapters: dict[tuple[bool, bool], Adapter] = {}
+        self._introduced = {self.origin}  # who is shown our certificate
+        self.session.get_adapter = self._adapter
         self._met: set[Origin] = set()  # who has answered
         self._lost: set[Origin] = set()  # who never has, and was asked
         self._warned: set[str] = set()
         self.ranges: bool | None = None  # whether blobs can be read in ranges; None: not tried yet
-        self.auth.setup(self.origin, registry, settings, self._send)
+        self.auth.setup(self.origin, registry, settings, self._send, self._introduce)
 
     def do_request(
         self,
@@ -244,9 +245,11 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         data: bytes | Body | None = None,
         timeout: float | None = None,
     ) -> requests.Response:
-        limits, origin = self.settings.timeouts, Origin.of(url)
+        origin = Origin.of(url)
+        limits, proxy = self.settings.timeouts, self.settings.proxies.choose(url)
+        where = redacted(url) + (f" (through the proxy {proxy_name(proxy)})" if proxy else "")
         try:
-            with foreign_errors(redacted(url), asking=True), sending(url, limits.answer):
+            with foreign_errors(where, asking=True), sending(url, limits.answer):
                 response: requests.Response = self.session.request(
                     method,
                     url,
@@ -256,6 +259,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                     verify=self._tls_verify,
                     allow_redirects=False,
                     timeout=(limits.connect, timeout or limits.answer),
+                    proxies={"all": proxy} if proxy else {},
                 )
         except UnreachableError as error:
             if data is not None and not isinstance(data, bytes) and data.left < len(data):
@@ -264,6 +268,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             if not error.met:
                 self._lost.add(origin)
             raise
+        if response.status_code == 407:
+            raise _unknown_to(proxy, response)
         self._met.add(origin)
         self._lost.discard(origin)
         self._debug(method, url, headers, data, response)
@@ -278,6 +284,23 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             if said not in self._warned and len(self._warned) < _WARNINGS:
                 self._warned.add(said)
                 self.settings.on_event(Event(event="warning", message=f"{self.hostname} says: {said}"))
+
+    def _introduce(self, method: str, url: str, **options: Any) -> requests.Response:
+        """An exchange with a token service, which may want to see our certificate as the registry does."""
+        self._introduced.add(Origin.of(url))
+        return self._send(method, url, **options)
+
+    def _adapter(self, url: str) -> Adapter:
+        """What makes connections; TLS is set up when it is first needed."""
+        encrypted = url[:6].lower() == "https:"
+        known = encrypted and self.settings.cert_file is not None and Origin.of(url) in self._introduced
+        if (adapter := self._adapters.get((encrypted, known))) is None:
+            tls = self._context(identified=known) if encrypted else None
+            adapter = self._adapters.setdefault((encrypted, known), Adapter(tls, self._context))
+        return adapter
+
+    def _context(self, *, identified: bool = False) -> ssl.SSLContext:
+        return context_of(self.settings.trust, self.settings.warn, identified=identified)
 
     def _debug(
         self, method: str, url: str, headers: Mapping[str, str], data: object, response: requests.Response
@@ -319,13 +342,14 @@ def _with(headers: Mapping[str, str], authorization: str | None) -> dict[str, st
     return {**headers, "Authorization": authorization} if authorization else dict(headers)
 
 
-def _check_ca(path: str) -> None:
-    import ssl
-
-    try:
-        ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError) as error:
-        raise LocalIOError(f"{path}: no certificates can be read from it", object=path) from error
+def _unknown_to(proxy: str | None, response: requests.Response) -> AccessError:
+    dismiss(response)
+    name = f"the proxy {proxy_name(proxy)}" if proxy else "a proxy"
+    return AccessError(
+        f"{redacted(response.url)}: {name} wants to know who asks (407)",
+        object=name,
+        hint=PROXY_LOGIN,
+    )
 
 
 def read_bounded(response: requests.Response, limit: int, what: str) -> bytes:

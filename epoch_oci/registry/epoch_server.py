@@ -18,6 +18,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT
 from epoch_oci.errors import AccessError, ContentError, NetworkError, NotFoundError, PolicyError, UsageError
 from epoch_oci.events import Event
+from epoch_oci.network import is_loopback
 from epoch_oci.oci import verify
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
@@ -27,7 +28,7 @@ from epoch_oci.registry.answers import dismiss
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.client import Body, RegistryClient, read_bounded
 from epoch_oci.registry.downloads import BlobContent
-from epoch_oci.registry.origin import Origin, is_loopback, redacted
+from epoch_oci.registry.origin import Origin, redacted
 from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.stores.base import Content, SnapshotEntry
 

@@ -1,11 +1,11 @@
 """Origins: what credentials are bound to, and where requests may be led (reliability C1 to C5)."""
 
-import ipaddress
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from epoch_oci.errors import PolicyError
+from epoch_oci.network import address_of, is_loopback
 
 _PORTS = {"http": 80, "https": 443}
 _SHOWN_QUERY = frozenset({"service", "scope", "n", "last", "from", "mount", "digest", "account", "client_id"})
@@ -41,17 +41,9 @@ class Origin:
         return f"{self.scheme}://{self.address}"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, literally: `localhost` or a loopback address; names are not looked up."""
-    if host.strip("[]").lower() == "localhost":
-        return True
-    address = _address(host)
-    return address is not None and address.is_loopback
-
-
 def is_private(host: str) -> bool:
     """Whether a host is an address that only this machine or its neighbours can mean."""
-    address = _address(host)
+    address = address_of(host)
     return is_loopback(host) or (address is not None and not address.is_global)
 
 
@@ -99,11 +91,11 @@ def redacted(url: str) -> str:
 
 
 def _is_below(host: str, domain: str) -> bool:
-    return host.endswith(f".{domain}") and _address(host) is None and _is_own_domain(domain.split("."))
+    return host.endswith(f".{domain}") and address_of(host) is None and _is_own_domain(domain.split("."))
 
 
 def _siblings(one: str, other: str) -> bool:
-    if _address(one) is not None or _address(other) is not None:
+    if address_of(one) is not None or address_of(other) is not None:
         return False
     parents = [host.split(".")[1:] if host.count(".") > 1 else host.split(".") for host in (one, other)]
     return parents[0] == parents[1] and _is_own_domain(parents[0])
@@ -120,12 +112,3 @@ _SHARED_SUFFIXES = frozenset(
     {"amazonaws.com", "azurecr.io", "azurewebsites.net", "cloudfront.net", "fly.dev", "github.io", "gitlab.io"}
     | {"herokuapp.com", "netlify.app", "onrender.com", "pages.dev", "run.app", "vercel.app", "web.app", "workers.dev"}
 )
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address

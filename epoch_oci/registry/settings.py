@@ -2,11 +2,13 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from epoch_oci.events import Event, ignore
+from epoch_oci.network import Authorities, Proxies
+from epoch_oci.registry.connect import Trust
 from epoch_oci.registry.credentials import CredentialStore
 from epoch_oci.registry.pace import Pace
 
@@ -29,7 +31,8 @@ class RegistrySettings:
     """What holds for every exchange with one registry.
 
     `trusted` are further hosts (`HOST[:PORT]`) that may be sent credentials and content on the registry's word.
-    `proxies` map a scheme to a proxy URL. Unfinished uploads are remembered below `state_directory`, if there is one.
+    `ca_file` adds to `authorities`; `cert_file` with `key_file` is our own certificate. Unfinished uploads are
+    remembered below `state_directory`, if there is one.
     `pace` holds back bodies while the registry throttles. `retry_for` is how many seconds an object may be without
     progress while the registry is away; with 0 that is a failure like any other, tried `attempts` times.
     `sleep`, `clock` (monotonic seconds) and `jitter` (0 to 1) are for tests.
@@ -38,10 +41,13 @@ class RegistrySettings:
     plain_http: bool = False
     insecure: bool = False
     ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    authorities: Authorities = field(default_factory=Authorities)
     credentials: CredentialStore = field(default_factory=CredentialStore)
     profile: str | None = None
     trusted: frozenset[str] = frozenset()
-    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    proxies: Proxies = field(default_factory=Proxies, repr=False)
     state_directory: Path | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     pace: Pace = field(default_factory=Pace)
@@ -53,3 +59,12 @@ class RegistrySettings:
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
+
+    @property
+    def trust(self) -> Trust:
+        """What TLS is set up with."""
+        return Trust(self.authorities, self.ca_file, self.insecure, self.cert_file, self.key_file)
+
+    def warn(self, text: str) -> None:
+        """Report something odd about the configuration."""
+        self.on_event(Event(event="warning", message=text))

@@ -11,7 +11,7 @@ import re
 import select
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -63,19 +63,30 @@ def sending(url: str, silence: float) -> Iterator[None]:
 
 
 class Adapter(HTTPAdapter):
-    """Blocks of 1 MiB instead of 16 KiB, room for many transfers, and connections as this module has them."""
+    """Blocks of 1 MiB instead of 16 KiB, room for many transfers, and connections as this module has them.
 
-    def __init__(self) -> None:
+    `tls` is what is encrypted with; `stranger` gives that for a proxy, which is shown no certificate of ours.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None, stranger: Callable[[], ssl.SSLContext]) -> None:
+        self._tls = {} if tls is None else {"ssl_context": tls}
+        self._stranger = stranger
         super().__init__(pool_connections=4, pool_maxsize=_POOL, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """As `HTTPAdapter`."""
-        super().init_poolmanager(*args, **{**kwargs, "blocksize": BLOCK})
+        super().init_poolmanager(*args, **{**kwargs, **self._tls, "blocksize": BLOCK})
         _equip(self.poolmanager)
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """As `HTTPAdapter`."""
-        return _equip(super().proxy_manager_for(*args, **{**kwargs, "blocksize": BLOCK}))
+        more: dict[str, Any] = {**self._tls, "blocksize": BLOCK}
+        if proxy.startswith("https://"):
+            more["proxy_ssl_context"] = self._stranger()
+        return _equip(super().proxy_manager_for(proxy, **{**kwargs, **more}))
+
+    def cert_verify(self, *args: object, **kwargs: object) -> None:
+        """As `HTTPAdapter`, which would have the authorities read anew for each connection: the context has them."""
 
 
 def _equip(manager: Any) -> Any:

@@ -8,7 +8,6 @@
 What stands behind the bucket's name is taken as it is written, nothing is percent-decoded.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from epoch_oci.errors import LocalIOError, PolicyError, UsageError
+from epoch_oci.network import Authorities, Proxies, is_loopback, proxy_name
 from epoch_oci.oci.digest import shown
 from epoch_oci.stores.backends.object_errors import foreign_errors
 from epoch_oci.stores.backends.object_reader import Patience
@@ -166,7 +166,8 @@ def _common(config: Config, options: BucketOptions) -> dict[str, Any]:
 def client_options(endpoint: str, options: BucketOptions) -> "ClientConfig":
     """How connections are made. There is no limit on a whole request, for a blob takes what it takes; a stall has one.
 
-    Raises PolicyError for plain http to another machine, LocalIOError for the authorities' file.
+    Raises PolicyError for plain http to another machine, LocalIOError for the authorities' file, UsageError for a proxy
+    that cannot be.
     """
     found: ClientConfig = {
         "allow_http": _may_be_plain(endpoint, options.plain_http),
@@ -178,12 +179,9 @@ def client_options(endpoint: str, options: BucketOptions) -> "ClientConfig":
     }
     if options.insecure and endpoint:
         found["allow_invalid_certificates"] = True
-    if options.ca_file is not None:
-        found["root_certificate"] = _authorities(options.ca_file)
-    if proxy := _proxy(endpoint, options.environ):
-        found["proxy_url"] = proxy
-        found["proxy_excludes"] = ",".join(filter(None, (_NEVER_PROXIED, _either(options.environ, "no_proxy"))))
-    return found
+    if authorities := _authorities(options):
+        found["root_certificate"] = authorities
+    return {**found, **_proxy(endpoint, options.environ)}
 
 
 def _may_be_plain(endpoint: str, plain_http: bool) -> bool:
@@ -200,17 +198,20 @@ def _may_be_plain(endpoint: str, plain_http: bool) -> bool:
     )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, literally; names are not looked up."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _authorities(options: BucketOptions) -> bytes:
+    """The authorities that are added to the system's and to those of `SSL_CERT_FILE`, which `obstore` finds itself."""
+    found = []
+    for path in Authorities.of(options.environ).bundles:
+        try:
+            found.append(_certificates(path))
+        except LocalIOError as error:
+            options.warn(error.message)
+    if options.ca_file is not None:
+        found.append(_certificates(options.ca_file))
+    return b"\n".join(found)
 
 
-def _authorities(path: str) -> bytes:
+def _certificates(path: str) -> bytes:
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
@@ -220,10 +221,23 @@ def _authorities(path: str) -> bytes:
     return raw
 
 
-def _proxy(endpoint: str, environ: Mapping[str, str]) -> str:
-    scheme = "http" if endpoint.startswith("http://") else "https"
-    return _either(environ, f"{scheme}_proxy") or _either(environ, "all_proxy")
+def _proxy(endpoint: str, environ: Mapping[str, str]) -> "ClientConfig":
+    """How requests are led through a proxy. Raises UsageError for one that `obstore` cannot speak to."""
+    proxies = Proxies.of(environ)
+    proxy = proxies.choose(_ELSEWHERE[endpoint.startswith("http://")])
+    excepted = bool(endpoint) and proxies.excepts(endpoint)
+    if proxy is None or (excepted and proxy.startswith("socks")):
+        return {}
+    if proxy.startswith("socks"):
+        raise UsageError(
+            f"buckets are not reached through {proxy_name(proxy)}: only registries are, through SOCKS",
+            object=proxy_name(proxy),
+            hint="name an http proxy, or take the bucket's host out with no_proxy",
+        )
+    host = urlsplit(endpoint).hostname
+    ours = (host,) if host and excepted else ()
+    return {"proxy_url": proxy, "proxy_excludes": ",".join((_NEVER_PROXIED, *ours, *proxies.plainly_excepted))}
 
 
-def _either(environ: Mapping[str, str], name: str) -> str:
-    return environ.get(name) or environ.get(name.upper()) or ""
+_ELSEWHERE = ("https://bucket.invalid", "http://bucket.invalid")
+"""For what is not known by name yet; what is excepted `obstore` looks at host by host."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trustme
 
-NAMES = ("localhost", "127.0.0.1", "::1")
+NAMES = ("localhost", "127.0.0.1", "::1", "registry.test", "storage.test", "proxy.test")
 VARIANTS = ("good", "expired", "not-yet-valid", "wrong-host", "foreign-ca", "old-tls")
 BAD = VARIANTS[1:]
 DAY = datetime.timedelta(days=1)
