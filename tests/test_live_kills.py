@@ -11,6 +11,7 @@ import pytest
 from cli_runner import start_cli
 from snapshots import Made, noise, put_snapshot, tree
 from support.nursery import Child
+from support.proxy import Cut
 
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import SnapshotKey
@@ -71,6 +72,18 @@ def test_a_push_that_is_killed_leaves_no_tag_and_goes_on(live_registry, repo_nam
         assert code == 0 or (code == 5 and killed == -signal.SIGKILL), said
     assert finish(start_cli(*words))[0] == 0
     assert finish(start_cli("verify", target, "-q"))[0] == 0
+
+
+def test_a_line_cut_in_the_middle_of_a_blob_costs_nothing_where_the_registry_says_how_far_it_got(
+    live_registry, repo_name, big, proxy
+):
+    store, made = big
+    cut = proxy(live_registry, Cut("up", 40 << 20, times=2))
+    target = f"{cut.address}/{repo_name}:v1"
+    assert finish(start_cli("push", made.key, target, "--store", store, "-q", "--jobs", 1))[0] == 0
+    assert finish(start_cli("verify", target, "-q"))[0] == 0
+    if live_registry.kind == "distribution-3":
+        assert cut.bytes_up < (2 * BIG) + (1 << 20)
 
 
 def test_a_pull_that_is_killed_shows_nothing_half_and_goes_on(live_registry, repo_name, big, tmp_path):

@@ -105,6 +105,37 @@ def test_another_run_goes_on_where_the_registry_is(fake_registry, tmp_path):
     assert patched(registry) == len(RAW) and sessions(registry) == 1 and not registry.uploads(REPO)
 
 
+@pytest.mark.parametrize("shape", ["put", "stream"])
+def test_a_body_in_one_request_goes_on_in_another_run_too(fake_registry, tmp_path, shape):
+    registry = fake_registry()
+    profile = Profile(name="two", hosts="x", shapes=(shape, "ranged"), chunk=CHUNK)
+    repository, _ = room(registry, profile=profile, state_directory=tmp_path)
+    with pytest.raises(StoppedError):
+        repository.put(blob(RAW), Stopping(RAW))
+    registry.recording.settle()
+    arrived = sum(registry.uploads(REPO).values())
+    assert arrived > CHUNK and len(list((tmp_path / "uploads").glob("*.json"))) == 1
+    repository, heard = room(registry, profile=profile, state_directory=tmp_path)
+    repository.put(blob(RAW), BytesContent(RAW))
+    assert str(blob(RAW).digest) in registry.blobs(REPO) and not heard.waits
+    assert sessions(registry) == 1 and not registry.uploads(REPO)
+    assert registry.recording.body_bytes("PUT|PATCH", UPLOADS) == len(RAW)
+    assert not list((tmp_path / "uploads").iterdir())
+
+
+def test_a_body_that_changed_meanwhile_is_found_out(fake_registry, tmp_path):
+    registry = fake_registry()
+    profile = Profile(name="two", hosts="x", shapes=("put", "ranged"), chunk=CHUNK)
+    repository, _ = room(registry, profile=profile, state_directory=tmp_path)
+    with pytest.raises(StoppedError):
+        repository.put(blob(RAW), Stopping(RAW))
+    registry.recording.settle()
+    repository, _ = room(registry, profile=profile, state_directory=tmp_path)
+    with pytest.raises(ContentError):
+        repository.put(blob(RAW), BytesContent(b"!" + RAW[1:]))
+    assert not registry.blobs(REPO)
+
+
 def test_what_is_kept_is_private_and_small(fake_registry, tmp_path):
     path = stop(fake_registry(), tmp_path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -17,6 +17,7 @@ from support.faults import (
     LyingRange,
     ResetRequest,
     Respond,
+    SetHeader,
     ShiftRange,
     StallBody,
     Throttle,
@@ -87,15 +88,65 @@ def test_content_that_is_not_the_blob_never_arrives(fake_registry, shapes, wrong
     assert registry.blobs(REPO) == {}
 
 
-@pytest.mark.parametrize("after", [0, 1, 100_000, 2_999_999])
-def test_a_reset_while_sending_opens_a_new_session(fake_registry, after):
+BROKEN = {"put": ("PUT", ("put", "ranged")), "stream": ("PATCH", ("stream", "ranged"))}
+
+
+@pytest.mark.parametrize("after", [2, 100_000, 2_999_999])
+@pytest.mark.parametrize("shape", list(BROKEN))
+def test_a_body_that_broke_off_goes_on_in_ranges_where_the_registry_is(fake_registry, shape, after):
+    method, shapes = BROKEN[shape]
     registry = fake_registry()
+    registry.fault(method, UPLOADS, ResetRequest(after=after), first=1)
+    repository, heard = room(registry, profile=Profile(name="two", hosts="x", shapes=shapes))
+    put(repository)
+    assert stored(registry) and len(heard.waits) == 1 and not registry.uploads(REPO)
+    assert registry.recording.body_bytes("PUT|PATCH", UPLOADS) == len(RAW)  # nothing twice
+    assert registry.recording.count("POST", UPLOADS) == 1
+
+
+UNHELPFUL = {
+    "distribution 2": lambda: Respond(404, code="BLOB_UPLOAD_INVALID"),
+    "no status": lambda: Respond(405),
+    "no range": lambda: SetHeader("Range"),
+    "nothing": lambda: SetHeader("Range", "0-0"),
+    "too much": lambda: SetHeader("Range", "0-99999999"),
+}
+
+
+@pytest.mark.parametrize("kind", list(UNHELPFUL))
+@pytest.mark.parametrize("shape", list(BROKEN))
+def test_where_it_does_not_say_a_new_session_is_opened(fake_registry, shape, kind):
+    method, shapes = BROKEN[shape]
+    registry = fake_registry()
+    registry.fault(method, UPLOADS, ResetRequest(after=1_500_000), first=1)
+    registry.fault("GET", UPLOADS, UNHELPFUL[kind]())
+    repository, _ = room(registry, profile=Profile(name="two", hosts="x", shapes=shapes))
+    put(repository)
+    assert stored(registry) and registry.recording.count("POST", UPLOADS) == 2
+
+
+@pytest.mark.parametrize("after", [0, 1, 100_000, 2_999_999])
+@pytest.mark.parametrize("discards", [True, False])
+def test_a_session_that_cannot_be_gone_on_with_gets_no_second_body(fake_registry, after, discards):
+    """As with zot, which forgets it, or where nothing but one PUT is taken."""
+    registry = fake_registry(discard_broken_uploads=discards)
     registry.fault("PUT", UPLOADS, ResetRequest(after=after), first=1)
-    repository, heard = room(registry)
+    shapes = ("put", "ranged") if discards else ("put",)
+    repository, heard = room(registry, profile=Profile(name="one", hosts="x", shapes=shapes))
     put(repository)
     assert stored(registry) and len(heard.waits) == 1
     targets = [request.path for request in registry.recording.find("PUT", UPLOADS)]
-    assert len(targets) == len(set(targets)) == 2  # never a second body to one session
+    assert len(targets) == len(set(targets)) == 2
+
+
+def test_a_session_is_not_left_behind_when_all_tries_are_used_up(fake_registry):
+    registry = fake_registry()
+    registry.fault("PUT", UPLOADS, ResetRequest(after=1_000_000))
+    registry.fault("PATCH", UPLOADS, ResetRequest(after=1), optional=True)
+    repository, _ = room(registry, attempts=2)
+    with pytest.raises(NetworkError):
+        put(repository)
+    assert not registry.uploads(REPO)
 
 
 def test_a_lost_answer_is_asked_about_and_not_sent_again(fake_registry):

@@ -69,7 +69,7 @@ class RangedUpload:
             self._claim.note(self.session.location, self._offset, at_once=at_once)
 
     def take_up(self, acknowledged: int) -> bool:
-        """Go on with a session of an earlier run, which had `acknowledged` bytes; False when it is of no use.
+        """Go on with a session of before, which had `acknowledged` bytes; False, and it is given up, when it has none.
 
         What the registry has is read from the content all the same, for the whole must have the right hash.
         """
@@ -77,8 +77,11 @@ class RangedUpload:
         if response is None:
             return False
         reached = _stated(response, empty=acknowledged == 0)
-        if response.status_code != 204 or reached is None or not acknowledged <= reached <= self.target.size:
+        alive = response.status_code == 204
+        if not alive or not reached or not acknowledged <= reached <= self.target.size:
             dismiss(response)
+            if alive:
+                self.session.cancel()
             return False
         self.session.move(response)
         self._offset = self._taken_up = reached

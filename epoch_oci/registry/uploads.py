@@ -1,8 +1,8 @@
 """Sending a blob: the push state machine (oci-registries 5.2 to 5.4).
 
 A session that has had part of a body is never sent a body again from its start: after a failure the registry is asked
-whether the blob is there after all, and if not a new session is opened, or a ranged upload goes on at the offset the
-registry states.
+whether the blob is there after all, and if not how far it got. What it says to have is not sent again, whatever shape
+it came in and in whichever run; the rest follows in ranges. Where it does not say, a new session is opened.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import requests
 
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, UsageError
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verify import BLOCK, VerifyingReader
 from epoch_oci.registry.answers import may_have_acted
 from epoch_oci.registry.bodies import Body, read_ahead
 from epoch_oci.registry.journal import Claim, UploadJournal, UploadKey
@@ -27,6 +27,8 @@ from epoch_oci.registry.sessions import (
 )
 from epoch_oci.stores.base import Content
 
+_TOOK_NOTHING = frozenset({429, 503})
+"""A body answered so was not looked at."""
 _KEPT_WHILE_HELD: tuple[Shape, ...] = ("ranged", "stream")
 
 
@@ -39,9 +41,18 @@ class Upload:
     journal: UploadJournal | None = None
     _held: bool = False
     _refused: EpochOciError | None = None
+    _broken: Session | None = None  # one that a body broke off in
 
     def run(self) -> None:
         """Send it. Raises ContentError when the content is not the target, AccessError, NetworkError."""
+        try:
+            self._run()
+        except BaseException:
+            if self._broken is not None and not (self.journal is not None and self.journal.knows(self._key)):
+                self._broken.cancel()  # nobody will come back to it
+            raise
+
+    def _run(self) -> None:
         where = self.destination
         attempts = Attempts(where.client.settings, where.title)
         renewed = False
@@ -67,15 +78,10 @@ class Upload:
         raise self._unsendable()
 
     def _shape(self) -> Shape | None:
-        """How to try next: as an earlier run had begun, else as the registry takes it.
-
-        A blob that is held back is sent so that the request to be repeated is one without it.
-        """
+        """How to try next. A blob that is held back is sent so that the request to be repeated is one without it."""
         manner = self.destination.manner
         if self._held:
             return next((shape for shape in _KEPT_WHILE_HELD if manner.takes(shape)), manner.shape)
-        if self.journal is not None and manner.takes("ranged") and self.journal.knows(self._key):
-            return "ranged"
         return manner.shape
 
     @property
@@ -84,36 +90,54 @@ class Upload:
         return UploadKey(str(where.client.origin), where.repository, where.target.digest, where.target.size)
 
     def _attempt(self, shape: Shape, attempts: Attempts) -> None:
-        if shape == "ranged":
-            return self._ranged(attempts)
-        session = self.destination.open(attempts)
-        try:
-            if shape == "put":
-                return session.finish(self._whole("PUT", session, session.closing))
-            response = self._whole("PATCH", session, session.location)
-            session.expect(response, (201, 202, 204))
-            session.move(response)
-            return session.close(attempts)
-        except BaseException:
-            session.cancel()
-            raise
-
-    def _whole(self, method: str, session: Session, url: str) -> requests.Response:
-        """The whole content in one request. The last block is held back until the hash is right."""
-        target = self.destination.target
-        with self.content.open() as reader, read_ahead(VerifyingReader(reader, target), target.size) as ahead:
-            return session.send(method, url, Body(ahead, target.size))
-
-    def _ranged(self, attempts: Attempts) -> None:
         claim = self._claim()
         try:
             upload = self._taken_up(attempts, claim)
-            if upload is None:
+            if upload is None and shape == "ranged":
                 upload = RangedUpload(self.destination.open(attempts), self.content, attempts, claim)
-            self._send(upload, claim)
+            if upload is not None:
+                self._send(upload, claim)
+            else:
+                self._send_whole(shape, attempts, claim)
         finally:
             if claim is not None:
                 claim.release()
+
+    def _send_whole(self, shape: Shape, attempts: Attempts, claim: Claim | None) -> None:
+        """Send it in one request. A session in which it broke off is kept for whoever comes next."""
+        session = self.destination.open(attempts)
+        if claim is not None:
+            claim.note(session.location, 0, at_once=True)
+        try:
+            if shape == "put":
+                session.finish(self._whole("PUT", session, session.closing))
+            else:
+                response = self._whole("PATCH", session, session.location)
+                session.expect(response, (201, 202, 204))
+                session.move(response)
+                session.close(attempts)
+        except BaseException as error:
+            passing = not (isinstance(error, NetworkError) and error.status in _TOOK_NOTHING)
+            if self._resumable and passing and _can_go_on(error, progressed=True):
+                self._broken = session
+            else:
+                session.cancel()
+                _drop(claim)
+            raise
+        _drop(claim)
+
+    def _whole(self, method: str, session: Session, url: str) -> requests.Response:
+        """The whole content in one request, made again when it was only a token that was too old for it."""
+        try:
+            return self._once(method, session, url)
+        except StaleTokenError:  # nothing of it was taken
+            return self._once(method, session, url)
+
+    def _once(self, method: str, session: Session, url: str) -> requests.Response:
+        """The last block is held back until the hash is right."""
+        target = self.destination.target
+        with self.content.open() as reader, read_ahead(VerifyingReader(reader, target), target.size) as ahead:
+            return session.send(method, url, Body(ahead, target.size))
 
     def _send(self, upload: RangedUpload, claim: Claim | None) -> None:
         """Run it. What another run can go on with is left as it is, and all else is given up."""
@@ -129,20 +153,29 @@ class Upload:
         _drop(claim)
 
     def _taken_up(self, attempts: Attempts, claim: Claim | None) -> RangedUpload | None:
-        """The upload that an earlier run began, None when there is none or it is of no use."""
+        """The upload that broke off in this run or an earlier one; None when there is none or it is of no use."""
         entry = claim.entry() if claim is not None else None
-        if entry is None:
+        session, self._broken = self._broken, None
+        if session is None and entry is None:
             return None
-        upload = RangedUpload(Session(self.destination, entry.location), self.content, attempts, claim)
-        if upload.take_up(entry.offset):
+        if session is None and entry is not None:
+            session = Session(self.destination, entry.location)
+        assert session is not None
+        upload = RangedUpload(session, self.content, attempts, claim)
+        if upload.take_up(entry.offset if entry is not None else 0):
             return upload
         _drop(claim)
         return None
 
+    @property
+    def _resumable(self) -> bool:
+        """Whether the registry can be asked how far it got, and be sent the rest; of what is worth a question."""
+        manner = self.destination.manner
+        return self.destination.target.size > BLOCK and manner.profile.asks_status and manner.takes("ranged")
+
     def _claim(self) -> Claim | None:
         """The right to this upload's entry in the journal, where it is worth one: more than a chunk, and resumable."""
-        manner = self.destination.manner
-        worth = self.destination.target.size > manner.chunk and manner.profile.asks_status
+        worth = self.destination.target.size > self.destination.manner.chunk and self._resumable
         return self.journal.claim(self._key) if self.journal is not None and worth else None
 
     def _forget(self) -> None:
@@ -183,7 +216,7 @@ def _can_go_on(error: BaseException, *, progressed: bool) -> bool:
 
     A session that is answered with errors alone is given up, or every further run would meet the same.
     """
-    if isinstance(error, SessionLostError | DigestRefusedError | ShapeRefusedError):
+    if isinstance(error, SessionLostError | DigestRefusedError | ShapeRefusedError | StaleTokenError | HeldError):
         return False
     if isinstance(error, NetworkError):
         return error.retryable and (error.status is None or progressed)
