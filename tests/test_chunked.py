@@ -211,6 +211,8 @@ def test_a_dry_run_says_what_would_be_sent_after_dedupe_and_changes_nothing(plac
     words = ("push", "bot:v2", f"{place.target}:v2", "--store", "store", "--chunked")
     told = place.ok(*words, "--dry-run")
     assert {blob["action"] for blob in told["blobs"]} == {"send", "skip"}
+    text = place.run(*words, "--dry-run").out
+    assert text.count("(pack of chunks)") == 2 and text.count("(chunk index)") == text.count("(config)") == 1
     real = place.ok(*words)
     assert real["digest"] == told["digest"] and sent(real) == sent(told)
 

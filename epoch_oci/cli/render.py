@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from epoch_oci.flows.validate import DocumentReport
     from epoch_oci.flows.verify import Verification
 
+_UNTITLED = {".chunks.index.v1": "(chunk index)", ".chunks.pack.v1": "(pack of chunks)"}
 _ORDER = ("send", "fetch", "sent", "received", "mount", "mounted", "reused", "skip", "skipped")
 
 
@@ -55,8 +56,16 @@ def transfer_lines(report: "TransferReport", where: str) -> list[str]:
     return [*lines, f"Digest: {report.digest}"]
 
 
+def _untitled(media_type: str) -> str:
+    """What a blob without a title is."""
+    return next((word for end, word in _UNTITLED.items() if media_type.endswith(end)), "(config)")
+
+
 def _blob_lines(blobs: Iterable["BlobReport"]) -> list[str]:
-    rows = [[f"  {blob.action}", size_text(blob.size), blob.title or "(config)", short(blob.digest)] for blob in blobs]
+    rows = [
+        [f"  {blob.action}", size_text(blob.size), blob.title or _untitled(blob.media_type), short(blob.digest)]
+        for blob in blobs
+    ]
     return aligned(rows, right=frozenset({1}))
 
 

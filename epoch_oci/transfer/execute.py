@@ -19,7 +19,7 @@ from epoch_oci.transfer.assemble import assemble
 from epoch_oci.transfer.content import CancelledError, WatchedContent
 from epoch_oci.transfer.parts import part_digests
 from epoch_oci.transfer.plan import Item, Late, Plan, Seed
-from epoch_oci.transfer.pool import MOST, Climb, GrowingPool
+from epoch_oci.transfer.pool import MOST, START, Climb, GrowingPool
 from epoch_oci.transfer.reuse import reuse
 from epoch_oci.transfer.scatter import scatter
 from epoch_oci.transfer.throttle import Throttle
@@ -70,7 +70,7 @@ def execute(
     if executor is not None:
         outcomes = _Run(on_event, moved, jobs or MOST, executor, throttle).all(plan)
     else:
-        climb = Climb(most=plan.most) if jobs is None else None
+        climb = Climb(_first_workers(plan), most=plan.most) if jobs is None else None
         pool = GrowingPool(climb.workers if climb else jobs or 1, "transfer")
         try:
             outcomes = _Run(on_event, moved, jobs or plan.most, pool, throttle, climb).all(plan)
@@ -78,6 +78,11 @@ def execute(
             pool.shutdown(cancel_futures=True)
     on_event(Event(event="done", bytes=sum(outcome.bytes for outcome in outcomes), total=plan.size))
     return outcomes
+
+
+def _first_workers(plan: Plan) -> int:
+    """Parts out of packs are small, a round trip each: twice as many at a time to begin with."""
+    return START * 2 if any(isinstance(item.content, Scattered) for item in plan.items) else START
 
 
 class _Counter:

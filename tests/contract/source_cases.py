@@ -5,15 +5,19 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from chunked import encode
 from cocoon_world import make_root
 from support.legacy_epoch import LegacyEpoch
 
-from contract.cases import CASES, EPOCH, Kind, Store, StoreCase, descriptor
+from contract.cases import ARTIFACT, CASES, EPOCH, Kind, Store, StoreCase, descriptor
 from contract.contents import Raw
 from epoch_oci.cocoon.root import CocoonRoot
+from epoch_oci.flows.chunked import ChunkedSource
 from epoch_oci.locate import Connection, open_store
 from epoch_oci.oci.document import Document
+from epoch_oci.stores.oci_layout import OciLayout
 
 TOKEN = "4f7d1c0e" * 8
 
@@ -74,9 +78,37 @@ def _cocoon(root: Path) -> Iterator[Reading]:
         )
 
 
+class _InChunks:
+    """A layout of whose blobs the larger ones are read out of packs; the index is made anew with each of them."""
+
+    def __init__(self, root: Path) -> None:
+        self._layout = OciLayout(root / "layout")
+        self._blobs: dict[str, bytes] = {}
+        self._source: Store = self._layout
+
+    def put(self, raw: bytes) -> None:
+        self._layout.put(descriptor(raw), Raw(raw))
+        if len(raw) > 65_536:
+            self._blobs[str(descriptor(raw).digest)] = raw
+            version = encode(self._blobs)
+            for pack in version.laid:
+                self._layout.put(descriptor(pack), Raw(pack))
+            self._source = ChunkedSource(self._layout, version.index(), {})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source if name in ("has", "content", "resolve") else self._layout, name)
+
+
+@contextmanager
+def _chunked(root: Path) -> Iterator[Reading]:
+    store = _InChunks(root)
+    yield Reading(kind=ARTIFACT, store=store, put=store.put, publish=store.publish)
+
+
 SOURCE_CASES = [
     *(SourceCase(case.name, partial(_writable, case)) for case in CASES),
     SourceCase("cocoon", _cocoon),
+    SourceCase("chunks", _chunked),
     SourceCase("server-0.1.4", partial(_server, "0.1.4", "bot")),
     SourceCase("server-0.1.4-nested", partial(_server, "0.1.4", "acme/bot")),
     SourceCase("server-0.1.5", partial(_server, "0.1.5", "acme/bot")),
