@@ -12,6 +12,7 @@ from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import strict_json
 from epoch_oci.oci.digest import shown
 
+# It lists every tag of a bucket; 256 MiB are some two million of them.
 CATALOG_LIMIT = 256 << 20
 _KEYS = frozenset({"repositories", "updatedAt"})
 _REPOSITORY_KEYS = frozenset({"tags", "updatedAt"})
@@ -71,6 +72,7 @@ def with_tags(raw: bytes | None, keys: Iterable[SnapshotKey], now: str) -> bytes
     for name, targets in added.items():
         known = repositories.get(name, {})
         tags = gojson.sorted_map({**known.get("tags", {}), **targets})
+        # Epoch sets both times on an entry, and on the catalog alone when one goes (epoch-formats 1.4).
         repositories[name] = _ordered(known, {"tags": tags, "updatedAt": now})
     return _dumps(value, now)
 
@@ -86,6 +88,7 @@ def without_tag(raw: bytes, name: str, tag: str, now: str) -> bytes:
     if tag not in tags:
         return raw
     del tags[tag]
+    # As Epoch does: a repository without tags is none.
     if not tags:
         del repositories[name]
     return _dumps(value, now)

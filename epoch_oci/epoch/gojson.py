@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from json.encoder import encode_basestring
 from typing import Any
 
+# Go escapes these by default, so that JSON can stand in a page (SetEscapeHTML).
 _HTML_SAFE = (
     ("<", r"\u003c"),
     (">", r"\u003e"),
@@ -94,6 +95,7 @@ def _float(value: float) -> str:
     text = repr(value).removesuffix(".0")
     if "e" not in text:
         return text
+    # Where Go writes an exponent, Python does too, with one zero more: 1e-07.
     if not 1e-6 <= abs(value) < 1e21:
         return text.replace("e-0", "e-")
     mantissa, _, exponent = text.partition("e")

@@ -11,6 +11,7 @@ CATALOG_KEY = "catalog.json"
 MANIFESTS = "manifests/"
 DEFAULT_TAG = "latest"
 
+# The tag is what follows the last slash: names may have slashes since 6793481, tags never (epoch-formats 2.1).
 _MANIFEST_KEY = re.compile(r"manifests/(?P<name>.+)/(?P<tag>[^/]+)\.json\Z", re.DOTALL)
 _DIGEST_COPY = re.compile(r"manifests/(?:.+/)?_digests/sha(?:256|512)-[^/]*\.json\Z", re.DOTALL)
 _BY_DIGEST = re.compile(r"(?P<name>[^@]+)@(?P<digest>sha256:[0-9a-f]{64})\Z", re.DOTALL)
@@ -70,6 +71,7 @@ class SnapshotKey:
 
 def hostile_problem(text: str) -> str | None:
     """Why a name or a tag must not become part of a path, None when it may: Epoch itself allows anything."""
+    # Epoch joins names into keys unlooked at, and so did whoever wrote the bucket (trap 35).
     if any(part in ("", ".", "..") for part in text.split("/")):
         return "has an empty, . or .. component"
     if _CONTROL.search(text):
@@ -96,6 +98,7 @@ def is_digest_copy(text: str) -> bool:
 
 def blob_key(digest: Digest) -> str:
     """`blobs/sha256/HEX`. Raises ContentError (DIGEST) for an algorithm that Epoch does not know."""
+    # Its keys have the algorithm in them, and no Epoch ever wrote or looked for another one.
     if digest.algorithm != "sha256":
         raise ContentError(f"{digest} cannot be kept by Epoch, which knows only sha256", code="DIGEST")
     return f"blobs/sha256/{digest.hex}"

@@ -126,6 +126,7 @@ class Manifest:
             layer_headers=headers,
             warnings=tuple(_warnings(members, layers, base_images, headers)),
         )
+        # The names are held against each other at the end, for two of them may be one file in either list.
         files.finish()
         _refuse_other_kind(value, members)
         if found:
@@ -207,6 +208,7 @@ def _schema_version(members: Members) -> int | None:
     value = members.value.get("schemaVersion")
     if value is None:
         return None
+    # Writer W2a has none, and every other one writes 1 (epoch-formats 1.5). A 2 is an OCI manifest's.
     if type(value) is not int or value != 1:
         members.refuse("schemaVersion", "TYPE", f"schemaVersion is {shown(value)}, only 1 or none is understood")
         return None
@@ -262,9 +264,12 @@ def _warnings(
     found = []
     total, own = members.value.get("totalSize"), sum(layer.size for layer in layers)
     with_bases = own + sum(layer.size for layer in base_images)
+    # Three writers count base images and three do not; who re-tagged counted nothing (epoch-formats 1.5). No reader
+    # uses it.
     if total is not None and total not in (own, with_bases):
         problem = f"totalSize is {shown(total)}, the files add up to {with_bases}"
         found.append(Finding("$.totalSize", "SIZE", problem, "warning"))
+    # A map that belongs to no file here may have belonged to one: said, and kept.
     for name in headers.keys() - {layer.filename for layer in layers}:
         path = member_path("$.layerHeaders", name)
         found.append(Finding(path, "MISMATCH", f"there is no layer {shown(name)}", "warning"))

@@ -30,11 +30,14 @@ def media_type_for_file(name: str) -> str:
     """The media type that Epoch gives a file of this name (epoch-formats 1.7)."""
     if (known := _BY_NAME.get(name)) is not None:
         return known
+    # *.raw but for cow.raw is octets to Epoch, and so are parts of either: by type alone a disk is not to be found
+    # (epoch-formats 1.7).
     return DISK_QCOW2 if name.endswith(".qcow2") else OCTET_STREAM
 
 
 def is_cloud_image(manifest: "Manifest") -> bool:
     """Epoch's own rule (epoch-formats 1.8), which Firecracker snapshots can meet: see `Manifest.is_cloud_image`."""
+    # Whatever rests on another image is no image itself.
     if manifest.base_images or manifest.image_blob_ids:
         return False
     names = [layer.filename for layer in manifest.layers]

@@ -41,6 +41,7 @@ class Members:
     def time(self, key: str) -> str:
         """A time as the text it was written in, "" by default; an empty string is no time."""
         value = self.text(key)
+        # Go's decoder takes null for no time and refuses an empty text (epoch-formats 1.1).
         if isinstance(self.value.get(key), str) and not times.is_time(value):
             self.refuse(key, "SCHEMA", f"{shown(value)} is not a time (RFC 3339)")
         return value

@@ -15,6 +15,8 @@ SIZE = "COCOON.sparse.size"
 MAP_LIMIT = 1 << 20
 """Longest map in bytes; Go's tar writer and reader refuse an entry with more PAX records than this."""
 
+# As Go prints an int64; a sign, a leading zero or a blank is another writer's, and another reader might read another
+# number.
 _DECIMAL = re.compile(r"(?:0|[1-9][0-9]{0,15})\Z")
 _MEMBERS = frozenset({"o", "l"})
 
@@ -72,6 +74,7 @@ def _logical_size(pax_records: Mapping[str, str], path: str, found: list[Finding
         found.append(Finding(path, "SCHEMA", f"{MAP} is there and {SIZE} is not"))
     elif _DECIMAL.match(text) is None or size_problem(int(text)):
         found.append(Finding(path, "SIZE", f"{shown(text)} is not a size in bytes"))
+    # Cocoon packs files that are not empty, and its readers want a size (epoch-formats 4.6).
     elif text == "0":
         found.append(Finding(path, "SIZE", "a packed file cannot be empty"))
     else:
@@ -102,6 +105,7 @@ def _segments(pax_records: Mapping[str, str], path: str, found: list[Finding]) -
 
 
 def _segment_problem(item: Any) -> str | None:
+    # No member may be missing or added: Cocoon's reader would take 0, or pass over it, and place the bytes elsewhere.
     if not isinstance(item, dict) or item.keys() != _MEMBERS:
         return f'{shown(item)} in the sparse map is not {{"o": offset, "l": length}}'
     return size_problem(item["o"]) or size_problem(item["l"])
@@ -110,12 +114,15 @@ def _segment_problem(item: Any) -> str | None:
 def _misfits(segments: tuple[Segment, ...], logical_size: int, stored_size: int, path: str) -> list[Finding]:
     end = 0
     for index, segment in enumerate(segments):
+        # Cocoon does not look at bounds: a map that runs backwards would overwrite what was written (reliability Z3).
         if segment.offset < end:
             return [Finding(path, "SIZE", f"segment {index} of the sparse map starts before the one before it ends")]
         end = segment.offset + segment.length
     if end > logical_size:
         return [Finding(path, "SIZE", f"the sparse map ends at {end}, behind the file's {logical_size} bytes")]
     packed = sum(segment.length for segment in segments)
+    # Surplus bytes are skipped silently by Cocoon, and missing ones break it off in the middle of a file (epoch-formats
+    # 5.6).
     if packed != stored_size:
         return [Finding(path, "SIZE", f"the sparse map covers {packed} bytes and the layer has {stored_size}")]
     return []

@@ -5,6 +5,8 @@ import re
 ZERO_TIME = "0001-01-01T00:00:00Z"
 """Go's zero time; it means that nobody set one."""
 
+# Go reads nine fractional digits, no week dates, no 24:00 and no leap second; Python's own parser reads all of these
+# and drops digits.
 _TIME = re.compile(
     r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"

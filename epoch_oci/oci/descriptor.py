@@ -40,6 +40,7 @@ class Descriptor:
             raise ContentError.of("descriptor", findings)
         assert isinstance(value, dict)
         modelled = {"mediaType", "digest", "size", "annotations", "artifactType"}
+        # What nobody here knows goes back out as it came in (image-spec, considerations.md, "Extensibility").
         rest = {key: item for key, item in value.items() if key not in modelled}
         return cls(
             media_type=value["mediaType"],
@@ -61,6 +62,7 @@ class Descriptor:
             members["annotations"] = dict(self.annotations)
         if self.artifact_type:
             members["artifactType"] = self.artifact_type
+        # Ours last: no unknown member may take the place of one that was checked.
         return {**self.extra, **members}
 
 
@@ -70,6 +72,7 @@ EMPTY = Descriptor(media_type=media_types.EMPTY, digest=Digest.of(b"{}"), size=2
 
 def size_problem(value: object) -> str | None:
     """What is wrong with a size in bytes, None when it is an integer from 0 to 2^53-1."""
+    # Not isinstance: true is an int in Python, and 1.0 one in JSON Schema. No size is written so (reliability D2).
     if type(value) is not int:
         return f"{shown(value)} is not an integer"
     if not 0 <= value <= strict_json.INTEGER_LIMIT:

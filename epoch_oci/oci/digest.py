@@ -8,6 +8,8 @@ from typing import Any, Self
 from epoch_oci.errors import ContentError
 
 _LENGTHS = {"sha256": 64, "sha512": 128}
+# Only what registries and Epoch both know. Lower case alone: two spellings of one digest would be two keys of one blob
+# (image-spec, descriptor.md).
 _PATTERN = re.compile(r"(sha256|sha512):([0-9a-f]{64,128})\Z")
 _BARE = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -54,6 +56,7 @@ class Digest:
         return f"{self.algorithm}:{self.hex}"
 
 
+# Printable ASCII without the quotation mark and the backslash: text that needs no look at each character.
 _PLAIN = re.compile(r"[ !#-\[\]-~]*\Z")
 _JSON_WORDS = {type(None): "null", dict: "an object", list: "an array"}
 
@@ -64,8 +67,10 @@ def shown(value: object, limit: int = 80) -> str:
         # Cut before escaping as well: the value may be megabytes of a hostile document.
         text = value[: limit + 1]
         return f'"{_cut(text if _PLAIN.match(text) else "".join(map(_visible, text)), limit)}"'
+    # Before the numbers: to Python true is 1.
     if isinstance(value, bool):
         return "true" if value else "false"
+    # Objects and lists by what they are and never by what they hold, which may be anything and megabytes of it.
     return _JSON_WORDS.get(type(value)) or _cut(ascii(value), limit)
 
 
@@ -76,4 +81,5 @@ def _cut(text: str, limit: int) -> str:
 def _visible(char: str) -> str:
     if char in '"\\':
         return "\\" + char
+    # Even letters of other scripts: some of them look like others, and some turn the text around (reliability N2).
     return char if " " <= char <= "~" else char.encode("unicode_escape").decode("ascii")

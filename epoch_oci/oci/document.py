@@ -43,6 +43,7 @@ class Document:
 
         `limit` is the largest document in bytes. Raises ContentError (JSON, SIZE).
         """
+        # Whoever allows less than the reader before him has to hear of it.
         if self._value is _UNREAD or len(self.raw) > limit:
             object.__setattr__(self, "_value", strict_json.loads(self.raw, what, limit=limit))
         return self._value

@@ -13,7 +13,9 @@ from epoch_oci.oci.descriptor import Descriptor, annotation_findings, stated_ann
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 
+# Registries take 4 MiB of manifest, at about 450 bytes a layer (oci-registries 1.4).
 LAYER_LIMIT = 2_000
+# A layout's index lists every tag of a repository.
 INDEX_LIMIT = 10_000
 _MANIFEST_KEYS = frozenset(
     {"schemaVersion", "mediaType", "artifactType", "config", "layers", "subject", "annotations", "manifests"}
@@ -47,9 +49,11 @@ class ImageManifest:
         artifact_type = value.get("artifactType")
         if not isinstance(artifact_type, str | None):
             findings.append(Finding("$.artifactType", "SCHEMA", "artifactType must be a string"))
+        # All at once, before one blob is asked for (decision D10).
         if findings or config is None:
             raise ContentError.of(what, findings)
         numbered = [(f"$.layers[{index}]", layer) for index, layer in enumerate(layers)]
+        # A config that is a layer as well is legal; with another size it is not (reliability D5).
         if conflicts := _size_conflicts([("$.config", config), *numbered]):
             raise ContentError.of(what, conflicts)
         return cls(document, config, layers, annotations, artifact_type or None, subject)
@@ -202,6 +206,8 @@ def _refuse_other_kind(
                 f"media type {shown(stated)} is not one of {', '.join(sorted(allowed))}",
             )
         )
+    # What a store or an index says of a document and what it says of itself must agree: the one is what was asked for,
+    # the other is what readers go by (CVE-2021-41190).
     elif document.media_type and document.media_type != stated:
         findings.append(
             Finding(

@@ -8,6 +8,7 @@ from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.redaction import user_info
 
+# distribution-spec 1.1, "Pulling manifests": separators never begin, end or follow each other.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
@@ -15,6 +16,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:(?:{_LABEL})(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?\Z")
 _SCHEMES = ("docker://", "oci://")
 _FALLBACK = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{128})(?:\.[A-Za-z0-9._-]+)?\Z")
+# With the host, in many clients; some registries take less.
 REPOSITORY_LIMIT = 255
 TAG_LIMIT = 128
 
@@ -99,6 +101,7 @@ def repository_problem(text: str) -> str | None:
         return "is empty"
     if len(text) > REPOSITORY_LIMIT:
         return f"is longer than {REPOSITORY_LIMIT} characters"
+    # The commonest mistake, so it is called by its name.
     if text != text.lower() and _REPOSITORY.match(text.lower()):
         return "has upper-case letters"
     if _REPOSITORY.match(text) is None:

@@ -15,16 +15,22 @@ from typing import Any
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci.digest import shown
 
+# Documents of Epoch and OCI nest less than ten levels. Python's reader gives up at some thousand with a RecursionError, and
+# other readers elsewhere (reliability J3).
 DEPTH_LIMIT = 64
 MEMBER_LIMIT = 100_000
 ELEMENT_LIMIT = 250_000
+# Beyond it a reader that keeps numbers as doubles, as JavaScript's does, reads another one (RFC 7493, 2.2).
 INTEGER_LIMIT = 2**53 - 1
+# Turning digits into a number takes quadratic time; 400 are more than any double has.
 _DIGIT_LIMIT = 400
 
 # Up to the next bracket or comma outside strings, or to the end, or to a quote that nothing closes: one match begins
 # where the one before it ended. Possessive, so that it never backtracks over megabytes of string.
 _PUNCTUATION = re.compile(rb'(?:[^"\[\]{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+([\[\]{},"]|\Z)', re.DOTALL)
+# What each of them does to the depth.
 _STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1, b",": 0}
+# Only an escape can put these into a text: raw ones are no UTF-8, or no JSON.
 _SUSPECT_ESCAPE = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
 _SUSPECT_CHARACTER = re.compile("[\x00\ud800-\udfff]")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -38,12 +44,14 @@ def loads(raw: bytes, what: str, *, limit: int, members: int | None = MEMBER_LIM
     if len(raw) > limit:
         raise ContentError(f"{what} is {len(raw)} bytes, more than the {limit} allowed", code="SIZE", object=what)
     refuse = partial(ContentError, code="JSON", object=what)
+    # RFC 8259 lets a reader refuse or ignore it, so two readers may differ.
     if raw.startswith(b"\xef\xbb\xbf"):
         raise refuse(f"{what} starts with a byte-order mark")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise refuse(f"{what} is not UTF-8 (byte {error.start})") from None
+    # Before anything is built: a megabyte of brackets would become a hundred of lists.
     if (why := _shape_problem(raw, None if members is None else ELEMENT_LIMIT)) is not None:
         raise refuse(f"{what} {why}")
     try:
@@ -99,6 +107,7 @@ class _Pairs:
             if self.left < 0:
                 raise ContentError(f"{self.what} has too many members", code="JSON", object=self.what)
         found = dict(pairs)
+        # The dict is made first: that there is none twice is what happens.
         if len(found) != len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
@@ -110,6 +119,7 @@ def _integer(what: str, text: str) -> int | float:
     """Digits as an int; `-0` stays a float, for no size or count may be written so."""
     if len(text) > _DIGIT_LIMIT:
         raise ContentError(f"{what} has a number of {len(text)} digits", code="JSON", object=what)
+    # A float is refused wherever a size or a count is meant.
     return -0.0 if text == "-0" else int(text)
 
 
@@ -126,6 +136,7 @@ def _refuse_constant(what: str, name: str) -> Any:
 
 def _shape_problem(raw: bytes, elements: int | None) -> str | None:
     """Too deep or too many elements, told from the punctuation before anything is built from it."""
+    # Brackets in strings count as well here, so this can only err on the side of looking closer.
     openings = raw.count(b"[") + raw.count(b"{")
     if openings <= DEPTH_LIMIT and (elements is None or openings + raw.count(b",") <= elements):
         return None

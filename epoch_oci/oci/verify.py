@@ -33,6 +33,7 @@ class VerifyingReader:
         self._what = what or target.title or str(target.digest)
         self._hasher = target.digest.hasher()
         self._left = target.size
+        # Nothing will be read of it, so it has to be right from the start.
         if target.size == 0:
             self._finish()
 
@@ -49,6 +50,7 @@ class VerifyingReader:
                 code="SIZE",
                 object=str(self._target.digest),
             )
+        # A reader that gives more than it was asked for is one that lies about its length.
         if len(block) > self._left:
             raise self._too_long()
         self._hasher.update(block)
@@ -68,6 +70,7 @@ class VerifyingReader:
             pass
 
     def _finish(self) -> None:
+        # Trailing bytes are looked for before the last block is handed out (reliability D3).
         if self._content.read(1):
             raise self._too_long()
         check(self._target.digest, Digest(self._target.digest.algorithm, self._hasher.hexdigest()), self._what)
@@ -96,6 +99,7 @@ def check(expected: Digest, actual: Digest, what: str) -> None:
 
 def check_bytes(content: bytes, expected: Descriptor, what: str) -> bytes:
     """`content` if it is what `expected` names. Raises ContentError (SIZE, DIGEST)."""
+    # Size first: a wrong one needs no hashing (image-spec, descriptor.md, "Verification").
     if len(content) != expected.size:
         raise ContentError(
             f"{what} is {counted(len(content), 'byte')}, expected {expected.size}",
@@ -110,6 +114,7 @@ def check_bytes(content: bytes, expected: Descriptor, what: str) -> bytes:
 
 def empty_problem(digest: Digest, size: int) -> str | None:
     """Why a digest and a size cannot belong together: empty content has one digest, and no other content has it."""
+    # A digest that cannot fit its size is found before a byte is asked for.
     if digest.algorithm != "sha256" or (size == 0) == (digest == _EMPTY):
         return None
     return f"{digest} is not the digest of 0 bytes" if size == 0 else f"{digest} is the digest of 0 bytes, not {size}"
