@@ -15,8 +15,8 @@ from typing import Any
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci.digest import shown
 
-# Documents of Epoch and OCI nest less than ten levels. Python's reader gives up at some thousand with a RecursionError, and
-# other readers elsewhere (reliability J3).
+# Documents of Epoch and OCI nest less than ten levels. Python's reader gives up at some thousand with a RecursionError,
+# and other readers elsewhere (reliability J3).
 DEPTH_LIMIT = 64
 MEMBER_LIMIT = 100_000
 ELEMENT_LIMIT = 250_000

@@ -172,6 +172,8 @@ class _BlobReader:
         while self._skip and (dropped := self._receive(min(BLOCK, self._skip))):
             self._skip -= len(dropped)
         # A whole body in answer to a range goes on after the range's end.
+        # What follows the span's end is somebody else's to read; one more byte behind the blob's end is looked for
+        # (reliability D3).
         block = self._receive(min(wanted, self._end - self._offset) if self._offset < self._end else 1)
         if not block and self._offset < self._end:
             raise NetworkError(f"{self._content.target.digest}: the body ended early", object=self._content.repository)

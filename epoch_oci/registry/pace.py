@@ -45,6 +45,7 @@ class Pace:
         """A body begins. To be ended with `leave` by the same thread."""
         held = getattr(self._mine, "held", 0)
         with self._changed:
+            # Not a thread that holds one already: it may be what the others wait for.
             while held <= 0 and self._room is not None and self._under_way >= self._room:
                 self._changed.wait()
             self._under_way += 1
@@ -64,6 +65,7 @@ class Pace:
         """The registry has said that this is too much."""
         with self._changed:
             now = self._clock()
+            # Eight bodies under way are refused at once; halving for each of them would leave one.
             if now - self._slowed < _SETTLES:
                 return
             self._slowed, self._went_well = now, 0
@@ -71,6 +73,7 @@ class Pace:
             self._room = max(1, at_once // 2)
 
     def _climb(self, room: int) -> None:
+        # One more for each round, not for each body: as slowly as TCP does.
         self._went_well += 1
         if self._went_well >= room:
             self._went_well = 0

@@ -43,6 +43,7 @@ PROFILES = (
         name="ghcr",
         hosts=r"(?:.+\.)?ghcr\.io",
         shapes=("put", "stream"),
+        # Ranges above 4 MiB are refused, and whoever went to the limit met it (oci-registries 3.4).
         chunk=3 * _MIB,
         largest=10 * 10**9,
         asks_status=False,
@@ -63,6 +64,7 @@ PROFILES = (
         shapes=("put", "stream", "ranged"),
         chunk=16 * _MIB,
         largest=52_000 * _MIB,
+        # ECR counts the closing PUT as the last part, and takes no empty one.
         last_in_put=True,
         asks_status=False,
         source="docs.aws.amazon.com, ECR quotas; Range is stale after the first PATCH (aws/containers-roadmap#2831)",
@@ -106,6 +108,7 @@ PROFILES = (
         source="goharbor/harbor: bundled nginx, 900 s, no cap; src/server/middleware/v2auth for what it asks",
     ),
     Profile(name="zot", hosts=r"zot\..+", source="project-zot/zot: a broken PATCH ends the session", asks_status=False),
+    # A pattern that fits no host: by name only.
     Profile(name="distribution", hosts=r"\Z(?<!\Z)", source="distribution/distribution 2 and 3"),
     Profile(name="unknown", hosts=r".*", source="what distribution-spec 1.1 says"),
 )

@@ -15,6 +15,8 @@ from epoch_oci.registry.retry import Attempts
 from epoch_oci.registry.sessions import Session, SessionLostError, StaleTokenError
 from epoch_oci.stores.base import Content
 
+# Quay puts `bytes=` before it and counts, others give the last byte's index; no bytes at all are `0-0` or `0--1`
+# (oci-registries 3.6).
 _OFFSET = re.compile(r"(bytes=)?0-(-?[0-9]{1,16})\Z")
 _OUT_OF_STEP = 416
 _PASSING = (429, 500, 502, 503, 504)
@@ -131,6 +133,7 @@ class RangedUpload:
         """Bytes of the earlier run may have come late; a registry that says it again does not know what it has."""
         dismiss(response)
         error = NetworkError("the upload session is out of step", object=str(self.target.digest), status=_OUT_OF_STEP)
+        # Asked once where it stands, told the same, and refused again at the same place.
         if self._refused_at == self._offset:
             raise _lost(error)
         self._refused_at = self._offset
@@ -163,6 +166,8 @@ class RangedUpload:
         self._may_have_one = reached == 0 and (self._may_have_one or may_have_acted(error))
         self.session.move(response)
         most = self.target.size if self._is_old else max(self._hashed, self._offset)
+        # Less than it had acknowledged is ECR's stale answer, more than was sent another's session: neither is built
+        # upon.
         if not 0 <= self._offset <= reached <= most:
             raise _lost(error)
         self._offset = reached

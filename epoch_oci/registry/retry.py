@@ -10,9 +10,11 @@ from epoch_oci.registry.settings import RegistrySettings
 
 LONGEST_WAIT = 900.0
 """The longest `Retry-After` that is obeyed, in seconds; a registry that asks for more is given up."""
+# Longer waits win nothing that Retry-After would not have asked for.
 _LONGEST_BACKOFF = 60.0
 _LONGEST_PAUSE = 30.0
 """Between two looks at a registry that is away: who waits longer goes on long after it came back."""
+# GHCR's own limit has no header and clears in minutes; coming back sooner makes it last (oci-registries 3.4).
 _SECONDARY_WAITS = (60.0, 120.0, 300.0)
 _THROTTLED = frozenset({403, 429, 503})
 """A retryable 403 is GHCR's secondary limit; 503 is how S3 and what stands before it say "slow down"."""
@@ -22,6 +24,7 @@ _STRANGER_TRIES = 3
 _STRANGER_SECONDS = 10.0
 _HICCUPS = 3
 """Failures in a row from which on people are told of waiting rather than of trying again."""
+# GHCR writes it into the body and leaves the header out (oci-registries 3.4).
 _BODY_HINT = re.compile(r"retry-after:\s*([0-9.]+)\s*(ms|s)?", re.IGNORECASE)
 _SECONDARY = re.compile(r"secondary rate limit|abuse detection|rate limit exceeded", re.IGNORECASE)
 
@@ -49,6 +52,7 @@ def asked_wait(retry_after: str | None, text: str = "", date: str | None = None)
     if retry_after is not None:
         value = retry_after.strip()
         if value.isascii() and value.isdigit():
+            # Thirty years are enough for a server to ask for.
             return float(value[:9])
         if (then := _seconds(value)) is not None:
             return max(0.0, then - (_seconds(date) or time.time()))
@@ -56,6 +60,7 @@ def asked_wait(retry_after: str | None, text: str = "", date: str | None = None)
     if hint is None:
         return None
     try:
+        # It says `1.8ms` there, and means it for one request; a second is the least that helps.
         return max(1.0, float(hint[1]) / (1000 if hint[2] == "ms" else 1))
     except ValueError:
         return None

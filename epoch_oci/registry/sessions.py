@@ -19,6 +19,7 @@ from epoch_oci.registry.profiles import Manner
 from epoch_oci.registry.refusals import Refusal
 from epoch_oci.registry.retry import Attempts, HeldError
 
+# Said of a body that a registry, or a proxy before it, takes in no such shape (oci-registries 2.3).
 _NOT_TAKEN = frozenset({404, 405, 411, 413, 415, 416, 501})
 _GONE = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 _OCTETS = {"Content-Type": "application/octet-stream"}
@@ -78,6 +79,7 @@ class Destination:
         what = f"pushing to {self.place}"
         response = self.client.call("POST", url, (202,), what=what, scope=self.scope, data=b"", attempts=attempts)
         smallest = response.headers.get("OCI-Chunk-Min-Length", "")
+        # A floor of a terabyte is not one.
         if smallest.isdigit() and len(smallest) < 12:
             self.manner.at_least(int(smallest))
         return Session.opened(self, response)
@@ -156,6 +158,7 @@ class Session:
         After a broken body the location in hand is stale to some (distribution answers 404); a status has a fresh one.
         """
         with suppress(EpochOciError):
+            # A cancelled session frees gigabytes at a registry that keeps what it got for a week (oci-registries 3.5).
             self.move(self.status())
             dismiss(self._client.do_request(self.location, "DELETE", scope=self.destination.scope))
 

@@ -65,6 +65,7 @@ class Upload:
                 self._refused = error.refusal
                 where.manner.demote(shape)
             except StaleTokenError:
+                # A token that is refused anew is no stale one.
                 if renewed:
                     raise self._denied() from None
                 renewed = True
@@ -73,6 +74,8 @@ class Upload:
                     self._reread()
                 self._held = self._held or isinstance(error, HeldError)
                 attempts.again(error)
+                # The answer to a closing PUT is what gets lost most: Harbor may take minutes to give it (oci-registries
+                # 3.5).
                 if may_have_acted(error) and where.is_there(attempts):
                     return self._forget()
         raise self._unsendable()
@@ -175,6 +178,7 @@ class Upload:
 
     def _claim(self) -> Claim | None:
         """The right to this upload's entry in the journal, where it is worth one: more than a chunk, and resumable."""
+        # A blob of one chunk has nothing to go on with.
         worth = self.destination.target.size > self.destination.manner.chunk and self._resumable
         return self.journal.claim(self._key) if self.journal is not None and worth else None
 

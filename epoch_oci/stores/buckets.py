@@ -28,7 +28,9 @@ from epoch_oci.stores.epoch_settings import EpochSettings
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Credential
 
+# For a single request; what is longer than that is gone on with by the reader.
 _RETRY_TIMEOUT = timedelta(minutes=2)
+# As wide as any of the clouds has them; the store itself says which of its rules one breaks.
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{1,221}\Z")
 _ROOT = "."
 _NEVER_PROXIED = "localhost,127.0.0.0/8,::1,169.254.0.0/16"
@@ -107,6 +109,7 @@ def _checked(prefix: str, what: str) -> str:
 def _open_s3(name: BucketName, epoch: EpochSettings, options: BucketOptions) -> "ObjectStore":
     from obstore.store import S3Store
 
+    # Epoch's settings all or none: half of one and half of the other would send a key to a stranger's endpoint.
     if not epoch.complete:
         config = amazon_s3(options.environ)
         return S3Store(name.bucket, config=_any(config), **_common(config, options))
@@ -171,12 +174,14 @@ def client_options(endpoint: str, options: BucketOptions) -> "ClientConfig":
     """
     found: ClientConfig = {
         "allow_http": _may_be_plain(endpoint, options.plain_http),
+        # A limit on silence, and none on a whole request: the library's own of 30 s would end every large blob.
         "connect_timeout": "15s",
         "read_timeout": "5m",  # completing a large upload may take minutes
         "timeout": "30d",
         "default_content_type": "application/octet-stream",  # what Epoch stores everything as
         "user_agent": options.user_agent,
     }
+    # Never for the clouds' own hosts, whose certificates are good or somebody is in between (reliability T3).
     if options.insecure and endpoint:
         found["allow_invalid_certificates"] = True
     if authorities := _authorities(options):

@@ -17,6 +17,7 @@ SMALLEST_SPAN = 32 << 20
 """Spans get no smaller, in bytes: a request for less costs more than it wins."""
 FAST = 200 << 20
 """Bytes a second of one stream from which on more streams win nothing: what follows is hashed hardly faster."""
+# Long enough to be past the first window of a connection, short enough to cost a slow transfer nothing.
 _PROBE_SECONDS = 0.2
 
 
@@ -44,6 +45,7 @@ class Fetch:
                 self._span(*span)
             except BaseException as error:
                 with self.lock:
+                    # The first one is the cause; what the others say follows from it.
                     self.error = self.error or error
                 return
 
@@ -70,6 +72,7 @@ class Fetch:
         elapsed = time.monotonic() - self.since
         if elapsed < _PROBE_SECONDS:
             return
+        # One stream that is fast is left alone: more of them would only take turns at the disk and at the hash.
         if self.pace < FAST * elapsed:
             self.invite = None
             invite()
@@ -86,10 +89,12 @@ def assemble(content: WatchedContent, assembly: Assembly, jobs: int, executor: E
 
     def invite() -> None:
         if executor is not None:
+            # No more helpers than spans: one that finds nothing to do would have kept a place from another blob.
             helpers.extend(executor.submit(fetch.drain) for _ in range(min(jobs - 1, len(fetch.waiting))))
 
     fetch.invite = invite
     fetch.drain()
+    # Those that never began are called off, or a full pool would wait for itself.
     wait([helper for helper in helpers if not helper.cancel()])
     if fetch.error is not None:
         raise fetch.error
@@ -104,6 +109,8 @@ def _cut(content: WatchedContent, missing: list[tuple[int, int]], jobs: int) -> 
             start, end = max(offset, low), min(offset + length, high)
             if start >= end:
                 continue
+            # A part is a blob of its own: a span across two of them would be two requests, and the first of them
+            # verified by nobody.
             if len(edges) == 2 and content.ranged():
                 yield from _pieces(start, end - start, jobs)
             else:

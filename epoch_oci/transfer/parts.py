@@ -14,6 +14,7 @@ from epoch_oci.oci.parts import PartTable, spans
 from epoch_oci.oci.verify import BLOCK, VerifyingReader
 from epoch_oci.stores.base import Content
 
+# Blocks that reading may be ahead of hashing: one to work on, the others for when one of the two stumbles.
 _AHEAD = 4
 
 
@@ -95,6 +96,7 @@ class PartCache:
             digests = tuple(Digest.from_hex(item) for item in text.split())
         except ContentError:
             return None
+        # A file that was cut off, or made by another version, is as if it were not there (decision D18).
         count = len(list(spans(blob.size, part_size)))
         return PartTable(size=part_size, digests=digests) if len(digests) == count else None
 

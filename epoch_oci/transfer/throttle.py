@@ -8,7 +8,9 @@ from epoch_oci.oci.verify import BLOCK
 
 BURST_SECONDS = 0.25
 """What was not used of the rate may be made up for, but no more than this much of it."""
+# A blob that asks for a second's worth makes seven others wait that second.
 _SHARES = 8
+# Below that more is spent on calls than is moved.
 _SMALLEST_READ = 1 << 10
 
 
@@ -34,6 +36,7 @@ class Throttle:
 
     def take(self, count: int, cancelled: threading.Event) -> bool:
         """Wait until `count` more bytes may pass. False when `cancelled` was set, which ends the waiting at once."""
+        # Booked before waiting, so that whoever comes later waits behind: else the luckiest thread would get all.
         return not cancelled.wait(self._booked(count))
 
     def _booked(self, count: int) -> float:

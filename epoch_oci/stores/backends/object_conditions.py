@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 HIDDEN = ".epoch-oci/"
 """Where this program's own objects lie, below the prefix; they are never listed and never taken for content."""
 
+# As many as writers may meet at one catalog; each waits at random, so one of them always gets through.
 _ATTEMPTS = 40
 _NOT_KNOWN = frozenset({400, 405, 501})
 """How a store answers that does not know a condition, and says so."""
@@ -81,8 +82,11 @@ class SharedObjects:
         written: bytes | None = None
         for failed in range(_ATTEMPTS):
             if failed:
+                # Conflicts are short: a hundredth of the usual wait to begin with.
                 self._patience.wait(min(failed, 5) - 4)
             old, version = read_small(self._place.store, path, what, limit)
+            # Looked at before anything is written again: a write whose answer was lost must not be taken for another
+            # writer's.
             if old is not None and old == written:
                 return True  # ours: the answer to an earlier attempt was lost, or the write stood in the end
             new = change(old)
@@ -118,6 +122,7 @@ def write(place: Place, key: str, content: bytes, version: "UpdateVersion | Lite
 
 def probe(place: Place, warn: Callable[[str], None]) -> Manner:
     """Find out on a hidden object how a store takes conditions: both must hold where they should, and only there."""
+    # A name that nobody else has: two probes at a time must not answer each other.
     key = f"{HIDDEN}probe-{secrets.token_hex(16)}"
     path, what = place.path(key), place.what(key)
     try:

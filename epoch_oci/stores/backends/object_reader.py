@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from obstore import UpdateVersion
     from obstore.store import ObjectStore
 
+# What a store says to a range behind the end of an object: for a reader that is the end.
 _UNSATISFIABLE = 416
 
 
@@ -81,6 +82,7 @@ class ObjectReader:
             except NetworkError as error:
                 self._blocks = None
                 self._failed += 1
+                # Counted without progress: a line that breaks every gigabyte still gets there.
                 if not error.retryable or self._failed >= self._patience.attempts:
                     raise
             else:

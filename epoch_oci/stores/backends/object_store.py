@@ -21,6 +21,7 @@ from epoch_oci.stores.backends.object_upload import upload
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+# S3's own page; asking for more brings no more.
 _PAGE = 1_000
 
 
@@ -50,6 +51,8 @@ class ObjectStoreBackend:
 
     def check(self) -> None:
         """As `Backend.check`: whether there is such a bucket. A prefix that holds nothing is an empty store."""
+        # Epoch takes a bucket that is not there for an empty one (epoch-formats 2.1), and who misspells it shall hear
+        # of it.
         next(self._list(self._place.prefix), None)
 
     def head(self, key: str) -> int | None:
@@ -131,6 +134,7 @@ class ObjectStoreBackend:
     def _path(self, key: str) -> str:
         """The object's name. Raises ContentError (NAME) for one that `obstore` cannot ask for, or that is ours."""
         check_key(key)
+        # obstore encodes names as paths do, and some characters come back as others.
         if any(char < " " or char == "\x7f" for char in key):
             raise ContentError(f"the key {shown(key)} has a control character", code="NAME", object=shown(key))
         if key.startswith(HIDDEN):
@@ -144,6 +148,7 @@ class ObjectStoreBackend:
     def _items(self, prefix: str) -> Iterator[Any]:
         import obstore
 
+        # obstore lists folders and not prefixes; what lies beside is left out by whoever asked.
         folder = prefix.rpartition("/")[0]
         with foreign_errors(self._place.where):
             for page in obstore.list(self._place.store, folder or None, chunk_size=_PAGE):

@@ -22,12 +22,15 @@ SINGLE = 8 << 20
 _PART = 8 << 20
 _MOST_PARTS = 9_000
 """S3 takes 10,000 parts; some room is left."""
+# Parts under way at a time, each in memory: four of 8 MiB keep a line busy and memory flat.
 _CONCURRENCY = 4
+# Blocks that reading may be ahead of sending.
 _AHEAD = 4
 
 
 def upload(store: "ObjectStore", path: str, what: str, reader: ByteReader, size: int) -> None:
     """Store all that `reader` has, about `size` bytes. What reading raises is passed on, and then nothing is stored."""
+    # What is announced is not believed: only reading tells whether one request is enough.
     blocks = iter(lambda: reader.read(BLOCK), b"")
     head, whole = _take(blocks, SINGLE)
     if whole:
@@ -72,6 +75,7 @@ def _upload_parts(store: "ObjectStore", path: str, what: str, blocks: Iterator[b
                 break
             feed.send(block)
     except BaseException as error:
+        # To the uploading thread too: obstore aborts an upload whose body raises, and leaves nothing (decision D9).
         feed.send(error)
         thread.join()
         raise
@@ -99,6 +103,7 @@ class _Feed:
 
         items = self._items()
         try:
+            # Every part but the last has to be of one size for R2 and some others.
             obstore.put(store, path, items, use_multipart=True, chunk_size=chunk, max_concurrency=_CONCURRENCY)
         except BaseException as error:
             self.failure = error
