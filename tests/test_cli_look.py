@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from cli_runner import Here, command, environment, run_cli
 from cocoon_world import ID, fill_snapshot, make_root, record
-from layouts import Layout
+from layouts import Layout, write_tar
 from snapshots import WRITERS, make_snapshot, put_snapshot, tree
 
 from epoch_oci.errors import NotFoundError, UsageError
@@ -266,6 +266,29 @@ def test_ls_of_a_layout(cli, bot):
     assert cli("ls", "oci:layout:v1").code == 2
     assert cli("ls", "oci:nowhere").code == 5
     assert cli("ls", "./nowhere").code == 5
+
+
+@pytest.mark.parametrize("form", ["oci:layout", "oci-archive:layout.tar"])
+def test_what_has_no_tag_counts_in_a_layout(cli, tmp_path, form):
+    """As `skopeo copy … oci:DIR`, `crane pull --format=oci` and `oras cp --to-oci-layout` leave it."""
+    layout = Layout()
+    digest = layout.artifact()["digest"]
+    layout.write(tmp_path / "layout")
+    write_tar(tmp_path / "layout.tar", layout.members())
+    assert cli("ls", form).out == f"{digest}\n"
+    assert cli("ls", form, "--format", "json").json == {"location": form, "tags": [], "untagged": [digest]}
+    (row,) = cli("ls", form, "--long", "--format", "json").json["artifacts"]
+    assert row["digest"] == digest
+    checked = cli("verify", form, "--format", "json").json
+    assert checked["ok"] and checked["checked"]["documents"] == 2 and checked["checked"]["blobs"] == 3
+    assert cli("pull", form, "-o", "files").code == 0
+
+
+def test_an_empty_layout_is_said_to_be(cli, tmp_path):
+    Layout().write(tmp_path / "layout")
+    ran = cli("ls", "oci:layout")
+    assert (ran.code, ran.out) == (0, "") and "lists no artifact" in ran.err
+    assert cli("ls", "oci:layout", "-q").err == ""
 
 
 def test_an_empty_store_lists_nothing(cli, tmp_path):

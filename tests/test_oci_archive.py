@@ -312,3 +312,20 @@ def test_regctl_reads_ours_and_its_own_is_read(cli, bot, tmp_path):
     run_peer("regctl", "image", "export", "ocidir://layout:v1", "b.tar", home=tmp_path, cwd=tmp_path)
     assert cli("verify", "oci-archive:b.tar").code == 0
     assert cli("inspect", "oci-archive:b.tar", "-q").out.strip() == digest
+
+
+def test_a_sync_reads_an_archive_and_does_not_write_one_anew_for_every_snapshot(cli, bot, tmp_path):
+    assert cli("push", "team/bot:v1", "oci-archive:a.tar", "--store", "store").code == 0
+    assert cli("sync", "oci-archive:a.tar", "copy").code == 0
+    assert content(tmp_path / "copy") == content(tmp_path / "store")
+    refused = cli("sync", "store", "oci-archive:b.tar")
+    assert refused.code == 2 and "written anew for every snapshot" in refused.error
+    assert cli("prune", "oci-archive:a.tar", "--keep-last", "1", "--yes").code == 2
+
+
+def test_tags_are_set_and_taken_away_in_an_archive(cli, bot, tmp_path):
+    assert cli("push", "team/bot:v1", "oci-archive:a.tar", "--store", "store").code == 0
+    assert cli("tag", "oci-archive:a.tar:v1", "v2").code == 0 and cli("ls", "oci-archive:a.tar").out == "v1\nv2\n"
+    assert cli("rm", "oci-archive:a.tar:v1", "--yes").code == 0 and cli("ls", "oci-archive:a.tar").out == "v2\n"
+    assert cli("copy", "oci-archive:a.tar:v2", "oci-archive:b.tar").code == 0
+    assert cli("verify", "oci-archive:b.tar").code == 0

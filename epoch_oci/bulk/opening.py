@@ -24,6 +24,12 @@ def open_side(word: str, *, connection: Connection, repositories: Sequence[str] 
         return _registry(plain, connection, repositories)
     if repositories:
         raise UsageError("--repository names repositories of a registry, and the source is none", object=word)
+    if word.startswith("oci-archive:") and create:
+        raise UsageError(
+            f"{shown(word)} would be written anew for every snapshot",
+            object=word,
+            hint="sync to a layout in a directory, oci:DIR, and put that into a tar",
+        )
     if word.startswith(("oci:", "oci-archive:")):
         place = locate_artifact(word, connection=connection, create=create)
         if place.name is not None:
@@ -34,6 +40,12 @@ def open_side(word: str, *, connection: Connection, repositories: Sequence[str] 
 
 def open_single(word: str, *, connection: Connection) -> Side:
     """As `open_side`, but of a registry the one repository that `word` names. Raises UsageError, NotFoundError."""
+    if word.startswith("oci-archive:"):
+        raise UsageError(
+            f"{shown(word)} is an archive, of which nothing is taken away",
+            object=word,
+            hint="copy what is wanted into a new one: epoch-oci copy",
+        )
     side = open_side(word, connection=connection)
     if not isinstance(side, RegistrySide):
         return side

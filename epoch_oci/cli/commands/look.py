@@ -144,6 +144,7 @@ def _list_snapshots(run: Run, place: "SnapshotPlace", word: str | None) -> None:
 
 
 def _list_tags(run: Run, place: "ArtifactPlace", *, long: bool, every: bool) -> None:
+    from epoch_oci.cli.places import SoleEntry
     from epoch_oci.oci.reference import is_fallback_tag
 
     if place.name is not None:
@@ -151,18 +152,23 @@ def _list_tags(run: Run, place: "ArtifactPlace", *, long: bool, every: bool) -> 
             f"{full_name(place.where, place.name)} is one artifact", hint="leave the tag out, or use `inspect`"
         )
     tags = [tag for tag in place.store.tags() if every or not is_fallback_tag(tag)]
+    untagged: list[str] = []
+    if isinstance(place.store, SoleEntry):  # in a layout what has no tag counts as well
+        untagged = [name for name in place.store.artifacts() if ":" in name]
+    if not tags and not untagged and not run.settings.quiet:
+        run.note(f"{place.where} lists no artifact")
+    value = {"location": place.where, "tags": tags, **({"untagged": untagged} if untagged else {})}
     if not long:
-        run.result({"location": place.where, "tags": tags}, lambda: tags)
+        run.result(value, lambda: [*tags, *untagged])
         return
     from epoch_oci.cli.render import artifact_lines
     from epoch_oci.flows.listing import list_artifacts
 
-    rows = list_artifacts(place.store, tags)
+    rows = list_artifacts(place.store, [*tags, *untagged])
     for row in rows:
         if row.problem is not None:
             run.warn(f"{row.tag}: {row.problem}")
-    value = {"location": place.where, "tags": tags, "artifacts": [row.to_json() for row in rows]}
-    run.result(value, lambda: artifact_lines(rows))
+    run.result({**value, "artifacts": [row.to_json() for row in rows]}, lambda: artifact_lines(rows))
 
 
 def _list_repositories(run: Run, host: str) -> None:
