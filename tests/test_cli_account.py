@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,38 @@ def test_logout_forgets(registry):
     assert (ran.code, ran.out) == (0, f"Logged out of {registry.address}\n")
     assert json.loads(config().read_bytes())["auths"] == {}
     assert run_cli("logout", registry.address).code == 5
+
+
+def test_a_variable_that_overrules_every_file_is_named(registry):
+    auth = base64.b64encode(f"{USER}:another-password".encode()).decode()
+    env = {"DOCKER_AUTH_CONFIG": json.dumps({"auths": {registry.address: {"auth": auth}}})}
+    words = ("login", registry.address, "-u", USER, "--password-stdin")
+    ran = run_cli(*words, input=PASSWORD.encode(), env=env)
+    assert ran.code == 0 and "DOCKER_AUTH_CONFIG" in ran.err and auth not in ran.err
+    ran = run_cli("logout", registry.address, env=env)
+    assert ran.code == 0 and "DOCKER_AUTH_CONFIG" in ran.err
+    ran = run_cli("logout", registry.address, env=env)
+    assert ran.code == 5 and "DOCKER_AUTH_CONFIG" in ran.error
+
+
+def test_logins_of_many_processes_lose_nothing(fake_registry):
+    registries = [fake_registry(auth=BasicAuth()) for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        assert [ran.code for ran in pool.map(login, registries)] == [0] * 6
+    assert set(json.loads(config().read_bytes())["auths"]) == {each.address for each in registries}
+    assert [path.name for path in config().parent.iterdir()] == ["config.json"]
+
+
+def test_a_credentials_file_may_be_a_pipe(registry):
+    registry.put_image("acme/bot", "v1")
+    auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    reading, writing = os.pipe()
+    os.write(writing, json.dumps({"auths": {registry.address: {"auth": auth}}}).encode())
+    os.close(writing)
+    words = command("ls", f"{registry.address}/acme/bot", "--registry-config", f"/dev/fd/{reading}")
+    done = subprocess.run(words, env=environment(), pass_fds=[reading], capture_output=True, timeout=60)
+    os.close(reading)
+    assert done.stdout == b"v1\n", done.stderr
 
 
 def test_another_credentials_file(registry, tmp_path):

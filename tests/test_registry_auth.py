@@ -296,6 +296,20 @@ def test_who_is_let_in_elsewhere_is_not_told_to_log_in(fake_registry):
     assert "lack the right" in str(caught.value) and "log in" not in str(caught.value)
 
 
+def test_who_is_forbidden_something_without_credentials_is_told_to_log_in(fake_registry):
+    registry = fake_registry()
+    registry.fault("POST", UPLOADS, Respond(403, b'{"errors":[{"code":"DENIED"}]}'))
+    assert f"`epoch-oci login {registry.address}`" in advice(registry)
+    registry = fake_registry(auth=BasicAuth())
+    registry.put_blob(REPO, RAW)
+    registry.fault("POST", UPLOADS, Respond(403, b'{"errors":[{"code":"DENIED"}]}'))
+    repository, _ = room(registry, login=True)
+    assert repository.has(blob(RAW))
+    with pytest.raises(AccessError) as caught:
+        repository.check_write()
+    assert "log in" not in str(caught.value)
+
+
 # Logging in
 
 

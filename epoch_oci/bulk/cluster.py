@@ -40,6 +40,8 @@ class Reach:
     plain_http: bool = False
     insecure: bool = False
     ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
     registry_config: str | None = None
     profile: str | None = None
     trusted_hosts: frozenset[str] = frozenset()

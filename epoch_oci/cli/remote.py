@@ -19,6 +19,8 @@ def connection_here(reach: "Reach") -> "Connection":
         plain_http=reach.plain_http or own.plain_http,
         insecure=reach.insecure or own.insecure,
         ca_file=reach.ca_file or own.ca_file,
+        cert_file=reach.cert_file or own.cert_file,
+        key_file=reach.key_file if reach.cert_file else own.key_file,
         registry_config=reach.registry_config or own.registry_config,
         username=own.username,
         password=environ.get(PASSWORD_VARIABLE) if own.username else None,

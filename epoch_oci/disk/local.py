@@ -259,5 +259,5 @@ def _wrong_kind(what: str, mode: int, wanted: str) -> ContentError:
         f"{what} is {kind_of(mode)} and not {wanted}",
         code="TYPE",
         object=what,
-        hint="it was neither followed nor read; look at who put it there, and remove it",
+        hint="it was neither followed nor read; look at what it is there for, and move it away or name another place",
     )

@@ -66,11 +66,10 @@ class Trust:
 
     def check(self) -> None:
         """Raise LocalIOError for files that the user named and that are of no use."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self.ca_file is not None:
-            _load_named(context, self.ca_file)
+            _load_named(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self.ca_file)
         if self.cert_file is not None:
-            _identify(context, self.cert_file, self.key_file)
+            _identify(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self.cert_file, self.key_file)
 
     @property
     def files(self) -> tuple[str, ...]:

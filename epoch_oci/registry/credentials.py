@@ -144,6 +144,13 @@ class CredentialStore:
             self.warn(failure.message)
         return found
 
+    def overruled(self, registry: str) -> str | None:
+        """The variable whose credentials for a registry come before those of every file, if it has any."""
+        for place in self._places():
+            if place.path is None:
+                return place.name if self._find_in(place, registry, "", []) is not None else None
+        return None
+
     def _find_in(
         self, place: _Place, registry: str, repository: str, failures: list[EpochOciError]
     ) -> Credential | None:

@@ -49,7 +49,7 @@ class RegistryHost:
             raise NotFoundError(
                 f"{self.registry} shows no catalog of its repositories ({error.message})",
                 object=self.registry,
-                hint="name the repositories: epoch-oci ls HOST/REPOSITORY, or sync with --repository NAME",
+                hint=f"name the repositories: epoch-oci ls {self.registry}/REPOSITORY, or sync with --repository NAME",
             ) from error
         yield from names
 

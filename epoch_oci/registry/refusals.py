@@ -84,6 +84,7 @@ class Refusal:
         self._what, self._headers, self._text = what, response.headers, text
         self._of_blob = of_blob or "/blobs/" in parts.path
         self._said = self._words(secrets)
+        self._anonymous = "Authorization" not in response.request.headers and parts.path.startswith("/v2/")
         self._reason = shown(without(secrets, response.reason or "")).strip('"')
         self._where = without(secrets, redacted(response.url or ""))
 
@@ -140,10 +141,19 @@ class Refusal:
         if status == 400 and _TO_TLS.search(self._text):
             return UsageError, "it speaks https: leave --plain-http out"
         if status == 403:
-            return AccessError, _forbidden(said)
+            return AccessError, self._forbidden(said)
         if status == 404:
             return NotFoundError, "see what is there with `epoch-oci ls`"
         return _BY_STATUS.get(status) or ((UsageError, _BY_STATUS[400][1]) if status < 500 else (NetworkError, ""))
+
+    def _forbidden(self, said: str) -> str:
+        if _FULL.search(said):
+            return "make room there, or have more of it allowed"
+        if _CLOSED.search(said):
+            return "nothing can be written there now: ask who runs it"
+        if self._anonymous:
+            return f"log in with `epoch-oci login {self._host}`, or ask who runs it"
+        return "these credentials may not do this; look at the permissions"
 
     def _unauthorized(self) -> tuple[_Kind, str]:
         """Harbor has a challenge for what may not be read, and an empty one for a project that does not exist."""
@@ -169,14 +179,6 @@ def codes_of(text: str) -> tuple[str, ...]:
     """The OCI error codes in a body; what does not look like one is left out."""
     codes = (item.get("code") for item in _items(text))
     return tuple(code for code in codes if isinstance(code, str) and _CODE.match(code))
-
-
-def _forbidden(said: str) -> str:
-    if _FULL.search(said):
-        return "make room there, or have more of it allowed"
-    if _CLOSED.search(said):
-        return "nothing can be written there now: ask who runs it"
-    return "these credentials may not do this; look at the permissions"
 
 
 def _items(text: str) -> list[dict[str, object]]:

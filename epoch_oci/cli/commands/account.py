@@ -29,7 +29,10 @@ def login(run: Run, host: flags.Host) -> None:
     password = connection.password or _asked_password(run, username, registry)
     connection = replace(connection, username=username, password=password)
     verify_login(registry, registry_settings(registry, connection))
-    where = _credentials(run).keep(registry, username, password)
+    store = _credentials(run)
+    where = store.keep(registry, username, password)
+    if (variable := store.overruled(registry)) is not None:
+        run.warn(f"{variable} has credentials of {registry} too, and goes on being heard first")
     run.result(
         {"command": "login", "registry": registry, "username": username, "credentials": where},
         lambda: [f"Logged in to {registry} as {username}; the credentials are kept in {where}"],
@@ -39,10 +42,15 @@ def login(run: Run, host: flags.Host) -> None:
 def logout(run: Run, host: flags.Host) -> None:
     """Forget the credentials of a registry."""
     registry = _registry(host)
-    if not _credentials(run).forget(registry):
-        raise NotFoundError(
-            f"no credentials of {registry} are kept", object=registry, hint="there is nothing to forget"
+    store = _credentials(run)
+    forgotten, variable = store.forget(registry), store.overruled(registry)
+    if not forgotten:
+        hint = (
+            f"{variable} has some, and only who set it can take them out" if variable else "there is nothing to forget"
         )
+        raise NotFoundError(f"no credentials of {registry} are kept", object=registry, hint=hint)
+    if variable is not None:
+        run.warn(f"{variable} has credentials of {registry} too, and goes on being heard")
     run.result({"command": "logout", "registry": registry}, lambda: [f"Logged out of {registry}"])
 
 

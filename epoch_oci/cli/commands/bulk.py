@@ -173,6 +173,8 @@ def _words(run: Run, ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate
             plain_http=settings.plain_http,
             insecure=settings.insecure,
             ca_file=settings.ca_file,
+            cert_file=settings.cert_file,
+            key_file=settings.key_file,
             registry_config=settings.registry_config,
             profile=settings.profile,
             trusted_hosts=frozenset(settings.trust_host),
