@@ -424,6 +424,18 @@ def test_what_a_damaged_index_tells_is_not_believed():
     assert len(known) == 0
 
 
+def test_no_more_is_learnt_than_memory_shall_hold():
+    pieces = [Piece(), Piece()]
+    for number in range(8192):
+        pieces[number // 4096].add((number + 1).to_bytes(32, "big"), 0, 0, 10, Encoding.ZSTD)
+    blob, header = write_index([PACK], [(CutFile.plain(Digest.of(b"f"), CHUNK * 8192), pieces)])
+    index = Index(described(blob, header), lambda offset, length: blob[offset : offset + length])
+    for limit, learnt in ((10, 4096), (5000, 8192)):  # a piece at a time
+        known = Known()
+        known.learn(index, limit=limit)
+        assert len(known) == learnt
+
+
 def test_a_base_that_lies_about_a_raw_chunk_is_not_used():
     chunk = noise("a", CHUNK)
     known = Known()

@@ -10,6 +10,8 @@ from epoch_oci.oci.digest import Digest
 
 ZERO_ROW = 0
 """What stands for a chunk of zeros where rows are listed."""
+KNOWN_LIMIT = 1 << 22
+"""Most chunks that are learnt from others: 256 GiB of them, in some 230 MiB of memory."""
 _FIRST_SLOTS = 1 << 12
 
 
@@ -90,14 +92,17 @@ class Known:
         """Whether a chunk of `length` bytes can be what the row tells of; an index of others may say anything."""
         return self._encoding[row] != Encoding.RAW or self._stored[row] == length
 
-    def learn(self, index: Index) -> None:
+    def learn(self, index: Index, limit: int = KNOWN_LIMIT) -> None:
         """Take over the chunks of an index that is verified; what is known already stays where it is.
 
-        Raises ContentError when the index is wrong; what was taken over until then is sound.
+        Raises ContentError when the index is wrong; what was taken over until then is sound. Beyond `limit` chunks
+        nothing more is learnt: an index can promise more of them than memory has room for.
         """
         numbers = [self.add_pack(pack) for pack in index.header.packs]
         for file in range(len(index.header.files)):
             for piece in index.pieces(file):
+                if len(self) >= limit:
+                    return
                 for at, encoding in enumerate(piece.encodings):
                     if encoding != Encoding.ZERO and not self.find(digest := piece.digest(at)):
                         place = numbers[piece.packs[at]], piece.offsets[at], piece.stored[at]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.chunks.index import HEADER_DIGEST_KEY, HEADER_LIMIT, HEADER_SIZE_KEY, Index
-from epoch_oci.chunks.known import Known
+from epoch_oci.chunks.known import KNOWN_LIMIT, Known
 from epoch_oci.chunks.layout import Encoding, chunk_digest, zstd
 from epoch_oci.dialects.profile import CHUNK_INDEX
 from epoch_oci.disk.kept import KeptBlobs
@@ -41,6 +41,8 @@ class ChunksAtHand:
         self.contents.append((content, index.header.chunk_size, index.header.files[file].span))
         at = 0
         for piece in index.pieces(file):
+            if len(self.known) >= KNOWN_LIMIT:
+                return
             for place, encoding in enumerate(piece.encodings):
                 if encoding != Encoding.ZERO and not self.known.find(digest := piece.digest(place)):
                     self.known.add(digest, number, at + place, 1, Encoding.ZSTD)
