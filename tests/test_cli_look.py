@@ -138,6 +138,11 @@ def test_inspect_says_what_is_missing(cli, bot, tmp_path):
     assert ran.code == 0 and f"missing: {gone['filename']} (sha256:{gone['digest']})" in ran.out
     found = cli("inspect", "team/bot:v1", "--store", "store", "--format", "json").json
     assert len(found["missing"]) == 1
+    (tmp_path / "store/blobs/sha256" / gone["digest"]).write_bytes(b"short")
+    for words in (("inspect",), ("verify", "--fast")):
+        assert "has fewer than the" in cli(*words, "team/bot:v1", "--store", "store").out
+    ran = cli("push", "team/bot:v1", "oci:other", "--store", "store")
+    assert ran.code == 3 and f"SIZE: {gone['filename']} is there, and has fewer" in ran.error
     put_snapshot(tmp_path / "store", make_snapshot("W2b", tag="w2b"))
     ran = cli("inspect", "team/bot:w2b", "--store", "store")
     assert "missing: image blob" in ran.out and "warning: " in ran.out

@@ -9,6 +9,7 @@ from epoch_oci.dialects.naming import identified
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest, Writer
+from epoch_oci.errors import ContentError
 from epoch_oci.flows.artifact import FoundDocuments, read_documents, reference_key, unchunked
 from epoch_oci.flows.chunked import ChunkedSource
 from epoch_oci.flows.cloning import obstacles
@@ -18,6 +19,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.base import Node, Source
+from epoch_oci.transfer.plan import refuse_other_size
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -149,7 +151,7 @@ def _of_epoch(source: Source, manifest: Manifest, where: str) -> Inspection:
     files = tuple(
         InspectedFile(title, role, blob.media_type, str(blob.digest), blob.size) for title, role, blob in rows
     )
-    absent = tuple(f"{title} ({blob.digest}) is not in the store" for title, _, blob in rows if not source.has(blob))
+    absent = tuple(_absence(source, blob, title, "in the store") for title, _, blob in rows if not source.has(blob))
     return Inspection(
         location=where,
         dialect="epoch",
@@ -212,9 +214,16 @@ def _absent(source: Source, snapshot: Snapshot) -> tuple[str, ...]:
         carrier: "a layer of files in chunks" if carrier.media_type in (CHUNK_INDEX, CHUNK_PACK) else name
         for carrier, name in reversed(names.items())
     }
-    return tuple(
-        f"{name} ({carrier.digest}) is not there" for carrier, name in found.items() if not source.has(carrier)
-    )
+    return tuple(_absence(source, carrier, name, "there") for carrier, name in found.items() if not source.has(carrier))
+
+
+def _absence(source: Source, blob: Descriptor, name: str, place: str) -> str:
+    """What to say of a blob that `has` denies: it is not there, or one of another size is."""
+    try:
+        refuse_other_size(source, blob, f"{name} ({blob.digest})")
+    except ContentError as error:
+        return error.message
+    return f"{name} ({blob.digest}) is not {place}"
 
 
 def _sketched(encoded: EncodedSnapshot) -> Snapshot:
