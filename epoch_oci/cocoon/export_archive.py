@@ -109,6 +109,7 @@ class ExportArchive:
             raise refuse_name(entry, why)
         if len(self._files) >= LAYER_LIMIT:
             raise ContentError(f"{self._what} has more than {LAYER_LIMIT} files", code="SIZE", object=self._what)
+        # Cocoon lets the last of two win, on a file system that may fold case (trap 26).
         key = entry.name.casefold()  # flat ASCII by now
         if key in self._seen:
             raise refuse_name(entry, f"{self._seen[key]} is there already")
@@ -133,6 +134,8 @@ class ExportArchive:
             raise ContentError(
                 f"{self._what} has no {ENVELOPE}: it is not an export of Cocoon's", code="TYPE", object=self._what
             )
+        # Later versions of Cocoon list the files, so that an archive cut between two entries is found (epoch-formats
+        # 5.8).
         missing = [name for name in self.envelope.files or () if name.casefold() not in self._seen]
         if missing:
             problem = f"{self._what} lacks {', '.join(missing[:3])}, which {ENVELOPE} lists"
@@ -143,6 +146,7 @@ class ExportArchive:
     def _refuse_lost_map(self, storage: int) -> None:
         """A tar program that does not know Cocoon's records leaves a packed disk that nothing can unfold (trap 8)."""
         for file in self._files:
+            # Only of this one is the length known: that of the disk.
             if file.name == _COW and file.size < storage and not sparse.is_packed(file.pax_records):
                 raise ContentError(
                     f"{_COW} is {file.size} bytes and the disk has {storage}: its sparse map was lost",

@@ -31,6 +31,7 @@ def pax_records(segments: Sequence[Segment], size: int) -> Mapping[str, str]:
 
     That is a file without holes or with nothing in it, and one in so many pieces that the map would be too long.
     """
+    # As Cocoon: any hole makes a file packed, none leaves it whole (epoch-formats 5.6).
     if sum(segment.length for segment in segments) == size:
         return MappingProxyType({})
     pieces = [{"o": segment.offset, "l": segment.length} for segment in segments]

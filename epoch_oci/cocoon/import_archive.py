@@ -25,6 +25,8 @@ DEFAULT_MODE = 0o640
 _ENVELOPE_MODE = 0o644
 _PERMISSIONS = 0o777
 _OURS = "COCOON."
+# Together with the next header and its padding well below PIPE_BUF, up to which a write to a pipe is atomic (POSIX,
+# 4096 on Linux).
 _HELD_BACK = 256
 _CROSSING = 1024
 _ZEROS = bytes(BLOCK)
@@ -52,6 +54,7 @@ def write_import_archive(
     envelope = envelope_of(manifest).renamed(name, description)
     _refuse_cloud_image(manifest)
     archive = _Archive(write)
+    # First, as Cocoon writes it; its import would find it anywhere.
     archive.header(ENVELOPE, len(envelope.raw), _ENVELOPE_MODE, {})
     archive.body([envelope.raw], len(envelope.raw))
     for layer in manifest.layers:
@@ -85,6 +88,7 @@ def disk_layers(manifest: Manifest) -> tuple[Layer, ...]:
     """
     layers = tuple(layer for layer in manifest.layers if is_disk(layer.filename))
     disks = {layer.filename.partition(".part.")[0] for layer in layers}
+    # `cocoon image import` joins whatever comes: two disks would become one that boots neither.
     if len(disks) != 1 or (len(layers) > 1 and any(".part." not in layer.filename for layer in layers)):
         named = ", ".join(layer.filename for layer in layers) or "none"
         raise ContentError(f"a cloud image is one disk or the parts of one; this has {named}", code="TYPE")

@@ -95,6 +95,7 @@ class LocalFile:
 
     def unfolds_from(self, digest: Digest, size: int, packed: Unpacking | None) -> bool:
         """Whether the blob `digest` of `size` bytes, unfolded where it is `packed`, is this file's content."""
+        # The length first: it costs nothing, and tells most of them apart.
         if self.logical_size != (size if packed is None else packed.logical_size):
             return False
         with self._descriptor() as descriptor:
@@ -114,6 +115,7 @@ class LocalFile:
         try:
             with local.local_errors(self.what):
                 found = os.fstat(descriptor)
+            # A VM may be writing to it; what was promised of it does not hold then (reliability L6).
             if _state(found) != self.state:
                 raise ContentError(
                     f"{self.what} was changed while it was read",

@@ -16,6 +16,7 @@ ZERO_BLOCK = bytes(BLOCK_SIZE)
 PAX_LIMIT = 1 << 20
 """Most bytes of PAX records before one entry; Go's archive/tar neither writes nor reads more."""
 
+# Eleven octal digits, 8 GiB; beyond it the size stands in a PAX record, and Go writes zero here.
 _OCTAL_LIMIT = 8**11
 _NAME = slice(0, 100)
 _MODE = slice(100, 108)
@@ -65,6 +66,7 @@ def padding(size: int) -> int:
 
 def parse_header(block: bytes) -> Header:
     """Read a header block. Raises ContentError (TYPE) for a damaged one, and for what is neither a file nor PAX."""
+    # First of all: a block of something else has no meaning in any field.
     if _checksum(block) != _number(block[_CHECKSUM], "checksum"):
         raise _broken("a header's checksum is wrong")
     name = _text(block[_NAME])
@@ -73,15 +75,19 @@ def parse_header(block: bytes) -> Header:
     elif block[_MAGIC] not in (_USTAR, _GNU, bytes(8)):
         raise _broken("a header is of no known kind of tar")
     kind = _TYPES.get(block[_TYPE])
+    # Links, devices and directories: Cocoon passes them over, so what it would import is not what is here (reliability
+    # Z4).
     if kind is None:
         word = _FOREIGN.get(block[_TYPE], f"an entry of type {shown(block[_TYPE].decode('latin-1'))}")
         raise ContentError(f"the archive holds {word} ({shown(name)}); only files are understood", code="TYPE")
+    # Go writes the file's type into the mode as well; Cocoon looks at the permissions.
     mode = _number(block[_MODE], "mode") & 0o7777
     return Header(name, _number(block[_SIZE], "size"), mode, kind)
 
 
 def with_records(header: Header, records: Mapping[str, str]) -> Header:
     """`header` as the PAX records before it change it. Raises ContentError (TYPE, SIZE)."""
+    # A tar program that repacked the archive: it knows holes in a way of its own, and Cocoon does not know that one.
     if "linkpath" in records or any(key.startswith("GNU.sparse.") for key in records):
         raise ContentError(
             f"the archive holds {shown(header.name)} as a link or in GNU's sparse form, which Cocoon never writes",
@@ -108,6 +114,7 @@ def parse_records(raw: bytes) -> dict[str, str]:
         if not (equals and key and line.endswith(b"\n") and end <= len(raw)) or b"\x00" in line:
             raise _broken("its PAX records are damaged")
         name = _decoded(key)
+        # The last one wins for some readers, the first for others.
         if name in records:
             raise _broken(f"it has the PAX record {shown(name)} twice")
         records[name] = _decoded(value[:-1])

@@ -25,6 +25,7 @@ from epoch_oci.oci.strict_json import INTEGER_LIMIT, member_path
 
 BASE_IMAGE: Role = "base-image"
 
+# Annotations are texts: only the one spelling of a number that everybody reads alike (docs/format.md, "Parts").
 _DECIMAL = re.compile(r"(?:0|[1-9][0-9]{0,15})\Z")
 
 
@@ -64,6 +65,7 @@ def whole_layer(name: str, role: Role, blob: Descriptor) -> Descriptor:
 
 def part_layers(whole: Descriptor, table: PartTable) -> tuple[Descriptor, ...]:
     """The layers that carry what `whole` would, cut as `table` says, which has one digest for each part."""
+    # Everything about the whole file stands in each part: whoever finds one of them knows what it is of.
     title = whole.annotations[media_types.TITLE]
     common = {
         **whole.annotations,
@@ -91,11 +93,14 @@ def part_layers(whole: Descriptor, table: PartTable) -> tuple[Descriptor, ...]:
 
 def part_title(name: str, index: int) -> str:
     """The title of a part: of fixed width, so that the order of names is the order of bytes."""
+    # Four digits: at most 100 parts are written, and readers that sort by name have been seen to sort .10 before .9
+    # (trap 22).
     return f"{name}{PART_SUFFIX}.{index:04d}"
 
 
 def part_type(media_type: str) -> str:
     """The media type of a part of a file of `media_type`."""
+    # Octets are octets in part as well; a type of its own tells a reader of disks that this is none yet.
     return media_type if media_type == media_types.OCTET_STREAM else media_type + PART_SUFFIX
 
 
@@ -138,6 +143,7 @@ def _runs(layers: Sequence[Descriptor]) -> Iterator[tuple[int, tuple[Descriptor,
     index = 0
     while index < len(layers):
         end = index + 1
+        # Neighbours only: parts that lie apart are no artifact of ours, and `cat` would not join them.
         if is_part(layers[index]):
             while end < len(layers) and is_part(layers[end]) and _part_of(layers[end]) == _part_of(layers[index]):
                 end += 1
@@ -160,6 +166,7 @@ def _role(layer: Descriptor, path: str, found: list[Finding]) -> Role:
     text = layer.annotations.get(ROLE, "layer")
     if text == "layer":
         return "layer"
+    # Told, and taken for a base image: what is no file of the snapshot must never become one (trap 14).
     if text != BASE_IMAGE:
         where = member_path(f"{path}.annotations", ROLE)
         found.append(Finding(where, "SCHEMA", f"{shown(text)} is no role of a layer that is known here"))
@@ -205,6 +212,7 @@ def _check_part(
     if part.media_type != first.media_type:
         problem = f"is {shown(part.media_type)}, the part before has {shown(first.media_type)}"
         found.append(Finding(f"{path}.mediaType", "MISMATCH", problem))
+    # Registries disagree about empty blobs, and an index over parts would not be of bytes.
     if part.size == 0:
         found.append(Finding(f"{path}.size", "SIZE", "a part cannot be empty"))
 

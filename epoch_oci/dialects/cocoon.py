@@ -62,6 +62,8 @@ class CocoonDialect:
             "mediaType": media_types.MANIFEST,
             "artifactType": types[config.media_type],
             "config": config.descriptor.to_json(),
+            # image-spec 1.1 advises the empty descriptor over an empty array, which some registries refuse
+            # (oci-registries 1.2).
             "layers": [layer.to_json() for layer in layers or [EMPTY]],
         }
         if annotations := {**_profile_annotations(manifest), **_user_annotations(options.annotations or {})}:
@@ -70,6 +72,7 @@ class CocoonDialect:
 
     def decode(self, manifest: ImageManifest, config: Document | None) -> Snapshot:
         """As `Dialect.decode`. What others made is derived from its layers (`foreign.derive`)."""
+        # By the config and not by the artifact's type: generic tools drop or change the one and carry the other.
         if manifest.config.media_type not in profile.ARTIFACT_TYPES:
             return foreign.derive(manifest)
         if config is None:
@@ -113,8 +116,10 @@ def _files(
 
 def _file(name: str, role: Role, blob: Descriptor, table: PartTable | None) -> SnapshotFile:
     carriers: tuple[Descriptor, ...] = ()
+    # Registries disagree about empty blobs; the config restores such a file (decision D4).
     if blob.size:
         whole = whole_layer(name, role, blob)
+        # A file of one part is whole: an artifact has one form, however large the parts were.
         carriers = (whole,) if table is None or blob.size <= table.size else _parts(whole, table)
     return SnapshotFile(
         name=name, role=role, media_type=blob.media_type, digest=blob.digest, size=blob.size, carriers=carriers
@@ -162,6 +167,8 @@ def _profile_annotations(manifest: Manifest) -> dict[str, str]:
 
 def _user_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
     for key, value in annotations.items():
+        # The annotations are a view of the config: one that says something else would mislead whoever looks at them
+        # alone.
         if key in profile.MANIFEST_KEYS or key.startswith(profile.NAMESPACE):
             raise UsageError(
                 f"the annotation {shown(key)} belongs to the profile", hint="choose a key in a namespace of your own"
@@ -190,6 +197,8 @@ def _type_findings(manifest: ImageManifest, epoch: Manifest) -> list[Finding]:
     own, stated = manifest.config.media_type, manifest.artifact_type
     if stated is not None and stated not in (profile.ARTIFACT_TYPES[own], profile.CHUNKED_TYPES[own]):
         found.append(Finding("$.artifactType", "TYPE", f"{shown(stated)} contradicts the config type {shown(own)}"))
+    # Harbor and readers of Cocoon go by the type, this program by what the document says: they must agree (reliability
+    # M2).
     if own != _config_type(epoch):
         problem = f"{shown(own)} is not the type of what the config describes, {shown(_config_type(epoch))}"
         found.append(Finding("$.config.mediaType", "TYPE", problem))

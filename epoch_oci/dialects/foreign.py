@@ -75,6 +75,7 @@ def _typed(file: CarriedFile) -> CarriedFile:
 
 def _type_findings(manifest: ImageManifest) -> list[Finding]:
     config = manifest.config.media_type
+    # The same file names mean other types there; half of one dialect and half of the other is none.
     if config.startswith(profile.COCOONSTACK):
         problem = f"{shown(config)} contradicts layers and artifact type of Cocoon"
         return [Finding("$.config.mediaType", "TYPE", problem)]
@@ -87,11 +88,14 @@ def _file_findings(file: CarriedFile) -> list[Finding]:
         found.append(Finding(file.name_path, "NAME", why))
     if file.digest.algorithm != "sha256":
         found.append(Finding(f"{file.path}.digest", "DIGEST", f"{file.digest} is not sha256, all that Epoch knows"))
+    # Without the annotations neither place nor whole is known; joined in the wrong order it would be a broken disk that
+    # looks like one.
     if not file.in_parts and file.media_type.endswith(profile.PART_SUFFIX):
         problem = (
             "the layer is a part, and no vnd.cocoon.part annotations say of what; join the parts before pushing them"
         )
         found.append(Finding(f"{file.path}.mediaType", "TYPE", problem))
+    # What `oras push` makes of a directory: a tar, which would be restored as a file of that name.
     if file.carriers[0].annotations.get(_UNPACK) == "true":
         problem = "the layer is a packed directory; a snapshot has files only"
         found.append(Finding(member_path(f"{file.path}.annotations", _UNPACK), "TYPE", problem))
@@ -119,6 +123,7 @@ def _members(manifest: ImageManifest, files: list[CarriedFile], name: str | None
         "layers": [_layer(file) for file in files if file.role == "layer"],
         "baseImages": [_layer(file) for file in files if file.role == BASE_IMAGE],
         "totalSize": sum(file.size for file in files),
+        # Never the clock: the same artifact has to give the same bytes (decision D1).
         "createdAt": created if times.is_time(created) else times.ZERO_TIME,
         "pushedAt": times.ZERO_TIME,
     }

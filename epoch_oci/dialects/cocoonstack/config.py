@@ -100,6 +100,7 @@ class SnapshotConfig:
 
 def _version(members: Members) -> str:
     value = members.value.get("schemaVersion")
+    # Two versions under one media type: only this member tells (epoch-formats 4.10).
     if value in VERSIONS:
         return str(value)
     members.refuse("schemaVersion", "TYPE", f"schemaVersion is {shown(value)}, only v1 and v2 are understood")
@@ -125,6 +126,7 @@ def _files(members: Members) -> Mapping[str, FileEntry]:
 def _entry(value: Any, path: str, found: list[Finding]) -> FileEntry:
     members = Members(value, path, found, _FILE_KEYS)
     mode = members.number("mode")
+    # Cocoon's import honours whatever stands here, type bits and all (reliability E5).
     if mode > MODE_LIMIT:
         members.refuse("mode", "SCHEMA", f"{mode} is more than permission bits ({MODE_LIMIT})")
     sparse_map, sparse_size = members.text("sparseMap"), members.number("sparseSize", "SIZE")

@@ -55,6 +55,7 @@ def derive(
         ),
         MEMBER: carried.to_json(),
     }
+    # Go's omitempty: the members whose tags have it, and no others (epoch-formats 1.2).
     members = {key: item for key, item in value.items() if item or key not in _OMITTED}
     document = Document(EPOCH_MANIFEST, gojson.dumps(members))
     return Manifest.parse(document, "the Epoch manifest derived from the artifact")

@@ -70,6 +70,7 @@ class _Image:
     def derived(self) -> Snapshot:
         """With an Epoch manifest made of the layers, under names by which Epoch knows a cloud image."""
         titles = [layer.title or "" for layer in self.disks]
+        # Tried before renamed: names that Epoch knows a disk by are kept as they are (trap 23).
         if are_names(titles) and (snapshot := self._named(titles, ())).manifest.is_cloud_image:
             return snapshot
         return self._named(epoch_names(titles, _layer_format(self.disks)), tuple(titles))
@@ -144,6 +145,7 @@ def _grouped(epoch: Manifest, disks: Sequence[Descriptor]) -> Iterator[SnapshotF
     left = list(disks)[::-1]
     for layer in epoch.layers:
         carriers = [left.pop()] if left else []
+        # Sizes tell where a file ends; the digests of parts cannot.
         while left and sum(item.size for item in carriers) < layer.size:
             carriers.append(left.pop())
         size = sum(item.size for item in carriers)

@@ -38,6 +38,7 @@ def _files(epoch: Manifest, options: EncodeOptions, known: Sequence[str]) -> tup
     if count > LAYER_LIMIT:
         raise UsageError(f"{count} layers are more than the {LAYER_LIMIT} allowed", hint="choose a larger part size")
     titles = iter(oci_titles(names, count, known))
+    # Readers find the disk by this type, and skip octets, which is what Epoch calls parts (trap 24).
     media_type = words.DISK + disk_format(names) + (words.PART if count > 1 else "")
     return tuple(
         SnapshotFile(

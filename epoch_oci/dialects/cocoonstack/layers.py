@@ -47,6 +47,7 @@ def titled_layers(manifest: ImageManifest, found: list[Finding]) -> list[TitledL
             found.append(Finding(f"{path}.digest", "DIGEST", problem))
         elif (why := empty_problem(layer.digest, layer.size)) is not None:
             found.append(Finding(f"{path}.digest", "DIGEST", why))
+        # Chunks of one file share its title and need not be neighbours (epoch-formats 4.10).
         rows.setdefault(layer.title, []).append((path, layer))
     found.extend(filename.clash_findings((_title_path(items[0][0]), title) for title, items in rows.items()))
     return [TitledLayers(items[0][0], title, tuple(layer for _, layer in items)) for title, items in rows.items()]
@@ -56,6 +57,7 @@ def read_files(
     rows: Iterable[TitledLayers], config: SnapshotConfig, manifest: ImageManifest, found: list[Finding]
 ) -> tuple[EncodedFile, ...]:
     """The files of a snapshot. Whatever does not agree with the config is added to `found`."""
+    # Reversed, so that the first of equal ones stays.
     by_digest = {layer.digest: layer for layer in reversed(manifest.layers)}
     files = []
     for row in rows:
@@ -115,6 +117,7 @@ def _whole(row: TitledLayers, entry: FileEntry, found: list[Finding]) -> Encoded
     layer = row.layers[0]
     if len(row.layers) > 1:
         found.append(Finding(_title_path(row.path), "NAME", f"{shown(row.title)} is the title of several layers"))
+    # Version 1 has no size, and 0 stands for none (trap 34).
     if entry.size not in (0, layer.size):
         problem = f"{shown(row.title)} has {layer.size} bytes, the config says {entry.size}"
         found.append(Finding(f"{row.path}.size", "MISMATCH", problem))
@@ -134,12 +137,14 @@ def _encoded(
     by_digest: dict[Digest, Descriptor],
     found: list[Finding],
 ) -> EncodedFile:
+    # cocoon-common aborts there; whoever read on would write compressed bytes as a disk (epoch-formats 4.10).
     if config.version != "v2":
         problem = f"{shown(row.title)} is compressed or cut into chunks, which version 1 does not know"
         found.append(Finding(f"{row.path}.mediaType", "TYPE", problem))
     if {words.is_zstd(layer.media_type) for layer in row.layers} != {row.zstd}:
         problem = f"some layers of {shown(row.title)} are compressed and some are not"
         found.append(Finding(f"{row.path}.mediaType", "MISMATCH", problem))
+    # Nothing else bounds what it decodes to (reliability Z2).
     if not entry.size:
         found.append(Finding(f"{row.path}.size", "SIZE", f"the config does not say how large {shown(row.title)} is"))
     carriers = _chunks(row, entry.chunks, by_digest, found) if entry.chunks else _single(row, found)
@@ -177,6 +182,7 @@ def _chunks(
     own = {layer.digest: layer for layer in row.layers}
     carriers = []
     for index, digest in enumerate(chunks):
+        # The writer looks descriptors up by digest and keeps one of each, whatever its title.
         layer = own.get(digest) or by_digest.get(digest)
         if layer is None:
             problem = f"no layer is chunk {index} of {shown(row.title)}, {digest}"
@@ -202,6 +208,7 @@ def _sparse_findings(file: EncodedFile, path: str, entry: FileEntry) -> list[Fin
 def _unmapped_findings(file: EncodedFile, path: str, config: SnapshotConfig) -> list[Finding]:
     """Epoch 0.1.6 and 0.1.7 packed sparse files and kept no map; where the file's length is known it proves it."""
     logical = _logical(file, config)
+    # A file of the right length is whole, with or without a map.
     if logical in (0, file.size):
         return []
     problem = (

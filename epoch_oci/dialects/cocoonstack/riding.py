@@ -3,7 +3,7 @@ r"""An Epoch manifest that rides in a snapshot's config, in a member that no oth
     "epochManifest": {"digest": "sha256:…", "pieces": ["{\n  \"schemaVersion\": 1, …", {"sparseMap": "cow.raw"}, "…"]}
 
 The pieces joined are the manifest's exact bytes. A sparse map that stands in the config anyway is not repeated: maps
-reach hundreds of kilobytes, and Epoch reads no config beyond one mebibyte (7.12).
+reach hundreds of kilobytes, and Epoch reads no config beyond one mebibyte (trap 12).
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,6 +26,7 @@ def seated(epoch: Document, files: Mapping[str, FileEntry]) -> dict[str, Any]:
     """The value of RIDING for `epoch`, beside a config that has `files`."""
     names = {_quoted(entry.sparse_map): name for name, entry in files.items() if len(entry.sparse_map) >= _SHORTEST}
     pieces: list[Any] = [epoch.raw.decode("utf-8")]
+    # The longest first: a shorter map may be a piece of it.
     for quoted in sorted(names, key=len, reverse=True):
         pieces = [part for piece in pieces for part in _cut(piece, quoted, {_MAP: names[quoted]})]
     return {_DIGEST: str(epoch.digest), _PIECES: pieces}
@@ -40,6 +41,7 @@ def unseated(value: Any, files: Mapping[str, FileEntry]) -> Document:
     for piece in value[_PIECES]:
         texts.append(_text(piece, files))
         size += len(texts[-1])
+        # While it grows: a thousand references to one long map are a few bytes each.
         if size > MANIFEST_LIMIT:
             raise _broken(f"the pieces are more than the {MANIFEST_LIMIT} bytes allowed", "SIZE")
     document = Document(EPOCH_MANIFEST, "".join(texts).encode("utf-8"))

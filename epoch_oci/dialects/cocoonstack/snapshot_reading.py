@@ -85,6 +85,7 @@ class _Reader:
             "tag": self.labels.tag,
             "snapshotId": config.snapshot_id,
             "image": self.image,
+            # The values are writer W2b's, the only ones that can be told from the keys alone (epoch-formats 1.5).
             "imageBlobIDs": {blob: blob for blob in sorted(config.image_blob_ids)},
             "cpu": config.cpu,
             "memory": config.memory,
