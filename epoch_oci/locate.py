@@ -134,7 +134,7 @@ def locate(word: str | Location, *, store: str | None, connection: Connection, c
 
 def locate_artifact(word: str, *, connection: Connection, create: bool = False) -> ArtifactPlace:
     """As `locate`, for a word that has to be a repository or a layout."""
-    place = locate(location.parse_artifact(word), store=None, connection=connection, create=create)
+    place = locate(location.parse_artifact(word, target=create), store=None, connection=connection, create=create)
     assert isinstance(place, ArtifactPlace)
     return place
 

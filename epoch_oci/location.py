@@ -111,15 +111,18 @@ ArtifactLocation = RepositoryLocation | LayoutLocation | ArchiveLocation
 Location = ArtifactLocation | StoreLocation | NameLocation
 
 
-def parse(word: str) -> Location:
-    """What `word` means. Raises UsageError for what can mean nothing, with a spelling that may have been meant."""
+def parse(word: str, *, target: bool = False) -> Location:
+    """What `word` means. Raises UsageError for what can mean nothing, with a spelling that may have been meant.
+
+    What is yet to be made at a `target` could have another name; what is read has the one it has.
+    """
     if not word:
         raise UsageError("a location is empty", hint="is a variable of the shell not set?")
     refuse_user_info(word)
     if _is_url(word):
         raise _url(word)
     if word.startswith(_REGISTRY):
-        return RepositoryLocation(word, Reference.parse(word))
+        return RepositoryLocation(word, Reference.parse(word, wanted=target))
     if word.startswith(_LAYOUT):
         return LayoutLocation(word, *_divided(word, _LAYOUT, "oci:DIR[:TAG]"))
     if word.startswith(_ARCHIVE):
@@ -127,7 +130,7 @@ def parse(word: str) -> Location:
     if _is_directory(word) or _is_root(word) or "://" in word or word.startswith(_PATH):
         return parse_store(word)
     if _is_reference(word):
-        return RepositoryLocation(word, Reference.parse(word))
+        return RepositoryLocation(word, Reference.parse(word, wanted=target))
     return NameLocation(word)
 
 
@@ -170,9 +173,9 @@ def parse_store(word: str) -> StoreLocation:
     )
 
 
-def parse_artifact(word: str) -> ArtifactLocation:
-    """What `word` means where a repository or layout is expected. Raises UsageError."""
-    found = parse(word)
+def parse_artifact(word: str, *, target: bool = False) -> ArtifactLocation:
+    """As `parse`, where a repository or layout is expected."""
+    found = parse(word, target=target)
     if isinstance(found, ArtifactLocation):
         return found
     if (registry := bare_registry(word)) is not None:

@@ -132,10 +132,17 @@ def test_what_is_no_reference(subtests):
         ("ghcr.io/bot:.v1", '"v1" would work'),
     ],
 )
-def test_the_hint_has_a_spelling_that_works(text, hint):
+def test_the_hint_for_a_target_has_a_spelling_that_works(text, hint):
+    with pytest.raises(UsageError) as caught:
+        Reference.parse(text, wanted=True)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("text", ["epoch.acme.io/Edge_Case.1:v1", "ghcr.io/a b", "ghcr.io/bot:v1+build", "a:1/b:v7:v1"])
+def test_what_is_read_has_the_name_it_has_and_no_other_is_suggested(text):
     with pytest.raises(UsageError) as caught:
         Reference.parse(text)
-    assert caught.value.hint == hint
+    assert "bucket" in caught.value.hint and "would work" not in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def open_side(word: str, *, connection: Connection, repositories: Sequence[str] 
     """
     plain = next((word.removeprefix(scheme) for scheme in _SCHEMES if word.startswith(scheme)), word)
     if plain != word or is_prefix(word):
-        return _registry(plain, connection, repositories)
+        return _registry(plain, connection, repositories, create)
     if repositories:
         raise UsageError("--repository names repositories of a registry, and the source is none", object=word)
     if word.startswith("oci-archive:") and create:
@@ -68,12 +68,12 @@ def is_prefix(word: str) -> bool:
     return is_registry(first) and "://" not in word and not word.startswith((".", "/", "~")) and not Path(word).is_dir()
 
 
-def _registry(word: str, connection: Connection, repositories: Sequence[str]) -> RegistrySide:
+def _registry(word: str, connection: Connection, repositories: Sequence[str], create: bool) -> RegistrySide:
     host, _, prefix = word.rstrip("/").partition("/")
     if not is_registry(host):
         raise UsageError(f"{shown(word)} does not start with a registry host", object=word)
     if prefix:
-        reference = Reference.parse(f"{host}/{prefix}")
+        reference = Reference.parse(f"{host}/{prefix}", wanted=create)
         if reference.selector is not None:
             raise UsageError(f"{shown(word)} names one artifact", object=word, hint="use `copy`, or leave the tag out")
     registry = open_registry(host, connection=connection)

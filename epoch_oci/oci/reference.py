@@ -16,6 +16,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:(?:{_LABEL})(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?\Z")
 _SCHEMES = ("docker://", "oci://")
 _FALLBACK = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{128})(?:\.[A-Za-z0-9._-]+)?\Z")
+_ELSEWHERE = "OCI has no such name; what Epoch calls so is read out of its bucket: NAME:TAG --store s3://BUCKET"
 # With the host, in many clients; some registries take less.
 REPOSITORY_LIMIT = 255
 TAG_LIMIT = 128
@@ -31,8 +32,11 @@ class Reference:
     digest: Digest | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read a reference, with or without `docker://` or `oci://`. Raises UsageError naming the broken rule."""
+    def parse(cls, text: str, *, wanted: bool = False) -> Self:
+        """Read a reference, with or without `docker://` or `oci://`. Raises UsageError naming the broken rule.
+
+        With `wanted` it is yet to be made, and the hint has a spelling that works; what is there has its own name.
+        """
         refuse_user_info(text)
         rest = next((text[len(scheme) :] for scheme in _SCHEMES if text.startswith(scheme)), text)
         if "://" in rest:
@@ -56,10 +60,12 @@ class Reference:
         if (why := repository_problem(repository)) is not None:
             raise UsageError(
                 f"{shown(text)}: repository {shown(repository)} {why}",
-                hint=_advice(repository, legal_repository(repository)),
+                hint=_advice(repository, legal_repository(repository)) if wanted else _ELSEWHERE,
             )
         if colon and (why := tag_problem(tag)) is not None:
-            raise UsageError(f"{shown(text)}: tag {shown(tag)} {why}", hint=_advice(tag, legal_tag(tag)))
+            raise UsageError(
+                f"{shown(text)}: tag {shown(tag)} {why}", hint=_advice(tag, legal_tag(tag)) if wanted else _ELSEWHERE
+            )
         return cls(registry, repository, tag if colon else None, digest)
 
     @property

@@ -104,7 +104,7 @@ def _refuse_swapped(snapshot: str, target: str) -> None:
     """Raise UsageError for words that make sense the other way round, or in a pull."""
     from epoch_oci import location
 
-    there = location.parse(target)
+    there = location.parse(target, target=True)
     if isinstance(there, location.ArtifactLocation) or not location.is_artifact(snapshot):
         return
     if isinstance(there, location.StoreLocation):
