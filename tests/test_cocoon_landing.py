@@ -309,6 +309,43 @@ def test_a_name_that_is_taken(root: Root) -> None:
     assert Manifest.parse(opened(root).resolve(ID)).snapshot_id == ID
 
 
+COUNTED = {"size_bytes": 9, "last_accessed_at": NOW}
+
+
+@pytest.mark.parametrize(
+    ("records", "name"),
+    [
+        ([], "team/bot:v1"),
+        ([record()], "Größe, groß:v1"),
+        ([record(**COUNTED)], "Bot_1.x:latest"),
+        ([record(name="team/warm:v7", **COUNTED)], "team/bot:v1"),
+        ([record(name="bot:v1", **COUNTED)], "bot:v1"),
+    ],
+)
+def test_a_record_has_a_name_that_its_cocoon_takes(records, name, root):
+    root.write_index(dict(zip([ID], records, strict=False)))
+    assert land(root, make_snapshot("W2b"), name, replace=True)
+
+
+@pytest.mark.parametrize(
+    ("records", "name", "better"),
+    [
+        ([], "größe:v1", "gr-e:v1"),
+        ([], "b" * 70, "b" * 63),
+        ([record(**COUNTED)], "bot:v1", "bot-v1"),
+        ([record(**COUNTED)], "team/bot:latest", "team-bot"),
+        ([record(name="", **COUNTED)], ".x:v1", "x-v1"),
+        ([record(name="team/warm:v7", **COUNTED)], "a b:v1", "a-b:v1"),
+    ],
+)
+def test_another_name_is_refused_before_anything_comes_and_one_that_would_do_is_named(records, name, better, root):
+    root.write_index(dict(zip([ID], records, strict=False)))
+    with pytest.raises(UsageError) as caught:
+        opened(root).expect(name, make_snapshot("W2b").document)
+    assert caught.value.hint == f"name it with --as {better}"
+    assert land(root, make_snapshot("W2b"), better)
+
+
 def test_a_snapshot_in_the_making_is_never_replaced(root: Root) -> None:
     root.write_index({ID: {**record(name="bot"), "pending": True}})
     made = make_snapshot("W3b")

@@ -6,6 +6,7 @@ gets its place, and the index its record, in this order. Killed in between, what
 next collection removes it.
 """
 
+import re
 import stat
 import threading
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 from epoch_oci.cocoon.image_blobs import ImageBlobs
 from epoch_oci.cocoon.local_file import Digests, LocalFile
 from epoch_oci.cocoon.lock import index_locked
-from epoch_oci.cocoon.names import record_name
+from epoch_oci.cocoon.names import record_name, spelled
 from epoch_oci.cocoon.new_directory import NewDirectory, remove_abandoned
 from epoch_oci.cocoon.new_record import config_of, created_at, is_meant, new_record
 from epoch_oci.cocoon.records import Record, SnapshotIndex
@@ -117,12 +118,22 @@ class Landing:
         images = [self._images.holds(layer) for layer in manifest.base_images]
         record = index.named(name)
         if record is None:
+            self._refuse_name(index, name)
             return None, False
         if not record.pending and all(images) and self._is_same(record, config, manifest):
             return record, True
         if record.pending or not replace:
             raise self._conflict(key, record)
         return record, False
+
+    def _refuse_name(self, index: SnapshotIndex, name: str) -> None:
+        rule = index.naming()
+        if rule is not None and re.fullmatch(rule, name) is None:
+            raise UsageError(
+                f"{shown(name)} is no name that the import of the Cocoon of {self.tree.path} takes",
+                object=name,
+                hint=f"name it with --as {spelled(name, rule)}",
+            )
 
     def _conflict(self, key: SnapshotKey, record: Record) -> ConflictError:
         where, name = self.tree.path, shown(record.name)

@@ -5,7 +5,7 @@ from typing import Any
 
 from epoch_oci.cocoon.carried import envelope_of, pinned_blobs
 from epoch_oci.cocoon.envelope import RECORD_KEYS
-from epoch_oci.cocoon.records import Record, SnapshotIndex
+from epoch_oci.cocoon.records import COUNTS, Record, SnapshotIndex
 from epoch_oci.epoch import times
 from epoch_oci.epoch.manifest import Manifest
 
@@ -41,10 +41,8 @@ def new_record(
     records say so, this one does.
     """
     place = {"created_at": created_at, "data_dir": index.data_dir(snapshot_id, root)}
-    later = {"size_bytes": size, "last_accessed_at": now}
-    if not any(key in record.members for record in index.records.values() for key in later):
-        later = {}
-    return {**config, "id": snapshot_id, **place, **later}
+    counts = dict(zip(COUNTS, (size, now), strict=True)) if index.is_counted else {}
+    return {**config, "id": snapshot_id, **place, **counts}
 
 
 def is_meant(record: Record, config: Mapping[str, Any]) -> bool:

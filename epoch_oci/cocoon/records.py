@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from epoch_oci.cocoon.envelope import RECORD_KEYS, Envelope
-from epoch_oci.cocoon.names import key_of, record_name
+from epoch_oci.cocoon.names import DIVIDED, PLAIN, key_of, record_name
 from epoch_oci.epoch import gojson, times
 from epoch_oci.epoch.keys import DEFAULT_TAG, SnapshotKey, hostile_problem
 from epoch_oci.epoch.members import Members
@@ -18,6 +18,7 @@ from epoch_oci.oci import filename, strict_json
 from epoch_oci.oci.digest import shown
 
 INDEX_LIMIT = 64 << 20
+COUNTS = ("size_bytes", "last_accessed_at")
 _SHORTEST_PREFIX = 3
 _RESOURCES = frozenset(
     {"cpu", "memory", "storage", "queue_size", "disk_queue_size", "image", "image_digest", "image_type", "network"}
@@ -153,6 +154,22 @@ class SnapshotIndex:
         changed = {"snapshots": gojson.sorted_map(snapshots), "names": gojson.sorted_map(names), **rest}
         encode, end = self._form()
         return encode(changed) + end
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its Cocoon, a later one, notes how large a snapshot is, and when it was used last."""
+        return any(key in record.members for record in self.records.values() for key in COUNTS)
+
+    def naming(self) -> str | None:
+        """The rule, a pattern, by which its Cocoon's own import takes names; None where it takes them all.
+
+        Versions that count look at names, not all of them alike; a name that is there shows which. Where there is no
+        record, nothing tells what will read it.
+        """
+        if not self.is_counted:
+            return None if self.records else DIVIDED
+        names = [record.name for record in self.records.values() if record.name]
+        return PLAIN if all(re.fullmatch(PLAIN, name) for name in names) else DIVIDED
 
     def new_id(self, random: Callable[[int], bytes]) -> str:
         """An ID as this Cocoon makes them: 16 hex digits up to 0.3.5, 26 characters of base32 from 0.3.6 on."""

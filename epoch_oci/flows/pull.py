@@ -120,7 +120,7 @@ def _pull_to_files(
 ) -> TransferReport:
     started = time.monotonic()
     phase(on_event, "reading the manifest")
-    found = read_artifact(source, name, decoding(options, on_event))
+    found = read_artifact(source, name, decoding(options, on_event)).identified(reference_key(where, name))
     phase(on_event, "looking at what is there")
     source = _source(found, options)
     files = _chosen(found.snapshot.files, options.only)

@@ -14,7 +14,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Layer
 from epoch_oci.errors import ContentError
 from epoch_oci.events import Action, Event, OnEvent, ignore, phase
-from epoch_oci.flows.artifact import FoundArtifact, read_artifact
+from epoch_oci.flows.artifact import FoundArtifact, read_artifact, reference_key
 from epoch_oci.flows.cloning import obstacles
 from epoch_oci.flows.pull import PullOptions, decoding, file_content, forget_decoded, layer_contents, pull_report
 from epoch_oci.flows.report import BlobReport, TransferReport
@@ -43,7 +43,7 @@ def pull_to_archive(
     options = options or PullOptions()
     started = time.monotonic()
     phase(on_event, "reading the manifest")
-    found = read_artifact(source, name, decoding(options, on_event))
+    found = read_artifact(source, name, decoding(options, on_event)).identified(reference_key(where, name))
     manifest = found.snapshot.manifest
     layers = disk_layers(manifest) if manifest.is_cloud_image else manifest.layers
     files = _files_of(found, layers)
