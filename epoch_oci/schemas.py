@@ -189,6 +189,7 @@ def _finding(error: "ValidationError") -> Finding:
     if error.validator == "required":
         missing = error.message.removesuffix(" is a required property").strip("'\"")
         return Finding(json_path([*error.absolute_path, missing]), "SCHEMA", "is missing")
+    # The member that a finding is about says more of it than the keyword that was broken.
     key = next((part for part in reversed(error.absolute_path) if isinstance(part, str)), "")
     return Finding(path, _CODES.get(key, "SCHEMA"), _sentence(error))
 

@@ -46,6 +46,7 @@ def run(words: Sequence[str], environ: Mapping[str, str], *, had_output: bool = 
             raise LocalIOError(
                 "standard output is closed", object="standard output", hint="redirect it, to /dev/null for example"
             )
+        # The standard streams are looked at first: what fails with them closed cannot be told.
         startup.let_go()
         code = _run(words, environ, secrets)
         flush_result()
@@ -53,6 +54,7 @@ def run(words: Sequence[str], environ: Mapping[str, str], *, had_output: bool = 
     except ReaderGoneError:
         discard_output()
         return EXIT_READER_GONE
+    # Whatever it is: one line says it, and --debug shows where it came from (decision D11).
     except Exception as error:
         return _failed(error, words, environ, secrets)
 

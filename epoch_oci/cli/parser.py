@@ -19,6 +19,7 @@ from epoch_oci.errors import UsageError
 PROGRAM = "epoch-oci"
 Verb = Callable[..., "int | None"]
 
+# None everywhere stands for "not given": then the environment is looked at, and after it the default.
 _TYPES: dict[Kind, Any] = {
     "text": str | None,
     "switch": bool | None,

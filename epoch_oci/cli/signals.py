@@ -31,6 +31,7 @@ class Interruption:
         if self._signum:
             self._exit()
         self._signum = signum
+        # Armed before anything else: what is being waited for may never end.
         signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
         raise _interruption(signum)
 
@@ -53,6 +54,7 @@ def install(farewell: Farewell) -> None:
     for number in _SIGNALS:
         if _is_wanted(number):
             signal.signal(number, interruption)
+    # Not a thread: one that holds a lock could not be waited for, and a signal ends system calls too.
     signal.signal(signal.SIGALRM, interruption.give_up)
     sys.unraisablehook = _quietly(sys.unraisablehook)
 

@@ -100,6 +100,7 @@ def prepare() -> bool:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
         else:
+            # A file name that is no UTF-8 must not end a report (reliability F24).
             stream.reconfigure(errors="backslashreplace")
     return had_output
 
@@ -130,6 +131,7 @@ def write_error(line: str) -> None:
 def discard_output() -> None:
     """Standard output leads nowhere from here on, so that nothing fails again at the end."""
     with contextlib.suppress(OSError, ValueError):
+        # Python flushes at its end, and would fail there once more, aloud.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.close(nowhere)

@@ -137,6 +137,7 @@ class Assembly:
         self._unlocked, self._shown = unlocked, shown
         self._placement = Placement(segments)
         self._linked = False
+        # All that the bytes and their places follow from: what was begun for another digest is another file.
         identity = hashlib.sha256(f"{name}\0{target.digest}\0{target.size}\0{segments}".encode()).hexdigest()[:32]
         self._part, self._record = f"{OUR_PREFIX}-{identity}.part", f"{OUR_PREFIX}-{identity}.done"
         self._spans = Spans()
@@ -158,6 +159,7 @@ class Assembly:
             self._load()
             undo.pop_all()
         self.resumed = self._spans.total()
+        # Beside the fetching: hashing afterwards would read gigabytes again that were in memory just now.
         self._hasher = threading.Thread(target=self._follow, name="hash", daemon=True)
         self._hasher.start()
         return self
@@ -277,6 +279,7 @@ class Assembly:
         with self._state:
             self._spans.add(start, end)
             self._state.notify_all()
+            # Not for each block: a kill costs so much of each span, and a record costs a write.
             if end - self._marked.get(start, start) < _RECORD_EVERY and end != self._target.size:
                 return
             self._marked[start] = end
@@ -302,8 +305,10 @@ class Assembly:
         with local_errors(self._what):
             length = os.fstat(self._descriptor).st_size
             raw = os.pread(self._log, _RECORD_LIMIT, 0) if length else b""
+            # Without the last one: a kill may have left half of it.
             for line in raw.split(b"\n")[:-1]:
                 found = _LINE.fullmatch(line)
+                # A record of another version, or of a file that was cut, claims nothing.
                 if found and int(found[1]) < int(found[2]) <= self._target.size:
                     self._spans.add(int(found[1]), int(found[2]))
             if self._spans.total() == 0:
@@ -319,6 +324,7 @@ class Assembly:
         try:
             while offset < self._target.size:
                 with self._state:
+                    # The hash needs the bytes in order, and spans come in any.
                     self._state.wait_for(lambda: self._closing or self._spans.prefix() > offset)  # noqa: B023
                     ready = self._spans.prefix()
                     if self._closing:

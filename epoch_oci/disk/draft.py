@@ -118,6 +118,7 @@ def reveal(
     """
     os.ftruncate(descriptor, size)
     set_mode(descriptor, mode)
+    # Before it gets its name: a name may reach the disk before the bytes do (reliability F3).
     safe = sync_file(descriptor)
     before = os.fstat(descriptor)
     if replace:
@@ -125,6 +126,7 @@ def reveal(
     elif not _link(draft, name, directory):
         return False
     sync_directory(directory)
+    # A file that somebody wrote to meanwhile is not the one that was verified.
     after = os.fstat(descriptor)
     if safe and (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
         shown(after)
@@ -193,9 +195,11 @@ def is_ours(name: str) -> bool:
 
 def write_sparse(descriptor: int, block: bytes, offset: int) -> None:
     """Write `block` at `offset` of a new file, and leave out the pages that hold nothing but zeros."""
+    # A slice of zeros compared at once: most of a memory image is such, and never touches the disk.
     if _ZEROS.startswith(block):
         return
     view, start = memoryview(block), 0
+    # From the first whole page on: a hole is made of pages of the file, not of the block.
     for page in range(-offset % _PAGE, len(block) - _PAGE + 1, _PAGE):
         if block.startswith(_ZERO_PAGE, page):
             _write_all(descriptor, view[start:page], offset + start)
@@ -210,6 +214,7 @@ def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
 
 
 def _create(directory: int) -> tuple[str, int]:
+    # Exclusive, and through no link: nobody else's file is ever opened for writing (reliability N6).
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         name = f"{OUR_PREFIX}-{secrets.token_hex(8)}.tmp"

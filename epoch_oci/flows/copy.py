@@ -92,6 +92,7 @@ def copy(
         publication.check_limits(blob.title or str(blob.digest), [blob])
     wants = [Want(target=blob, content=source.content(blob), title=blob.title) for blob in graph.blobs.values()]
     plan = plan_blobs(sink, wants, mount_from=options.mount_from, homes=options.homes, jobs=options.jobs)
+    # Before a byte moves, as everything that may end it.
     absent = _absent_documents(sink, graph, tags)
     files = _files(source, graph)
     if options.dry_run:
@@ -101,6 +102,7 @@ def copy(
         publication.check_write()
         publication.admit(files)
     outcomes = execute(plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
+    # After all blobs: a registry may refuse a manifest whose blobs it lacks (oci-registries 2.2).
     for document in absent:
         publication.keep(sink, document)
     for tag in tags:

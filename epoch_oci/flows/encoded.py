@@ -51,6 +51,7 @@ def told(image: ImageManifest, config: Document | None) -> Snapshot | EncodedSna
     encoded = dialect.read_encoded(image, config) if isinstance(dialect, EncodedReader) else None
     if encoded is None:
         return dialect.decode(image, config)
+    # Files that are only cut have their digests in the documents: nothing needs to be read first.
     return encoded if encoded.undigested else encoded.finish({})
 
 

@@ -14,6 +14,7 @@ from epoch_oci.stores.base import Referring, Source
 _DOCUMENTS = media_types.MANIFESTS | media_types.INDEXES
 _MOST = 20_000
 """Documents of one artifact. Whoever publishes referrers decides how many there are, and they may form rings."""
+# An index of indexes is rare, a third level was never seen; a ring has no end.
 _DEEPEST = 8
 
 
@@ -57,6 +58,8 @@ def _follow(
     if depth == 0 or len(graph.documents) + len(graph.referrers) >= _MOST:
         raise ContentError(f"{what} names more documents than anybody needs", code="SIZE", object=what)
     for part in successors(document, what):
+        # Only an index names documents; what a manifest calls one is a blob of that type, and no registry would find it
+        # elsewhere.
         if is_index(document) and part.media_type in _DOCUMENTS:
             child = _read(source, part, f"{what}, child {part.digest}")
             _follow(source, child, what, graph, into, depth - 1)

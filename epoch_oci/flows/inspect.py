@@ -228,6 +228,7 @@ def _absence(source: Source, blob: Descriptor, name: str, place: str) -> str:
 
 def _sketched(encoded: EncodedSnapshot) -> Snapshot:
     """The snapshot as far as it is known; a number stands in for each digest that is not."""
+    # Made up, and never shown: the dialect wants digests that differ.
     rows = enumerate(encoded.undigested, start=1)
     return encoded.finish({file.name: Digest("sha256", f"{index:064x}") for index, file in rows})
 
@@ -246,6 +247,7 @@ def _undigested(names: list[str]) -> tuple[str, ...]:
 
 def missing_images(manifest: Manifest) -> tuple[str, ...]:
     """Image blobs the snapshot pins and no base image of the manifest provides (traps 16 and 19)."""
+    # Base images are named by the ID of the blob that Cocoon keeps, which is not their digest (trap 15).
     provided = {layer.filename.removesuffix(".qcow2").removesuffix(".raw") for layer in manifest.base_images}
     return tuple(
         f"image blob {blob} is needed, and the manifest does not carry it"

@@ -24,6 +24,8 @@ Named = tuple[str, str]
 """The name and the media type of a file that a manifest names."""
 
 _MEMORY_TYPE = re.compile(r"\.(?:memory|state(?:\+json)?)(?:\.part)?(?:\+zstd)?\Z")
+# Cloud Hypervisor's, Firecracker's and their parts (epoch-formats 5.4): a memory image under the type of octets is one
+# all the same.
 _MEMORY_FILE = re.compile(r"(?:memory-range.*|mem|vmstate|state\.json)(?:\.part(?:\..*)?)?\Z", re.DOTALL)
 _NAMES_SHOWN = 4
 
@@ -65,6 +67,7 @@ class Publication:
             there = self.sink.resolve(tag)
         except NotFoundError:
             return False
+        # The very same is no conflict: a second run has to be as good as the first (reliability F2).
         if there.digest == document.digest:
             return True
         if self.replace:
@@ -97,6 +100,8 @@ class Publication:
 
     def admit(self, files: Iterable[Named]) -> None:
         """May everybody read what the manifest will name? Asked once, for the first secret. Raises PolicyError."""
+        # Asked of the registry only when there is something to hide: the question itself costs requests and may need a
+        # token.
         secrets = [] if self._admitted else secret_names(files)
         if secrets:
             self._refuse_open(None, secrets)
@@ -133,6 +138,8 @@ class Publication:
         image = ImageManifest.parse(document)
         secrets = secret_names(named_by(image, self.sink) if files is None else files)
         if secrets:
+            # A registry that hides what it has from strangers shows it by answering for a blob; the smallest costs
+            # least.
             self._refuse_open(min(image.successors, key=lambda blob: blob.size), secrets)
 
     def _refuse_open(self, blob: Descriptor | None, secrets: Sequence[str]) -> None:

@@ -186,7 +186,9 @@ def _fetch(source: Source, plan: Plan, options: PullOptions, on_event: OnEvent) 
 
 def file_target(manifest: Manifest, file: SnapshotFile) -> FileTarget:
     """How a file lands on a disk: Cocoon's packed form unfolded, the owner's bits of its mode, else 0600."""
+    # Headers go by name, and a base image may have the name of a file.
     header = manifest.layer_headers.get(file.name) if file.role == "layer" else None
+    # Guest memory is nobody else's to read, whatever it was where it came from (reliability N7).
     mode = header.mode & _OWNER if header and header.mode else _DEFAULT_MODE
     packed = unpacking(header.pax_records, file.size) if header else None
     if packed is None:
@@ -229,6 +231,7 @@ def _key(snapshot: Snapshot, name: str, where: str) -> SnapshotKey:
     """
     manifest, said = snapshot.manifest, reference_key(where, name)
     title = manifest.name or (said.name if snapshot.derived else "")
+    # The reference is what was asked for; the document inside may be of before a re-tag (trap 3).
     tag = said.tag or manifest.tag
     if not title or not tag:
         raise UsageError("the artifact does not say what the snapshot is called", hint="name it with --as NAME:TAG")

@@ -123,6 +123,7 @@ def push(
     if options.dry_run:
         notes = publication.foretold(files)
         return _report(ready, _foretold(ready), where, started, dry_run=True, notes=notes)
+    # Not for a run that changes nothing: a registry that may only be read is fine then.
     if ready.also or not ready.tagged or not ready.plan.all_there:
         publication.check_write()
     publication.admit(files)
@@ -135,6 +136,7 @@ def push(
         # A remembered part digest may be what is wrong, and not the blob: it is learnt anew, once.
         return push(source, snapshot, sink, tag, where=where, options=options, on_event=on_event)
     ready = _settled(ready, publication, options)
+    # A tag that was right before is not published again: some registries count that as a push, and others forbid it.
     known = ready.tagged and all(outcome.action == "skipped" for outcome in outcomes)
     publication.commit(ready.tag, ready.artifact.manifest, files, known=known)
     for tag in ready.also:

@@ -168,6 +168,7 @@ class _Found:
 
     def check(self, source: Source, result: Verification, options: VerifyOptions, on_event: OnEvent) -> None:
         rows = _file_rows(self.encoded)
+        # What is decoded is hashed on the way; reading it once more would learn nothing.
         covered = {layer.digest for row in rows for layer in row.layers}
         covered |= {pack.digest for image, _ in self.chunked.values() for pack in packs_of(image)}
         plain = [row for digest, row in self.wanted.items() if digest not in covered]
@@ -211,6 +212,7 @@ def _look_at_artifact(
 def _look_at_snapshot(documents: FoundDocuments, name: str, found: _Found, options: VerifyOptions) -> None:
     """What the documents of a snapshot say of each other. Raises ContentError."""
     told = documents.told()
+    # A derived manifest was made just now: that it survives a round trip says nothing.
     if not isinstance(told, EncodedSnapshot):
         if options.round_trip and not told.derived:
             _round_trip(told.manifest)
@@ -257,6 +259,7 @@ def _check_finished(encoded: Mapping[str, EncodedSnapshot], rows: Iterable[_Row]
         if len(complete) < len(known):
             continue
         try:
+            # The dialect looks at the whole only when every digest is known: an Epoch manifest that rides must fit.
             snapshot.finish(complete)
         except ContentError as error:
             result.add(error, name)
@@ -306,6 +309,7 @@ def _attempt(
             row.digest = digest_of(carried_content(source, row.file))
         except (ContentError, NotFoundError) as error:
             wrong.append(error)
+    # A file that does not decode: its layers tell whether they are damaged, or were made wrong.
     if row.file is None or wrong:
         wrong = [found for layer in layers if (found := _error(check, source, layer)) is not None] or wrong
     if not wrong:
