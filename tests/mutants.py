@@ -43,9 +43,9 @@ MUTANTS = (
     ),
     Mutant(
         "a token is used to its last second",
-        "registry/auth.py",
-        "margin = min(_MARGIN, seconds / 2)",
-        "margin = 0.0",
+        "registry/token_service.py",
+        "return seconds - min(_MARGIN, seconds / 2)",
+        "return seconds",
         ("test_registry_secrets.py", "test_registry_transfers.py", "test_registry_repository.py"),
     ),
     Mutant(
