@@ -335,9 +335,7 @@ class OciArchive(OciLayout):
         """As `OciLayout.audit`, and what a broken run has left beside the archive."""
         yield from super().audit()
         if waiting := self._archive.waiting():
-            yield Finding(
-                INDEX, "MISMATCH", f"{waiting} blobs of an unfinished push wait beside the archive", "warning"
-            )
+            yield Finding(INDEX, "MISMATCH", f"{waiting} has what an unfinished push has stored", "warning")
 
     def _make(self) -> None:
         """There is no archive before there is an index with something in it."""
