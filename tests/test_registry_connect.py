@@ -405,6 +405,21 @@ def test_it_is_shown_to_the_registry_and_its_tokens_and_to_nobody_else(tls_kit, 
     assert seen and not any(seen)
 
 
+def test_it_is_not_lent_to_the_stranger_that_the_guard_sends(tls_kit, identity):
+    """What only those with a certificate can read is not open, and where one is shown it is no playground."""
+    ca, certificate, key = identity
+    shown = {"cert_file": str(certificate), "key_file": str(key), "ca_file": str(tls_kit.ca_file)}
+    with FakeRegistry(tls=demanding(tls_kit, ca)) as registry:
+        registry.put_image("acme/bot", "v1")
+        assert room(registry, **shown)[0].openness() is None
+    curious = demanding(tls_kit, ca)
+    curious.verify_mode = ssl.CERT_OPTIONAL
+    with FakeRegistry(tls=curious) as registry:
+        registry.put_image("acme/bot", "v1")
+        assert room(registry, **shown)[0].openness() == "registry"
+        assert room(registry, ca_file=str(tls_kit.ca_file))[0].openness() is None
+
+
 def test_keys_that_are_of_no_use_are_said_at_once(registry, identity, tmp_path):
     _, certificate, key = identity
     with pytest.raises(LocalIOError, match="goes with the certificate"):

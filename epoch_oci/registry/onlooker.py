@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from epoch_oci.errors import EpochOciError, NetworkError
 from epoch_oci.oci.descriptor import Descriptor
@@ -44,7 +45,7 @@ class Onlooker:
         try:
             self._get("tags/list?n=1", (200,))
         except EpochOciError as error:
-            if isinstance(error, NetworkError) and (error.retryable or error.status is None):
+            if self._saw_nothing(error):
                 raise
             if error.status in (None, 401, 403):
                 return False
@@ -57,10 +58,21 @@ class Onlooker:
         try:
             self._get(f"blobs/{blob.digest}", _READ, {"Range": "bytes=0-0"})
         except EpochOciError as error:
-            if isinstance(error, NetworkError) and (error.retryable or error.status is None):
+            if self._saw_nothing(error):
                 raise
             return False
         return True
+
+    def _saw_nothing(self, error: EpochOciError) -> bool:
+        """Whether an error leaves open what a stranger sees; a guard that did not see does not let pass.
+
+        Whoever has no certificate where one is wanted may be told so, or may just find the connection closed.
+        """
+        if not isinstance(error, NetworkError):
+            return False
+        if error.status is None:
+            return self._client.settings.cert_file is None
+        return error.retryable
 
     def _get(self, path: str, expect: Sequence[int] | frozenset[int], headers: dict[str, str] | None = None) -> None:
         client = self._stranger()
@@ -72,7 +84,10 @@ class Onlooker:
 
     def _stranger(self) -> RegistryClient:
         if self._nobody is None:
-            self._nobody = RegistryClient(str(self._client.hostname), self._client.settings)
+            settings = self._client.settings
+            if settings.cert_file is not None:
+                settings = replace(settings, cert_file=None, key_file=None, retry_for=0.0, attempts=2)
+            self._nobody = RegistryClient(str(self._client.hostname), settings)
             self._nobody.auth.anonymous = True
             self._nobody.auth.on_challenge = self._challenges.extend
         return self._nobody
@@ -84,16 +99,17 @@ class Onlooker:
             client = self._stranger()
             try:
                 client.call("GET", client.url(""), (200,), what=f"looking at {client.hostname}").close()
-            except NetworkError:
-                raise
-            except EpochOciError:
-                pass
+            except EpochOciError as error:
+                if self._saw_nothing(error):
+                    raise
         return bool(self._challenges) or self._client.auth.is_known()
 
     def _is_epoch(self) -> bool:
         return self._asked() and any(item.parameters.get("service") == _EPOCH for item in self._challenges)
 
     def _has_credentials(self) -> bool:
+        if self._client.settings.cert_file is not None:
+            return True
         with suppress(EpochOciError):  # what cannot be looked up was not used either
             return self._client.auth.credential(self._repository) is not None
         return False
