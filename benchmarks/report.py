@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from benchmarks.many import table as many_table
 from benchmarks.measure import GIB, MIB, median
 from benchmarks.results import Arena, Direction, Repeat, Results, Sample
 from benchmarks.targets import LIMITS, Verdict, peers_of, seconds_of, verdicts
@@ -148,6 +149,8 @@ def _optional(results: Results) -> Iterator[str]:
         yield "## The next version: 5 % of the blocks changed\n\n" + _second(results)
     if results.scaling:
         yield "## One file, eight transfers\n\n" + _scaling(results)
+    if results.many:
+        yield "## Many snapshots\n\n" + many_table(results.many)
     if results.seconds:
         yield "## Start-up, translation, planning\n\n" + _seconds(results)
     for title, text in results.profiles.items():

@@ -81,6 +81,21 @@ class Arena:
     disk_data: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Many:
+    """How one client brought `count` snapshots over a few bases to another registry.
+
+    `sent` are bytes of uploads that reached it; `union` is every distinct file once, in bytes.
+    """
+
+    client: str
+    count: int
+    union: int
+    seconds: float
+    sent: int
+    problem: str = ""
+
+
 @dataclass(slots=True, kw_only=True)
 class Results:
     """All of it; `seconds` by what was timed, each a list of runs."""
@@ -95,6 +110,7 @@ class Results:
     repeats: list[Repeat] = field(default_factory=list)
     second_versions: list[SecondVersion] = field(default_factory=list)
     scaling: list[Scaling] = field(default_factory=list)
+    many: list[Many] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     manifests: int = 0
     notes: list[str] = field(default_factory=list)
@@ -119,6 +135,7 @@ _LISTS: dict[str, Any] = {
     "repeats": Repeat,
     "second_versions": SecondVersion,
     "scaling": Scaling,
+    "many": Many,
 }
 
 
@@ -126,5 +143,5 @@ def load(path: Path) -> Results:
     """Read what `dump` wrote."""
     document = json.loads(path.read_text())
     for name, kind in _LISTS.items():
-        document[name] = [kind(**each) for each in document[name]]
+        document[name] = [kind(**each) for each in document.get(name, ())]
     return Results(**document)

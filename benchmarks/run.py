@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import extras, measure, plot, profiles, report, targets, tools
+from benchmarks import extras, many, measure, plot, profiles, report, targets, tools
 from benchmarks.bench import Bench
 from benchmarks.registry import Binary, find_registry
 from benchmarks.results import Arena, Results, load
@@ -24,7 +24,19 @@ from benchmarks.rounds import race
 from benchmarks.snapshot import SCALES, Artifact, Scale, blob_path, make_inputs
 
 HERE = Path(__file__).parent
-STAGES = ("memory", "disk", "snapshot", "repeat", "second", "scaling", "startup", "translation", "plan", "profile")
+STAGES = (
+    "memory",
+    "disk",
+    "snapshot",
+    "repeat",
+    "second",
+    "scaling",
+    "startup",
+    "translation",
+    "plan",
+    "many",
+    "profile",
+)
 LATER_SECONDS = {"small": 60, "full": 600}  # kept for what comes after the races
 ROOM_GIB = 6  # memory that must stay free beside what lies in the RAM file system
 RAM_DISK = Path("/dev/shm")
@@ -238,6 +250,15 @@ def _profile(bench: Bench, wanted: set[str]) -> None:
         profiles.profile_startup(bench)
 
 
+def _many(bench: Bench, wanted: set[str]) -> None:
+    work = bench.disk / "many"
+    work.mkdir()
+    try:
+        bench.results.many += many.race(200 if bench.scale.name == "full" else 20, work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 _STAGES: dict[str, Callable[[Bench, set[str]], None]] = {
     "memory": _memory_race,
     "disk": _disk_race,
@@ -247,6 +268,7 @@ _STAGES: dict[str, Callable[[Bench, set[str]], None]] = {
     "startup": lambda bench, _: extras.startup(bench),
     "translation": lambda bench, _: extras.translation(bench),
     "plan": lambda bench, _: extras.plan(bench),
+    "many": _many,
     "profile": _profile,
 }
 

@@ -29,8 +29,6 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.transfer.throttle import Throttle
 
 _CONNECT_SECONDS = 15
-_THREADS = 2
-"""Threads of a local worker: while one hashes or waits for the network, the other one can do the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,12 +197,12 @@ class Cluster:
             raise NetworkError(f"there is no Dask scheduler at {address}", object=address, retryable=False) from error
 
     @classmethod
-    def of(cls, workers: int) -> "Cluster":
-        """So many worker processes on this machine."""
+    def of(cls, workers: int, pieces: int) -> "Cluster":
+        """So many worker processes on this machine, with `pieces` under way in all, and in each at least one."""
         dask = _dask()
         local = dask.LocalCluster(
             n_workers=workers,
-            threads_per_worker=_THREADS,
+            threads_per_worker=max(1, -(-pieces // workers)),
             processes=True,
             dashboard_address=None,
             silence_logs=50,

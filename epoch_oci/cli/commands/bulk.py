@@ -142,7 +142,7 @@ def _cluster(
         )
     from epoch_oci.bulk.cluster import Cluster
 
-    cluster = Cluster.at(scheduler) if scheduler is not None else Cluster.of(workers or 1)
+    cluster = Cluster.at(scheduler) if scheduler is not None else Cluster.of(workers or 1, jobs)
     words = _words(run, ends, jobs, limit_rate, len(cluster.threads))
 
     def crew(manner: "Manner", heard: "OnEvent", sample: "Wanted") -> "Crew":
