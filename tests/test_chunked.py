@@ -459,6 +459,23 @@ def test_a_push_that_broke_off_goes_on_from_the_packs_that_it_sent(tmp_path, fak
     assert comes_back(tmp_path / "back", made)
 
 
+def test_packs_that_a_registry_has_collected_since_the_push_broke_off_are_sent_again(tmp_path, fake_registry, place_at):
+    registry = fake_registry()
+    place = place_at(f"{registry.address}/acme/bot", XDG_STATE_HOME=str(tmp_path / "state"))
+    made = snapshot("v1", noise("a", 20 << 20), noise("b", 20 << 20))
+    put_snapshot(tmp_path / "store", made)
+    registry.fault("PUT", "/manifests/v1", Respond(403, code="DENIED"), first=1)
+    words = ("push", "bot:v1", f"{place.target}:v1", "--store", "store", "--chunked")
+    assert place.run(*words).code == 4
+    gone = [digest for digest, size in registry.blobs("acme/bot").items() if size > 10 << 20][:1]
+    for digest in gone:
+        registry.delete_blob("acme/bot", digest)
+    actions = [blob["action"] for blob in of_type(place.ok(*words), PACK)]
+    assert "sent" in actions and "skipped" in actions
+    place.pull("v1", "--store", "back")
+    assert comes_back(tmp_path / "back", made)
+
+
 @pytest.mark.parametrize("junk", [b"", b"junk", bytes(200), b"\xff" * 300])
 def test_a_journal_that_is_torn_or_foreign_is_passed_over(tmp_path, layout, junk):
     layout.env["XDG_STATE_HOME"] = str(tmp_path / "state")

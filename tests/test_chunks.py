@@ -5,6 +5,7 @@ import io
 import random
 import re
 import shutil
+import struct
 import subprocess
 from array import array
 from contextlib import contextmanager
@@ -16,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epoch_oci.chunks import pack as packs
+from epoch_oci.chunks.figures import figures_of
 from epoch_oci.chunks.frames import Compressor, decode, raw_frame, raw_overhead
 from epoch_oci.chunks.index import CutFile, Header, Index, Piece, Stored, annotations, write_index
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.layout import Encoding, Extension, chunk_digest, zstd
 from epoch_oci.chunks.pack import Row, closing, read_closing, target_size
-from epoch_oci.chunks.read import Task
+from epoch_oci.chunks.read import ChunkedFile, Task
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import Digest
 from tests.chunked import CHUNK, Version, described, encode
@@ -436,11 +438,76 @@ def test_no_more_is_learnt_than_memory_shall_hold():
         assert len(known) == learnt
 
 
-def test_a_base_that_lies_about_a_raw_chunk_is_not_used():
-    chunk = noise("a", CHUNK)
+@pytest.mark.parametrize(
+    ("encoding", "stored"), [(Encoding.RAW, 1000), (Encoding.ZSTD, CHUNK + 13), (Encoding.ZSTD, 1 << 31)]
+)
+def test_what_a_base_cannot_have_of_a_chunk_is_not_used(encoding, stored):
     known = Known()
-    row = known.add(chunk_digest(chunk), known.add_pack(PACK), 0, 1000, Encoding.RAW)
+    row = known.add(chunk_digest(noise("a", CHUNK)), known.add_pack(PACK), 0, stored, encoding)
     assert not known.fits(row, CHUNK)
+
+
+def test_figures_remember_no_more_than_memory_shall_hold():
+    content = noise("f", CHUNK * 20)
+    version = encode({"a": content + bytes(CHUNK), "b": content[::-1] + content})
+    exact, bounded = figures_of(version.index()), figures_of(version.index(), limit=5)
+    assert [(file.zeros, file.repeated) for file in exact.files] == [(CHUNK, 0), (0, len(content))]
+    assert [(file.zeros, file.repeated) for file in bounded.files] == [(CHUNK, 0), (0, CHUNK * 5)]
+    assert all(item.live <= item.pack.size for item in bounded.packs)
+
+
+def test_a_piece_longer_than_its_chunks_can_make_it_is_not_even_fetched():
+    digest = chunk_digest(b"")
+    raw = b"COCNINDX" + struct.pack("<HBBBxxxIIII", 1, 1, 16, 12, 1, 1, 1, 0)
+    raw += bytes.fromhex(PACK.digest.hex) + struct.pack("<Q", PACK.size)
+    raw += bytes.fromhex(Digest.of(b"f").hex) + struct.pack("<QQ", CHUNK, CHUNK)
+    frame = zstd().compress(raw + struct.pack("<I32s", (1 << 32) - 1000, digest))
+    size = len(frame) + (1 << 32) - 1000
+    layer = replace(described(frame, len(frame)), size=size)
+
+    def fetch(offset: int, length: int) -> bytes:
+        assert offset + length <= len(frame), "the piece was asked for"
+        return frame[offset : offset + length]
+
+    with pytest.raises(ContentError, match="piece of an impossible length"):
+        Index(layer, fetch).piece(0, 0)
+
+
+def test_zeros_by_the_terabyte_take_no_time():
+    size = 1 << 42
+    index = Index(*zeros_of(size))
+    parts = list(ChunkedFile(index, 0, None, "f").tasks([(0, size)]))
+    assert sum(end - start for part in parts for start, end in part.spans) == size
+    assert figures_of(index).files[0].zeros == size
+
+
+def zeros_of(size: int):
+    pieces = [Piece()] * (size // CHUNK // 4096)
+    blob, header = write_index([], [(CutFile.plain(Digest.of(b"z"), size), pieces)])
+    return described(blob, header), lambda offset, length: blob[offset : offset + length]
+
+
+def test_a_chunk_at_hand_that_is_shorter_than_the_index_says_is_no_chunk():
+    """Else what follows it would be taken for zeros that were verified."""
+    content = noise("s", 100)
+    piece = Piece()
+    piece.add(chunk_digest(content), 0, 0, 100, Encoding.ZSTD)
+    index = forged(piece, [PACK], CHUNK)
+
+    class Hand:
+        def has(self, digest):
+            return True
+
+        def read(self, digests):
+            return ((digest, content) for digest in digests)
+
+    @contextmanager
+    def read(pack, offset, length):
+        yield io.BytesIO(raw_frame(content))
+
+    file = ChunkedFile(index, 0, read, "f", at_hand=Hand())
+    with pytest.raises(ContentError):
+        b"".join(file.blocks(0, CHUNK))
 
 
 def test_live_bytes_of_a_pack_count_each_chunk_once():

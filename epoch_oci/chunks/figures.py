@@ -1,9 +1,10 @@
 """What a chunk index tells at a glance: how much is zeros, repeated, compressed, and how alive the packs are."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from epoch_oci.chunks.index import Index, Stored
-from epoch_oci.chunks.known import Known
+from epoch_oci.chunks.index import Chunk, Index, Stored
+from epoch_oci.chunks.known import KNOWN_LIMIT, Known
 from epoch_oci.chunks.layout import Encoding
 
 
@@ -33,20 +34,41 @@ class Figures:
     packs: list[PackFigures]
 
 
-def figures_of(index: Index) -> Figures:
-    """Read all of `index`. What two files share counts for the first of them. Raises ContentError."""
+def figures_of(index: Index, limit: int = KNOWN_LIMIT) -> Figures:
+    """Read all of `index`. What two files share counts for the first of them. Raises ContentError.
+
+    Only so many chunks are remembered as `limit` says: what repeats others than these counts as stored, and more than
+    a pack has is not live in it.
+    """
     header = index.header
     found = Figures([FileFigures(file.span) for file in header.files], [PackFigures(pack) for pack in header.packs])
     seen = Known()
     number = seen.add_pack()
     for file, figures in enumerate(found.files):
-        for _, chunk in index.chunks(file, 0, header.chunks_of(file)):
+        for chunk in _stored_chunks(index, file, figures):
+            if seen.find(chunk.digest):
+                figures.repeated += chunk.length
+                continue
+            if len(seen) < limit:
+                seen.add(chunk.digest, number, 0, 0, chunk.encoding)
+            figures.stored += chunk.stored
+            found.packs[chunk.pack].live += chunk.stored
+    for item in found.packs:
+        item.live = min(item.live, item.pack.size)
+    return found
+
+
+def _stored_chunks(index: Index, file: int, figures: FileFigures) -> Iterator[Chunk]:
+    """The chunks of a file that are stored; the others are added to its zeros."""
+    header = index.header
+    wide, total = header.piece_chunks, header.chunks_of(file)
+    for piece in range(header.pieces_of(file)):
+        first, last = piece * wide, min(total, (piece + 1) * wide)
+        if index.is_zeros(file, piece):
+            figures.zeros += min(last * header.chunk_size, header.files[file].span) - first * header.chunk_size
+            continue
+        for _, chunk in index.chunks(file, first, last):
             if chunk.encoding == Encoding.ZERO:
                 figures.zeros += chunk.length
-            elif seen.find(chunk.digest):
-                figures.repeated += chunk.length
             else:
-                seen.add(chunk.digest, number, 0, 0, chunk.encoding)
-                figures.stored += chunk.stored
-                found.packs[chunk.pack].live += chunk.stored
-    return found
+                yield chunk

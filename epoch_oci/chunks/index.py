@@ -57,7 +57,8 @@ _PIECE = struct.Struct(f"<I{DIGEST_SIZE}s")
 _LEVEL = 3
 """Of the index's own frames, whatever the level of the chunks: the same index has the same digest."""
 _NOTHING = bytes(DIGEST_SIZE)
-_PIECES_HELD = 32
+_CHUNKS_HELD = 32 << PIECE_LOG
+"""Chunks whose rows are held of one index, in some 6 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,8 @@ class Header:
         if not SMALLEST_CHUNK_LOG <= chunk_log <= LARGEST_CHUNK_LOG or not 0 < piece_log <= 16:
             raise broken(what, f"has chunks of 2^{chunk_log} bytes in pieces of 2^{piece_log}")
         sizes = (extra, packs * _BLOB.size, files * _FILE.size, pieces * _PIECE.size)
+        if max(files, packs) > BLOBS_LIMIT:
+            raise broken(what, f"lists more than {BLOBS_LIMIT} packs or files")
         if extra > EXTENSIONS_LIMIT or _HEADER.size + sum(sizes) != len(raw):
             raise broken(what, "has a header whose tables do not fill it")
         starts = list(accumulate(sizes, initial=_HEADER.size))
@@ -199,8 +202,6 @@ class Header:
         return header
 
     def _check(self, what: str) -> None:
-        if max(len(self.files), len(self.packs)) > BLOBS_LIMIT:
-            raise broken(what, f"lists more than {BLOBS_LIMIT} packs or files")
         total = sum(self.chunks_of(number) for number in range(len(self.files)))
         if total > CHUNKS_LIMIT or any(not 0 < file.size <= file.span for file in self.files):
             raise broken(
@@ -215,6 +216,9 @@ class Header:
             raise broken(what, "lists a pack twice", "MISMATCH")
         if any(not 0 < pack.size <= PACK_LIMIT for pack in self.packs):
             raise broken(what, "lists a pack of an impossible size")
+        # A piece is read whole before it can be verified.
+        if any(length > _longest(self.piece_chunks) for length, _ in self.pieces):
+            raise broken(what, "lists a piece of an impossible length")
 
 
 def write_index(
@@ -297,9 +301,13 @@ class Index:
         piece = self._read(file, number, key)
         with self._lock:
             self._held[key] = piece
-            if len(self._held) > _PIECES_HELD:
+            if len(self._held) > max(1, _CHUNKS_HELD // self.header.piece_chunks):
                 self._held.popitem(last=False)
         return piece
+
+    def is_zeros(self, file: int, number: int) -> bool:
+        """Whether the header itself says that piece `number` of a file has chunks of zeros only."""
+        return not self.header.pieces[self._firsts[file] + number][0]
 
     def chunks(self, file: int, first: int, last: int) -> Iterator[tuple[int, Chunk]]:
         """The chunks `first` to `last` (not included) of a file, with their numbers. Zeros are told as such."""
@@ -365,6 +373,12 @@ def inflate(frame: bytes, limit: int, what: str) -> bytes:
     if len(raw) > limit or not decoder.eof or decoder.unused_data:
         raise broken(what, f"does not decode to one frame of at most {limit} bytes")
     return raw
+
+
+def _longest(count: int) -> int:
+    """The longest that zstd makes a piece of `count` chunks, in bytes."""
+    size = count * ROW_SIZE
+    return size + (size >> 8) + 1024
 
 
 def _deflated(piece: Piece) -> bytes:

@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from epoch_oci.chunks.frames import FRAME_OVERHEAD
 from epoch_oci.chunks.index import Chunk, Index, Stored
 from epoch_oci.chunks.layout import DIGEST_SIZE, Encoding
 from epoch_oci.oci.digest import Digest
@@ -90,7 +91,8 @@ class Known:
 
     def fits(self, row: int, length: int) -> bool:
         """Whether a chunk of `length` bytes can be what the row tells of; an index of others may say anything."""
-        return self._encoding[row] != Encoding.RAW or self._stored[row] == length
+        stored = self._stored[row]
+        return stored == length if self._encoding[row] == Encoding.RAW else stored <= length + FRAME_OVERHEAD
 
     def learn(self, index: Index, limit: int = KNOWN_LIMIT) -> None:
         """Take over the chunks of an index that is verified; what is known already stays where it is.

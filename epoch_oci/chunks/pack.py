@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from mmap import mmap
 
 from epoch_oci.chunks.frames import FRAME_OVERHEAD, decode, raw_overhead
 from epoch_oci.chunks.layout import (
@@ -119,7 +120,7 @@ def read_closing(raw: bytes, pack_size: int, what: str) -> Table:
     return Table(rows, extensions)
 
 
-def checked_chunks(frames: "bytes | memoryview", table: Table, what: str) -> Iterator[tuple[Row, bytes]]:
+def checked_chunks(frames: "bytes | mmap | memoryview", table: Table, what: str) -> Iterator[tuple[Row, bytes]]:
     """Every chunk of a pack, decoded and held against the table. Raises ContentError."""
     view = memoryview(frames)
     for row, start in zip(table.rows, table.starts, strict=False):

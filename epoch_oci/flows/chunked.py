@@ -1,18 +1,23 @@
 """Artifacts of the chunked form: a source that hands out their files as if each were a blob of its own."""
 
+import contextlib
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from epoch_oci.chunks.fold import Fold, FoldedPart, near
-from epoch_oci.chunks.index import Index, Stored, header_of
+from epoch_oci.chunks.index import Fetch, Index, Stored, header_of
 from epoch_oci.chunks.read import AtHand, ChunkedFile, Part
 from epoch_oci.dialects.base import Snapshot
 from epoch_oci.dialects.chunked import is_chunked, packs_of
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.disk.kept import KeptBlobs
+from epoch_oci.disk.local import local_errors
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ContentError, Finding
@@ -24,6 +29,7 @@ from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, Ranged, Source
 
 _KEPT_COUNT, _KEPT_SIZE = 24, 2 << 30
+SPOOL = "/var/tmp"  # noqa: S108 (files there have no name)
 _ZEROS = bytes(BLOCK)
 
 
@@ -42,10 +48,31 @@ def open_index(source: Source, layer: Descriptor, kept: KeptBlobs | None = None)
     if kept is not None and kept.keep(layer, content.open):
         return Index(layer, lambda offset, length: kept.read(layer.digest, offset, length))
     if not isinstance(content, Ranged) or not content.ranged():
-        with content.open() as reader:
-            raw = b"".join(VerifyingReader(reader, layer, "the chunk index").blocks())
-        return Index(layer, lambda offset, length: raw[offset : offset + length])
+        return Index(layer, _spooled(content, layer))
     return Index(layer, lambda offset, length: _read(content, offset, length))
+
+
+def _spooled(content: Content, layer: Descriptor) -> Fetch:
+    """An index that is only to be had whole, in a file without a name: it may have gigabytes."""
+    file = whole_in_file(content, layer, "the chunk index")
+
+    def fetch(offset: int, length: int) -> bytes:
+        with local_errors(SPOOL):
+            return os.pread(file.fileno(), length, offset)
+
+    return fetch
+
+
+def whole_in_file(content: Content, target: Descriptor, what: str) -> IO[bytes]:
+    """A blob, verified, in a file without a name, which is gone when it is closed. Raises as reading does."""
+    with local_errors(SPOOL), contextlib.ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile(dir=SPOOL))
+        with content.open() as reader:
+            for block in VerifyingReader(reader, target, what).blocks():
+                file.write(block)
+        file.flush()
+        stack.pop_all()
+        return file
 
 
 def index_of_image(source: Source, image: ImageManifest, kept: KeptBlobs | None = None) -> Index | None:

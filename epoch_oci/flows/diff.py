@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from epoch_oci.chunks.encode import full_blocks
 from epoch_oci.chunks.index import Index
-from epoch_oci.chunks.known import Known
+from epoch_oci.chunks.known import KNOWN_LIMIT, Known
 from epoch_oci.chunks.layout import CHUNK_SIZE, DIGEST_SIZE, Encoding, chunk_digest
 from epoch_oci.dialects.base import EncodedSnapshot
 from epoch_oci.epoch.keys import SnapshotKey
@@ -184,6 +184,9 @@ def _chunks(
     def chunks(name: str) -> bytes | None:
         digest, size = files[name]
         number = index.number_of(digest) if index else None
+        span = folds[digest].span if digest in folds else size
+        if span > KNOWN_LIMIT * CHUNK_SIZE:  # more than memory shall hold
+            return None
         if index is not None and number is not None and index.header.chunk_size == CHUNK_SIZE:
             return b"".join(bytes(piece.digests) for piece in index.pieces(number))
         if not deep or not size:

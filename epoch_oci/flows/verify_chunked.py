@@ -7,14 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from mmap import ACCESS_READ, mmap
 
 from epoch_oci.chunks.index import Index, Stored
-from epoch_oci.chunks.layout import Encoding
+from epoch_oci.chunks.known import Known
+from epoch_oci.chunks.layout import Encoding, chunk_digest
 from epoch_oci.chunks.pack import TRAILER_SIZE, Table, checked_chunks, closing_size, read_closing
 from epoch_oci.dialects.base import Snapshot, SnapshotFile
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError
 from epoch_oci.events import Event, OnEvent
-from epoch_oci.flows.chunked import ChunkedSource, check_files, folds_of, index_of_image, pack_layer
+from epoch_oci.flows.chunked import (
+    ChunkedSource,
+    check_files,
+    folds_of,
+    index_of_image,
+    pack_layer,
+    whole_in_file,
+)
+from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.verify import ByteReader, VerifyingReader
@@ -24,6 +34,7 @@ _HELD = 160 << 20
 """Bytes of packs that are held while files are put together of them."""
 
 Report = Callable[[EpochOciError, str], None]
+Raw = bytes | mmap
 
 
 @dataclass(slots=True)
@@ -40,7 +51,7 @@ class ChunkedCheck:
     on_event: OnEvent
     rebuild: bool = False
     sound: dict[Digest, int] = field(default_factory=dict)
-    _tables: dict[Digest, Table] = field(default_factory=dict)
+    _places: Known = field(default_factory=Known)
     _bad: set[Digest] = field(default_factory=set)
 
     def run(self, image: ImageManifest, snapshot: Snapshot) -> None:
@@ -80,20 +91,17 @@ class ChunkedCheck:
             if error.object is None or error.object not in map(str, self._bad):
                 self.wrong(error, f"{self.name}: {what}")
 
-    def _pack(self, pack: Stored) -> bytes:
+    def _pack(self, pack: Stored) -> Raw:
         """All of a pack, verified: its digest, and its table against every chunk where that was asked for."""
         layer, what = pack_layer(pack), f"the pack {pack.digest.short()}"
         if pack.digest in self._bad:
             raise ContentError(f"{what} is wrong", code="DIGEST", object=str(pack.digest))
         try:
-            with self.source.content(layer).open() as reader:
-                raw = b"".join(VerifyingReader(reader, layer, what).blocks())
+            raw = self._read(layer, what)
             if pack.digest not in self.sound:
                 table = read_table(raw, what)
                 if self.rebuild:
-                    for _ in checked_chunks(raw, table, what):
-                        pass
-                self._tables[pack.digest] = table
+                    self._learn(pack, raw, table, what)
         except (ContentError, NotFoundError) as error:
             self._bad.add(pack.digest)
             self.wrong(error, f"{self.name}: {what}")
@@ -101,13 +109,32 @@ class ChunkedCheck:
         self.sound[pack.digest] = pack.size
         return raw
 
+    def _read(self, layer: Descriptor, what: str) -> Raw:
+        content = self.source.content(layer)
+        if layer.size > _HELD:  # no writer's usual pack, but a legal one
+            with whole_in_file(content, layer, what) as file:
+                return mmap(file.fileno(), 0, access=ACCESS_READ)
+        with content.open() as reader:
+            return b"".join(VerifyingReader(reader, layer, what).blocks())
+
+    def _learn(self, pack: Stored, raw: Raw, table: Table, what: str) -> None:
+        """Decode every chunk of a pack, and remember where the pack says it is."""
+        number = self._places.add_pack(pack)
+        for (row, _), start in zip(checked_chunks(raw, table, what), table.starts, strict=False):
+            offset, stored = row.stored(start)
+            key = _place_key(row.digest, pack, offset, stored, row.encoding)
+            if not self._places.find(key):
+                self._places.add(key, number, offset, stored, row.encoding)
+
     def _check_places(self, index: Index) -> None:
         """The index as the packs themselves tell it, against the one that travels with them."""
-        places = places_of(index, self._tables)
+        packs = index.header.packs
         for number, file in enumerate(index.header.files):
             for _, chunk in index.chunks(number, 0, index.header.chunks_of(number)):
-                told = (chunk.pack, chunk.offset, chunk.stored, chunk.encoding)
-                if chunk.encoding != Encoding.ZERO and told not in places.get(chunk.digest, ()):
+                if chunk.encoding == Encoding.ZERO:
+                    continue
+                key = _place_key(chunk.digest, packs[chunk.pack], chunk.offset, chunk.stored, chunk.encoding)
+                if not self._places.find(key):
                     raise ContentError(
                         f"the index has a chunk of {file.digest} where no pack tells of it",
                         code="MISMATCH",
@@ -115,31 +142,27 @@ class ChunkedCheck:
                     )
 
 
-def read_table(raw: bytes, what: str) -> Table:
+def read_table(raw: Raw, what: str) -> Table:
     """The table of a whole pack. Raises ContentError."""
     size = closing_size(raw[-TRAILER_SIZE:], len(raw), what)
     return read_closing(raw[-size:], len(raw), what)
 
 
-def places_of(index: Index, tables: "dict[Digest, Table]") -> dict[bytes, set[tuple[int, int, int, int]]]:
-    """Where each chunk is stored by the packs' own tables: pack number, offset, stored length, encoding."""
-    found: dict[bytes, set[tuple[int, int, int, int]]] = {}
-    for number, pack in enumerate(index.header.packs):
-        table = tables.get(pack.digest)
-        for row, start in zip(table.rows, table.starts, strict=False) if table else ():
-            found.setdefault(row.digest, set()).add((number, *row.stored(start), row.encoding))
-    return found
+def _place_key(digest: bytes, pack: Stored, offset: int, stored: int, encoding: int) -> bytes:
+    """A chunk and where it is stored, as what `Known` can remember by the million."""
+    place = f"{pack.digest} {offset} {stored} {encoding}"
+    return chunk_digest(digest + place.encode())
 
 
 class _Packs:
     """Packs as whole blobs, the last ones held."""
 
-    def __init__(self, load: Callable[[Stored], bytes]) -> None:
+    def __init__(self, load: Callable[[Stored], Raw]) -> None:
         self._load = load
-        self._held: OrderedDict[Digest, bytes] = OrderedDict()
+        self._held: OrderedDict[Digest, Raw] = OrderedDict()
         self._lock = threading.Lock()
 
-    def bytes(self, pack: Stored) -> bytes:
+    def bytes(self, pack: Stored) -> Raw:
         with self._lock:
             if (raw := self._held.get(pack.digest)) is not None:
                 self._held.move_to_end(pack.digest)
