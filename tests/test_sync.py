@@ -459,6 +459,8 @@ def test_killed_three_times_it_is_equal_in_the_end(tmp_path, fake_registry):
         (("sync", "store", "second", "--repository", "x"), 2, "the source is none"),
         (("sync", "store", "second", "--report", "no/such/place.html"), 5, "no directory"),
         (("sync", "nowhere", "second"), 5, "nowhere"),
+        (("sync", "localhost:1/a", "localhost:1/a/b"), 2, "lies within"),
+        (("sync", "localhost:1", "localhost:1/mirror"), 2, "lies within"),
     ],
 )
 def test_what_makes_no_sense_is_refused(cli, store, words, code, problem):

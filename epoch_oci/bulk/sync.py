@@ -14,7 +14,7 @@ from epoch_oci.bulk.select import Selection
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, StoreSide, mounts_within, store_of
 from epoch_oci.bulk.states import LeftOut, Rules, Survey, There, held, survey
 from epoch_oci.bulk.work import Done, Local, Manner
-from epoch_oci.errors import EpochOciError, NotFoundError, PolicyError
+from epoch_oci.errors import EpochOciError, NotFoundError, PolicyError, UsageError
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import is_fallback_tag
@@ -64,6 +64,7 @@ def sync(
     """
     options = options or SyncOptions()
     started = time.monotonic()
+    _refuse_nested(source, target)
     report = SyncReport(source=source.where, target=target.where, dry_run=options.dry_run)
     found = _survey(source, target, options, on_event)
     _refuse_empty(found, source, options)
@@ -241,6 +242,18 @@ def _ended(ended: Ended, target: Side, exit_code: ExitCode) -> Row:
         error=error,
         exit_code=exit_code(error) if error else None,
     )
+
+
+def _refuse_nested(source: Side, target: Side) -> None:
+    """What lands below the source would be a part of the source the next time. Raises UsageError."""
+    if not (isinstance(source, RegistrySide) and isinstance(target, RegistrySide)):
+        return
+    if source.registry == target.registry and f"{target.prefix}/".startswith(f"{source.prefix}/".lstrip("/")):
+        raise UsageError(
+            f"{target.where} lies within {source.where}",
+            object=target.where,
+            hint="choose a prefix beside the source's",
+        )
 
 
 def _refuse_empty(found: Survey, source: Side, options: SyncOptions) -> None:
