@@ -1,6 +1,7 @@
 """The backend over object stores: streams both ways, failures on either side, and what a bucket may hold."""
 
 import io
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,11 +30,34 @@ from epoch_oci.oci.verify import ByteReader
 from epoch_oci.stores.backends import object_upload
 from epoch_oci.stores.backends.base import verified
 from epoch_oci.stores.backends.object_reader import Patience
-from epoch_oci.stores.buckets import open_bucket
+from epoch_oci.stores.buckets import list_config, open_bucket
+from epoch_oci.stores.cloud_settings import amazon_s3
 
 MIB = 1 << 20
 BIG = noise(19 * MIB + 7, seed=3)
 KEY = "blobs/sha256/" + descriptor(BIG).digest.hex
+
+
+NO_LISTS = {
+    "a web page": b"<!DOCTYPE html><html><head><meta charset=utf-8></head><body><br>Console</body></html>",
+    "a page that is XML": b"<html><body><h1>It works!</h1></body></html>",
+    "an error with 200": b'<?xml version="1.0"?><Error><Code>InternalError</Code></Error>',
+    "nothing": b"",
+    "text": b"hello",
+    "JSON": b'{"Contents": []}',
+    "entities": b'<!DOCTYPE a [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><ListBucketResult>&b;</ListBucketResult>',
+    "depth": b"<a>" * 100_000 + b"</a>" * 100_000,
+    "much of it": b"<ListBucketResult>" + b"<Owner>x</Owner>" * 500_000 + b"</ListBucketResult>",
+    "half a list": b"<ListBucketResult><Contents><Key>epoch/manifests/a/v1.json</Key>",
+}
+
+
+@contextmanager
+def within_memory(limit: int) -> Iterator[None]:
+    """No more than so many bytes more than before, at the peak."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < limit >> 10
 
 
 @pytest.fixture(params=list(s3.shared_servers()), ids=lambda server: server[0])
@@ -427,10 +451,68 @@ class TestKeys:
             bucket.put(f"epoch/{name}")
         bucket.server.clear()
         assert set(backend.keys("manifests/")) == names
-        assert len([request for request in bucket.server.requests if "list-type=2" in request.query]) == 2
+        # a look at the first entry, two pages, and what lies behind the last name
+        assert len([request for request in bucket.server.requests if "list-type=2" in request.query]) == 4
         bucket.server.add(s3.answers("GET", 403, "AccessDenied", query="continuation-token"))
         with pytest.raises(AccessError):
             list(backend.keys("manifests/"))
+
+    @pytest.mark.parametrize("body", NO_LISTS.values(), ids=list(NO_LISTS))
+    @pytest.mark.parametrize("query", ["", "list-type=2"], ids=["everywhere", "in place of lists"])
+    def test_what_is_no_list_is_not_taken_for_an_empty_one(self, moto, body: bytes, query: str) -> None:
+        bucket = moto(s3.says(body, query=query))
+        bucket.put("epoch/manifests/bot/v1.json", b"{}")
+        for ask in (bucket.backend().check, lambda: list(bucket.backend().keys("manifests/"))):
+            with within_memory(256 << 20), pytest.raises(ContentError) as caught:
+                ask()
+            assert "endpoint" in str(caught.value)
+
+    @pytest.mark.parametrize("body", NO_LISTS.values(), ids=list(NO_LISTS))
+    @pytest.mark.parametrize("query", ["continuation-token", "start-after"])
+    def test_no_page_is_passed_over(self, moto, monkeypatch: pytest.MonkeyPatch, body: bytes, query: str) -> None:
+        """Only some pages are none, and only for a while: all names come, or an error."""
+        monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "20")
+        bucket = moto(s3.says(body, query=query, times=1))
+        names = {f"manifests/bot/{number:04}.json" for number in range(65)}
+        for name in names:
+            bucket.put(f"epoch/{name}")
+        try:
+            found = list(bucket.backend().keys("manifests/"))
+        except ContentError:
+            return
+        assert sorted(found) == sorted(names)
+
+    def test_the_cloud_s_own_endpoint_and_one_that_cannot_be_looked_at_are_believed(self, moto) -> None:
+        bucket = moto(s3.answers("GET", 400, "InvalidArgument", query="x-epoch-oci"))
+        assert list(bucket.backend().keys("")) == []
+        bucket.put("epoch/manifests/bot/v1.json", b"{}")
+        assert list(bucket.backend().keys("")) == ["manifests/bot/v1.json"]
+        assert list_config(amazon_s3({}), "bucket", "epoch/") is None
+
+    def test_a_web_site_that_cannot_be_looked_at_is_found_out_all_the_same(self, moto) -> None:
+        bucket = moto(s3.answers("GET", 400, "InvalidArgument", query="x-epoch-oci"), s3.says(b"<html></html>"))
+        bucket.server.add(s3.Fault(lambda request: request.method == "HEAD", lambda *_: s3.Answer(200, {}, b"")))
+        with pytest.raises(ContentError, match="endpoint"):
+            list(bucket.backend().keys(""))
+
+    def test_a_list_without_an_end_is_given_up(self, moto) -> None:
+        page = (
+            b'<?xml version="1.0"?><ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>again'
+            b"</NextContinuationToken><Contents><Key>epoch/manifests/bot/v1.json</Key><Size>2</Size><LastModified>"
+            b"2026-01-01T00:00:00.000Z</LastModified></Contents></ListBucketResult>"
+        )
+        bucket = moto(s3.says(page, kind="application/xml", query="list-type=2"))
+        with pytest.raises(ContentError, match="again and again"):
+            list(bucket.backend().keys("manifests/"))
+
+    def test_a_name_that_is_listed_very_often_is_one_snapshot(self, moto) -> None:
+        entry = (
+            b"<Contents><Key>epoch/manifests/bot/v1.json</Key><Size>2</Size><LastModified>2026-01-01T00:00:00.000Z"
+            b"</LastModified></Contents>"
+        )
+        page = b"<ListBucketResult>" + entry * 900 + b"</ListBucketResult>"
+        bucket = moto(s3.says(page, kind="application/xml", query="prefix=epoch%2Fmanifests"))
+        assert [(item.name, item.tag) for item in bucket.store().snapshots()] == [("bot", "v1")]
 
     def test_a_prefix_without_a_slash_is_put_before_the_key_as_it_is(self, bucket: Bucket) -> None:
         """Chapter 2.1: plain concatenation, nothing is repaired."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from epoch_oci.errors import LocalIOError, PolicyError, UsageError
 from epoch_oci.network import Authorities, Proxies, is_loopback, proxy_name
@@ -28,6 +28,8 @@ from epoch_oci.stores.epoch_settings import EpochSettings
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Credential
 
+Opened = tuple["ObjectStore", "ObjectStore | None"]
+"""A store, and the one that its lists are looked at by (see `Listing`)."""
 # For a single request; what is longer than that is gone on with by the reader.
 _RETRY_TIMEOUT = timedelta(minutes=2)
 # As wide as any of the clouds has them; the store itself says which of its rules one breaks.
@@ -91,8 +93,10 @@ def open_bucket(word: str, options: BucketOptions) -> tuple[ObjectStoreBackend, 
     epoch = EpochSettings.from_mapping(options.environ)
     name = BucketName.parse(word, epoch)
     with foreign_errors(str(name)):
-        store = _OPENERS[name.scheme](name, epoch, options)
-    backend = ObjectStoreBackend(store, str(name), name.prefix, patience=options.patience, warn=options.warn)
+        store, first_page = _OPENERS[name.scheme](name, epoch, options)
+    backend = ObjectStoreBackend(
+        store, str(name), name.prefix, patience=options.patience, warn=options.warn, first_page=first_page
+    )
     return backend, str(name)
 
 
@@ -106,17 +110,31 @@ def _checked(prefix: str, what: str) -> str:
     return prefix
 
 
-def _open_s3(name: BucketName, epoch: EpochSettings, options: BucketOptions) -> "ObjectStore":
+def _open_s3(name: BucketName, epoch: EpochSettings, options: BucketOptions) -> Opened:
     from obstore.store import S3Store
 
     # Epoch's settings all or none: half of one and half of the other would send a key to a stranger's endpoint.
-    if not epoch.complete:
-        config = amazon_s3(options.environ)
-        return S3Store(name.bucket, config=_any(config), **_common(config, options))
-    config = epoch_s3(epoch)
-    return S3Store(
-        name.bucket, config=_any(config), credential_provider=lambda: static_keys(epoch), **_common(config, options)
-    )
+    config = epoch_s3(epoch) if epoch.complete else amazon_s3(options.environ)
+    more = _common(config, options)
+    if epoch.complete:
+        more["credential_provider"] = lambda: static_keys(epoch)
+    store = S3Store(name.bucket, config=_any(config), **more)
+    listing = list_config(config, name.bucket, name.prefix)
+    return store, None if listing is None else S3Store(name.bucket, config=_any(listing), **more)
+
+
+def list_config(config: Config, bucket: str, prefix: str) -> Config | None:
+    """Settings under which every object is the first page of a list, of one entry; None for Amazon's own endpoint.
+
+    The name of the object ends up in a parameter that begins with `x-`, which S3 passes over by its own rules.
+    """
+    endpoint = endpoint_of(config).rstrip("/")
+    if not endpoint:
+        return None
+    place = endpoint if config["virtual_hosted_style_request"] else f"{endpoint}/{bucket}"
+    address = f"{place}?list-type=2&max-keys=1&prefix={quote(prefix, safe='')}&x-epoch-oci="
+    named: Config = {"aws_endpoint_url": address, "aws_endpoint_url_s3": address}
+    return {**config, **named, "virtual_hosted_style_request": True}
 
 
 def static_keys(epoch: EpochSettings) -> "S3Credential":
@@ -129,18 +147,18 @@ def static_keys(epoch: EpochSettings) -> "S3Credential":
     }
 
 
-def _open_google(name: BucketName, epoch: EpochSettings, options: BucketOptions) -> "ObjectStore":
+def _open_google(name: BucketName, epoch: EpochSettings, options: BucketOptions) -> Opened:
     from obstore.store import GCSStore
 
     config = google(options.environ)
-    return GCSStore(name.bucket, config=_any(config), **_common(config, options))
+    return GCSStore(name.bucket, config=_any(config), **_common(config, options)), None
 
 
-def _open_azure(name: BucketName, epoch: EpochSettings, options: BucketOptions) -> "ObjectStore":
+def _open_azure(name: BucketName, epoch: EpochSettings, options: BucketOptions) -> Opened:
     from obstore.store import AzureStore
 
     config = azure(options.environ)
-    return AzureStore(name.bucket, config=_any(config), **_common(config, options))
+    return AzureStore(name.bucket, config=_any(config), **_common(config, options)), None
 
 
 _OPENERS = {"s3": _open_s3, "gs": _open_google, "az": _open_azure}

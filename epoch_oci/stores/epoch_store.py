@@ -198,7 +198,7 @@ class EpochStore:
     def snapshots(self) -> Iterator[SnapshotEntry]:
         """As `SnapshotLister.snapshots`, hostile names included. Raises NotFoundError when there is no store."""
         self._backend.check()
-        for key in sorted(self._manifest_keys()):
+        for key in sorted(set(self._manifest_keys())):
             yield SnapshotEntry(key.name, key.tag)
 
     def catalog(self) -> Catalog | None:
@@ -236,7 +236,7 @@ class EpochStore:
 
     def _stray_keys(self) -> Iterator[Finding]:
         copies = 0
-        for text in sorted(self._backend.keys(MANIFESTS)):
+        for text in sorted(set(self._backend.keys(MANIFESTS))):
             if parse_manifest_key(text) is not None:
                 continue
             if "/_digests/" in text:

@@ -86,6 +86,21 @@ def answers(
     return Fault(_matcher(method, path, query), act, times)
 
 
+def says(
+    body: bytes,
+    *,
+    status: int = 200,
+    kind: str = "text/html",
+    path: str = "",
+    query: str = "",
+    times: int | None = None,
+) -> Fault:
+    """Answer every GET, or those in which ``path`` and ``query`` occur, with something of one's own."""
+    return Fault(
+        _matcher("GET", path, query), lambda request, handle: Answer(status, {"Content-Type": kind}, body), times
+    )
+
+
 def redirects(method: str, url: str, status: int = 307) -> Fault:
     return Fault(_matcher(method, "", ""), lambda request, _: Answer(status, {"Location": url + request.path}, b""))
 

@@ -152,6 +152,13 @@ def _unanswered(text: str, what: str) -> EpochOciError:
             return NetworkError(f"{what}: {reason}", object=what, hint=hint, retryable=passing)
     if "error sending request" in text or "HttpError" in text:
         return NetworkError(f"{what}: the connection broke", object=what)
+    if "InvalidListResponse" in text:
+        return ContentError(
+            f"{what}: the endpoint answers with something else than a list of objects",
+            code="TYPE",
+            object=what,
+            hint="is it that of an object store, and not of its console or of a proxy?",
+        )
     kind = _found(_KIND, text)
     if kind or "root_certificate" in text or "onfiguration" in text:
         reason = f" ({kind})" if kind else ""

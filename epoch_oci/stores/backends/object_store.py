@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from epoch_oci.disk.local import unheard
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
@@ -15,25 +16,19 @@ from epoch_oci.oci.verify import ByteReader
 from epoch_oci.stores.backends.base import Change, Opener, Stored, check_key
 from epoch_oci.stores.backends.object_conditions import HIDDEN, Place, SharedObjects
 from epoch_oci.stores.backends.object_errors import foreign_errors
+from epoch_oci.stores.backends.object_listing import Listing
 from epoch_oci.stores.backends.object_reader import ObjectReader, Patience
 from epoch_oci.stores.backends.object_upload import upload
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-# S3's own page; asking for more brings no more.
-_PAGE = 1_000
-
-
-def _silent(text: str) -> None:
-    """Nobody listens."""
-
 
 class ObjectStoreBackend:
     """Objects of a bucket whose names begin with `prefix`. Safe for threads and processes.
 
     `where` is what people call the place, the prefix included; keys are put behind it in messages. `warn` is told
-    when the store turns out not to write on condition.
+    when the store turns out not to write on condition. `first_page` as in `Listing`.
     """
 
     def __init__(
@@ -43,9 +38,11 @@ class ObjectStoreBackend:
         prefix: str = "",
         *,
         patience: Patience | None = None,
-        warn: Callable[[str], None] = _silent,
+        warn: Callable[[str], None] = unheard,
+        first_page: "ObjectStore | None" = None,
     ) -> None:
         self._place = Place(store, where, prefix)
+        self._listing = Listing(store, where, first_page)
         self._patience = patience or Patience()
         self._shared = SharedObjects(self._place, self._patience, warn)
 
@@ -146,10 +143,4 @@ class ObjectStoreBackend:
         return (item["path"] for item in self._items(prefix))
 
     def _items(self, prefix: str) -> Iterator[Any]:
-        import obstore
-
-        # obstore lists folders and not prefixes; what lies beside is left out by whoever asked.
-        folder = prefix.rpartition("/")[0]
-        with foreign_errors(self._place.where):
-            for page in obstore.list(self._place.store, folder or None, chunk_size=_PAGE):
-                yield from page
+        return self._listing.items(prefix.rpartition("/")[0])
