@@ -281,6 +281,21 @@ class TestListing:
             list(store.snapshots())
         assert "0.1.5" in str(caught.value)
 
+    @pytest.mark.parametrize("status", [500, 502, 503, 504])
+    def test_a_server_that_answers_does_not_hang(self, serve, status) -> None:
+        server = serve()
+        server.answer = lambda request: Answer.of(status, b"")
+        with pytest.raises(NetworkError) as caught:
+            list(quick(server, attempts=2, retry_for=0).snapshots())
+        assert "0.1.5" not in str(caught.value)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1:9", "no-such-host.invalid:80"])
+    def test_a_server_that_was_not_reached_does_not_hang(self, host) -> None:
+        settings = RegistrySettings(plain_http=True, sleep=lambda _: None, attempts=2, retry_for=0)
+        with pytest.raises(NetworkError) as caught:
+            list(EpochServer(ServerAddress(host, plain=True), settings).snapshots())
+        assert "0.1.5" not in str(caught.value)
+
     @pytest.mark.parametrize(
         "body", [b"", b"[]", b'{"repositories":1}', b'{"repositories":[1]}', b'{"tags":[]}', b"\xff"]
     )

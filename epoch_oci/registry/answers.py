@@ -114,6 +114,14 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
+def was_kept_waiting(error: BaseException) -> bool:
+    """Whether a connection was made, and no answer came on it in time."""
+    if _cause(error, urllib3.exceptions.ConnectTimeoutError) is not None:
+        return False
+    waits = (urllib3.exceptions.ReadTimeoutError, TimeoutError, requests.exceptions.ReadTimeout)
+    return any(_cause(error, kind) is not None for kind in waits)
+
+
 def _is_passing(error: BaseException) -> bool:
     """Whether another attempt can help; two sides that have no version of TLS in common never will."""
     refused = _cause(error, ssl.SSLError)

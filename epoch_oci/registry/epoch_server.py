@@ -24,7 +24,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import media_type_of
-from epoch_oci.registry.answers import dismiss
+from epoch_oci.registry.answers import dismiss, was_kept_waiting
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.client import Body, RegistryClient, read_bounded
 from epoch_oci.registry.downloads import BlobContent
@@ -175,9 +175,9 @@ class EpochServer:
                 raise NotFoundError(f"{what} is not there", object=what, hint="is this an Epoch server?")
             raw = read_bounded(response, _LIST_LIMIT, what)
         except NetworkError as error:
-            raise NetworkError(
-                error.message, object=error.object, hint=_STUCK, retryable=error.retryable, status=error.status
-            ) from error
+            if error.status is not None or not was_kept_waiting(error):
+                raise
+            raise NetworkError(error.message, object=error.object, hint=_STUCK, retryable=error.retryable) from error
         return _texts_of(raw, key, what)
 
     def _blob_url(self, digest: Digest) -> str:
