@@ -30,6 +30,12 @@ from cocoon_world import (
 )
 from support.registry_auth import PASSWORD, USER, BearerAuth
 
+from epoch_oci.cocoon.local_file import LocalFile, _form
+from epoch_oci.cocoon.tree import IMAGE_BLOBS, Tree
+from epoch_oci.disk.facts import Facts
+from epoch_oci.disk.marks import Marks
+from epoch_oci.oci.digest import Digest
+
 EXPORT = DATA / "export-0.3.8.tar"
 
 
@@ -51,6 +57,44 @@ def node(tmp_path: Path):
     base_image(made)
     made.write_index({ID: record(name="bot:v2", image_blob_ids={BLOB_ID: {}}, description="<d>", queue_size=7)})
     return made
+
+
+def misremember(node, folder: str, *names: str, what: bytes = b"") -> None:
+    """As if these files had been read once, and had another content then, or all `what`; on the disk, nothing tells."""
+    marks = Marks(Facts(Path.home() / ".cache/epoch-oci"))
+    for name in names:
+        file = LocalFile.find(Tree(node.path), folder, name, packed=folder != IMAGE_BLOBS)
+        marks.was_written(file.found, Digest.of(what or name.encode()), _form(file))
+
+
+@pytest.mark.parametrize("what", [b"", b"the same"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("push", "bot:v2", "oci:layout"),
+        ("push", "bot:v2", "oci:layout", "--chunked"),
+        ("push", "bot:v2", "oci:layout", "--dialect", "cocoonstack", "--allow-loss", "--zstd", "3"),
+        ("verify", "bot:v2"),
+        ("sync", "cocoon:node", "store"),
+    ],
+    ids=["push", "chunked", "zstd", "verify", "sync"],
+)
+def test_a_digest_that_was_remembered_wrongly_is_found_out_anew_within_the_run(words, what, tmp_path, node):
+    misremember(node, f"snapshot/localfile/{ID}", "state.json", "memory-ranges", what=what)
+    misremember(node, IMAGE_BLOBS, f"{BLOB_ID}.qcow2", what=what)
+    ran = run(tmp_path, *words, *(() if words[0] == "sync" else ("--store", "cocoon:node")))
+    assert ran.code == 0, ran.err
+    assert run(tmp_path, "verify", "bot:v2", "--store", "cocoon:node").code == 0
+
+
+def test_a_digest_that_was_remembered_wrongly_is_no_reason_to_refuse_a_snapshot(tmp_path, node):
+    assert run(tmp_path, "push", "bot:v2", "oci:layout", "--store", "cocoon:node").code == 0
+    misremember(node, f"snapshot/localfile/{ID}", "state.json")
+    misremember(node, IMAGE_BLOBS, f"{BLOB_ID}.qcow2")
+    before = node.index_path.read_bytes()
+    ran = run(tmp_path, "pull", "oci:layout:v2", "--store", "cocoon:node")
+    assert ran.code == 0, ran.err
+    assert node.index_path.read_bytes() == before
 
 
 @pytest.mark.parametrize("wrap", [lambda raw: raw, gzip.compress], ids=["raw", "gzip"])

@@ -37,7 +37,7 @@ class ImageBlobs:
         file = LocalFile.find(self._tree, IMAGE_BLOBS, layer.filename, packed=False)
         if file is None:
             return False
-        if file.size == layer.size and self._digests.of(file) == layer.digest:
+        if file.size == layer.size and self._digests.fits(file, layer.digest):
             return True
         raise ConflictError(
             f"{file.what} is another image, on which other VMs may build",

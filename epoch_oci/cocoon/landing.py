@@ -163,7 +163,7 @@ class Landing:
             return False
         if file.segments == (packed.segments if packed else None):  # the same form: its digest may be known
             logical = packed.logical_size if packed else layer.size
-            return file.logical_size == logical and self.digests.of(file) == layer.digest
+            return file.logical_size == logical and self.digests.fits(file, layer.digest)
         return file.unfolds_from(layer.digest, layer.size, packed)
 
     def _require(self, key: SnapshotKey, manifest: Manifest) -> None:

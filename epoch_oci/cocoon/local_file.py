@@ -131,20 +131,34 @@ class LocalFile:
 class Digests:
     """Digests of the stored forms of files, found by reading each once for as long as it is not changed.
 
-    They are only ever a hint, because whoever moves the bytes hashes them again. With `anew` the file is read.
+    They are only ever a hint, because whoever moves the bytes hashes them again. Safe for threads.
     """
 
     def __init__(self, marks: Marks) -> None:
         self._marks = marks
+        self._told: dict[tuple[str, str], LocalFile] = {}
 
     def of(self, file: LocalFile, *, anew: bool = False) -> Digest:
-        """The digest of the file's stored form. Raises what reading it raises."""
+        """The digest of the file's stored form; with `anew` the file is read. Raises what reading it raises."""
         form = _form(file)
         digest = None if anew else self._marks.digest(file.found, form)
         if digest is None:
             digest = file.hashed()
             self._marks.was_read(file.found, digest, form)
+        else:
+            self._told[file.what, form] = file
         return digest
+
+    def fits(self, file: LocalFile, digest: Digest) -> bool:
+        """Whether `digest` is that of the file; it is read before that is denied."""
+        return self._marks.digest(file.found, _form(file)) == digest or self.of(file, anew=True) == digest
+
+    def forget(self) -> bool:
+        """As `stores.base.Remembering.forget`."""
+        told, self._told = self._told, {}
+        for (_, form), file in told.items():
+            self._marks.forget(file.found, form)
+        return bool(told)
 
 
 def _form(file: LocalFile) -> str:

@@ -21,7 +21,7 @@ from epoch_oci.flows.packing import Chunking
 from epoch_oci.flows.parts import Cuts, plan_cuts
 from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
-from epoch_oci.flows.stored import ArtifactsOf, StoredSnapshot, as_snapshot, read_stored
+from epoch_oci.flows.stored import ArtifactsOf, StoredSnapshot, as_snapshot, forgets, read_stored
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import EMPTY_CONTENT
@@ -98,6 +98,24 @@ def push(
     whatever source and sink raise. Whatever is raised, the tag is then what it was, and blobs that were sent stay.
     """
     options = options or PushOptions()
+    try:
+        return _push(source, snapshot, sink, tag, where, options, on_event)
+    except ContentError:
+        if not forgets(source, snapshot, options.part_cache):
+            raise
+    # What was remembered may be what was wrong, and not the blob: it is found out anew, once.
+    return _push(source, snapshot, sink, tag, where, options, on_event)
+
+
+def _push(
+    source: Source,
+    snapshot: SnapshotKey,
+    sink: Sink,
+    tag: str | None,
+    where: str,
+    options: PushOptions,
+    on_event: OnEvent,
+) -> TransferReport:
     if options.chunking is not None:
         from epoch_oci.flows.push_chunked import push_chunked
 
@@ -134,7 +152,7 @@ def push(
         if not ready.cuts.forget():
             raise
         # A remembered part digest may be what is wrong, and not the blob: it is learnt anew, once.
-        return push(source, snapshot, sink, tag, where=where, options=options, on_event=on_event)
+        return _push(source, snapshot, sink, tag, where, options, on_event)
     ready = _settled(ready, publication, options)
     # A tag that was right before is not published again: some registries count that as a push, and others forbid it.
     known = ready.tagged and all(outcome.action == "skipped" for outcome in outcomes)

@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from epoch_oci import schemas
-from epoch_oci.dialects.base import SnapshotFile
+from epoch_oci.dialects.base import EncodedSnapshot, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
 from epoch_oci.errors import ContentError
 from epoch_oci.flows.artifact import FoundDocuments, artifact_of, documents_of
-from epoch_oci.flows.encoded import Decoding, carried_content
+from epoch_oci.flows.encoded import Decoding, carried_content, forgot
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
-from epoch_oci.stores.base import Content, Source
+from epoch_oci.stores.base import Content, Remembering, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,19 @@ def as_snapshot(store: Source, key: SnapshotKey, stored: Manifest | FoundDocumen
         tuple(map(str, snapshot.warnings)),
         snapshot.lost,
     )
+
+
+def forgets(store: Source, key: SnapshotKey, cache: Path | None) -> bool:
+    """Forget what was remembered of a snapshot, be it what was wrong. False when there was nothing to forget.
+
+    That is digests of a store's own files, or in `cache` what layers decode to.
+    """
+    if isinstance(store, Remembering):
+        return store.forget()
+    if cache is None or isinstance(stored := read_stored(store, key), Manifest):
+        return False
+    told = stored.told()
+    return isinstance(told, EncodedSnapshot) and forgot(told.undigested, cache)
 
 
 @dataclass(frozen=True, slots=True)

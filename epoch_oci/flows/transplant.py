@@ -3,12 +3,13 @@
 import time
 
 from epoch_oci.epoch.keys import SnapshotKey
+from epoch_oci.errors import ContentError
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.encoded import Decoding
 from epoch_oci.flows.publish import Publication, files_of
 from epoch_oci.flows.pull import PullOptions
 from epoch_oci.flows.report import TransferReport, done, planned
-from epoch_oci.flows.stored import as_snapshot, read_stored
+from epoch_oci.flows.stored import as_snapshot, forgets, read_stored
 from epoch_oci.oci.digest import Digest
 from epoch_oci.stores.base import Expecting, Sink, Source
 from epoch_oci.transfer.execute import execute
@@ -28,6 +29,18 @@ def transplant(
     Raises ContentError, NotFoundError, ConflictError, and whatever source and sink raise.
     """
     options = options or PullOptions()
+    try:
+        return _transplant(source, key, sink, options, on_event)
+    except ContentError:
+        if not forgets(source, key, options.decode_cache):
+            raise
+    # What was remembered may be what was wrong, and not the blob: it is found out anew, once.
+    return _transplant(source, key, sink, options, on_event)
+
+
+def _transplant(
+    source: Source, key: SnapshotKey, sink: Sink, options: PullOptions, on_event: OnEvent
+) -> TransferReport:
     started = time.monotonic()
     how = Decoding(cache=options.decode_cache, jobs=options.jobs, throttle=options.throttle, on_event=on_event)
     snapshot = as_snapshot(source, key, read_stored(source, key), how)

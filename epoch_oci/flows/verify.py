@@ -23,7 +23,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verify import VerifyingReader
-from epoch_oci.stores.base import Auditor, Source
+from epoch_oci.stores.base import Auditor, Remembering, Source
 from epoch_oci.transfer.plan import refuse_other_size
 from epoch_oci.transfer.pool import GrowingPool
 from epoch_oci.transfer.unpack import digest_of
@@ -106,6 +106,16 @@ def verify_snapshots(
     keys = list(keys)
     if len(keys) == 1 and not whole:
         source.resolve(str(keys[0]))
+    result = _verify_snapshots(source, keys, where, options, on_event)
+    if not result.ok and isinstance(source, Remembering) and source.forget():
+        # What was remembered of files may be what is wrong, and not the files.
+        result = _verify_snapshots(source, keys, where, options, on_event)
+    return result
+
+
+def _verify_snapshots(
+    source: Source, keys: Iterable[SnapshotKey], where: str, options: VerifyOptions, on_event: OnEvent
+) -> Verification:
     result, found = Verification(where), _Found()
     for key in keys:
         _note_names(key, result)

@@ -151,6 +151,14 @@ class Expecting(Protocol):
 
 
 @runtime_checkable
+class Remembering(Protocol):
+    """A store that tells digests of its content from memory, where it has read it before."""
+
+    def forget(self) -> bool:
+        """Forget what was told from memory so far, for it may be wrong. False when nothing was."""
+
+
+@runtime_checkable
 class Node(Protocol):
     """A store whose snapshots Cocoon makes VMs of."""
 
