@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from epoch_oci.oci.reference import Reference
     from epoch_oci.reading.remote_file import RemoteFile, open_file
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AccessError",

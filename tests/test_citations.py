@@ -116,6 +116,13 @@ def test_files_that_prose_names_are_there():
     assert sorted(set(lost) - MADE_UP) == []
 
 
+def test_the_map_has_every_room():
+    rooms = [path for path in (ROOT / "epoch_oci").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    names = [path.name if path.suffix else f"{path.name}/" for path in rooms if not path.name.startswith("_")]
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert [name for name in names if f"| `{name}`" not in text and f", `{name}`" not in text] == []
+
+
 def slug(heading: str) -> str:
     """The anchor that a heading gets from renderers of GitHub's Markdown."""
     words = re.sub(r"[^\w\s-]", "", heading.strip().lower())

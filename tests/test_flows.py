@@ -15,6 +15,7 @@ from epoch_oci.flows.inspect import inspect_artifact, inspect_snapshot
 from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
 from epoch_oci.flows.push import PushOptions, push
 from epoch_oci.flows.verify import VerifyOptions, verify_artifacts, verify_snapshots
+from epoch_oci.oci import strict_json
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.stores.files import FilesDirectory
 from epoch_oci.stores.oci_layout import OciLayout
@@ -61,6 +62,24 @@ def test_views_of_a_document_share_what_was_read_and_none_changes_it(kind):
         envelope_of(identified(snapshot, "other", "v2").manifest)
         for document in (epoch, artifact.manifest, artifact.config, snapshot.epoch):
             assert document.json() == json.loads(document.raw)
+
+
+def test_a_manifest_is_read_once_in_a_run(rooms, monkeypatch):
+    """Decision D14: the check of its schema, its view and the dialect share what was read."""
+    read: list[bytes] = []
+    loads = strict_json.loads
+
+    def counted(raw: bytes, *given, **options):
+        read.append(raw)
+        return loads(raw, *given, **options)
+
+    monkeypatch.setattr(strict_json, "loads", counted)
+    made = make_snapshot("W3b")
+    pushed = rooms.push(made)
+    assert read.count(made.raw) == 1
+    read.clear()
+    rooms.pull("v1")
+    assert (read.count(made.raw), read.count(pushed.document.raw)) == (1, 1)
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -127,7 +127,7 @@ def as_stated(document: Document, what: str, quoted: Callable[[str], str] = show
     How they were served is a hint, for what says neither. Raises ContentError (TYPE) for what is no manifest, in which
     `quoted` makes what the other side said fit to be shown.
     """
-    value = _read_loosely(document.raw)
+    value = _read_loosely(document)
     stated = (value or {}).get("mediaType") or _shape(value or {}, document.media_type)
     known = media_types.MANIFESTS | media_types.INDEXES
     if stated is None and value is None and document.media_type in known:
@@ -140,15 +140,18 @@ def as_stated(document: Document, what: str, quoted: Callable[[str], str] = show
             object=what,
             hint="is this a registry, and the right address?",
         )
-    return document if stated == document.media_type else Document(stated, document.raw)
+    return document if stated == document.media_type else document.called(stated)
 
 
-def _read_loosely(raw: bytes) -> dict[str, Any] | None:
-    """The object that the bytes are, None when they are none; how well it is formed others find out."""
+def _read_loosely(document: Document) -> dict[str, Any] | None:
+    """The object that a document is, None when it is none; how well it is formed others find out."""
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
+        value = document.json()
+    except ContentError:  # all the same, what it says it is decides who says what is wrong with it
+        try:
+            value = json.loads(document.raw)
+        except (ValueError, RecursionError):
+            return None
     return value if isinstance(value, dict) else None
 
 
