@@ -15,6 +15,7 @@ import fsspec
 import pytest
 from cli_runner import command, environment, run_cli
 from snapshots import make_snapshot, noise, put_snapshot
+from support.faults import IgnoreRange
 from test_chunked import CHUNK, DISK, MEMORY, snapshot
 
 from epoch_oci import ContentError, NotFoundError, RemoteFile, open_file
@@ -248,3 +249,98 @@ def test_what_cannot_be_mounted_is_one_line(where, tmp_path):
     done = run_cli("mount", f"{where}x", tmp_path / "empty")
     assert done.code == 5 and not os.path.ismount(tmp_path / "empty")
     done.error  # noqa: B018 (one line)
+
+
+# What was read is kept
+
+
+@pytest.fixture
+def registered(tmp_path, home, fake_registry):
+    """A registry with the snapshot in chunks, and how many bytes of packs it has given."""
+    registry = fake_registry()
+    done = run_cli("push", "bot:v1", f"{registry.address}/acme/bot:v1", "--store", home / "store", "--chunked")
+    assert done.code == 0, done.err
+    return registry, f"{registry.address}/acme/bot:v1"
+
+
+def given(registry) -> int:
+    """Requests for packs or parts of them."""
+    packs = [digest for digest, size in registry.blobs("acme/bot").items() if size > CHUNK]
+    return sum(registry.recording.count("GET", pack) for pack in packs)
+
+
+def cat(where: str, name: str, *words: object, code: int = 0) -> bytes:
+    words = ("cat", where, name, *words)
+    done = subprocess.run(command(*map(str, words)), env=environment(), capture_output=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def test_what_was_read_is_kept_and_not_fetched_again(registered, tmp_path):
+    registry, where = registered
+    words = (where, "memory-ranges", "--range", f"{CHUNK}-{9 * CHUNK}", "--cache", tmp_path / "kept")
+    assert cat(*words) == MEMORY[CHUNK : 9 * CHUNK + 1]
+    asked = given(registry)
+    assert asked
+    assert cat(*words) == MEMORY[CHUNK : 9 * CHUNK + 1]
+    with open_file(where, "memory-ranges", cache=tmp_path / "kept") as file:
+        assert file.pread(100, 3 * CHUNK) == MEMORY[3 * CHUNK : 3 * CHUNK + 100]
+    system = fsspec.filesystem("epoch-oci", cache=str(tmp_path / "kept"))
+    assert system.cat_file(f"{where}/memory-ranges", 5 * CHUNK, 6 * CHUNK) == MEMORY[5 * CHUNK : 6 * CHUNK]
+    assert given(registry) == asked
+    files = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert files and all(path.stat().st_mode & 0o077 == 0 for path in files)
+
+
+def test_a_pull_takes_what_was_read_before(registered, tmp_path):
+    _, where = registered
+    plain = run_cli("pull", where, "-o", tmp_path / "plain", "--format", "json").json
+    assert cat(where, "memory-ranges", "--cache", tmp_path / "kept") == MEMORY
+    words = ("pull", where, "--cache", tmp_path / "kept", "--format", "json")
+    report = run_cli(*words, "-o", tmp_path / "files").json
+    row = next(item for item in report["blobs"] if item["title"] == "memory-ranges")
+    assert row["bytes"] == 0
+    assert next(item for item in plain["blobs"] if item["title"] == "memory-ranges")["bytes"] > 10 * CHUNK
+    assert (tmp_path / "files" / "memory-ranges").read_bytes() == MEMORY
+    assert (tmp_path / "files" / "overlay.qcow2").read_bytes() == DISK
+
+
+def test_what_is_kept_is_not_believed(registered, tmp_path):
+    _, where = registered
+    cache = tmp_path / "kept"
+    assert cat(where, "memory-ranges", "--cache", cache) == MEMORY
+    kept = cache / "chunks" / Digest.of(MEMORY).hex
+    with kept.open("r+b") as file:
+        file.seek(2 * CHUNK)
+        file.write(b"somebody was here")
+    assert cat(where, "memory-ranges", "--cache", cache) == MEMORY
+    kept.write_bytes(b"short")
+    done = run_cli("cat", where, "memory-ranges", "--cache", cache)
+    assert done.code and not done.out
+    done.error  # noqa: B018 (one line)
+    assert run_cli("pull", where, "-o", tmp_path / "files", "--cache", cache).code == 0
+    assert (tmp_path / "files" / "memory-ranges").read_bytes() == MEMORY
+
+
+def test_a_plain_snapshot_is_read_and_nothing_of_it_kept(home, tmp_path):
+    words = (f"oci:{home}/plain:bot-v1", "config.json", "--cache", tmp_path / "kept")
+    assert cat(*words) == b'{"cpus":{"boot_vcpus":2}}'
+    assert "not in chunks" in run_cli("cat", *words).err
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_directory_that_others_may_write_keeps_nothing(registered, tmp_path):
+    (tmp_path / "open" / "chunks").mkdir(parents=True)
+    (tmp_path / "open" / "chunks").chmod(0o777)
+    done = run_cli("cat", registered[1], "memory-ranges", "--cache", tmp_path / "open")
+    assert done.code and not done.out
+    done.error  # noqa: B018 (one line)
+
+
+def test_where_ranges_are_refused_a_file_is_read_all_the_same(home, fake_registry):
+    registry = fake_registry()
+    registry.fault("GET", "/blobs/sha256:", IgnoreRange())
+    where = f"{registry.address}/acme/bot:v1"
+    assert run_cli("push", "bot:v1", where, "--store", home / "store", "--chunked").code == 0
+    with open_file(where, "memory-ranges") as file:
+        assert file.pread(100, 3 * CHUNK) == MEMORY[3 * CHUNK : 3 * CHUNK + 100]

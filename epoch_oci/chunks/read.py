@@ -28,6 +28,8 @@ Watch = Callable[[ByteReader], ByteReader]
 """Put around every reader of a pack, to count or to pace."""
 ReadPack = Callable[[Stored, int, int], AbstractContextManager[ByteReader]]
 """Opens (pack, offset, length); nothing that it reads is believed."""
+Keep = Callable[[int, bytes, bytes], None]
+"""Takes (offset in the file, digest, chunk), of a chunk that was fetched and checked."""
 Write = Callable[[int, bytes], None]
 """Takes (offset in the file, bytes)."""
 
@@ -100,7 +102,7 @@ class Task:
         for run in runs_of(left, self.file.what, whole=bool(left) and not self.file.ranged()):
             start, end = run.start, run.end
             with self.file.read(pack, start, end - start) as reader:
-                _read_run(run, _Buffered(watch(reader), self.file.what), writer, self.file.what)
+                _read_run(run, _Buffered(watch(reader), self.file.what), writer, self.file)
             self.counted(end - start)
         writer.flush()
 
@@ -138,7 +140,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class ChunkedFile:
-    """File number `number` of `index`. `ranged` says whether reading the middle of a pack costs only that."""
+    """File number `number` of `index`. `ranged` says whether reading the middle of a pack costs only that.
+
+    What is `at_hand` is not fetched, and what is fetched is given to `keep`.
+    """
 
     index: Index
     number: int
@@ -146,6 +151,7 @@ class ChunkedFile:
     what: str
     ranged: Callable[[], bool] = lambda: True
     at_hand: AtHand | None = None
+    keep: Keep | None = None
 
     @property
     def size(self) -> int:
@@ -252,13 +258,16 @@ def runs_of(wanted: Sequence[Wanted], what: str, *, whole: bool = False) -> list
     return runs
 
 
-def _read_run(run: Run, reader: "_Buffered", writer: "_Joining", what: str) -> None:
+def _read_run(run: Run, reader: "_Buffered", writer: "_Joining", file: ChunkedFile) -> None:
     at = run.start
     for item in run.wanted:
         chunk = item.chunk
         reader.skip(chunk.offset - at)
         stored = reader.take(chunk.stored)
-        writer.place(item, decode(stored, chunk.encoding, chunk.length, chunk.digest, what))
+        raw = decode(stored, chunk.encoding, chunk.length, chunk.digest, file.what)
+        if file.keep is not None:
+            file.keep(item.places[0], chunk.digest, raw)
+        writer.place(item, raw)
         at = chunk.offset + chunk.stored
 
 

@@ -226,6 +226,15 @@ Seeds = Annotated[
         metavar="S",
     ),
 ]
+ReadCache = Annotated[
+    str | None,
+    Flag(
+        ("--cache",),
+        "Keep what is read of files in chunks in this directory, and take from it what is there; "
+        "`pull --cache DIR` only takes.",
+        metavar="DIR",
+    ),
+]
 LimitRate = Annotated[
     str | None,
     Flag(

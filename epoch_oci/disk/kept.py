@@ -1,6 +1,7 @@
 """Blobs kept on this machine, for they will be asked for again: by digest, whole or not there, the oldest go first."""
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -128,13 +129,19 @@ class KeptBlobs:
                         os.unlink(kept, dir_fd=directory)
 
     def _opened(self) -> int:
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory = os.open(self._path, _DIRECTORY)
-        found = os.fstat(directory)
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            os.close(directory)
-            raise PermissionError
-        return directory
+        return own_directory(self._path)
+
+
+def own_directory(path: Path, *, make: bool = True) -> int:
+    """A directory that nobody else can write, opened. Raises OSError, PermissionError for somebody else's."""
+    if make:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = os.open(path, _DIRECTORY)
+    found = os.fstat(directory)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        os.close(directory)
+        raise PermissionError(errno.EACCES, "is not this user's alone to write")
+    return directory
 
 
 def _entries(directory: int) -> list[tuple[float, str, int]]:

@@ -4,16 +4,19 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.chunks.index import HEADER_DIGEST_KEY, HEADER_LIMIT, HEADER_SIZE_KEY, Index
 from epoch_oci.chunks.known import KNOWN_LIMIT, Known
 from epoch_oci.chunks.layout import Encoding, chunk_digest, zstd
+from epoch_oci.chunks.read import Keep
 from epoch_oci.dialects.profile import CHUNK_INDEX
 from epoch_oci.disk.kept import KeptBlobs
+from epoch_oci.disk.kept_parts import KeptPart, KeptParts
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import EpochOciError
-from epoch_oci.flows.chunked import ChunkedSource, UnfoldedContent, folds_of
+from epoch_oci.flows.chunked import ChunkedSource, UnfoldedContent, folds_of, kept_indexes
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -35,18 +38,38 @@ class ChunksAtHand:
     _failed: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, index: Index, file: int, content: Content) -> None:
-        """One more file, which is what `index` says of its file number `file`."""
-        number = self.known.add_pack()
-        self.contents.append((content, index.header.chunk_size, index.header.files[file].span))
-        at = 0
-        for piece in index.pieces(file):
-            if len(self.known) >= KNOWN_LIMIT:
-                return
-            for place, encoding in enumerate(piece.encodings):
-                if encoding != Encoding.ZERO and not self.known.find(digest := piece.digest(place)):
-                    self.known.add(digest, number, at + place, 1, Encoding.ZSTD)
-            at += len(piece)
+    def add(self, index: Index, file: int, content: Content) -> int:
+        """One more file, which is what `index` says of its file number `file`; returns its number here.
+
+        Of a file of which only parts are kept, these alone.
+        """
+        number, size = self.known.add_pack(), index.header.chunk_size
+        self.contents.append((content, size, index.header.files[file].span))
+        runs = content.runs() if isinstance(content, KeptPart) else [(0, index.header.files[file].span)]
+        for start, end in runs:
+            for at, chunk in index.chunks(file, -(-start // size), -(-end // size)):
+                if len(self.known) >= KNOWN_LIMIT:
+                    return number
+                if chunk.encoding != Encoding.ZERO:
+                    self._note(chunk.digest, number, at)
+        return number
+
+    def keeper(self, number: int) -> Keep | None:
+        """What keeps more of file `number` here; None where that is not one of which parts are kept."""
+        part, size, _ = self.contents[number]
+        if not isinstance(part, KeptPart):
+            return None
+
+        def keep(place: int, digest: bytes, chunk: bytes) -> None:
+            if part.write(place, chunk):
+                self._note(digest, number, place // size)
+
+        return keep
+
+    def _note(self, digest: bytes, number: int, at: int) -> None:
+        with self._lock:
+            if not self.known.find(digest) and len(self.known) < KNOWN_LIMIT:
+                self.known.add(digest, number, at, 1, Encoding.ZSTD)
 
     def has(self, digest: bytes) -> bool:
         """As `chunks.read.AtHand.has`."""
@@ -79,14 +102,54 @@ class ChunksAtHand:
                     yield digest, chunk
 
 
-def with_chunks_at_hand(source: Source, places: Iterable[object], kept: KeptBlobs | None) -> Source:
+def with_chunks_at_hand(
+    source: Source, places: Iterable[object], kept: KeptBlobs | None, cache: Path | None = None
+) -> Source:
     """`source`, which does not fetch chunks of its files that `places` have in files of other versions.
 
-    Only for artifacts in chunks; `kept` has the indexes of what was pulled or pushed here before.
+    Only for artifacts in chunks; `kept` has the indexes of what was pulled or pushed here before, and `cache` is a
+    directory with what was read of others (`with_reading_kept`).
     """
-    if not isinstance(source, ChunkedSource) or kept is None:
+    if not isinstance(source, ChunkedSource):
         return source
     hand = ChunksAtHand()
+    if cache is not None:
+        _add_parts(hand, cache)
+    if kept is not None:
+        _add_files(hand, places, kept)
+    return replace(source, at_hand=hand) if hand.contents else source
+
+
+def with_reading_kept(source: Source, cache: Path) -> Source:
+    """`source`, which keeps in `cache` the chunks that are fetched, and does not fetch those that are there.
+
+    Only for artifacts in chunks, whose index is in `kept_indexes(cache)`. Raises LocalIOError when nothing can be kept.
+    """
+    if not isinstance(source, ChunkedSource):
+        return source
+    hand, parts = ChunksAtHand(), _parts(cache)
+    _add_parts(hand, cache)
+    files = source.index.header.files
+    numbers = [hand.add(source.index, number, parts.make(file.digest, file.span)) for number, file in enumerate(files)]
+    return replace(source, at_hand=hand, keep=lambda number: hand.keeper(numbers[number]))
+
+
+def _parts(cache: Path) -> KeptParts:
+    return KeptParts(cache / "chunks")
+
+
+def _add_parts(hand: ChunksAtHand, cache: Path) -> None:
+    """What was read before of the snapshots that were read last."""
+    parts = _parts(cache)
+    for index, _ in _indexes(kept_indexes(cache)):
+        for number, file in enumerate(index.header.files):
+            if (part := parts.find(file.digest, file.span)) is not None:
+                with suppress(EpochOciError):
+                    hand.add(index, number, part)
+
+
+def _add_files(hand: ChunksAtHand, places: Iterable[object], kept: KeptBlobs) -> None:
+    """What whole files of other versions have."""
     readable = [place for place in places if isinstance(place, Readable)]
     for index, folds in _indexes(kept) if readable else ():
         for number, file in enumerate(index.header.files):
@@ -98,7 +161,6 @@ def with_chunks_at_hand(source: Source, places: Iterable[object], kept: KeptBlob
             if content is not None:
                 with suppress(EpochOciError):
                     hand.add(index, number, UnfoldedContent(content, fold) if fold else content)
-    return replace(source, at_hand=hand) if hand.contents else source
 
 
 def _content(place: Readable, target: Descriptor) -> Content | None:

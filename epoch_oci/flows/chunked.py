@@ -4,6 +4,7 @@ import contextlib
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import IO
 
 from epoch_oci.chunks.fold import Fold, FoldedPart, near
 from epoch_oci.chunks.index import Fetch, Index, Stored, header_of
-from epoch_oci.chunks.read import AtHand, ChunkedFile, Part
+from epoch_oci.chunks.read import AtHand, ChunkedFile, Keep, Part
 from epoch_oci.dialects.base import Snapshot
 from epoch_oci.dialects.chunked import is_chunked, packs_of
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
@@ -54,12 +55,14 @@ def open_index(source: Source, layer: Descriptor, kept: KeptBlobs | None = None)
 
 def _spooled(content: Content, layer: Descriptor) -> Fetch:
     """An index that is only to be had whole, in a file without a name: it may have gigabytes."""
-    file = whole_in_file(content, layer, "the chunk index")
+    with whole_in_file(content, layer, "the chunk index") as file:
+        descriptor = os.dup(file.fileno())
 
     def fetch(offset: int, length: int) -> bytes:
         with local_errors(SPOOL):
-            return os.pread(file.fileno(), length, offset)
+            return os.pread(descriptor, length, offset)
 
+    weakref.finalize(fetch, os.close, descriptor)
     return fetch
 
 
@@ -125,7 +128,7 @@ def folds_of(manifest: Manifest) -> dict[Digest, Fold]:
 class ChunkedSource:
     """`source`, and the files of `index` as blobs; `folds` are those that are packed. What is `at_hand` is not fetched.
 
-    `open_pack` reads packs in another way than by ranges.
+    `open_pack` reads packs in another way than by ranges. `keep` says for a file's number who keeps what is fetched.
     """
 
     source: Source
@@ -133,6 +136,7 @@ class ChunkedSource:
     folds: Mapping[Digest, Fold]
     at_hand: AtHand | None = None
     open_pack: Callable[[Stored, int, int], AbstractContextManager[ByteReader]] | None = None
+    keep: Callable[[int], Keep | None] | None = None
 
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`."""
@@ -148,7 +152,8 @@ class ChunkedSource:
         if number is None:
             return self.source.content(target)
         what = target.title or str(target.digest)
-        file = ChunkedFile(self.index, number, self.open_pack or self._open, what, self._ranged, self.at_hand)
+        keep = self.keep(number) if self.keep is not None else None
+        file = ChunkedFile(self.index, number, self.open_pack or self._open, what, self._ranged, self.at_hand, keep)
         return ChunkedContent(file, target.size, self.folds.get(target.digest))
 
     def _number(self, target: Descriptor) -> int | None:

@@ -39,7 +39,8 @@ class PullOptions:
     A blob is there if `Sink.holds` says so; with `force` those on this machine are read and hashed once more, and
     damaged ones fetched anew. Files are hashed in any case, for anybody may have written into them.
     `throttle` paces what is fetched; runs that are given the same one share its rate. What `seeds` have is taken from
-    them, verified like all else. `decode_cache` is a directory that remembers what compressed layers decode to.
+    them, verified like all else. `decode_cache` is a directory that remembers what compressed layers decode to,
+    `read_cache` one that keeps what was read of snapshots in chunks (`reading.snapshot.files_at`).
     """
 
     key: SnapshotKey | None = None
@@ -50,6 +51,7 @@ class PullOptions:
     throttle: Throttle | None = None
     seeds: tuple[Seed, ...] = ()
     decode_cache: Path | None = None
+    read_cache: Path | None = None
 
 
 def pull_to_store(
@@ -81,7 +83,7 @@ def _pull_to_store(
     found = found.identified(key)
     known = isinstance(sink, Expecting) and sink.expect(str(key), found.snapshot.epoch, replace=options.force)
     _refuse_absent(found.snapshot, sink)
-    source = _source(found, options, sink)
+    source = at_hand_source(found, options, sink)
     wants = [
         Want(target=file.blob, content=file_content(source, file), title=file.name) for file in found.snapshot.files
     ]
@@ -122,7 +124,7 @@ def _pull_to_files(
     phase(on_event, "reading the manifest")
     found = read_artifact(source, name, decoding(options, on_event)).identified(reference_key(where, name))
     phase(on_event, "looking at what is there")
-    source = _source(found, options)
+    source = at_hand_source(found, options)
     files = _chosen(found.snapshot.files, options.only)
     wants = [(file_target(found.snapshot.manifest, file), file_content(source, file)) for file in files]
     plan = with_seeds(plan_files(sink, wants, replace=options.force), options.seeds, on_event, jobs=options.jobs)
@@ -138,10 +140,11 @@ def _pull_to_files(
     return pull_report(found, key, done(outcomes), where, name, started, notes=notes, known=not plan.to_move)
 
 
-def _source(found: FoundArtifact, options: PullOptions, *places: object) -> Source:
+def at_hand_source(found: FoundArtifact, options: PullOptions, *places: object) -> Source:
     """Where the files are had: of those in chunks, what `places` and the seeds have of them is not fetched."""
     kept = kept_indexes(options.decode_cache) if options.decode_cache else None
-    return with_chunks_at_hand(found.source, [*places, *(seed.source for seed in options.seeds)], kept)
+    seeds = [seed.source for seed in options.seeds]
+    return with_chunks_at_hand(found.source, [*places, *seeds], kept, options.read_cache)
 
 
 def _with_good_memory(

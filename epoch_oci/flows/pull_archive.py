@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from epoch_oci.cocoon.import_archive import Write, disk_layers, write_cloud_image, write_import_archive
@@ -16,7 +16,15 @@ from epoch_oci.errors import ContentError
 from epoch_oci.events import Action, Event, OnEvent, ignore, phase
 from epoch_oci.flows.artifact import FoundArtifact, read_artifact, reference_key
 from epoch_oci.flows.cloning import obstacles
-from epoch_oci.flows.pull import PullOptions, decoding, file_content, forget_decoded, layer_contents, pull_report
+from epoch_oci.flows.pull import (
+    PullOptions,
+    at_hand_source,
+    decoding,
+    file_content,
+    forget_decoded,
+    layer_contents,
+    pull_report,
+)
 from epoch_oci.flows.report import BlobReport, TransferReport
 from epoch_oci.oci.verify import ByteReader
 from epoch_oci.stores.base import Content, Source
@@ -44,6 +52,7 @@ def pull_to_archive(
     started = time.monotonic()
     phase(on_event, "reading the manifest")
     found = read_artifact(source, name, decoding(options, on_event)).identified(reference_key(where, name))
+    found = replace(found, source=at_hand_source(found, options))
     manifest = found.snapshot.manifest
     layers = disk_layers(manifest) if manifest.is_cloud_image else manifest.layers
     files = _files_of(found, layers)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fsspec.spec import AbstractFileSystem
@@ -14,7 +15,8 @@ from epoch_oci.reading.snapshot import ReadableFile, chosen, files_at
 class EpochOciFileSystem(AbstractFileSystem):  # type: ignore[misc]
     """Read-only. A path is a registry reference, or `oci:DIR:TAG`, then `/` and the name of a file.
 
-    Keyword arguments are those of `epoch_oci.Connection`. Errors are those of `epoch_oci`, and FileNotFoundError.
+    Keyword arguments are those of `epoch_oci.Connection`, and `cache`, as for `epoch_oci.open_file`. Errors are those
+    of `epoch_oci`, and FileNotFoundError.
     """
 
     protocol = "epoch-oci"
@@ -23,6 +25,8 @@ class EpochOciFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         from epoch_oci.locate import Connection
 
+        cache = options.pop("cache", None)
+        self._cache = None if cache is None else Path(cache)
         known = {name: options.pop(name) for name in list(options) if name in Connection.__dataclass_fields__}
         super().__init__(*args, **options)
         self._connection = Connection(**known)
@@ -74,7 +78,7 @@ class EpochOciFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if reference not in self._snapshots:
             place = locate_artifact(reference, connection=self._connection)
             assert isinstance(place, ArtifactPlace)
-            self._snapshots[reference] = files_at(place, place.name or "latest")
+            self._snapshots[reference] = files_at(place, place.name or "latest", self._cache)
         return self._snapshots[reference]
 
     def _row(self, reference: str, file: ReadableFile) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import io
 import threading
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.errors import ContentError
@@ -170,18 +171,24 @@ class RemoteFile(io.RawIOBase):
 
 
 def open_file(
-    location: str, name: str, *, store: str | None = None, connection: "Connection | None" = None
+    location: str,
+    name: str,
+    *,
+    store: str | None = None,
+    connection: "Connection | None" = None,
+    cache: str | Path | None = None,
 ) -> RemoteFile:
     """File `name` of the snapshot at `location` (a registry, a layout, or NAME:TAG in `store`), read where it is.
 
-    Packed files are unfolded. See `RemoteFile` for what is verified when. Raises UsageError, NotFoundError,
-    ContentError, AccessError, NetworkError.
+    Packed files are unfolded. See `RemoteFile` for what is verified when. What is read of files in chunks is kept in
+    the directory `cache`, for whoever reads or pulls later. Raises UsageError, NotFoundError, ContentError,
+    AccessError, NetworkError, LocalIOError.
     """
     from epoch_oci.locate import ArtifactPlace, Connection, locate
 
     place = locate(location, store=store, connection=connection or Connection())
     found = (place.name or _only(place)) if isinstance(place, ArtifactPlace) else ""
-    return RemoteFile(chosen(files_at(place, found), name))
+    return RemoteFile(chosen(files_at(place, found, None if cache is None else Path(cache)), name))
 
 
 def _only(place: object) -> str:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.errors import NotFoundError, UsageError
 from epoch_oci.flows.artifact import read_artifact
+from epoch_oci.flows.at_hand import with_reading_kept
 from epoch_oci.flows.chunked import ChunkedContent, UnfoldedContent, folds_of
 from epoch_oci.flows.encoded import Decoding, carried_content
 from epoch_oci.flows.stored import StoredSnapshot, as_snapshot, read_stored
@@ -36,10 +38,11 @@ class ReadableFile:
         return self.content.size
 
 
-def files_at(place: "Place", name: str) -> Mapping[str, ReadableFile]:
+def files_at(place: "Place", name: str, cache: Path | None = None) -> Mapping[str, ReadableFile]:
     """The files of a snapshot in a store, repository or layout; `name` is what it is called there.
 
-    Packed ones are unfolded. No file is read. Raises ContentError, NotFoundError, and what reading raises.
+    Packed ones are unfolded. What is read of files in chunks is kept in the directory `cache`, where later reading and
+    pulling find it. No file is read. Raises ContentError, NotFoundError, and what reading raises.
     """
     from epoch_oci.locate import SnapshotPlace
 
@@ -48,16 +51,17 @@ def files_at(place: "Place", name: str) -> Mapping[str, ReadableFile]:
             raise UsageError(f"{place.where} is a whole store", object=place.where, hint="name a snapshot in it")
         stored = read_stored(place.store, place.key)
         return files_of_snapshot(as_snapshot(place.store, place.key, stored, Decoding()))
-    return files_of_artifact(place.store, name)
+    return files_of_artifact(place.store, name, cache)
 
 
-def files_of_artifact(source: Source, name: str) -> Mapping[str, ReadableFile]:
+def files_of_artifact(source: Source, name: str, cache: Path | None = None) -> Mapping[str, ReadableFile]:
     """As `files_at`, of an artifact."""
-    found = read_artifact(source, name)
+    found = read_artifact(source, name, Decoding(cache=cache))
+    source = with_reading_kept(found.source, cache) if cache is not None else found.source
     folds = folds_of(found.snapshot.manifest)
     files = {}
     for file in found.snapshot.files:
-        content = carried_content(found.source, file) if file.size else BytesContent(b"")
+        content = carried_content(source, file) if file.size else BytesContent(b"")
         files[file.name] = _readable(file.name, content, file.blob, folds.get(file.digest))
     return files
 

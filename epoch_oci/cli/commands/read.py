@@ -20,7 +20,12 @@ _RANGE = re.compile(r"([0-9]{1,16})?-([0-9]{1,16})?")
 
 
 def cat(
-    run: Run, location: flags.Location, name: flags.FileName, range_: flags.Range = None, store: flags.Store = None
+    run: Run,
+    location: flags.Location,
+    name: flags.FileName,
+    range_: flags.Range = None,
+    store: flags.Store = None,
+    cache: flags.ReadCache = None,
 ) -> None:
     """Write one file of a snapshot, or a part of it, to standard output.
 
@@ -32,7 +37,7 @@ def cat(
     from epoch_oci.reading.snapshot import chosen
 
     write = to_descriptor(sys.stdout.fileno())
-    file = chosen(_files(run, location, store), name)
+    file = chosen(_files(run, location, store, cache), name)
     start, end = _range(range_, file.size)
     with file.content.open(start, end - start) as opened:
         whole = file.whole is not None and (start, end) == (0, file.size)
@@ -47,6 +52,7 @@ def mount(
     directory: flags.Directory,
     store: flags.Store = None,
     foreground: flags.Foreground = False,
+    cache: flags.ReadCache = None,
 ) -> int | None:
     """Show the files of a snapshot in a directory, and fetch of them what is read.
 
@@ -61,7 +67,8 @@ def mount(
         if code == 0:
             run.note(f"{location} is mounted at {directory}; unmount it with `umount {directory}`")
         return code
-    serve(_files(run, location, store), path, run.warn, (lambda: None) if foreground else fall_silent)
+    files = _files(run, location, store, cache)
+    serve(files, path, run.warn, (lambda: None) if foreground else fall_silent)
     return None
 
 
@@ -116,12 +123,16 @@ def _write_file(path: Path, raw: bytes, *, force: bool) -> None:
         os.close(directory)
 
 
-def _files(run: Run, location: str, store: str | None) -> "Mapping[str, ReadableFile]":
+def _files(run: Run, location: str, store: str | None, cache: str | None) -> "Mapping[str, ReadableFile]":
     from epoch_oci.locate import ArtifactPlace
     from epoch_oci.reading.snapshot import files_at
 
     place = place_of(run, location, store)
-    return files_at(place, name_to_read(place) if isinstance(place, ArtifactPlace) else "")
+    name = name_to_read(place) if isinstance(place, ArtifactPlace) else ""
+    files = files_at(place, name, Path(cache).absolute() if cache else None)
+    if cache and not any(file.checked for file in files.values()):
+        run.warn(f"{location} is not in chunks: nothing of it is kept in {cache}")
+    return files
 
 
 def _range(text: str | None, size: int) -> tuple[int, int]:

@@ -203,6 +203,7 @@ def pull(
     as_: flags.As = None,
     only: flags.Only = (),
     seed: flags.Seeds = (),
+    cache: flags.ReadCache = None,
     force: flags.Force = False,
     dry_run: flags.DryRun = False,
     jobs: flags.Jobs = None,
@@ -228,6 +229,7 @@ def pull(
         jobs=jobs,
         throttle=throttle_for(limit_rate, reference, store),
         decode_cache=run.settings.cache_directory,
+        read_cache=Path(cache).absolute() if cache else None,
     )
     if output == "-" and (run.origin("seed") or "").startswith("--"):
         raise UsageError("--seed works with --store and -o DIR, and not for an archive", object="--seed")
