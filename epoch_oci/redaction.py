@@ -13,6 +13,8 @@ SHORTEST = 4
 """Characters: taking out a shorter text would take out half of every message, and tell that it did."""
 _SHORTEST_BYTES = 6
 """Of a shorter one too little is seen inside base64 or in hexadecimal to be told from other text."""
+_CUT = "…"
+"""How a text ends that was too long to be shown."""
 _RUN = re.compile(r"[A-Za-z0-9]+")
 _ENTITIES = {'"': "quot", "'": "apos", "&": "amp", "<": "lt", ">": "gt"}
 _CONTROLS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
@@ -29,7 +31,20 @@ def without(secrets: Iterable[str], text: str, mark: str = "…") -> str:
         for anchor, form in _forms(secret):
             if anchor in text:
                 text = _compiled(form).sub(lambda _: mark, text)
+        if len(secret) >= SHORTEST and _CUT in text:
+            text = _without_start(secret, text, mark)
     return text
+
+
+def _without_start(secret: str, text: str, mark: str) -> str:
+    """`text` without the start of a secret where a text was cut that held the whole."""
+    parts = text.split(_CUT)
+    for index, part in enumerate(parts[:-1]):
+        longest = min(len(secret), len(part))
+        length = next((size for size in range(longest, SHORTEST - 1, -1) if part.endswith(secret[:size])), 0)
+        if length:
+            parts[index] = part[:-length] + mark
+    return _CUT.join(parts)
 
 
 def user_info(word: str) -> str:

@@ -7,9 +7,10 @@ import re
 import urllib.parse
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from epoch_oci.oci.digest import shown
 from epoch_oci.redaction import fit_to_show, octets, user_info, without
 
 SPELLINGS = [
@@ -36,6 +37,7 @@ def _percents(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("spelled", SPELLINGS)
+@settings(max_examples=20)
 @given(secret=st.text(min_size=4, max_size=20))
 @example(secret="correct-horse-battery")
 @example(secret='"quo\'ted" \\ <&> /+%')
@@ -53,6 +55,15 @@ def test_what_is_inside_base64_is_found_at_every_offset(shift):
 
 def test_the_longest_secret_goes_first():
     assert without(["horse", "correct-horse"], "a correct-horse, a horse") == "a …, a …"
+
+
+@pytest.mark.parametrize("length", [4, 12, 39])
+def test_the_start_of_a_secret_before_a_cut_is_found(length):
+    secret = "correct-horse" * 3
+    text = shown(f"user:{secret}@host", 5 + length + 1)
+    assert text.endswith('…"') and secret[:length] in text
+    assert without([secret], text, "***") in ('"user:***…"', '"user:***"')
+    assert without([secret], "a co… b corr… c", "*") == "a co… b *… c"
 
 
 @pytest.mark.parametrize("secret", ["", "1", "ab", "abc"])

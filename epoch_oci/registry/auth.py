@@ -23,6 +23,8 @@ BACKEND = "epoch-oci"
 _REMEMBERED = 256
 """Tokens: another thread may still be answered about an older one."""
 _TRIES = 4
+_NO_PROOF = frozenset({401, 403, 407, 429})
+"""What may be answered before anybody looks at who asks; so may everything from 500 on."""
 _HIDING = frozenset({401, 403, 404})
 """What registries answer that do not say whether something is there, some of them without asking for credentials."""
 
@@ -118,16 +120,16 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         if sent is None and response.status_code in _HIDING and (unasked := self._unasked(response, scope)):
             dismiss(response)
             sent, response = unasked, send(unasked)
-        for tried in range(_TRIES):
-            if response.status_code != 401:
-                self.accepted(response, sent)
-                return response
-            again = self._answered(response, scope, sent, alone=tried > 0)
+        tries = 0
+        while response.status_code == 401:
+            again = self._answered(response, scope, sent, alone=tries > 0) if tries < _TRIES else None
             if again is None:
-                break
+                raise self.denied(response, scope, sent, what)
             dismiss(response)
             sent, response = again, send(again)
-        raise self.denied(response, scope, sent, what)
+            tries += 1
+        self.accepted(response, sent)
+        return response
 
     def header_for(self, scope: Scope, *, body: bool = False) -> str | None:
         """The header to send, None for none; a token is fetched when the one in hand is about to run out.
@@ -147,7 +149,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
     def accepted(self, response: requests.Response, sent: str | None) -> None:
         """Note that a request was let in."""
         status = response.status_code
-        if sent is None or not (status < 400 or status == 404):
+        if sent is None or status in _NO_PROOF or status >= 500:
             return
         with self._lock:
             self._proven = True
@@ -266,11 +268,9 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         held = self._tokens.get(scope)
         if refused is not None and refused.is_final and refused.scopes == asked:
             return None
-        quicker = (
-            held is not None and held.header != sent and (sent is None or (refused is not None and refused.proven))
-        )
-        if held is not None and quicker and not alone:
-            return self._handed(held)  # another thread was
+        outdated = sent is None or (refused is not None and refused.proven)
+        if held is not None and held.header != sent and outdated and not alone:
+            return self._handed(held)  # another thread was quicker
         token = self._fetch(challenge, scope, asked)
         token.renewal = True
         if not alone:

@@ -121,7 +121,8 @@ def _made(trust: Trust, warn: Warn, *, identified: bool) -> ssl.SSLContext:
 
 def _believe(context: ssl.SSLContext, trust: Trust, warn: Warn) -> None:
     for name, path in trust.authorities.named:
-        if not (_load_directory(context, path) if Path(path).is_dir() else _load_file(context, path)):
+        found = _load_directory(context, path) if Path(path).is_dir() else _load_file(context, path)
+        if not found and name != "SSL_CERT_DIR":  # a list, of which distributions name more than there are
             warn(f"{name}: no certificates can be read from {path}")
     if trust.authorities.system and not _load_system(context):
         from requests.utils import DEFAULT_CA_BUNDLE_PATH
