@@ -1,11 +1,12 @@
 """The bridge between Epoch snapshots and OCI registries.
 
-    from epoch_oci import SnapshotKey, locate_artifact, Connection, open_store, push
+    import epoch_oci
 
-    target = locate_artifact("ghcr.io/acme/bot:v2", connection=Connection())
-    report = push(open_store("/srv/epoch"), SnapshotKey.parse("bot:v2"), target.store, target.tag, where=target.where)
+    epoch_oci.push("bot:v2", to="ghcr.io/acme/bot:v2", store="/srv/epoch")
+    epoch_oci.pull("ghcr.io/acme/bot:v2", "/srv/other")
 
-`to_oci` and `to_epoch` translate without a network or a disk. What is named here is the public interface; it is loaded
+`to_oci` and `to_epoch` translate without a network or a disk. The verbs on stores that are open already are in
+`epoch_oci.flows`, what opens them in `epoch_oci.locate`. What is named here is the public interface; it is loaded
 when it is first used, so that importing the package costs nothing.
 """
 
@@ -14,6 +15,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # `typing` itself costs a fifth of what it takes until a signal is heard
 if TYPE_CHECKING:
     from epoch_oci import errors, locate, schemas
+    from epoch_oci.api import inspect, list_snapshots, pull, push, verify
     from epoch_oci.dialects.base import Artifact, Snapshot
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.epoch.manifest import Manifest
@@ -34,11 +36,12 @@ if TYPE_CHECKING:
     from epoch_oci.events import Event
     from epoch_oci.flows.convert import to_epoch, to_oci
     from epoch_oci.flows.inspect import Inspection, inspect_artifact, inspect_snapshot
+    from epoch_oci.flows.listing import ListedSnapshot
     from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
-    from epoch_oci.flows.push import PushOptions, push
+    from epoch_oci.flows.push import PushOptions
     from epoch_oci.flows.report import TransferReport
     from epoch_oci.flows.validate import validate
-    from epoch_oci.flows.verify import VerifyOptions, verify_artifacts, verify_snapshots
+    from epoch_oci.flows.verify import Verification, VerifyOptions, verify_artifacts, verify_snapshots
     from epoch_oci.locate import Connection, locate_artifact, open_files, open_store
     from epoch_oci.oci.descriptor import Descriptor
     from epoch_oci.oci.digest import Digest
@@ -63,6 +66,7 @@ __all__ = [
     "Finding",
     "Inspection",
     "InterruptedTransferError",
+    "ListedSnapshot",
     "LocalIOError",
     "Manifest",
     "NetworkError",
@@ -76,15 +80,19 @@ __all__ = [
     "SnapshotKey",
     "TransferReport",
     "UsageError",
+    "Verification",
     "VerifyOptions",
     "errors",
+    "inspect",
     "inspect_artifact",
     "inspect_snapshot",
+    "list_snapshots",
     "locate",
     "locate_artifact",
     "open_file",
     "open_files",
     "open_store",
+    "pull",
     "pull_to_files",
     "pull_to_store",
     "push",
@@ -92,21 +100,24 @@ __all__ = [
     "to_epoch",
     "to_oci",
     "validate",
+    "verify",
     "verify_artifacts",
     "verify_snapshots",
 ]
 
 _HOMES = {
+    "api": ("inspect", "list_snapshots", "pull", "push", "verify"),
     "dialects.base": ("Artifact", "Snapshot"),
     "epoch.keys": ("SnapshotKey",),
     "epoch.manifest": ("Manifest",),
     "flows.convert": ("to_epoch", "to_oci"),
+    "flows.listing": ("ListedSnapshot",),
     "flows.inspect": ("Inspection", "inspect_artifact", "inspect_snapshot"),
     "flows.pull": ("PullOptions", "pull_to_files", "pull_to_store"),
-    "flows.push": ("PushOptions", "push"),
+    "flows.push": ("PushOptions",),
     "flows.report": ("TransferReport",),
     "flows.validate": ("validate",),
-    "flows.verify": ("VerifyOptions", "verify_artifacts", "verify_snapshots"),
+    "flows.verify": ("Verification", "VerifyOptions", "verify_artifacts", "verify_snapshots"),
     "locate": ("Connection", "locate_artifact", "open_files", "open_store"),
     "oci.descriptor": ("Descriptor",),
     "oci.digest": ("Digest",),

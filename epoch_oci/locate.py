@@ -6,7 +6,7 @@ import os.path
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from epoch_oci import __version__, location
 from epoch_oci.disk.local import local_errors
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from epoch_oci.registry.host import RegistryHost
     from epoch_oci.registry.settings import RegistrySettings
 
+_DEFAULT_TAG = "latest"
 _USER_AGENT = f"epoch-oci/{__version__}"
 _SIGNS = ("blobs", "catalog.json", "manifests")
 """What a directory has at least one of that is an Epoch store."""
@@ -47,6 +48,17 @@ class ArtifactStore(Source, Sink, Keeper, Protocol):
 
     def tags(self) -> Iterator[str]:
         """As `stores.base.TagLister`."""
+
+
+@runtime_checkable
+class SoleEntry(Protocol):
+    """A layout that can say which of its entries is meant when nobody did."""
+
+    def sole_entry(self) -> str:
+        """The only entry, else `latest`. Raises NotFoundError, which lists the tags."""
+
+    def artifacts(self) -> list[str]:
+        """All that counts as an artifact: by tags, else by digests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +121,19 @@ class ArtifactPlace:
         """What a document is asked for by: the digest, else the tag."""
         return str(self.digest) if self.digest else self.tag
 
+    def named(self) -> str:
+        """The digest or tag to ask for: as written, else a layout's only entry, else `latest`. Raises NotFoundError."""
+        if self.name is not None:
+            return self.name
+        return self.store.sole_entry() if isinstance(self.store, SoleEntry) else _DEFAULT_TAG
+
 
 Place = SnapshotPlace | ArtifactPlace
+
+
+def full_name(where: str, name: str) -> str:
+    """`where` and a tag or digest, as a reference is written."""
+    return f"{where}{'@' if name.startswith('sha256:') else ':'}{name}"
 
 
 def locate(word: str | Location, *, store: str | None, connection: Connection, create: bool = False) -> Place:

@@ -3,10 +3,9 @@
 The library prints nothing and never exits: it reports events, and raises one tree of errors.
 """
 
-import os
 import sys
 
-from epoch_oci import Connection, EpochOciError, Event, SnapshotKey, locate_artifact, open_store, push
+from epoch_oci import EpochOciError, Event, push
 
 
 def watch(event: Event) -> None:
@@ -19,16 +18,12 @@ def watch(event: Event) -> None:
 
 def main(store: str, snapshot: str, target: str) -> int:
     """The digest on the last line; 1 with the reason and what to do next."""
-    connection = Connection(environ=os.environ)  # credentials of Docker and podman, proxies, settings of buckets
-    try:
-        place = locate_artifact(target, connection=connection, create=True)
-        source = open_store(store, connection=connection)
-        key = SnapshotKey.parse(snapshot)
-        report = push(source, key, place.store, place.tag, where=place.where, on_event=watch)
+    try:  # credentials of Docker and podman, proxies and the settings of buckets are found in the environment
+        report = push(snapshot, to=target, store=store, on_event=watch)
     except EpochOciError as error:
         print(f"{error.code}: {error.message} {error.hint or ''}", file=sys.stderr)
         return 1
-    print(f"{report.transferred} bytes moved", report.document.digest)
+    print(f"{report.transferred} bytes moved", report.digest)
     return 0
 
 

@@ -51,14 +51,35 @@ def test_values_load_no_heavy_module():
 
 
 def test_the_library_in_a_few_lines(tmp_path):
-    from epoch_oci import Connection, SnapshotKey, locate_artifact, pull_to_store, push, to_epoch, to_oci
-
     made = make_snapshot("W3b")
-    assert to_epoch(to_oci(made.raw)).raw == made.raw
+    assert epoch_oci.to_epoch(epoch_oci.to_oci(made.raw)).raw == made.raw
     put_snapshot(tmp_path / "store", made)
-    target = locate_artifact(f"oci:{tmp_path}/layout:v2", connection=Connection(), create=True)
-    store = epoch_oci.open_store(str(tmp_path / "store"))
-    report = push(store, SnapshotKey.parse("team/bot:v1"), target.store, target.tag, where=target.where)
-    assert report.document.digest == to_oci(made.raw).manifest.digest
-    pull_to_store(target.store, "v2", epoch_oci.open_store(str(tmp_path / "second")), where=target.where)
+    layout = f"oci:{tmp_path}/layout:v2"
+    report = epoch_oci.push("team/bot:v1", to=layout, store=tmp_path / "store")
+    assert report.digest == epoch_oci.to_oci(made.raw).manifest.digest
+    epoch_oci.pull(layout, tmp_path / "second")
     assert open_store(tmp_path / "second").resolve("team/bot:v2").raw == made.raw
+    assert epoch_oci.pull(f"oci:{tmp_path}/layout", files=tmp_path / "files").transferred
+    assert (tmp_path / "files/state.json").read_bytes() == made.blobs[epoch_oci.Digest.of(b'{"state":1}' * 50).hex]
+    assert [str(row.key) for row in epoch_oci.list_snapshots(tmp_path / "second")] == ["team/bot:v2"]
+    for seen in (epoch_oci.inspect(layout), epoch_oci.inspect("team/bot:v1", store=tmp_path / "store")):
+        assert (seen.kind, seen.manifest.document.raw) == ("snapshot", made.raw)
+    for place in (layout, f"oci:{tmp_path}/layout", tmp_path / "second"):
+        found = epoch_oci.verify(place)
+        assert found.ok and found.blobs
+
+
+def test_words_that_cannot_be_meant_are_usage_errors(tmp_path):
+    put_snapshot(tmp_path / "store", make_snapshot())
+    layout, digest = f"oci:{tmp_path}/layout:v2", f"sha256:{'0' * 64}"
+    for wrong in (
+        lambda: epoch_oci.push("team/bot:v1", to=tmp_path / "store", store=tmp_path / "store"),
+        lambda: epoch_oci.push("team/bot:v1", to=f"{layout}@{digest}", store=tmp_path / "store"),
+        lambda: epoch_oci.pull(layout),
+        lambda: epoch_oci.pull(layout, tmp_path / "store", files=tmp_path / "files"),
+        lambda: epoch_oci.inspect(tmp_path / "store"),
+        lambda: epoch_oci.inspect("team/bot:v1"),
+    ):
+        with pytest.raises(epoch_oci.UsageError):
+            wrong()
+    assert not (tmp_path / "layout").exists()

@@ -1,6 +1,6 @@
 """What the words of a command line mean: stores, snapshots in them, repositories, layouts."""
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from epoch_oci.cli.session import Run
 from epoch_oci.errors import EpochOciError, NotFoundError, UsageError
@@ -8,19 +8,6 @@ from epoch_oci.errors import EpochOciError, NotFoundError, UsageError
 if TYPE_CHECKING:
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.locate import ArtifactPlace, Place, SnapshotStore
-
-_DEFAULT_TAG = "latest"
-
-
-@runtime_checkable
-class SoleEntry(Protocol):
-    """A layout that can say which of its entries is meant when nobody did."""
-
-    def sole_entry(self) -> str:
-        """The only entry, else `latest`. Raises NotFoundError, which lists the tags."""
-
-    def artifacts(self) -> list[str]:
-        """All that counts as an artifact: by tags, else by digests."""
 
 
 def named_store(store: str | None) -> str:
@@ -74,18 +61,6 @@ def _hold_tag_against_digest(run: Run, place: "ArtifactPlace") -> None:
     else:
         if there != place.digest:
             run.warn(f"{place.where}:{place.tag} holds {there}; {place.digest} is what counts")
-
-
-def name_to_read(place: "ArtifactPlace") -> str:
-    """The digest or tag to ask for: as written, else a layout's only entry, else `latest`."""
-    if place.name is not None:
-        return place.name
-    return place.store.sole_entry() if isinstance(place.store, SoleEntry) else _DEFAULT_TAG
-
-
-def full_name(where: str, name: str) -> str:
-    """`where` and a tag or digest, as a reference is written."""
-    return f"{where}{'@' if name.startswith('sha256:') else ':'}{name}"
 
 
 def several_tags(word: str) -> tuple[str, tuple[str, ...]]:

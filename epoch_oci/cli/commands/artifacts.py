@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.places import artifact_of, full_name, name_to_read, place_of, several_tags
+from epoch_oci.cli.places import artifact_of, place_of, several_tags
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal, safe
 from epoch_oci.errors import BatchError, EpochOciError, UsageError
@@ -40,7 +40,7 @@ def copy(
     word, also = several_tags(target)
     here = artifact_of(run, source)
     there = locate_artifact(word, connection=run.connection, create=True)
-    name = name_to_read(here)
+    name = here.named()
     options = CopyOptions(
         referrers=referrers and not no_referrers,
         mount_from=(*_own_registry(here, there), *siblings(there, mount_from)),
@@ -85,7 +85,7 @@ def tag(
     place = artifact_of(run, reference)
     told = add_tags(
         place.store,
-        name_to_read(place),
+        place.named(),
         tuple(dict.fromkeys(new)),
         where=place.where,
         force=force,
@@ -109,6 +109,7 @@ def rm(
     Asks on a terminal. Blobs stay: see `prune` for stores and layouts, and the registry's own clean-up for it.
     """
     from epoch_oci.flows.remove import removed
+    from epoch_oci.locate import full_name
 
     words = tuple(dict.fromkeys(reference))
     targets = [_removable(run, word, store) for word in words]
@@ -185,7 +186,7 @@ def _target_tags(there: "ArtifactPlace", here: "ArtifactPlace", also: tuple[str,
         raise UsageError(
             f"{safe(word)}: a target has no digest, for it will be that of the source", object=word, hint="name a tag"
         )
-    tag = there.tag or (name_to_read(here) if here.digest is None else None)
+    tag = there.tag or (here.named() if here.digest is None else None)
     if tag is None or tag.startswith("sha256:"):
         if not isinstance(there.store, Mounter):
             raise UsageError(f"{safe(word)} names no tag", object=word, hint="in a layout nobody finds it without one")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from epoch_oci.cli import flags
 from epoch_oci.cli.annotations import parsed
 from epoch_oci.cli.files import STANDARD_INPUT, read_document
-from epoch_oci.cli.places import artifact_of, name_to_read
+from epoch_oci.cli.places import artifact_of
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import write_result
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
@@ -155,7 +155,7 @@ def _given_artifact(run: Run, word: str) -> _Given:
     from epoch_oci.flows.artifact import read_documents, reference_key
 
     place = artifact_of(run, word)
-    asked = name_to_read(place)
+    asked = place.named()
     found = read_documents(place.store, asked)
     said = reference_key(place.where, asked)
     return _Given(manifest=found.image.document, config=found.config, name=said.name, tag=said.tag)

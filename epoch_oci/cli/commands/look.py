@@ -3,13 +3,12 @@
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.places import bare_host, full_name, name_to_read, named_store, place_of
+from epoch_oci.cli.places import bare_host, named_store, place_of
 from epoch_oci.cli.session import Run
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.oci.digest import shown
 
 if TYPE_CHECKING:
-    from epoch_oci.flows.verify import Verification, VerifyOptions
     from epoch_oci.locate import ArtifactPlace, SnapshotPlace
 
 
@@ -20,7 +19,7 @@ def inspect(run: Run, location: flags.Location, store: flags.Store = None) -> No
     """
     from epoch_oci.cli.card import show_inspection
     from epoch_oci.flows.inspect import inspect_artifact, inspect_snapshot
-    from epoch_oci.locate import SnapshotPlace
+    from epoch_oci.locate import SnapshotPlace, full_name
 
     place = place_of(run, location, store)
     if isinstance(place, SnapshotPlace):
@@ -32,7 +31,7 @@ def inspect(run: Run, location: flags.Location, store: flags.Store = None) -> No
             )
         found = inspect_snapshot(place.store, place.key, where=str(place.key))
     else:
-        name = name_to_read(place)
+        name = place.named()
         found = inspect_artifact(place.store, name, where=full_name(place.where, name))
     show_inspection(run, found)
 
@@ -50,17 +49,13 @@ def verify(
 
     Every byte is hashed again, unless --fast. A store and a layout are checked whole.
     """
+    from epoch_oci.api import verify_place
     from epoch_oci.cli.render import verification_lines
     from epoch_oci.flows.verify import VerifyOptions
-    from epoch_oci.locate import SnapshotPlace
 
     options = VerifyOptions(fast=fast, round_trip=round_trip, rebuild=rebuild, jobs=jobs)
     place = place_of(run, location, store)
-    check = (
-        _check_snapshots(run, place, options)
-        if isinstance(place, SnapshotPlace)
-        else _check_artifacts(run, place, options)
-    )
+    check = verify_place(place, options, run.listen)
     run.progress.close()
     run.result(check.to_json(), lambda: verification_lines(check, fast=fast))
     if not check.ok:
@@ -97,36 +92,6 @@ def _wrong(count: int) -> str:
     return "one thing is wrong, with" if count == 1 else f"{count} things are wrong, the first with"
 
 
-def _check_snapshots(run: Run, place: "SnapshotPlace", options: "VerifyOptions") -> "Verification":
-    from epoch_oci.epoch.keys import SnapshotKey
-    from epoch_oci.flows.verify import audit, verify_snapshots
-
-    if place.key is not None:
-        return verify_snapshots(place.store, [place.key], where=str(place.key), options=options, on_event=run.listen)
-    keys = [SnapshotKey(entry.name, entry.tag) for entry in place.store.snapshots()]
-    result = verify_snapshots(place.store, keys, where=place.where, options=options, on_event=run.listen, whole=True)
-    if not keys:
-        result.notes.append(f"{place.where}: no snapshot is there")
-    audit(place.store, result)
-    return result
-
-
-def _check_artifacts(run: Run, place: "ArtifactPlace", options: "VerifyOptions") -> "Verification":
-    from epoch_oci.cli.places import SoleEntry
-    from epoch_oci.flows.verify import audit, verify_artifacts
-
-    if place.name is not None or not isinstance(place.store, SoleEntry):
-        name = name_to_read(place)
-        where = full_name(place.where, name)
-        return verify_artifacts(place.store, [name], where=where, options=options, on_event=run.listen)
-    names = place.store.artifacts()
-    result = verify_artifacts(place.store, names, where=place.where, options=options, on_event=run.listen, whole=True)
-    if not names:
-        result.notes.append(f"{place.where}: no artifact is listed there")
-    audit(place.store, result)
-    return result
-
-
 def _list_snapshots(run: Run, place: "SnapshotPlace", word: str | None) -> None:
     from epoch_oci.cli.render import listing_lines
     from epoch_oci.flows.listing import list_snapshots
@@ -144,7 +109,7 @@ def _list_snapshots(run: Run, place: "SnapshotPlace", word: str | None) -> None:
 
 
 def _list_tags(run: Run, place: "ArtifactPlace", *, long: bool, every: bool) -> None:
-    from epoch_oci.cli.places import SoleEntry
+    from epoch_oci.locate import SoleEntry, full_name
     from epoch_oci.oci.reference import is_fallback_tag
 
     if place.name is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.places import name_to_read, place_of
+from epoch_oci.cli.places import place_of
 from epoch_oci.cli.session import Run
 from epoch_oci.errors import ConflictError, NotFoundError, UsageError
 
@@ -100,7 +100,7 @@ def _side(run: Run, word: str, store: str | None, deep: bool) -> "Version":
 
     place = place_of(run, word, store)
     if isinstance(place, ArtifactPlace):
-        return version_of_artifact(place.store, name_to_read(place), word, deep=deep)
+        return version_of_artifact(place.store, place.named(), word, deep=deep)
     if place.key is None:
         raise UsageError(f"{word} is a whole store", object=word, hint="name a snapshot in it: NAME:TAG, with --store")
     return version_of_snapshot(place.store, str(place.key), word, deep=deep)
@@ -128,7 +128,7 @@ def _files(run: Run, location: str, store: str | None, cache: str | None) -> "Ma
     from epoch_oci.reading.snapshot import files_at
 
     place = place_of(run, location, store)
-    name = name_to_read(place) if isinstance(place, ArtifactPlace) else ""
+    name = place.named() if isinstance(place, ArtifactPlace) else ""
     files = files_at(place, name, Path(cache).absolute() if cache else None)
     if cache and not any(file.checked for file in files.values()):
         run.warn(f"{location} is not in chunks: nothing of it is kept in {cache}")

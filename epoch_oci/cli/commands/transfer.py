@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.annotations import parsed
-from epoch_oci.cli.places import artifact_of, full_name, name_to_read, several_tags, snapshot_in
+from epoch_oci.cli.places import artifact_of, several_tags, snapshot_in
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import AccessError, NetworkError, UsageError
@@ -151,13 +151,14 @@ def _chunking(run: Run, place: "ArtifactPlace", chunked: bool, bases: Sequence[s
 def _base(run: Run, place: "ArtifactPlace", word: str) -> "Base":
     """A tag of the target, or an artifact in a repository of the same registry, from which packs can be mounted."""
     from epoch_oci.flows.bases import Base
+    from epoch_oci.locate import full_name
     from epoch_oci.location import repository_in
     from epoch_oci.oci.reference import tag_problem
 
     if tag_problem(word) is None:
         return Base(place.store, word, full_name(place.where, word))
     other = artifact_of(run, word)
-    name = name_to_read(other)
+    name = other.named()
     host, _, repository = other.where.partition("/")
     if other.where == place.where:
         return Base(place.store, name, full_name(place.where, name))
@@ -239,7 +240,7 @@ def pull(
 
     def pulled(pull: Callable[..., "TransferReport"], sink: object) -> "TransferReport":
         place = artifact_of(run, reference)
-        name, more = name_to_read(place), replace(options, seeds=_seeds(run, seed))
+        name, more = place.named(), replace(options, seeds=_seeds(run, seed))
         return pull(place.store, name, sink, where=place.where, options=more, on_event=run.listen)
 
     # What is wrong with the target is said before anybody is asked for the source.
@@ -262,7 +263,7 @@ def _pull_to_output(run: Run, reference: str, options: "PullOptions") -> None:
             hint="epoch-oci pull REFERENCE -o - | cocoon snapshot import --name NAME",
         )
     place = artifact_of(run, reference)
-    name, write = name_to_read(place), to_descriptor(sys.stdout.fileno())
+    name, write = place.named(), to_descriptor(sys.stdout.fileno())
     report = pull_to_archive(place.store, name, write, where=place.where, options=options, on_event=run.listen)
     show(run, report, "standard output", aside=not options.dry_run)
 
