@@ -9,12 +9,20 @@ from cli_runner import Here, Ran
 from registry_room import RAW, blob, room
 from snapshots import make_snapshot, put_snapshot
 from support import canary
-from support.content import MANIFEST, manifest
-from support.faults import Raw, Respond, SetHeader
+from support.content import INDEX, MANIFEST, manifest
+from support.faults import ForeignLocation, Raw, Redirect, Respond, SetHeader
 from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth
 from support.wire import Answer
 
-from epoch_oci.errors import AccessError, ConflictError, ContentError, EpochOciError, NetworkError, NotFoundError
+from epoch_oci.errors import (
+    AccessError,
+    ConflictError,
+    ContentError,
+    EpochOciError,
+    NetworkError,
+    NotFoundError,
+    PolicyError,
+)
 from epoch_oci.oci.document import Document
 from epoch_oci.registry.profiles import Profile
 from epoch_oci.stores.base import BytesContent
@@ -393,8 +401,186 @@ def test_who_may_write_and_not_read_is_content_with_a_stated_digest(fake_registr
     registry = fake_registry(check_references=False)
     registry.fault("GET", MANIFESTS, Respond(412, code="PROJECTPOLICYVIOLATION", message="not signed"))
     document = Document(MANIFEST, manifest([b"layer"]))
-    repository, _ = room(registry)
+    repository, heard = room(registry)
     repository.publish("v1", document, replace=True)
+    assert not heard.events
     registry.fault("PUT", MANIFESTS, SetHeader("Docker-Content-Digest"))
-    with pytest.raises(AccessError, match="not signed"):
-        repository.publish("v2", document, replace=True)
+    repository.publish("v2", document, replace=True)
+    assert ["not signed" in event.message for event in heard.events if event.event == "warning"] == [True]
+
+
+# Led elsewhere
+
+
+@pytest.mark.parametrize(
+    "step", [("POST", UPLOADS), ("PUT", UPLOADS), ("PATCH", UPLOADS), ("PUT", MANIFESTS)], ids=" ".join
+)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("where", ["redirect", "location"])
+def test_an_upload_that_is_led_from_https_to_http_is_8(fake_registry, recorder, tls_kit, step, status, where):
+    """Neither by a redirect nor by the place that a session is said to be at, and whomever the user trusts."""
+    registry = fake_registry(tls="good", check_references=False)
+    if where == "redirect":
+        registry.fault(*step, Redirect(recorder.url, status))
+    elif step == ("POST", UPLOADS) or step[0] == "PATCH":
+        registry.fault(*step, ForeignLocation(recorder.url))
+    else:
+        pytest.skip("it names no place to send to")
+    shape = "ranged" if step[0] == "PATCH" else "put"
+    profile = Profile(name="one", hosts="x", shapes=(shape,), chunk=1 << 20)
+    trusted = frozenset({recorder.address})
+    repository, _ = room(registry, ca_file=str(tls_kit.ca_file), profile=profile, trusted=trusted)
+    with pytest.raises(PolicyError) as caught:
+        repository.put(blob(RAW), BytesContent(RAW))
+        repository.publish("v1", Document(MANIFEST, manifest([b"layer"])))
+    assert "https" in (caught.value.hint or "")
+    recorder.assert_untouched()
+
+
+def test_http_that_leads_to_https_is_told_so(cli, fake_registry, store):
+    registry = fake_registry()
+    registry.fault("*", "/v2/", Redirect(lambda request: f"https://{registry.address}{request.target}", 301))
+    ran = push(cli, registry, store)
+    assert ran.code in (6, 8)
+    registry.clear_faults()
+    registry.fault("POST", UPLOADS, Redirect(lambda request: f"https://{registry.address}{request.target}", 301))
+    ran = push(cli, registry, store)
+    assert ran.code == 8 and "--plain-http" in ran.error and AGAIN not in ran.error
+
+
+@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("step", [("POST", UPLOADS), ("PUT", UPLOADS), ("PATCH", UPLOADS)], ids=" ".join)
+def test_within_the_registry_it_goes_where_it_is_led(fake_registry, step, status):
+    registry = fake_registry()
+    shape = "stream" if step[0] == "PATCH" else "put"
+    again = lambda request: request.target + ("&" if "?" in request.target else "?") + "again=1"  # noqa: E731
+    registry.fault(*step, Redirect(again, status), when=lambda request: "again" not in request.target)
+    repository, _ = room(registry, profile=Profile(name="one", hosts="x", shapes=(shape,)))
+    repository.put(blob(RAW), BytesContent(RAW))
+    assert str(blob(RAW).digest) in registry.blobs(REPO)
+
+
+@pytest.mark.parametrize("step", [("POST", UPLOADS), ("PUT", UPLOADS)], ids=" ".join)
+def test_a_circle_within_the_registry_ends(fake_registry, step):
+    registry = fake_registry()
+    registry.fault(*step, Redirect(lambda request: request.target, 307))
+    with pytest.raises(ContentError):
+        room(registry)[0].put(blob(RAW), BytesContent(RAW))
+    assert registry.recording.count(*step) < 10
+
+
+# What may not be read need not be
+
+
+@pytest.mark.parametrize("status", [403, 412])
+@pytest.mark.parametrize("verb", ["push", "copy"])
+def test_force_needs_no_look_at_the_old_tag(cli, fake_registry, store, status, verb):
+    registry = fake_registry()
+    assert push(cli, registry, store).code == 0
+    first = registry.tags(REPO)["v1"]
+    refused = Respond(status, code="PROJECTPOLICYVIOLATION", message="not signed")
+    registry.fault("GET|HEAD", r"/acme/bot/manifests/v1$", refused)
+    target = f"{registry.address}/{REPO}:v1"
+    if verb == "copy":
+        at = f"{registry.address}/acme/other:v1"
+        assert cli("push", "team/bot:v1", at, "--store", store, "--allow-public", "-a", "org.x=1").code == 0
+        words = ("copy", at, target, "--allow-public")
+    else:
+        words = ("push", "team/bot:v1", target, "--store", store, "--allow-public", "-a", "org.x=1")
+    kept = cli(*words)
+    assert kept.code == 4 and "not signed" in kept.error
+    assert cli(*words, "--force").code == 0
+    assert registry.tags(REPO)["v1"] != first
+
+
+# What vanishes in between
+
+
+def vanishing(registry, times: int):
+    """Garbage collection between the last blob and the manifest."""
+    gone = []
+
+    def collect(request) -> bool:
+        if len(gone) < times:
+            gone.append(max(registry.blobs(REPO), key=registry.blobs(REPO).__getitem__))
+            registry.delete_blob(REPO, gone[-1])
+        return False
+
+    registry.fault("PUT", MANIFESTS, Respond(500), when=collect, optional=True)
+    return gone
+
+
+def test_a_blob_that_vanished_is_sent_again_by_the_run_itself(cli, fake_registry, store):
+    registry = fake_registry()
+    gone = vanishing(registry, 1)
+    ran = push(cli, registry, store, "--format", "json")
+    assert ran.code == 0 and len(gone) == 1, ran.err
+    assert registry.tags(REPO) and gone[0] in registry.blobs(REPO)
+    assert {row["action"] for row in ran.json["blobs"]} == {"sent"}
+    assert ran.json["bytesTransferred"] == ran.json["size"] and ran.json["retries"] == 1
+    assert "sent again" in ran.err
+
+
+def test_it_is_sent_again_once(cli, fake_registry, store):
+    registry = fake_registry()
+    gone = vanishing(registry, 5)
+    ran = push(cli, registry, store)
+    assert ran.code == 6 and len(gone) == 2 and gone[1].partition(":")[2] in ran.error
+    assert not registry.tags(REPO)
+
+
+def test_a_copy_sends_it_again_too(cli, fake_registry, store):
+    source, registry = fake_registry(), fake_registry()
+    assert push(cli, source, store).code == 0
+    gone = vanishing(registry, 1)
+    at = (f"{source.address}/{REPO}:v1", f"{registry.address}/{REPO}:v1")
+    assert cli("copy", *at, "--allow-public").code == 0 and gone[0] in registry.blobs(REPO)
+
+
+# Right that one request lacks
+
+
+def test_a_cancel_that_is_refused_moves_nobody_onto_the_password(fake_registry):
+    """Harbor's answer to a robot without `delete`."""
+    registry = fake_registry(auth=BearerAuth({USER: PASSWORD}, anonymous=None), check_references=False)
+    registry.fault("DELETE", UPLOADS, Respond(401, b"", ("WWW-Authenticate", 'Basic realm="harbor"')))
+    repository, _ = room(registry, login=True)
+    repository.check_write()
+    repository.put(blob(RAW), BytesContent(RAW))
+    repository.publish("v1", Document(MANIFEST, manifest([])))
+    sent = [entry.header("authorization") or "" for entry in registry.recording.find("*", "/v2/")]
+    assert not any(header.startswith("Basic") for header in sent) and sent[-1].startswith("Bearer")
+
+
+def test_nor_does_a_single_challenge_move_the_password_onto_tokens(fake_registry):
+    registry = fake_registry(auth=BasicAuth())
+    challenge = f'Bearer realm="{registry.url}/token",service="x"'
+    registry.fault("DELETE", UPLOADS, Respond(401, b"", ("WWW-Authenticate", challenge)))
+    repository, _ = room(registry, login=True)
+    repository.check_write()
+    repository.put(blob(RAW), BytesContent(RAW))
+    assert registry.recording.count("*", "/token") == 0
+    assert (registry.recording[-1].header("authorization") or "").startswith("Basic")
+
+
+@pytest.mark.parametrize("uses", [1, 2, 3])
+@pytest.mark.parametrize("shape", ["put", "stream", "ranged"])
+def test_tokens_that_die_every_few_requests_last_for_a_push(cli, fake_registry, store, shape, uses):
+    registry = fake_registry(auth=BearerAuth({USER: PASSWORD}, anonymous=None, uses=uses))
+    profile = {"put": "harbor", "stream": "dockerhub", "ranged": "acr"}[shape]
+    words = ("--username", USER, "--profile", profile)
+    ran = push(cli, registry, store, *words, env={"EPOCH_OCI_PASSWORD": PASSWORD})
+    assert ran.code == 0 and registry.tags(REPO), ran.err
+
+
+@pytest.mark.parametrize("verb", ["inspect", "pull", "verify", "convert"])
+def test_one_child_listed_many_times_is_not_read_as_often_and_told_of_in_a_line(cli, fake_registry, tmp_path, verb):
+    registry = fake_registry()
+    child = registry.put_image(REPO, "child", [b"no snapshot"])
+    row = {"mediaType": MANIFEST, "digest": child, "size": len(registry.manifest(REPO, "child"))}
+    value = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [row] * 900}
+    registry.put_manifest(REPO, "v1", json.dumps(value).encode(), INDEX)
+    more = ("-o", tmp_path / "out") if verb == "pull" else ("--fast",) if verb == "verify" else ()
+    ran = cli(verb, f"{registry.address}/{REPO}:v1", *more)
+    assert ran.code == 3 and len(ran.error) < 1000, ran.err
+    assert registry.recording.count("GET", f"/manifests/{child}") <= 2

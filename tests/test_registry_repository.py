@@ -309,6 +309,93 @@ def test_the_next_page_however_it_is_spelt(fake_registry, spelt):
         if "<X>" in spelt
         else f"<{following}>; {spelt}"
     )
-    registry.fault("GET", "/tags/list$", SetHeader("Link", link))
+    registry.fault("GET", r"/tags/list\?n=1000$", SetHeader("Link", link))
     assert list(repository.tags()) == ["a", "b"]
     assert [request.target for request in registry.recording.find("GET", "/tags/list")][1:] == [following]
+
+
+# Lists
+
+
+def listed(registry, count: int, page_size: int | None = None):
+    registry.behaviour.page_size = page_size
+    for number in range(count):
+        registry.put_image(REPO, f"v{number:03}", [b"x"])
+    return [f"v{number:03}" for number in range(count)]
+
+
+def test_a_thousand_are_asked_for_and_where_that_is_refused_no_number(fake_registry):
+    registry = fake_registry()
+    tags = listed(registry, 5)
+    assert list(room(registry)[0].tags()) == tags
+    assert [request.query for request in registry.recording.find("GET", "/tags/list")] == ["n=1000"]
+    registry.fault("GET", r"\?n=", Respond(400, code="PAGINATION_NUMBER_INVALID"))
+    assert list(room(registry)[0].tags()) == tags
+
+
+@pytest.mark.parametrize("own", [r"/tags/list?n=1000", "/tags/list", "/tags/list?n=2&last=v001"])
+def test_a_list_that_leads_in_a_circle_is_read_to_its_end_all_the_same(fake_registry, own):
+    registry = fake_registry()
+    tags = listed(registry, 7, page_size=2)
+    registry.fault("GET", "/tags/list", SetHeader("Link", f'</v2/{REPO}{own}>; rel="next"'))
+    repository, heard = room(registry)
+    assert list(repository.tags()) == tags and not heard.events
+
+
+def test_a_circle_with_no_way_out_is_told_of(fake_registry):
+    """No way on by name either: what is there beyond the first page nobody can know."""
+    registry = fake_registry()
+    page = b'{"name": "acme/bot", "tags": ["a", "b"]}'
+    registry.fault("GET", "/tags/list", Respond(200, page, ("Link", f'</v2/{REPO}/tags/list?n=1000>; rel="next"')))
+    repository, heard = room(registry)
+    assert list(repository.tags()) == ["a", "b"]
+    assert [event.event for event in heard.events] == ["warning"] and "circle" in heard.events[0].message
+
+
+@pytest.mark.parametrize("link", ["{next}; rel=next", '{next};rel="next"', "{next} ; title=x; rel='next'"])
+def test_a_link_without_brackets_is_followed(fake_registry, link):
+    registry = fake_registry()
+    tags = listed(registry, 3)
+    following = f"/v2/{REPO}/tags/list?n=2&last=v000"
+    registry.fault("GET", "n=1000", SetHeader("Link", link.format(next=following)), nth=1)
+    assert list(room(registry)[0].tags()) == tags
+    assert registry.recording.find("GET", "/tags/list")[1].target == following
+
+
+@pytest.mark.parametrize("link", ['<>; "next"', "next", '; rel="next', 'rel="next"'])
+def test_a_link_that_cannot_be_read_is_no_end(fake_registry, link):
+    registry = fake_registry()
+    listed(registry, 3)
+    registry.fault("GET", "/tags/list", SetHeader("Link", link))
+    repository, _ = room(registry)
+    try:
+        assert len(list(repository.tags())) == 3
+    except ContentError as error:
+        assert "cannot be read" in error.message or "circle" in error.message
+
+
+def test_a_list_without_end_is_given_up(fake_registry):
+    registry = fake_registry()
+    numbers = iter(range(10**9))
+
+    def page(request) -> bool:
+        number = next(numbers)
+        endless.body = b'{"tags": ["t%d"]}' % number
+        endless.headers = [("Link", f'</v2/{REPO}/tags/list?n=1&last=t{number}>; rel="next"')]
+        return True
+
+    endless = Respond(200)
+    registry.fault("GET", "/tags/list", endless, when=page)
+    with pytest.raises(ContentError, match="does not end"):
+        list(room(registry)[0].tags())
+
+
+def test_referrers_that_lead_in_a_circle_end(fake_registry):
+    registry = fake_registry()
+    filled(registry)
+    repository, _ = room(registry)
+    repository.publish("v1", document())
+    own = f"/v2/{REPO}/referrers/{document().digest}"
+    registry.fault("GET", "/referrers/", SetHeader("Link", f'<{own}?page=2>; rel="next"'))
+    assert repository.referrers(document().digest) == ()
+    assert registry.recording.count("GET", "/referrers/") == 2

@@ -20,6 +20,8 @@ from epoch_oci.oci.manifest import ImageIndex, ImageManifest
 from epoch_oci.stores.base import Readable, Source
 
 _INDEX_NESTING = 2
+_LISTED = 5
+"""Manifests named in an error line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,9 @@ def _image(source: Source, document: Document, what: str, nesting: int) -> Image
     fitting = [image for image in _children(source, index, what, nesting) if dialects.accepting(image) is not None]
     if len(fitting) == 1:
         return fitting[0]
-    listed = ", ".join(f"{item.digest} ({shown(item.media_type)})" for item in index.manifests) or "none"
+    items = list({item.digest: item for item in index.manifests}.values())
+    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    listed = ", ".join(f"{item.digest} ({shown(item.media_type)})" for item in items[:_LISTED]) + more or "none"
     raise ContentError(
         f"{what} is an index with {len(fitting)} snapshots among its manifests: {listed}",
         code="TYPE",
@@ -155,7 +159,7 @@ def _is_index(document: Document) -> bool:
 
 def _children(source: Source, index: ImageIndex, what: str, nesting: int) -> list[ImageManifest]:
     found = []
-    for item in index.manifests:
+    for item in {item.digest: item for item in index.manifests}.values():
         if item.media_type not in media_types.MANIFESTS | media_types.INDEXES:
             continue
         try:

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
-from epoch_oci.errors import ConflictError, NotFoundError, UsageError
+from epoch_oci.errors import AccessError, ConflictError, ContentError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.graph import Graph, read_graph
 from epoch_oci.flows.publish import Named, Publication, named_by
-from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
+from epoch_oci.flows.report import BlobReport, TransferReport, done, once_more, planned
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
@@ -82,7 +82,20 @@ def copy(
     NotFoundError, ConflictError for a tag that holds something else, PolicyError, and whatever source and sink raise;
     no tag has moved then, and blobs that were sent stay.
     """
-    options = options or CopyOptions()
+    how = options or CopyOptions()
+    return once_more(lambda hear: _copy(source, name, sink, tags, origin, where, how, hear), on_event)
+
+
+def _copy(
+    source: Source,
+    name: str,
+    sink: ArtifactSink,
+    tags: Sequence[str],
+    origin: str,
+    where: str,
+    options: CopyOptions,
+    on_event: OnEvent,
+) -> CopyReport:
     started = time.monotonic()
     root = source.resolve(name)
     graph = read_graph(source, root, full_name(origin, name), referrers=options.referrers)
@@ -112,7 +125,12 @@ def copy(
 
 def holds(sink: object, tag: str, digest: Digest, where: str, *, force: bool) -> bool:
     """Whether a tag points to `digest`. Raises ConflictError when it points elsewhere, unless `force`."""
-    there = pointed(sink, tag)
+    try:
+        there = pointed(sink, tag)
+    except (AccessError, ContentError):  # what is to be replaced need not be fit to be read
+        if not force:
+            raise
+        return False
     if there is None or there == digest:
         return there == digest
     if force:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from epoch_oci import dialects
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.errors import ConflictError, NotFoundError, PolicyError, UsageError
+from epoch_oci.errors import AccessError, ConflictError, ContentError, NotFoundError, PolicyError, UsageError
 from epoch_oci.flows.artifact import FoundDocuments, read_config
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.document import Document
@@ -62,10 +62,17 @@ class Publication:
                 )
 
     def is_tagged(self, tag: str, document: Document) -> bool:
-        """Whether the tag holds this very document. Raises ConflictError when it holds another; `commit` looks too."""
+        """Whether the tag holds this very document. Raises ConflictError when it holds another; `commit` looks too.
+
+        What is to be replaced need not be fit to be read: a policy may forbid it, or it may be damaged.
+        """
         try:
             there = self.sink.resolve(tag)
         except NotFoundError:
+            return False
+        except (AccessError, ContentError):
+            if not self.replace:
+                raise
             return False
         # The very same is no conflict: a second run has to be as good as the first (reliability F2).
         if there.digest == document.digest:

@@ -20,7 +20,7 @@ from epoch_oci.flows.encoded import Decoding
 from epoch_oci.flows.packing import Chunking
 from epoch_oci.flows.parts import Cuts, plan_cuts
 from epoch_oci.flows.publish import Publication, files_of, legal_target
-from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
+from epoch_oci.flows.report import BlobReport, TransferReport, done, once_more, planned
 from epoch_oci.flows.stored import ArtifactsOf, StoredSnapshot, as_snapshot, forgets, read_stored
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -97,14 +97,18 @@ def push(
     Raises ContentError for a wrong manifest or blob, NotFoundError for a missing one, ConflictError, UsageError, and
     whatever source and sink raise. Whatever is raised, the tag is then what it was, and blobs that were sent stay.
     """
-    options = options or PushOptions()
+    how = options or PushOptions()
+
+    def run(hear: OnEvent) -> TransferReport:
+        return _push(source, snapshot, sink, tag, where, how, hear)
+
     try:
-        return _push(source, snapshot, sink, tag, where, options, on_event)
+        return once_more(run, on_event)
     except ContentError:
-        if not forgets(source, snapshot, options.part_cache):
+        if not forgets(source, snapshot, how.part_cache):
             raise
     # What was remembered may be what was wrong, and not the blob: it is found out anew, once.
-    return _push(source, snapshot, sink, tag, where, options, on_event)
+    return once_more(run, on_event)
 
 
 def _push(

@@ -1,12 +1,15 @@
 """What a transfer tells afterwards."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+from epoch_oci.errors import NetworkError
+from epoch_oci.events import Event, OnEvent
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import MANIFEST
+from epoch_oci.stores.base import VanishedError
 from epoch_oci.transfer.execute import Outcome
 from epoch_oci.transfer.plan import Plan
 
@@ -114,3 +117,40 @@ def done(outcomes: Sequence[Outcome]) -> tuple[BlobReport, ...]:
 def _blob(item: Any, action: str, moved: int) -> BlobReport:
     target = item.target
     return BlobReport(str(target.digest), target.size, item.title, target.media_type, action, moved)
+
+
+_Report = TypeVar("_Report", bound=TransferReport)
+
+
+def once_more(run: Callable[[OnEvent], _Report], on_event: OnEvent) -> _Report:
+    """What `run` reports. It runs again, once, when a blob was gone before the manifest came that names it.
+
+    A registry may collect garbage between the look at it and the manifest. Raises NetworkError when it does so again.
+    """
+    sent: dict[str, Event] = {}
+
+    def heard(event: Event) -> None:
+        if event.event == "blob-done" and event.action in ("sent", "mounted"):
+            sent[str(event.digest)] = event
+        on_event(event)
+
+    try:
+        return run(heard)
+    except VanishedError as error:
+        on_event(Event(event="retry", title=error.object, message=f"{error.message}; it is sent again"))
+    try:
+        report = run(on_event)
+    except VanishedError as error:
+        raise NetworkError(
+            error.message,
+            object=error.object,
+            hint="the registry loses what it is sent; when it is done with that, run the same command again",
+        ) from error
+    return replace(report, blobs=tuple(_as_first(blob, sent.get(blob.digest)) for blob in report.blobs))
+
+
+def _as_first(blob: BlobReport, event: Event | None) -> BlobReport:
+    """What was done about a blob, the first time when there was nothing left to do the second time."""
+    if event is None or event.action is None or blob.action != "skipped":
+        return blob
+    return replace(blob, action=event.action, moved=event.total if event.action == "sent" else 0)

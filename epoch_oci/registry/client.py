@@ -12,7 +12,7 @@ import urllib3
 from oras.container import Container
 from requests.utils import parse_header_links
 
-from epoch_oci.errors import AccessError, ContentError, NetworkError, PolicyError
+from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, PolicyError
 from epoch_oci.events import Event
 from epoch_oci.network import proxy_name
 from epoch_oci.oci.digest import Digest, shown
@@ -28,7 +28,8 @@ from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.registry.transport import Adapter, sending
 
 PULL, PUSH = "pull", "pull,push"
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_KEEPS_METHOD = frozenset({307, 308})
+REDIRECTS = frozenset({301, 302, 303}) | _KEEPS_METHOD
 _HOPS = 5
 _PATH = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags|referrers)(?:/|\Z)")
 _WARNING = re.compile(r'\b299 (?:-|[!-~]+) "((?:[^"\\]|\\.)*)"')
@@ -96,7 +97,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         that is sent in blocks is sent once: its 401 is returned.
         """
         there = Origin.of(url)
-        if there != self.origin and there.address not in self.settings.trusted:
+        if not self._may_send_to(there):
             raise PolicyError(f"{there} is not the registry {self.origin}", object=redacted(url))
         scope = scope or self._scope_of(url, method)
         plain = {name: value for name, value in (headers or {}).items() if name.lower() != "authorization"}
@@ -129,13 +130,17 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
         `attempts` are those of the whole of which it is a part.
         """
-        attempts = attempts or Attempts(self.settings, what)
+        attempts, hops = attempts or Attempts(self.settings, what), 0
         while True:
             try:
                 response = self.do_request(url, method, data=data, headers=headers, scope=scope)
                 if response.status_code in expect:
                     return response
-                raise refusal(response, what, self.auth.secrets())
+                if response.status_code in _KEEPS_METHOD and hops < _HOPS and self.is_home(self.location(response)):
+                    hops, url = hops + 1, self.location(response)
+                    dismiss(response)
+                    continue
+                raise self.refusal(response, what)
             except NetworkError as error:
                 attempts.again(error)
 
@@ -166,13 +171,43 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         """Where a body is to be sent. Raises PolicyError before a byte of it goes to anybody but the registry."""
         url = self.location(response)
         there = Origin.of(url)
-        if there == self.origin or there.address in self.settings.trusted:
+        if self._may_send_to(there):
             return url
         raise PolicyError(
             f"{self.origin} wants the content to be sent to {there}",
             object=str(there),
-            hint=f"if that is right, allow it with --trust-host {there.address}",
+            hint="its operator has to name an address with https"
+            if _is_downgrade(self.origin, there)
+            else f"if that is right, allow it with --trust-host {there.address}",
         )
+
+    def refusal(self, response: requests.Response, what: str, *, of_blob: bool = False) -> EpochOciError:
+        """The error that an answer of an unwanted status is; reads and closes it. See `refusals.Refusal`."""
+        if response.status_code in REDIRECTS and response.headers.get("Location"):
+            return self._led(response, what)
+        return refusal(response, what, self.auth.secrets(), of_blob=of_blob)
+
+    def _led(self, response: requests.Response, what: str) -> EpochOciError:
+        """What a redirect means that cannot be followed: what is sent goes nowhere but to the registry."""
+        here, url = Origin.of(response.url), self.location(response)
+        dismiss(response)
+        there, where = Origin.of(url), without(self.auth.secrets(), redacted(url))
+        message = f"{what}: {here} leads to {where}"
+        if there == here:
+            return ContentError(message, code="TYPE", object=where, hint="is this a registry's address?")
+        if _is_downgrade(here, there):
+            hint = "nothing is sent there, for it is not encrypted: its operator has to name an address with https"
+        elif here.host == there.host and there.scheme == "https":
+            hint = "it speaks https: leave --plain-http out"
+        else:
+            hint = "nothing is sent there: if that is where the registry is now, name it so"
+        return PolicyError(message, object=where, hint=hint)
+
+    def _may_send_to(self, there: Origin) -> bool:
+        """Whether what belongs to the registry may go there. Trust in a host is none in a line that all can read."""
+        if there == self.origin:
+            return True
+        return there.address in self.settings.trusted and not _is_downgrade(self.origin, there)
 
     def read(
         self,
@@ -192,19 +227,25 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                     dismiss(response)
                     return None
                 if response.status_code != 200:
-                    raise refusal(response, what, self.auth.secrets())
+                    raise self.refusal(response, what)
                 return response, read_bounded(response, limit, what)
             except NetworkError as error:
                 attempts.again(error)
 
-    def next_page(self, response: requests.Response, url: str) -> str | None:
-        """Where the list that began at `url` goes on, None at its end. Raises PolicyError for a foreign address."""
-        links = parse_header_links(response.headers.get("Link", ""))
-        found = next((link["url"] for link in links if "next" in _relations(link)), None)
-        following = joined(response.url, found) if found is not None else url
+    def next_page(self, response: requests.Response) -> str | None:
+        """Where a list goes on, None at its end. Raises PolicyError for a foreign address, ContentError for none."""
+        header = response.headers.get("Link", "")
+        found = next((link["url"] for link in parse_header_links(header) if "next" in _relations(link)), None)
+        if found is None and "next" in header.lower():
+            where = redacted(response.url)
+            message = f"{where}: where the list goes on cannot be read: {self.quoted(header)}"
+            raise ContentError(message, code="SCHEMA", object=where)
+        if found is None:
+            return None
+        following = joined(response.url, found)
         if not self.is_home(following):
             raise PolicyError(f"{self.origin} continues its list at {redacted(following)}", object=redacted(following))
-        return following if following != url else None
+        return following
 
     def quoted(self, value: str) -> str:
         """What a server said, for a message: short, harmless on a terminal, and without our secrets."""
@@ -324,6 +365,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
     pull = push = login = logout = _refuse
     delete_tag = delete_tags = get_manifest = upload_manifest = _refuse
     upload_blob = download_blob = put_upload = chunked_upload = get_blob = blob_exists = _refuse
+
+
+def _is_downgrade(here: Origin, there: Origin) -> bool:
+    return here.scheme == "https" and there.scheme != "https"
 
 
 _SHOWN_ANSWER = frozenset(

@@ -13,7 +13,6 @@ from epoch_oci.oci.verify import BLOCK, ByteReader
 from epoch_oci.registry.answers import foreign_errors
 from epoch_oci.registry.client import RegistryClient
 from epoch_oci.registry.origin import Origin, redacted
-from epoch_oci.registry.refusals import refusal
 from epoch_oci.registry.retry import Attempts
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16}|\*)\Z")
@@ -84,7 +83,7 @@ class BlobContent:
             raise _WrongRangeError(f"{self.target.digest}: there are no bytes from {start}")
         elif response.status_code != 200:
             what = f"{self.target.digest} of {self.client.hostname}/{self.repository}"
-            error = refusal(response, what, self.client.auth.secrets(), of_blob=True)
+            error = self.client.refusal(response, what, of_blob=True)
             if foreign and response.status_code in _STALE:
                 raise NetworkError(error.message, object=redacted(response.url), status=None) from error
             raise error

@@ -14,7 +14,6 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.registry.answers import dismiss
 from epoch_oci.registry.client import REDIRECTS, RegistryClient
 from epoch_oci.registry.origin import Origin
-from epoch_oci.registry.refusals import refusal
 from epoch_oci.registry.retry import Attempts
 
 _ANSWERS = (200, 404, 405, 501, *REDIRECTS)
@@ -88,7 +87,7 @@ class Presence:
         response = self.client.follow(self.client.do_request(self._url, headers=_ONE_BYTE), _ONE_BYTE)
         status, size = response.status_code, self.target.size
         if status not in (200, 206, 404, 410, 416):
-            raise refusal(response, self._what, self.client.auth.secrets(), of_blob=True)
+            raise self.client.refusal(response, self._what, of_blob=True)
         response.close()
         if status == 200:
             return response.headers.get("Content-Length", str(size)) == str(size)

@@ -66,14 +66,16 @@ class Referrers:
         url: str | None = self.client.url(f"{self.repository}/referrers/{digest}")
         what = f"the referrers of {self.where}@{digest}"
         found: list[Descriptor] = []
-        while url is not None:
+        asked: set[str] = set()
+        while url is not None and url not in asked:
+            asked.add(url)
             response = self.client.call("GET", url, (200, *_UNSUPPORTED), what=what)
             if response.status_code != 200:
                 dismiss(response)
                 break
             raw = read_bounded(response, MANIFEST_LIMIT, what)
             found += ImageIndex.parse(Document(media_types.INDEX, raw), what).manifests
-            url = self.client.next_page(response, url)
+            url = self.client.next_page(response)
         return tuple(found)
 
     def _tagged(self, digest: Digest) -> tuple[Descriptor, ...]:

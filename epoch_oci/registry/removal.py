@@ -9,7 +9,7 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.registry.answers import body_text, dismiss
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.client import RegistryClient
-from epoch_oci.registry.refusals import codes_of, refusal
+from epoch_oci.registry.refusals import codes_of
 from epoch_oci.registry.retry import Attempts
 
 _DELETE = "delete,pull,push"
@@ -67,7 +67,7 @@ class Removal:
                     codes = codes_of(body_text(response))
                     if response.status_code != 400 or {"UNSUPPORTED", "DIGEST_INVALID"} & set(codes):
                         return False
-                raise refusal(response, what, self.client.auth.secrets())
+                raise self.client.refusal(response, what)
             except NotFoundError:
                 if sent:  # the answer to the first attempt was lost
                     return True

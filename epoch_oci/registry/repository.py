@@ -6,7 +6,15 @@ from urllib.parse import urlencode
 
 import requests
 
-from epoch_oci.errors import AccessError, ConflictError, ContentError, NetworkError, NotFoundError, UsageError
+from epoch_oci.errors import (
+    AccessError,
+    ConflictError,
+    ContentError,
+    EpochOciError,
+    NetworkError,
+    NotFoundError,
+    UsageError,
+)
 from epoch_oci.events import Event
 from epoch_oci.oci import media_types, verify
 from epoch_oci.oci.descriptor import Descriptor
@@ -17,7 +25,7 @@ from epoch_oci.oci.parts import CUT_ABOVE, CUT_INTO
 from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.answers import dismiss, may_have_acted
 from epoch_oci.registry.auth import Scope
-from epoch_oci.registry.client import PUSH, RegistryClient, header_digest
+from epoch_oci.registry.client import PUSH, REDIRECTS, RegistryClient, header_digest
 from epoch_oci.registry.credentials import CredentialStore
 from epoch_oci.registry.downloads import BlobContent
 from epoch_oci.registry.host import RegistryHost
@@ -31,7 +39,7 @@ from epoch_oci.registry.retry import Attempts
 from epoch_oci.registry.sessions import Destination, Session
 from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.registry.uploads import Upload
-from epoch_oci.stores.base import Content, Limits, Openness
+from epoch_oci.stores.base import Content, Limits, Openness, VanishedError
 
 _ACCEPT = ", ".join((media_types.MANIFEST, media_types.INDEX, media_types.DOCKER_MANIFEST, media_types.DOCKER_INDEX))
 _MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
@@ -99,13 +107,17 @@ class RegistryRepository:
     def digest_of(self, name: str) -> Digest | None:
         """As `stores.base.Pointing`: one HEAD, or where that does not tell one GET."""
         url, what = self._client.url(f"{self._repository}/manifests/{name}"), f"{self._where}:{name}"
-        response = self._client.call("HEAD", url, (200, 404, 405, 501), what=what, headers={"Accept": _ACCEPT})
-        dismiss(response)
-        if response.status_code == 404:
-            return None
-        stated = header_digest(response) if response.status_code == 200 else None
-        if stated is not None:
-            return stated
+        try:
+            response = self._client.call("HEAD", url, (200, 404), what=what, headers={"Accept": _ACCEPT})
+        except NetworkError:
+            raise
+        except EpochOciError:  # a HEAD is refused without a word, and some registries know none
+            pass
+        else:
+            dismiss(response)
+            stated = header_digest(response)
+            if response.status_code == 404 or stated is not None:
+                return stated if response.status_code == 200 else None
         try:
             return self.resolve(name).digest
         except NotFoundError:
@@ -213,7 +225,7 @@ class RegistryRepository:
         )
 
     def _published(self, name: str, *, confirmed: bool) -> Document | None:
-        """What is there under `name`, once the registry shows it; None where it may not be read and need not be."""
+        """What is there under `name`, once the registry shows it; None where it may not be read."""
         what = f"{self._where}{'@' if ':' in name else ':'}{name}"
         attempts = Attempts(self._settings, what)
         while True:
@@ -222,10 +234,11 @@ class RegistryRepository:
             except (AccessError, UsageError, NotFoundError) as error:
                 if error.status is None:
                     attempts.again(NetworkError(f"{what} was taken, and is not shown yet", object=what))
-                elif confirmed:
-                    return None
                 else:
-                    raise
+                    if not confirmed:
+                        message = f"{what} was taken and may not be read, so nobody looked at it: {error.message}"
+                        self._settings.on_event(Event(event="warning", message=message))
+                    return None
 
     def _is_kept(self, document: Document) -> bool:
         """Whether the registry has these very bytes, under whatever tag."""
@@ -291,6 +304,8 @@ class RegistryRepository:
                 )
                 if response.status_code in (200, 201, 202):
                     return response
+                if response.status_code in REDIRECTS:
+                    raise self._client.refusal(response, what)
                 raise self._refused_manifest(Refusal(response, what, self._client.auth.secrets()), document)
             except NetworkError as error:
                 attempts.again(error)
@@ -316,7 +331,7 @@ class RegistryRepository:
         if not missing:  # its parts do not agree; that passes, or does not
             message = f"{refused.message}, and says that it has all of it"
             return NetworkError(message, object=self._where, status=refused.status)
-        return NotFoundError(
+        return VanishedError(
             f"{self._where} lacks a blob that the manifest names ({', '.join(missing[:3])})",
             object=missing[0],
             hint="run the same command again: what is missing is sent then",

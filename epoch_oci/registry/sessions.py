@@ -13,7 +13,7 @@ from epoch_oci.oci.verify import check
 from epoch_oci.registry.answers import dismiss
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.bodies import NOTHING, Body
-from epoch_oci.registry.client import PUSH, RegistryClient, header_digest
+from epoch_oci.registry.client import PUSH, REDIRECTS, RegistryClient, header_digest
 from epoch_oci.registry.presence import Presence
 from epoch_oci.registry.profiles import Manner
 from epoch_oci.registry.refusals import Refusal
@@ -164,12 +164,14 @@ class Session:
 
     def refused(self, response: requests.Response) -> EpochOciError:
         """The error that an answer is."""
-        return self._read(response).error()
+        return self._client.refusal(response, self._what, of_blob=True)
 
     def expect(self, response: requests.Response, allowed: tuple[int, ...], *, closing: bool = False) -> None:
         """Raise what an answer of another status means; `closing`, to the request that ends the session."""
         if response.status_code in allowed:
             return
+        if response.status_code in REDIRECTS:
+            raise self.refused(response)
         refused = self._read(response)
         if refused.status in _NOT_TAKEN:
             raise self._not_taken(refused, closing=closing)

@@ -16,7 +16,7 @@ from typing import Literal, Protocol, runtime_checkable
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.sparse import Segment
-from epoch_oci.errors import Finding
+from epoch_oci.errors import Finding, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
@@ -56,6 +56,10 @@ class Readable(Protocol):
 
     def content(self, target: Descriptor) -> Content:
         """As `Source.content`."""
+
+
+class VanishedError(NotFoundError):
+    """What a document refers to is not there when it is published, though it was, or had been put."""
 
 
 class Sink(Protocol):
