@@ -530,6 +530,10 @@ def test_guest_memory_in_chunks_is_kept_from_the_public(tmp_path, fake_registry,
     words = ("push", "bot:v1", f"{place.target}:v1", "--store", "store", "--chunked")
     assert place.run(*words).code == 8
     assert not registry.recording.count("PUT|PATCH", "/v2/")
+    place.push(snapshot("v2", MEMORY, DISK), "--allow-public")
+    for form in ("--chunked", "--plain"):
+        assert place.run("copy", f"{place.target}:v2", f"{registry.address}/acme/other:v2", form).code == 8
+    assert not registry.blobs("acme/other")
     assert place.run(*words, "--allow-public").code == 0
     assert place.run(*words).code == 8
 
@@ -553,6 +557,60 @@ def test_convert_gives_the_same_epoch_manifest_back(layout):
 
 
 # Looking
+
+
+# From one form into the other
+
+
+def test_a_copy_changes_the_form_and_nothing_else(place):
+    made = snapshot("v1", MEMORY, DISK)
+    put_snapshot(place.path / "store", made)
+    plain = place.ok("push", "bot:v1", f"{place.target}:v1", "--store", "store", "-a", "org.acme.run=17")
+    there = place.ok("copy", f"{place.target}:v1", "oci:other:c", "--chunked", "--level", 3)
+    assert there["command"] == "copy" and there["artifactType"].endswith("snapshot.chunked.v1+json")
+    assert there["digest"] != plain["digest"] and len(of_type(there, PACK)) == 1
+    back = place.ok("copy", "oci:other:c", "oci:third:v1,latest", "--plain")
+    assert back["digest"] == plain["digest"]
+    for target in ("oci:other:c", "oci:third:latest"):
+        place.ok("pull", target, "--store", f"back-{target[-1]}", "--as", "bot:v1")
+        assert comes_back(place.path / f"back-{target[-1]}", made)
+
+
+def test_a_copy_into_chunks_sends_what_the_target_lacks(place):
+    put_snapshot(place.path / "store", snapshot("v2", changed(MEMORY, 7), DISK))
+    place.push(snapshot("v1", MEMORY, DISK))
+    place.ok("push", "bot:v2", "oci:plain:v2", "--store", "store")
+    report = place.ok("copy", "oci:plain:v2", f"{place.target}:v2", "--chunked")
+    assert sent(report) < 2 * CHUNK + 20_000
+    again = place.ok("copy", "oci:plain:v2", f"{place.target}:v2", "--chunked")
+    assert again["digest"] == report["digest"] and sent(again) == 0
+
+
+def test_a_plain_artifact_is_copied_as_it_is_where_the_plain_form_is_wanted(layout):
+    put_snapshot(layout.path / "store", snapshot("v1", MEMORY, DISK))
+    first = layout.ok("push", "bot:v1", "oci:layout:v1", "--store", "store", "--part-size", "1MiB")
+    assert layout.ok("copy", "oci:layout:v1", "oci:other:v1", "--plain")["digest"] == first["digest"]
+
+
+@pytest.mark.parametrize("flag", ["--chunked", "--plain"])
+def test_a_copy_in_another_form_keeps_to_the_rules_of_publication(tmp_path, fake_registry, place_at, flag):
+    registry = fake_registry()
+    place = place_at("oci:layout", EPOCH_OCI_CHUNKED="1")
+    put_snapshot(tmp_path / "store", snapshot("v1", MEMORY, DISK))
+    put_snapshot(tmp_path / "store", snapshot("v2", changed(MEMORY, 7), DISK))
+    form = [] if flag == "--plain" else ["--dialect", "cocoonstack"]
+    first = place.ok("push", "bot:v1", "oci:layout:v1", "--store", "store", *form)
+    place.ok("push", "bot:v2", "oci:layout:v2", "--store", "store", *form)
+    target = f"{registry.address}/acme/bot:v1"
+    foretold = place.ok("copy", "oci:layout:v1", target, flag, "--dry-run")
+    assert foretold["dryRun"] and sent(foretold) and not registry.blobs("acme/bot")
+    place.ok("copy", "oci:layout:v1", target, flag)
+    assert place.run("copy", "oci:layout:v2", target, flag).code == 9
+    place.ok("copy", "oci:layout:v2", target, flag, "--force")
+    assert place.run("copy", "oci:layout:v1", target, "--chunked", "--plain").code == 2
+    assert place.run("copy", "oci:layout:v1", target, flag, "--referrers").code == 2
+    exact = place.ok("copy", "oci:layout:v1", "oci:other:v1")  # the environment is about pushing
+    assert exact["digest"] == first["digest"]
 
 
 def test_inspect_tells_what_the_bytes_are(layout):

@@ -154,6 +154,10 @@ Bases = Annotated[
         metavar="REF",
     ),
 ]
+Plain = Annotated[
+    bool,
+    Flag(("--plain",), "Write the plain form, whole files as layers, whatever the artifact is in.", kind="switch"),
+]
 Level = Annotated[
     int,
     Flag(

@@ -9,7 +9,7 @@ from epoch_oci.dialects.base import EncodedSnapshot, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
 from epoch_oci.errors import ContentError
-from epoch_oci.flows.artifact import FoundDocuments, artifact_of, documents_of
+from epoch_oci.flows.artifact import FoundArtifact, FoundDocuments, artifact_of, documents_of
 from epoch_oci.flows.encoded import Decoding, carried_content, forgot
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -94,7 +94,12 @@ def as_snapshot(store: Source, key: SnapshotKey, stored: Manifest | FoundDocumen
     """
     if isinstance(stored, Manifest):
         return StoredSnapshot(stored, store, warnings=tuple(map(str, stored.warnings)))
-    found = artifact_of(store, stored, how).identified(key)
+    return stored_artifact(artifact_of(store, stored, how), key)
+
+
+def stored_artifact(artifact: FoundArtifact, key: SnapshotKey) -> StoredSnapshot:
+    """An artifact as if a store had it under `key`. Raises ContentError."""
+    found = artifact.identified(key)
     snapshot = found.snapshot
     encoded = {file.digest: file for file in snapshot.files if file.encoding or len(file.carriers) > 1}
     return StoredSnapshot(

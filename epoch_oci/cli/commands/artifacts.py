@@ -11,6 +11,7 @@ from epoch_oci.cli.streams import is_terminal, safe
 from epoch_oci.errors import BatchError, EpochOciError, UsageError
 
 if TYPE_CHECKING:
+    from epoch_oci.flows.copy_form import Form
     from epoch_oci.flows.remove import Removable
     from epoch_oci.locate import ArtifactPlace
 
@@ -21,6 +22,10 @@ def copy(
     target: flags.CopyTarget,
     referrers: flags.Referrers = True,
     no_referrers: flags.NoReferrers = False,
+    chunked: flags.Chunked = False,
+    base: flags.Bases = (),
+    level: flags.Level = 1,
+    plain: flags.Plain = False,
     mount_from: flags.MountFrom = (),
     allow_public: flags.AllowPublic = False,
     force: flags.Force = False,
@@ -31,10 +36,12 @@ def copy(
     """Copy one artifact from a registry or layout into another, bytes and digests unchanged.
 
     An index comes with its manifests, and whatever refers to them comes along. Within one registry blobs are mounted.
+    With --chunked or --plain the snapshot is written anew in that form: another digest, and the same Epoch manifest.
     """
     from epoch_oci.cli.commands.transfer import show, siblings, throttle_for
     from epoch_oci.flows.copy import CopyOptions
     from epoch_oci.flows.copy import copy as copy_artifact
+    from epoch_oci.flows.copy_form import copy_in_form
     from epoch_oci.locate import locate_artifact
 
     word, also = several_tags(target)
@@ -51,6 +58,20 @@ def copy(
         throttle=throttle_for(limit_rate, target, source),
     )
     tags = _target_tags(there, here, also, word)
+    if (form := _form(run, there, chunked, base, level, plain)) is not None:
+        report = copy_in_form(
+            here.store,
+            name,
+            there.store,
+            tags,
+            form,
+            origin=here.where,
+            where=there.where,
+            options=options,
+            on_event=run.listen,
+        )
+        show(run, report, there.where)
+        return
     report = copy_artifact(
         here.store,
         name,
@@ -166,6 +187,26 @@ def _removable(run: Run, word: str, store: str | None) -> "Removable":
     if place.name is None:
         raise UsageError(f"{safe(word)} is all of it", object=word, hint="name a tag or a digest; `prune` takes many")
     return Removable(place.store, place.name, place.where)
+
+
+def _form(
+    run: Run, there: "ArtifactPlace", chunked: bool, base: Sequence[str], level: int, plain: bool
+) -> "Form | None":
+    """The form that was asked for, and typed: what the environment says is about pushing. None: as it is."""
+    from epoch_oci.cli.commands.transfer import chunking_for
+    from epoch_oci.flows.copy_form import Form
+
+    typed = {name for name in ("chunked", "plain") if (run.origin(name) or "").startswith("--")}
+    chunking = chunking_for(run, there, chunked and "chunked" in typed, base, level)
+    if len(typed) == 2:
+        raise UsageError("--chunked and --plain exclude each other", object="--plain")
+    if (run.origin("referrers") or "").startswith("--") and typed:
+        raise UsageError(
+            "what refers to the artifact speaks of its digest, which --chunked and --plain change",
+            object="--referrers",
+            hint="leave --referrers out, and sign the new artifact",
+        )
+    return Form(chunking=chunking, cache=run.settings.cache_directory) if typed else None
 
 
 def _own_registry(here: "ArtifactPlace", there: "ArtifactPlace") -> tuple[str, ...]:

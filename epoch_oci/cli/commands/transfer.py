@@ -80,14 +80,14 @@ def push(
         place = _target(run, target)
         key = SnapshotKey.parse(as_) if as_ else None
         options = replace(options, key=key, mount_from=siblings(place, mount_from))
-        report = _push_input(run, place, options, also, _chunking(run, place, chunked, base, level))
+        report = _push_input(run, place, options, also, chunking_for(run, place, chunked, base, level))
     else:
         if (run.origin("as_") or "").startswith("--"):
             raise UsageError("--as names the snapshot of an archive on standard input", object="--as")
         source, key = snapshot_in(run, snapshot, store)
         place = _target(run, target)
         options = replace(options, also=also, mount_from=siblings(place, mount_from))
-        chunking = _chunking(run, place, chunked, base, level)
+        chunking = chunking_for(run, place, chunked, base, level)
         report = push_snapshot(
             source,
             key,
@@ -130,7 +130,9 @@ def _encoding(run: Run, zstd: int | None, chunk_size: str | None) -> "Encoding |
     return Encoding(level=zstd, chunk_size=size, spool=run.settings.spool_directory)
 
 
-def _chunking(run: Run, place: "ArtifactPlace", chunked: bool, bases: Sequence[str], level: int) -> "Chunking | None":
+def chunking_for(
+    run: Run, place: "ArtifactPlace", chunked: bool, bases: Sequence[str], level: int
+) -> "Chunking | None":
     """What --chunked asks for; None where nobody did."""
     from epoch_oci.flows.packing import Chunking
 
