@@ -43,7 +43,7 @@ from disks import OBSTACLES
 
 from epoch_oci import schemas
 from epoch_oci.cocoon.carried import envelope_of
-from epoch_oci.cocoon.extents import MAP_LIMIT, pax_records
+from epoch_oci.cocoon.local_file import MAP_LIMIT, pax_records
 from epoch_oci.cocoon.root import CocoonRoot
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT, Manifest
 from epoch_oci.epoch.sparse import Segment

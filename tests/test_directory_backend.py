@@ -31,7 +31,8 @@ from disks import (
 from support.content import noise
 
 from epoch_oci.disk import draft as draft_module
-from epoch_oci.disk.draft import Draft, write_sparse
+from epoch_oci.disk.draft import Draft
+from epoch_oci.disk.holes import write_sparse
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
 from epoch_oci.stores.backends.base import read_if_there, read_object
 from epoch_oci.stores.backends.directory import DirectoryBackend

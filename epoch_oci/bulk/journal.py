@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from epoch_oci.errors import EpochOciError
+from epoch_oci.disk.draft import Draft, sweep
+from epoch_oci.disk.local import open_private
+from epoch_oci.errors import EpochOciError, LocalIOError
 from epoch_oci.oci.digest import Digest
 
 _LIMIT = 64 << 20
@@ -38,12 +41,15 @@ class Journal:
             "homes": {str(digest): home for digest, home in _newest(self.homes).items()},
             "told": {str(digest): str(known) for digest, known in _newest(self.told).items()},
         }
-        draft = self._path.with_suffix(".new")
-        with suppress(OSError):
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.touch(mode=0o600)
-            draft.write_text(json.dumps(value, separators=(",", ":")), "utf-8")
-            draft.replace(self._path)
+        with suppress(OSError, LocalIOError):
+            directory = open_private(self._path.parent)
+            try:
+                sweep(directory)
+                with Draft(directory, str(self._path)) as draft:
+                    draft.write(json.dumps(value, separators=(",", ":")).encode())
+                    draft.commit(self._path.name)
+            finally:
+                os.close(directory)
 
     def _read(self) -> Mapping[str, object]:
         with suppress(OSError, ValueError, RecursionError):

@@ -12,8 +12,8 @@ from typing import Self
 from epoch_oci.cocoon.compressed import unwrapped
 from epoch_oci.cocoon.derived import StoredFile, manifest_of
 from epoch_oci.cocoon.envelope import ENVELOPE, ENVELOPE_LIMIT, Envelope
-from epoch_oci.cocoon.spool import Spool
 from epoch_oci.cocoon.tar_stream import Entry, TarStream, refuse_name
+from epoch_oci.disk.spool import Spool
 from epoch_oci.epoch import sparse
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import filename

@@ -1,4 +1,7 @@
-"""A file of a Cocoon root as a blob: what it is stored as, its digest, and its bytes."""
+"""A file of a Cocoon root as a blob: what it is stored as, its digest, and its bytes.
+
+A sparse file is stored packed: where its data is, and only that (epoch-formats 5.6).
+"""
 
 import hashlib
 import os
@@ -6,16 +9,21 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from epoch_oci.cocoon.derived import StoredFile
-from epoch_oci.cocoon.extents import SegmentReader, data_segments, is_zero_outside, pax_records
 from epoch_oci.cocoon.tree import Tree
 from epoch_oci.disk import local
+from epoch_oci.disk.holes import RunReader, data_runs, is_zero_outside
 from epoch_oci.disk.marks import Marks
+from epoch_oci.epoch import gojson, sparse
 from epoch_oci.epoch.sparse import Segment, Unpacking
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import ByteReader, read_digest
+
+MAP_LIMIT = 800 << 10
+"""Longest map in bytes; Cocoon carries a file whole whose map is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ class LocalFile:
         try:
             with local.local_errors(what):
                 found = os.fstat(descriptor)
-            segments = data_segments(descriptor, found.st_size, what) if packed else ()
+            segments = tuple(Segment(*run) for run in data_runs(descriptor, found.st_size, what)) if packed else ()
         finally:
             os.close(descriptor)
         records = pax_records(segments, found.st_size) if packed else {}
@@ -78,7 +86,7 @@ class LocalFile:
             if self.segments is None:
                 yield local.FileReader(descriptor, self.what, start, length)
             else:
-                yield SegmentReader(descriptor, self.what, self.segments, start, length)
+                yield RunReader(descriptor, self.what, self.segments, start, length)
 
     def ranged(self) -> bool:
         """As `stores.base.Ranged`."""
@@ -102,7 +110,7 @@ class LocalFile:
             if packed is None:
                 return read_digest(local.FileReader(descriptor, self.what)) == digest
             segments: Sequence[Segment] = packed.segments
-            if read_digest(SegmentReader(descriptor, self.what, segments)) != digest:
+            if read_digest(RunReader(descriptor, self.what, segments)) != digest:
                 return False
             return is_zero_outside(descriptor, self.what, segments, self.logical_size)
 
@@ -170,3 +178,18 @@ def _form(file: LocalFile) -> str:
 
 def _state(found: os.stat_result) -> tuple[int, int, int, int]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def pax_records(segments: Sequence[Segment], size: int) -> Mapping[str, str]:
+    """The records of a packed file; none for one that Cocoon would carry whole.
+
+    That is a file without holes or with nothing in it, and one in so many pieces that the map would be too long.
+    """
+    # As Cocoon: any hole makes a file packed, none leaves it whole (epoch-formats 5.6).
+    if sum(segment.length for segment in segments) == size:
+        return MappingProxyType({})
+    pieces = [{"o": segment.offset, "l": segment.length} for segment in segments]
+    text = gojson.dumps(pieces or None, indent=None).decode("ascii")
+    if len(text) > MAP_LIMIT:
+        return MappingProxyType({})
+    return MappingProxyType({sparse.MAP: text, sparse.SIZE: str(size)})

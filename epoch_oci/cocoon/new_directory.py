@@ -10,7 +10,7 @@ from typing import Self
 
 from epoch_oci.cocoon.tree import DIRECTORY_MODE, SNAPSHOTS, STAGE, Tree
 from epoch_oci.disk import local
-from epoch_oci.disk.draft import write_sparse
+from epoch_oci.disk.holes import write_all, write_sparse
 from epoch_oci.disk.lock import try_lock
 from epoch_oci.epoch.sparse import Unpacking
 from epoch_oci.oci.verify import BLOCK, VerifyingReader
@@ -126,9 +126,8 @@ def _unfold(reader: VerifyingReader, descriptor: int, packed: Unpacking, what: s
     for segment in packed.segments:
         offset, end = segment.offset, segment.offset + segment.length
         while offset < end:
-            block = memoryview(reader.read(min(BLOCK, end - offset)))
+            block = reader.read(min(BLOCK, end - offset))
             with local.local_errors(what):
-                while block:
-                    count = os.pwrite(descriptor, block, offset)
-                    block, offset = block[count:], offset + count
+                write_all(descriptor, memoryview(block), offset)
+            offset += len(block)
     return packed.logical_size

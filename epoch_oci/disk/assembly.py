@@ -15,9 +15,10 @@ import threading
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
-from epoch_oci.disk.draft import RECORD_HEAD, Shown, reveal, write_sparse
+from epoch_oci.disk.draft import RECORD_HEAD, Shown, reveal
+from epoch_oci.disk.holes import Run, write_sparse
 from epoch_oci.disk.local import OUR_PREFIX, local_errors, set_mode
 from epoch_oci.disk.lock import open_locked
 from epoch_oci.disk.sharing import clone, link, may_link
@@ -37,18 +38,6 @@ _PART_MODE = 0o600
 
 class BusyError(ConflictError):
     """Another process, or another transfer of this one, is at the same blob; try again in a moment."""
-
-
-class Run(Protocol):
-    """A run of data inside a sparse file, both in bytes."""
-
-    @property
-    def offset(self) -> int:
-        """Where it begins in the file."""
-
-    @property
-    def length(self) -> int:
-        """How long it is."""
 
 
 class Spans:

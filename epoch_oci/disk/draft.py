@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from epoch_oci.disk.holes import write_sparse
 from epoch_oci.disk.local import OPEN_FILE, OUR_PREFIX, local_errors, look, set_mode, sync_directory, sync_file
 from epoch_oci.disk.lock import try_lock
 from epoch_oci.oci.verify import BLOCK
@@ -23,9 +24,6 @@ _HEAD_LIMIT = 512
 _KEPT_SECONDS = 14 * 24 * 3600
 """How long an unfinished assembly that nobody goes on with is kept."""
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
-_PAGE = 4096
-_ZERO_PAGE = bytes(_PAGE)
-_ZEROS = bytes(BLOCK)
 _WRITEBACK = 16 * BLOCK
 """How much is left unwritten before the disk is set to work; else the last fsync waits for all of it."""
 
@@ -191,26 +189,6 @@ def stale(directory: int, kept_seconds: float) -> list[tuple[str, int, float]]:
 def is_ours(name: str) -> bool:
     """Whether a file is one of this program's own beside the content: a draft, what is half-done, the lock."""
     return name.startswith(OUR_PREFIX)
-
-
-def write_sparse(descriptor: int, block: bytes, offset: int) -> None:
-    """Write `block` at `offset` of a new file, and leave out the pages that hold nothing but zeros."""
-    # A slice of zeros compared at once: most of a memory image is such, and never touches the disk.
-    if _ZEROS.startswith(block):
-        return
-    view, start = memoryview(block), 0
-    # From the first whole page on: a hole is made of pages of the file, not of the block.
-    for page in range(-offset % _PAGE, len(block) - _PAGE + 1, _PAGE):
-        if block.startswith(_ZERO_PAGE, page):
-            _write_all(descriptor, view[start:page], offset + start)
-            start = page + _PAGE
-    _write_all(descriptor, view[start:], offset + start)
-
-
-def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
-    while view:
-        count = os.pwrite(descriptor, view, offset)
-        view, offset = view[count:], offset + count
 
 
 def _create(directory: int) -> tuple[str, int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from epoch_oci.disk.draft import Draft, sweep
-from epoch_oci.disk.local import make_directories
+from epoch_oci.disk.local import open_private
 from epoch_oci.errors import LocalIOError
 
 LIMIT = 8 << 20
@@ -26,7 +26,6 @@ _TRIES = 2
 _MOST_HERE = 10_000
 _FILE = "facts"
 _HEAD = b"epoch-oci facts 1\n"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Facts:
@@ -127,8 +126,7 @@ class Facts:
         What others append to one that is replaced meanwhile is lost.
         """
         assert self._directory is not None
-        make_directories(self._directory)
-        directory = os.open(self._directory, _DIRECTORY)
+        directory = open_private(self._directory, follow=True)
         try:
             sweep(directory)
             with Draft(directory, str(self._directory)) as draft:

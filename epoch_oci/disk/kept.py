@@ -1,7 +1,6 @@
 """Blobs kept on this machine, for they will be asked for again: by digest, whole or not there, the oldest go first."""
 
 import contextlib
-import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -9,13 +8,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from epoch_oci.disk.draft import Draft, sweep
-from epoch_oci.disk.local import FileReader, local_errors
+from epoch_oci.disk.local import FileReader, local_errors, open_private
 from epoch_oci.errors import LocalIOError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import ByteReader, VerifyingReader
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOTE = ".note"
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
@@ -37,7 +35,7 @@ class KeptBlobs:
         Raises ContentError when the content is not the blob, and what reading raises.
         """
         try:
-            directory = self._opened()
+            directory = open_private(self._path)
         except OSError:
             return False
         try:
@@ -55,7 +53,7 @@ class KeptBlobs:
         """That much of a blob that is kept. Raises LocalIOError."""
         what = str(self._path / digest.hex)
         with local_errors(what):
-            directory = self._opened()
+            directory = open_private(self._path)
             try:
                 descriptor = os.open(digest.hex, _FILE, dir_fd=directory)
             finally:
@@ -71,7 +69,7 @@ class KeptBlobs:
     def note(self, digest: Digest, raw: bytes) -> None:
         """Keep something small beside a blob that is kept: nobody vouches for it later. Never a reason to fail."""
         with contextlib.suppress(OSError, LocalIOError):
-            directory = self._opened()
+            directory = open_private(self._path)
             try:
                 with Draft(directory, str(self._path)) as draft:
                     draft.write(raw)
@@ -82,7 +80,7 @@ class KeptBlobs:
     def noted(self, digest: Digest, limit: int) -> bytes | None:
         """What was kept beside a blob, None for nothing and for more than `limit` bytes."""
         with contextlib.suppress(OSError, LocalIOError):
-            directory = self._opened()
+            directory = open_private(self._path)
             try:
                 descriptor = os.open(digest.hex + _NOTE, _FILE, dir_fd=directory)
             finally:
@@ -97,7 +95,7 @@ class KeptBlobs:
     def newest(self) -> Iterator[tuple[Digest, int]]:
         """Digest and size in bytes of each, those that were asked for last before the others."""
         try:
-            directory = self._opened()
+            directory = open_private(self._path)
         except OSError:
             return
         try:
@@ -127,21 +125,6 @@ class KeptBlobs:
                 for kept in (name, name + _NOTE):
                     with contextlib.suppress(OSError):
                         os.unlink(kept, dir_fd=directory)
-
-    def _opened(self) -> int:
-        return own_directory(self._path)
-
-
-def own_directory(path: Path, *, make: bool = True) -> int:
-    """A directory that nobody else can write, opened. Raises OSError, PermissionError for somebody else's."""
-    if make:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory = os.open(path, _DIRECTORY)
-    found = os.fstat(directory)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        os.close(directory)
-        raise PermissionError(errno.EACCES, "is not this user's alone to write")
-    return directory
 
 
 def _entries(directory: int) -> list[tuple[float, str, int]]:

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from epoch_oci.disk.kept import own_directory
-from epoch_oci.disk.local import FileReader, local_errors
+from epoch_oci.disk.local import FileReader, local_errors, open_private
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import ByteReader
 
@@ -72,7 +71,7 @@ class KeptParts:
             return self._opened(digest, size, os.O_CREAT)
 
     def _opened(self, digest: Digest, size: int, flags: int) -> KeptPart:
-        directory = own_directory(self._path, make=bool(flags))
+        directory = open_private(self._path, make=bool(flags))
         try:
             descriptor = os.open(digest.hex, _FLAGS | flags, 0o600, dir_fd=directory)
         finally:

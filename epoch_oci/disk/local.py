@@ -46,6 +46,9 @@ _HINTS = {
 _NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM})
 """How file systems that cannot do a thing say so: CIFS EPERM for a mode, GVfs EOPNOTSUPP, others ENOSYS or EINVAL."""
 _USABLE = 0o700
+_NOT_OURS = "is not this user's alone to write"
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _KINDS = (
     (stat.S_ISREG, "a regular file"),
     (stat.S_ISLNK, "a symbolic link"),
@@ -135,25 +138,59 @@ def open_directory(name: str | Path, what: str, *, parent: int | None = None) ->
 def make_directory(name: str, parent: int, what: str, mode: int = _USABLE) -> None:
     """Make sure that a directory is there, and durable; a new one has `mode`, whatever the umask."""
     with local_errors(what):
-        try:
-            os.mkdir(name, mode, dir_fd=parent)
-        except FileExistsError:
-            pass
-        else:
-            _make_usable(name, parent, mode)
-        sync_directory(parent)
+        _make(name, parent, mode)
 
 
 def make_directories(path: Path) -> None:
     """Make sure that a directory and all above it are there, new ones with mode 0700, and durable."""
-    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
-    for folder in reversed(missing):
+    for folder in _missing(path):
         with local_errors(str(folder)):
-            parent = os.open(folder.parent, _DIRECTORY)
-            try:
-                make_directory(folder.name, parent, str(folder))
-            finally:
-                os.close(parent)
+            _make_below(folder)
+
+
+def open_private(path: Path, *, make: bool = True, follow: bool = False) -> int:
+    """A descriptor of a directory for its owner alone, made with all above it if `make`; `follow` lets it be a link.
+
+    Raises OSError where that cannot be, and where others can write to it.
+    """
+    for folder in _missing(path) if make else ():
+        _make_below(folder)
+    directory = os.open(path, _DIRECTORY if follow else _DIRECTORY | os.O_NOFOLLOW)
+    try:
+        found = os.fstat(directory)
+        if found.st_uid != os.geteuid():
+            raise PermissionError(errno.EACCES, _NOT_OURS)
+        if found.st_mode & _OTHERS:
+            set_mode(directory, _USABLE)
+        if os.fstat(directory).st_mode & _OTHERS_WRITE:  # its file system has no modes
+            raise PermissionError(errno.EACCES, _NOT_OURS)
+    except BaseException:
+        os.close(directory)
+        raise
+    return directory
+
+
+def _missing(path: Path) -> list[Path]:
+    """What of a path is to be made, from the top down."""
+    return [folder for folder in (path, *path.parents) if not os.path.lexists(folder)][::-1]
+
+
+def _make_below(folder: Path) -> None:
+    parent = os.open(folder.parent, _DIRECTORY)
+    try:
+        _make(folder.name, parent, _USABLE)
+    finally:
+        os.close(parent)
+
+
+def _make(name: str, parent: int, mode: int) -> None:
+    try:
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:
+        pass
+    else:
+        _make_usable(name, parent, mode)
+    sync_directory(parent)
 
 
 def _make_usable(name: str, parent: int, mode: int) -> None:

@@ -37,15 +37,15 @@ def wait_for_lock(descriptor: int, seconds: float) -> bool | None:
     return held
 
 
-def open_locked(name: str, directory: int) -> tuple[int, bool] | None:
+def open_locked(name: str, directory: int, flags: int = 0) -> tuple[int, bool] | None:
     """Open the file `name`, made if need be, and lock it; None when somebody else has it locked. Raises OSError.
 
-    A descriptor for reading and writing, and whether it is locked: it is not where there are no locks. The locked file
-    is the one that has the name by then, for whoever held it before may have renamed or removed it. What has the name
-    and is no file of its own, so that writing to it would change another one, loses the name.
+    A descriptor for reading and writing, opened with further `flags`, and whether it is locked: it is not where there
+    are no locks. The locked file is the one that has the name by then, for whoever held it before may have renamed or
+    removed it. What has the name and is no file of its own, so that writing to it changes another one, loses the name.
     """
     for _ in range(_TRIES):
-        descriptor = os.open(name, _FILE, 0o600, dir_fd=directory)
+        descriptor = os.open(name, _FILE | flags, 0o600, dir_fd=directory)
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, descriptor)
             held = try_lock(descriptor)

@@ -5,7 +5,6 @@ still there. One process at a time writes it, the others do without.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import struct
@@ -15,11 +14,13 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from epoch_oci.disk.local import open_private
+from epoch_oci.disk.lock import open_locked
+
 _LIFE = 7 * 86400.0
 """Seconds after which what was sent and never named by a manifest is likely to be collected."""
 _LIMIT = 256 << 20
 _RECORD = struct.Struct("<II32sQ")
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class PackJournal:
@@ -69,20 +70,19 @@ class PackJournal:
 
     def _open(self) -> int:
         """The file, locked; -1 where it cannot be had."""
-        descriptor = -1
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._path, _FLAGS, 0o600)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
+            directory = open_private(self._path.parent)
+            undo.callback(os.close, directory)
+            if (opened := open_locked(self._path.name, directory, os.O_APPEND)) is None:
+                return -1
+            descriptor, held = opened
+            undo.callback(os.close, descriptor)
             found = os.fstat(descriptor)
-            if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-                raise PermissionError
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(descriptor), self._path.lstat()):
-                raise FileNotFoundError  # another push has just ended well, and took it away
+            if not held or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+                return -1
             if not -60 <= time.time() - found.st_mtime <= _LIFE:
                 os.ftruncate(descriptor, 0)
-        except OSError:
-            if descriptor >= 0:
-                os.close(descriptor)
-            return -1
-        return descriptor
+            undo.pop_all()
+            os.close(directory)
+            return descriptor
+        return -1

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from epoch_oci.disk.local import open_private
 from epoch_oci.disk.lock import open_locked
 
 LIMIT = 32 << 10
@@ -22,17 +23,7 @@ class PrivateDirectory:
 
     def __init__(self, path: Path) -> None:
         """Make and open it. Raises OSError where that cannot be, or somebody else owns it."""
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            found = os.fstat(self._directory)
-            if found.st_uid != os.geteuid():
-                raise PermissionError
-            if found.st_mode & 0o077:
-                os.fchmod(self._directory, 0o700)
-        except OSError:
-            self.close()
-            raise
+        self._directory = open_private(path)
 
     def close(self) -> None:
         """Be done with it."""

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from epoch_oci import dialects
 from epoch_oci.chunks.layout import zstd
-from epoch_oci.cocoon.spool import Spool
 from epoch_oci.dialects.base import Artifact, EncodeOptions, SnapshotFile, WrittenFile
 from epoch_oci.dialects.profile import SNAPSHOT_ID
+from epoch_oci.disk.spool import Spool
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, NotFoundError, UsageError

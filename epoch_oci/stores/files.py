@@ -1,6 +1,5 @@
 """A directory that receives a snapshot's files under their own names, as a hypervisor wants them."""
 
-import errno
 import os
 import stat
 import threading
@@ -11,6 +10,7 @@ from pathlib import Path
 from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.draft import Draft, sweep
+from epoch_oci.disk.holes import RunReader, is_zero_outside
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import ConflictError, ContentError, LocalIOError
 from epoch_oci.oci import filename
@@ -19,7 +19,6 @@ from epoch_oci.stores.base import Content, FileTarget
 
 _OWNER = 0o700
 _DEFAULT_MODE = 0o600
-_ZEROS = bytes(BLOCK)
 
 
 class FilesDirectory:
@@ -219,60 +218,10 @@ def _unfold(reader: VerifyingReader, draft: Draft, segments: Sequence[Segment] |
 def _matches(descriptor: int, what: str, target: FileTarget) -> bool:
     segments = target.segments
     reader: ByteReader = (
-        local.FileReader(descriptor, what) if segments is None else _SegmentReader(descriptor, what, segments)
+        local.FileReader(descriptor, what) if segments is None else RunReader(descriptor, what, segments)
     )
     try:
         VerifyingReader(reader, target.blob, target.name).exhaust()
     except ContentError:
         return False
-    with local.local_errors(what):
-        return segments is None or all(
-            _is_zero(descriptor, start, end) for start, end in _gaps(segments, target.logical_size)
-        )
-
-
-class _SegmentReader:
-    """Reads the segments of a file one after another: its packed form."""
-
-    def __init__(self, descriptor: int, what: str, segments: Sequence[Segment]) -> None:
-        self._readers = (local.FileReader(descriptor, what, item.offset, item.length) for item in segments)
-        self._reader = next(self._readers, None)
-
-    def read(self, size: int = -1, /) -> bytes:
-        while self._reader is not None:
-            if block := self._reader.read(size):
-                return block
-            self._reader = next(self._readers, None)
-        return b""
-
-
-def _gaps(segments: Sequence[Segment], size: int) -> Iterator[tuple[int, int]]:
-    """Start and end of what lies between the segments of a file, and behind the last one."""
-    end = 0
-    for segment in segments:
-        yield end, segment.offset
-        end = segment.offset + segment.length
-    yield end, size
-
-
-def _is_zero(descriptor: int, start: int, end: int) -> bool:
-    while (start := _data_from(descriptor, start, end)) < end:
-        block = os.pread(descriptor, min(BLOCK, end - start), start)
-        if not block or not _ZEROS.startswith(block):
-            return False
-        start += len(block)
-    return True
-
-
-def _data_from(descriptor: int, start: int, end: int) -> int:
-    """Where the next data is at or behind `start`, `end` when there are only holes before it."""
-    if start >= end:
-        return end
-    try:
-        return min(end, os.lseek(descriptor, start, os.SEEK_DATA))
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return end
-        if error.errno != errno.EINVAL:
-            raise
-        return start  # a file system that knows no holes: all of it is data
+    return segments is None or is_zero_outside(descriptor, what, segments, target.logical_size)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from epoch_oci.disk.draft import write_sparse
+from epoch_oci.disk.holes import write_sparse
 from epoch_oci.disk.local import FileReader, local_errors
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK, ByteReader
