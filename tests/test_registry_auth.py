@@ -310,6 +310,14 @@ def test_who_is_forbidden_something_without_credentials_is_told_to_log_in(fake_r
     assert "log in" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("status", "logs_in"), [(401, True), (403, False), (400, True)])
+def test_a_token_service_that_refuses_is_quoted(fake_registry, status, logs_in):
+    registry = fake_registry(auth=bearer())
+    registry.fault("GET", TOKEN, Respond(status, b'{"errors":[{"code":"DENIED","message":"not in this project"}]}'))
+    said = advice(registry, login=True)
+    assert "not in this project" in said and f"of {USER}" in said and ("epoch-oci login" in said) is logs_in
+
+
 # Logging in
 
 

@@ -124,19 +124,20 @@ class TokenService:
 
     def _refused(self, response: requests.Response, credential: Credential | None) -> EpochOciError:
         status = response.status_code
-        error = refusal(response, f"getting a token for {self.host}", self.secrets())
+        what = f"getting a token for {self.host}"
+        error = refusal(response, what, self.secrets())
         if status not in (400, 401, 403, 404) or (isinstance(error, NetworkError) and error.retryable):
             return error
+        words = f"{credential.owner} were refused" if credential else "anonymous access was refused"
+        lacking = credential is not None and status == 403  # GitLab's and others' answer to who is known
         return self._denied(
-            f"{credential.owner} were refused" if credential else "anonymous access was refused", status
+            f"{words}: {error.message.removeprefix(f'{what}: ')}",
+            "they may lack the right to this; ask for it" * lacking,
         )
 
-    def _denied(self, words: str, status: int | None = None) -> AccessError:
-        return AccessError(
-            f"{self.host}: {words}" + (f" ({status})" if status else ""),
-            object=self.host,
-            hint=f"log in with `epoch-oci login {self.host}`",
-        )
+    def _denied(self, words: str, hint: str = "") -> AccessError:
+        hint = hint or f"log in with `epoch-oci login {self.host}`"
+        return AccessError(f"{self.host}: {words}", object=self.host, hint=hint)
 
     def _grant(self, response: requests.Response, where: str, credential: Credential | None) -> Grant:
         with foreign_errors(where):
