@@ -410,6 +410,7 @@ CredentialStore({"HOME": sys.argv[1]}).keep("r.example", "u", "hunter2")
     assert subprocess.run([sys.executable, "-c", killed, str(home)]).returncode == -signal.SIGKILL
     folder = home / ".docker"
     (left,) = folder.iterdir()
+    write(folder / ".config.json.4711.tmp", "what version 0.1 has left")
     assert left.name != "config.json" and stat.S_IMODE(left.stat().st_mode) == 0o600
     CredentialStore({"HOME": str(home)}).keep("s.example", "u", "p")
     assert [path.name for path in folder.iterdir()] == ["config.json"]

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,6 +141,7 @@ def change(path: Path, edit: Callable[[Document], bool], warn: Warn) -> bool:
     try:
         with locked(directory, str(target.parent), lambda: warn(_UNLOCKED.format(target.parent))):
             sweep(directory)
+            _sweep_old(target.name, directory)
             document = read(target, lambda _: None)
             if not edit(document):
                 return False
@@ -147,6 +149,14 @@ def change(path: Path, edit: Callable[[Document], bool], warn: Warn) -> bool:
             return True
     finally:
         os.close(directory)
+
+
+def _sweep_old(name: str, directory: int) -> None:
+    """Remove what version 0.1 left behind when it was killed, with a password in it."""
+    old = re.compile(rf"\.{re.escape(name)}\.[0-9]+\.tmp\Z")
+    with contextlib.suppress(OSError):
+        for left in filter(old.match, os.listdir(directory)):
+            os.unlink(left, dir_fd=directory)
 
 
 def _section(document: Document, name: str) -> Document:
