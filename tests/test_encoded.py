@@ -163,6 +163,36 @@ def test_only_some_files(layout, tmp_path):
     assert sorted(tree(tmp_path / "files")) == ["cow.raw", "data-a.raw"]
 
 
+@pytest.mark.parametrize("form", ["foreign", "ours"])
+def test_only_what_is_wanted_is_decoded(tmp_path, form):
+    """A layer of any other file may be gone: nobody asks for it."""
+    layout = OciLayout(tmp_path / "layout")
+    real_artifact().publish(layout)
+    if form == "ours":  # with the Epoch manifest in its config
+        pulled(layout, tmp_path / "store")
+        words = ("--store", tmp_path / "store", "--dialect", "cocoonstack", "--zstd", "3", "--chunk-size", "1MiB")
+        assert run_cli("push", "bot:v1", f"oci:{tmp_path}/layout:v1", *words, "--force").code == 0
+    found = read_documents(layout, "v1").told()
+    wanted = next(file for file in found.files if file.name == "cow.raw")
+    for file in found.files:
+        for carrier in file.carriers if file.name != "cow.raw" else ():
+            stored(tmp_path / "layout", carrier.digest).unlink(missing_ok=True)
+    done = run_cli("pull", f"oci:{tmp_path}/layout:v1", "-o", tmp_path / "files", "--only", "cow*")
+    assert done.code == 0, done.err
+    assert tree(tmp_path / "files") == {"cow.raw": COW}
+    path = stored(tmp_path / "layout", wanted.carriers[0].digest)
+    path.chmod(0o600)
+    path.write_bytes(zstd.compress(noise("other", MIB)))
+    assert run_cli("pull", f"oci:{tmp_path}/layout:v1", "-o", tmp_path / "again", "--only", "cow*").code == 3
+    assert not (tmp_path / "again" / "cow.raw").exists()
+
+
+def test_only_what_is_wanted_unfolds_as_ever(layout, tmp_path):
+    options = PullOptions(only=("memory*",))
+    pull_to_files(layout, "v1", FilesDirectory(tmp_path / "files"), where="oci:layout", options=options)
+    assert tree(tmp_path / "files") == {"memory-ranges": unfolded("memory-ranges")}
+
+
 def test_inspect_reads_no_layer(layout, tmp_path):
     for name in ENCODED:
         for raw in FILES[name].layers:

@@ -6,6 +6,7 @@ import json
 import random
 import struct
 import sys
+import time
 import tracemalloc
 from contextlib import contextmanager
 
@@ -216,6 +217,45 @@ def test_sources_are_closed_however_it_ends():
     assert closed == []
     read(content)
     assert closed == [True]
+
+
+def test_what_lies_ahead_is_bounded_and_let_go():
+    """Layers are decoded before it is their turn, as far as memory shall hold, and not at all once nobody reads."""
+    opened, closed = [], []
+
+    class Watched(BytesContent):
+        @contextmanager
+        def open(self, start=0, length=None):
+            opened.append(True)
+            try:
+                yield io.BytesIO(self.raw)
+            finally:
+                closed.append(True)
+
+    raw = bomb(128 * 8)  # 128 MiB
+    content = UnpackedContent([(of(raw)[0], Watched(raw))] * 100, 100 * 128 * MIB, True, "cow.raw")
+    tracemalloc.start()
+    with content.open() as reader:
+        for _ in range(20):
+            reader.read()
+        peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (unpack.AHEAD + 12 * MIB) * (unpack._DECODERS + 1)
+    for _ in range(200):
+        if len(opened) == len(closed):
+            break
+        time.sleep(0.05)
+    assert len(opened) == len(closed) <= unpack._DECODERS + 1
+
+
+def test_an_error_ahead_waits_for_its_turn():
+    good, bad = zstd.compress(text(MIB)), zstd.compress(text(MIB, 2))
+    layers = [(of(good)[0], BytesContent(good))] * 3 + [(of(bad)[0], BytesContent(bad[:-1]))]
+    got = b""
+    with pytest.raises(ContentError), UnpackedContent(layers, 4 * MIB, True, "cow.raw").open() as reader:
+        while block := reader.read():
+            got += block
+    assert got[: 2 * MIB] == text(MIB) * 2
 
 
 def test_reading_in_small_steps_from_a_slow_source():

@@ -1,6 +1,6 @@
 """What a dialect turns into what."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -85,12 +85,13 @@ class EncodedSnapshot:
     """What two documents tell of a snapshot whose blobs are known only after its layers were decoded.
 
     `memory` and `storage` are bytes; times are the text as written, "" when absent. `complete` makes the snapshot of
-    the files, all with their digests.
+    the files, all with their digests, and `complete_part` one of some of them.
     """
 
     dialect: str
     files: tuple[EncodedFile, ...]
     complete: Callable[[tuple[SnapshotFile, ...]], Snapshot] = field(repr=False, compare=False)
+    complete_part: Callable[[tuple[SnapshotFile, ...]], Snapshot] = field(repr=False, compare=False)
     name: str = ""
     tag: str = ""
     snapshot_id: str = ""
@@ -110,20 +111,23 @@ class EncodedSnapshot:
 
     def finish(self, digests: Mapping[str, Digest]) -> Snapshot:
         """The snapshot; `digests` has by name those of the decoded `undigested` files. Raises ContentError."""
-        return self.complete(
-            tuple(
-                SnapshotFile(
-                    name=file.name,
-                    role="layer",
-                    media_type=file.media_type,
-                    digest=file.digest or digests[file.name],
-                    size=file.size,
-                    carriers=file.carriers if file.size else (),
-                    encoding=file.encoding,
-                )
-                for file in self.files
-            )
-        )
+        return self.complete(tuple(_digested(file, digests) for file in self.files))
+
+    def finish_part(self, digests: Mapping[str, Digest], chosen: Collection[str]) -> Snapshot:
+        """As `finish`, with the `chosen` files alone: enough to write them, and no snapshot to be stored."""
+        return self.complete_part(tuple(_digested(file, digests) for file in self.files if file.name in chosen))
+
+
+def _digested(file: EncodedFile, digests: Mapping[str, Digest]) -> SnapshotFile:
+    return SnapshotFile(
+        name=file.name,
+        role="layer",
+        media_type=file.media_type,
+        digest=file.digest or digests[file.name],
+        size=file.size,
+        carriers=file.carriers if file.size else (),
+        encoding=file.encoding,
+    )
 
 
 @dataclass(frozen=True, slots=True)

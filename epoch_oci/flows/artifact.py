@@ -10,7 +10,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.flows.chunked import ChunkedSource, check_files, folds_of, index_of_image, kept_indexes
-from epoch_oci.flows.encoded import Decoding, decoded, told
+from epoch_oci.flows.encoded import Choose, Decoding, decoded, told
 from epoch_oci.flows.encoded import joined as joined
 from epoch_oci.location import repository_in
 from epoch_oci.oci import media_types, verify
@@ -73,19 +73,25 @@ def documents_of(source: Source, document: Document, what: str) -> FoundDocument
     return FoundDocuments(image, read_config(source, image))
 
 
-def read_artifact(source: Source, name: str, how: Decoding | None = None) -> FoundArtifact:
+def read_artifact(
+    source: Source, name: str, how: Decoding | None = None, choose: Choose | None = None
+) -> FoundArtifact:
     """The snapshot that an artifact is. Where its layers are encoded they are read and decoded, see `encoded.decoded`.
+
+    With `choose` no other files are decoded; then the snapshot may have these alone.
 
     Raises as `read_documents` and `encoded.decoded`.
     """
-    return artifact_of(source, read_documents(source, name), how)
+    return artifact_of(source, read_documents(source, name), how, choose)
 
 
-def artifact_of(source: Source, found: FoundDocuments, how: Decoding | None = None) -> FoundArtifact:
+def artifact_of(
+    source: Source, found: FoundDocuments, how: Decoding | None = None, choose: Choose | None = None
+) -> FoundArtifact:
     """As `read_artifact`, of documents that were read."""
     snapshot = found.told()
     if isinstance(snapshot, EncodedSnapshot):
-        snapshot = decoded(source, snapshot, how)
+        snapshot = decoded(source, snapshot, how, choose)
     return FoundArtifact(found.image, found.config, snapshot, unchunked(source, found.image, snapshot, how))
 
 

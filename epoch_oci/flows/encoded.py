@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import EncodedFile, EncodedReader, EncodedSnapshot, Snapshot, SnapshotFile
@@ -55,13 +56,32 @@ def told(image: ImageManifest, config: Document | None) -> Snapshot | EncodedSna
     return encoded if encoded.undigested else encoded.finish({})
 
 
-def decoded(source: Source, encoded: EncodedSnapshot, how: Decoding | None = None) -> Snapshot:
+class Named(Protocol):
+    """What is chosen by name."""
+
+    @property
+    def name(self) -> str:
+        """As the snapshot has it."""
+
+
+Choose = Callable[[Sequence[Named]], Sequence[Named]]
+"""Those that are wanted out of all. May raise."""
+
+
+def decoded(
+    source: Source, encoded: EncodedSnapshot, how: Decoding | None = None, choose: Choose | None = None
+) -> Snapshot:
     """The snapshot, after its layers were read, verified and decoded, unless `how` remembers what they decode to.
 
+    With `choose` no others are, and the snapshot has those files alone, see `EncodedSnapshot.finish_part`.
     Raises ContentError (DIGEST, SIZE, TYPE) for layers that are wrong, UsageError where no decoder is installed, and
     what reading raises.
     """
-    return encoded.finish(digests_of(source, encoded.undigested, how or Decoding()))
+    if choose is None:
+        return encoded.finish(digests_of(source, encoded.undigested, how or Decoding()))
+    names = {file.name for file in choose(encoded.files)}
+    wanted = [file for file in encoded.undigested if file.name in names]
+    return encoded.finish_part(digests_of(source, wanted, how or Decoding()), names)
 
 
 def digests_of(source: Source, files: Sequence[EncodedFile], how: Decoding) -> dict[str, Digest]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
@@ -17,7 +18,7 @@ from epoch_oci.flows.artifact import FoundArtifact, read_artifact, read_document
 from epoch_oci.flows.at_hand import with_chunks_at_hand
 from epoch_oci.flows.chunked import kept_indexes
 from epoch_oci.flows.cloning import obstacles
-from epoch_oci.flows.encoded import Decoding, carried_content, forgot
+from epoch_oci.flows.encoded import Decoding, Named, carried_content, forgot
 from epoch_oci.flows.publish import Publication, files_of
 from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.flows.seeds import foreseen, with_seeds
@@ -28,6 +29,7 @@ from epoch_oci.transfer.execute import Outcome, execute
 from epoch_oci.transfer.plan import Plan, Seed, Want, most_of, plan_blobs, plan_files
 from epoch_oci.transfer.throttle import Throttle
 
+_Named = TypeVar("_Named", bound=Named)
 _OWNER = 0o700
 _DEFAULT_MODE = 0o600
 
@@ -122,7 +124,8 @@ def _pull_to_files(
 ) -> TransferReport:
     started = time.monotonic()
     phase(on_event, "reading the manifest")
-    found = read_artifact(source, name, decoding(options, on_event)).identified(reference_key(where, name))
+    choose = partial(_chosen, only=options.only) if options.only else None
+    found = read_artifact(source, name, decoding(options, on_event), choose).identified(reference_key(where, name))
     phase(on_event, "looking at what is there")
     source = at_hand_source(found, options)
     files = _chosen(found.snapshot.files, options.only)
@@ -217,7 +220,7 @@ def layer_contents(source: Source, snapshot: Snapshot) -> Callable[[Layer], Cont
     return content
 
 
-def _chosen(files: Sequence[SnapshotFile], only: Sequence[str]) -> list[SnapshotFile]:
+def _chosen(files: Sequence[_Named], only: Sequence[str]) -> list[_Named]:
     if not only:
         return list(files)
     chosen = [file for file in files if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in only)]

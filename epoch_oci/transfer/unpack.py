@@ -1,9 +1,13 @@
 """Decoding the layers of a file that are compressed (cocoon-common's snapshot.v2), within bounds and as a stream.
 
 Nothing of what a compressed layer expands to is trusted: the output ends at the size that the snapshot's config
-declares, the window at WINDOW_LIMIT, and memory holds one window and two blocks whatever a frame says of itself.
+declares, the window at WINDOW_LIMIT, and memory holds one window and two blocks whatever a frame says of itself. Of a
+file of several layers the next ones are decoded meanwhile: a window and AHEAD bytes for each thread.
 """
 
+import os
+import threading
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,12 +18,16 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader, read_digest
 from epoch_oci.stores.base import Content
+from epoch_oci.transfer.pool import GrowingPool
 
 WINDOW_LIMIT = 128 << 20
 """Largest window in bytes that a frame may ask for; the reference decoder's own limit."""
 FRAME_LIMIT = 100_000
 """Most frames of one layer. cocoon-common writes one; tools that compress in parallel write one for a few megabytes."""
 _INPUT = 128 << 10
+AHEAD = 8 << 20
+"""Decoded bytes of one layer that wait until it is its turn."""
+_DECODERS = max(1, min(4, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +54,22 @@ class UnpackedContent:
 
     def _blocks(self) -> Generator[bytes, None, None]:
         left = self.size
-        for target, content in self.layers:
-            with content.open() as stored:
-                verified = VerifyingReader(stored, target, f"a layer of {self.what}")
-                reader = ZstdReader(verified, self.what) if self.zstd else verified
-                # One byte more than may come, to learn whether it comes.
-                while block := reader.read(min(BLOCK, left + 1)):
-                    left -= len(block)
-                    if left < 0:
-                        raise self._size_error(f"decodes to more than the {self.size} bytes declared")
-                    yield block
+        layers = (self._layer(target, content) for target, content in self.layers)
+        with closing(_in_order(layers) if len(self.layers) > 1 else _one(layers)) as decoded:
+            for block in decoded:
+                left -= len(block)
+                if left < 0:
+                    raise self._size_error(f"decodes to more than the {self.size} bytes declared")
+                yield block
         if left:
             raise self._size_error(f"decodes to {self.size - left} of the {self.size} bytes declared")
+
+    def _layer(self, target: Descriptor, content: Content) -> Generator[bytes, None, None]:
+        with content.open() as stored:
+            verified = VerifyingReader(stored, target, f"a layer of {self.what}")
+            reader = ZstdReader(verified, self.what) if self.zstd else verified
+            while block := reader.read(BLOCK):
+                yield block
 
     def _size_error(self, problem: str) -> ContentError:
         return ContentError(f"{self.what} {problem}", code="SIZE", object=self.what)
@@ -139,6 +151,89 @@ def zstd_module() -> Any:
                 hint="install the package backports.zstd",
             ) from None
     return zstd
+
+
+def _one(layers: Iterator[Generator[bytes, None, None]]) -> Generator[bytes, None, None]:
+    for layer in layers:
+        yield from layer
+
+
+def _in_order(layers: Iterator[Generator[bytes, None, None]]) -> Generator[bytes, None, None]:
+    """The blocks of `layers` one after another, while threads of their own decode the next ones."""
+    pool = GrowingPool(_DECODERS, "decode")
+    waiting: deque[_Ahead] = deque()
+    try:
+        for layer in layers:
+            waiting.append(_Ahead(layer))
+            pool.submit(waiting[-1].run)
+            if len(waiting) > _DECODERS:
+                yield from waiting[0].blocks()
+                waiting.popleft()
+        while waiting:
+            yield from waiting[0].blocks()
+            waiting.popleft()
+    finally:
+        for ahead in waiting:
+            ahead.stop()
+        pool.shutdown(cancel_futures=True)
+
+
+class _Ahead:
+    """Blocks that a thread makes and another one takes."""
+
+    def __init__(self, source: Generator[bytes, None, None]) -> None:
+        self._source = source
+        self._made: deque[bytes] = deque()
+        self._size = 0
+        self._ended = self._stopped = False
+        self._error: BaseException | None = None
+        self._state = threading.Condition()
+
+    def run(self) -> None:
+        """Make them; what goes wrong is for whoever takes them."""
+        try:
+            with closing(self._source):
+                for block in self._source:
+                    if not self._put(block):
+                        break
+        except BaseException as error:
+            self._error = error
+        with self._state:
+            self._ended = True
+            self._state.notify_all()
+
+    def blocks(self) -> Iterator[bytes]:
+        """Take them. Raises what went wrong, when it is its turn."""
+        while (block := self._next()) is not None:
+            yield block
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Nobody takes them any more."""
+        with self._state:
+            self._stopped = True
+            self._state.notify_all()
+
+    def _put(self, block: bytes) -> bool:
+        with self._state:
+            while self._size >= AHEAD and not self._stopped:
+                self._state.wait()
+            self._made.append(block)
+            self._size += len(block)
+            self._state.notify_all()
+            return not self._stopped
+
+    def _next(self) -> bytes | None:
+        with self._state:
+            while not self._made and not self._ended:
+                self._state.wait()
+            if not self._made:
+                return None
+            block = self._made.popleft()
+            self._size -= len(block)
+            self._state.notify_all()
+            return block
 
 
 class _Withheld:

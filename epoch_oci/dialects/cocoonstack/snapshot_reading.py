@@ -1,7 +1,7 @@
 """A snapshot of modern Epoch, version 1 or 2, as an Epoch manifest (epoch-formats 4.3 to 4.6 and 4.10)."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from epoch_oci.dialects import foreign, profile
@@ -44,6 +44,7 @@ def read(manifest: ImageManifest, document: Document | None, dialect: str) -> En
         dialect=dialect,
         files=files,
         complete=reader.complete,
+        complete_part=reader.complete_part,
         name=labels.name,
         tag=labels.tag,
         snapshot_id=config.snapshot_id,
@@ -76,6 +77,29 @@ class _Reader:
         """The snapshot with the manifest that rides in the config, else with one derived."""
         return self._derived(files) if self.config.riding is None else self._original(files)
 
+    def complete_part(self, files: tuple[SnapshotFile, ...]) -> Snapshot:
+        """Some files alone, to be written under their names; what is derived for them is no whole manifest."""
+        if self.config.riding is None:
+            return self._derived(files)
+        document = riding.unseated(self.config.riding, self.config.files)
+        epoch = Manifest.parse(document, "the Epoch manifest in the config")
+        told = {layer.filename: (layer.digest, layer.size) for layer in epoch.layers}
+        found = [
+            Finding("$.layers", "MISMATCH", f"{shown(file.name)} is not what the layers decode to")
+            for file in files
+            if told.get(file.name) != (file.digest, file.size)
+        ]
+        if found:
+            raise ContentError.of("the Epoch manifest in the config", found)
+        return Snapshot(
+            dialect=self.dialect,
+            epoch=epoch.document,
+            manifest=epoch,
+            files=_typed(files, epoch),
+            warnings=(*epoch.warnings, *self.warnings),
+            lost=self.lost,
+        )
+
     def _derived(self, files: tuple[SnapshotFile, ...]) -> Snapshot:
         config = self.config
         kept = self.labels.unlike(snapshot_id=config.snapshot_id, image=self.image)
@@ -101,7 +125,7 @@ class _Reader:
             manifest=epoch,
             files=files,
             derived=True,
-            warnings=(*self.warnings, *self._stray_entries(files), *_epoch_warnings(epoch)),
+            warnings=(*self.warnings, *self._stray_entries(), *_epoch_warnings(epoch)),
             lost=(*self.lost, *_subject(self.manifest)),
             carried=carried.words(),
         )
@@ -130,8 +154,8 @@ class _Reader:
             carried=carried.words(),
         )
 
-    def _stray_entries(self, files: tuple[SnapshotFile, ...]) -> Iterator[Finding]:
-        for name in sorted(self.config.files.keys() - {file.name for file in files}):
+    def _stray_entries(self) -> Iterator[Finding]:
+        for name in sorted(self.config.files.keys() - {layer.title for layer in self.manifest.layers}):
             problem = f"the config has an entry for {shown(name)}, and no layer carries it"
             yield Finding("$.config", "MISMATCH", problem, "warning")
 
@@ -170,18 +194,8 @@ def _label_warnings(labels: Labels, epoch: Manifest) -> Iterator[Finding]:
 
 def _typed(files: tuple[SnapshotFile, ...], epoch: Manifest) -> tuple[SnapshotFile, ...]:
     """`files` with the media types that the Epoch manifest has for them."""
-    return tuple(
-        SnapshotFile(
-            name=file.name,
-            role=file.role,
-            media_type=layer.descriptor.media_type,
-            digest=file.digest,
-            size=file.size,
-            carriers=file.carriers,
-            encoding=file.encoding,
-        )
-        for file, layer in zip(files, epoch.layers, strict=True)
-    )
+    types = {layer.filename: layer.descriptor.media_type for layer in epoch.layers}
+    return tuple(replace(file, media_type=types[file.name]) for file in files)
 
 
 def _unlike(these: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
