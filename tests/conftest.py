@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from support import isolation, live, peers
 from support.live import Binary, LiveRegistry
@@ -23,9 +24,14 @@ from support.token_server import TokenServer
 
 
 def pytest_configure() -> None:
-    """A shell starts what runs in its background with SIGINT ignored, and programs under test would inherit that."""
+    """A shell starts what runs in its background with SIGINT ignored, and programs under test would inherit that.
+
+    Nor has an example of a property a time limit: what is slow on a busy machine is not wrong.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -168,6 +169,42 @@ def test_credentials_that_change_on_the_way_are_looked_up_again(fake_registry, t
     (tmp_path / "auth.json").write_text(json.dumps({"auths": {registry.address: entry}}))
     put(repository, RAW[:1000])
     assert set(schemes(registry)) == {"", "Basic"}
+
+
+class Slow(BasicAuth):
+    """Keeps back the refusal of the first who says nothing of himself, or of the first with the `late` password."""
+
+    def __init__(self, late: str | None) -> None:
+        super().__init__()
+        self.asked, self.go_on = threading.Event(), threading.Event()
+        self._late = late
+
+    def challenge(self, request, needs, error=""):
+        if not self.asked.is_set() and (basic_credentials(request) or (None, None))[1] == self._late:
+            self.asked.set()
+            assert self.go_on.wait(20)
+        return super().challenge(request, needs, error)
+
+
+@pytest.mark.parametrize("late", [None, PASSWORD], ids=["the scheme", "a password that changed"])
+def test_a_refusal_that_comes_after_another_thread_was_let_in(fake_registry, tmp_path, late):
+    auth = Slow(late)
+    registry = fake_registry(auth=auth)
+    repository, _ = room(registry, credentials=kept(tmp_path, registry))
+    registry.put_blob(REPO, RAW)
+    with ThreadPoolExecutor(1) as pool:
+        if late:
+            repository.has(blob(RAW))
+            auth.password = "another-password"
+            entry = {"username": USER, "password": "another-password"}
+            (tmp_path / "auth.json").write_text(json.dumps({"auths": {registry.address: entry}}))
+        slow = pool.submit(lambda: list(repository.tags()))
+        assert auth.asked.wait(20)
+        try:
+            assert repository.has(blob(RAW))
+        finally:
+            auth.go_on.set()
+        assert slow.result() == []
 
 
 # One scheme for a run

@@ -278,8 +278,11 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         return self._handed(token)
 
     def _looked_up_anew(self, scope: Scope, sent: str | None) -> str | None:
-        """The header of credentials that have changed since: those of cloud registries live for hours."""
+        """The header of credentials that have changed since `sent`: those of cloud registries live for hours."""
         held = self._known(scope)
+        own = self._own_header(held)
+        if own is not None and own != sent:
+            return own  # another thread was quicker: it found the scheme, or looked first
         try:
             found = None if self.anonymous else self.settings.credentials.find(self.host, scope.account, anew=True)
         except EpochOciError:
