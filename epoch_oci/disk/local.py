@@ -158,12 +158,11 @@ def open_private(path: Path, *, make: bool = True, follow: bool = False) -> int:
     directory = os.open(path, _DIRECTORY if follow else _DIRECTORY | os.O_NOFOLLOW)
     try:
         found = os.fstat(directory)
-        if found.st_uid != os.geteuid():
+        # One that others could write to until now may hold anything, so closing it is of no use.
+        if found.st_uid != os.geteuid() or found.st_mode & _OTHERS_WRITE:
             raise PermissionError(errno.EACCES, _NOT_OURS)
         if found.st_mode & _OTHERS:
             set_mode(directory, _USABLE)
-        if os.fstat(directory).st_mode & _OTHERS_WRITE:  # its file system has no modes
-            raise PermissionError(errno.EACCES, _NOT_OURS)
     except BaseException:
         os.close(directory)
         raise
