@@ -233,7 +233,7 @@ def test_what_lies_ahead_is_bounded_and_let_go():
                 closed.append(True)
 
     raw = bomb(128 * 8)  # 128 MiB
-    content = UnpackedContent([(of(raw)[0], Watched(raw))] * 100, 100 * 128 * MIB, True, "cow.raw")
+    content = UnpackedContent([(of(raw)[0], Watched(raw))] * 200, 200 * 128 * MIB, True, "cow.raw")
     tracemalloc.start()
     with content.open() as reader:
         for _ in range(20):
@@ -250,12 +250,12 @@ def test_what_lies_ahead_is_bounded_and_let_go():
 
 def test_an_error_ahead_waits_for_its_turn():
     good, bad = zstd.compress(text(MIB)), zstd.compress(text(MIB, 2))
-    layers = [(of(good)[0], BytesContent(good))] * 3 + [(of(bad)[0], BytesContent(bad[:-1]))]
+    layers = [(of(good)[0], BytesContent(good))] * 20 + [(of(bad)[0], BytesContent(bad[:-1]))]
     got = b""
-    with pytest.raises(ContentError), UnpackedContent(layers, 4 * MIB, True, "cow.raw").open() as reader:
+    with pytest.raises(ContentError), UnpackedContent(layers, 21 * MIB, True, "cow.raw").open() as reader:
         while block := reader.read():
             got += block
-    assert got[: 2 * MIB] == text(MIB) * 2
+    assert got[: 19 * MIB] == text(MIB) * 19
 
 
 def test_reading_in_small_steps_from_a_slow_source():

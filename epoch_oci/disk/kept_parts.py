@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from epoch_oci.disk.holes import data_runs
 from epoch_oci.disk.local import FileReader, local_errors, open_private
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import ByteReader
@@ -44,13 +45,9 @@ class KeptPart:
         return not self._full
 
     def runs(self) -> Iterator[tuple[int, int]]:
-        """The (start, end) of what is here; all of it where the file system knows no holes."""
-        at = 0
-        with contextlib.suppress(OSError):  # ENXIO: nothing but a hole is left
-            while at < self.size:
-                start = os.lseek(self._descriptor, at, os.SEEK_DATA)
-                at = os.lseek(self._descriptor, start, os.SEEK_HOLE)
-                yield start, at
+        """The (start, end) of what is here; all of it where the file system knows no holes. Raises LocalIOError."""
+        for start, length in data_runs(self._descriptor, self.size, self._what):
+            yield start, start + length
 
 
 class KeptParts:

@@ -1,15 +1,11 @@
 """Artifacts of the chunked form: a source that hands out their files as if each were a blob of its own."""
 
-import contextlib
-import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from epoch_oci.chunks.fold import Fold, FoldedPart, near
 from epoch_oci.chunks.index import Fetch, Index, Stored, header_of
@@ -18,7 +14,7 @@ from epoch_oci.dialects.base import Snapshot
 from epoch_oci.dialects.chunked import is_chunked, packs_of
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.disk.kept import KeptBlobs
-from epoch_oci.disk.local import local_errors
+from epoch_oci.disk.spool import Spool
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ContentError, Finding
@@ -30,7 +26,7 @@ from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, Ranged, Source
 
 _KEPT_COUNT, _KEPT_SIZE = 24, 2 << 30
-SPOOL = "/var/tmp"  # noqa: S108 (files there have no name)
+_SPOOL = "/var/tmp"  # noqa: S108 (files there have no name)
 _ZEROS = bytes(BLOCK)
 
 
@@ -49,33 +45,31 @@ def open_index(source: Source, layer: Descriptor, kept: KeptBlobs | None = None)
     if kept is not None and kept.keep(layer, content.open):
         return Index(layer, lambda offset, length: kept.read(layer.digest, offset, length))
     if not isinstance(content, Ranged) or not content.ranged():
-        return Index(layer, _spooled(content, layer))
+        return Index(layer, _whole(content, layer))
     return Index(layer, lambda offset, length: _read(content, offset, length))
 
 
-def _spooled(content: Content, layer: Descriptor) -> Fetch:
+def _whole(content: Content, layer: Descriptor) -> Fetch:
     """An index that is only to be had whole, in a file without a name: it may have gigabytes."""
-    with whole_in_file(content, layer, "the chunk index") as file:
-        descriptor = os.dup(file.fileno())
+    spool = spooled(content, layer, "the chunk index")
 
     def fetch(offset: int, length: int) -> bytes:
-        with local_errors(SPOOL):
-            return os.pread(descriptor, length, offset)
+        return _read(spool.content, offset, length)
 
-    weakref.finalize(fetch, os.close, descriptor)
+    weakref.finalize(fetch, spool.close)
     return fetch
 
 
-def whole_in_file(content: Content, target: Descriptor, what: str) -> IO[bytes]:
-    """A blob, verified, in a file without a name, which is gone when it is closed. Raises as reading does."""
-    with local_errors(SPOOL), contextlib.ExitStack() as stack:
-        file = stack.enter_context(tempfile.TemporaryFile(dir=SPOOL))
+def spooled(content: Content, target: Descriptor, what: str) -> Spool:
+    """A blob, verified, in a file without a name. Raises LocalIOError, and what reading raises."""
+    spool = Spool(Path(_SPOOL), what)
+    try:
         with content.open() as reader:
-            for block in VerifyingReader(reader, target, what).blocks():
-                file.write(block)
-        file.flush()
-        stack.pop_all()
-        return file
+            spool.fill(VerifyingReader(reader, target, what))
+    except BaseException:
+        spool.close()
+        raise
+    return spool
 
 
 def index_of_image(source: Source, image: ImageManifest, kept: KeptBlobs | None = None) -> Index | None:

@@ -4,7 +4,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from mmap import ACCESS_READ, mmap
@@ -22,7 +22,7 @@ from epoch_oci.flows.chunked import (
     folds_of,
     index_of_image,
     pack_layer,
-    whole_in_file,
+    spooled,
 )
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -112,8 +112,8 @@ class ChunkedCheck:
     def _read(self, layer: Descriptor, what: str) -> Raw:
         content = self.source.content(layer)
         if layer.size > _HELD:  # no writer's usual pack, but a legal one
-            with whole_in_file(content, layer, what) as file:
-                return mmap(file.fileno(), 0, access=ACCESS_READ)
+            with closing(spooled(content, layer, what)) as spool:
+                return mmap(spool.content.descriptor, 0, access=ACCESS_READ)
         with content.open() as reader:
             return b"".join(VerifyingReader(reader, layer, what).blocks())
 

@@ -27,6 +27,7 @@ FRAME_LIMIT = 100_000
 _INPUT = 128 << 10
 AHEAD = 8 << 20
 """Decoded bytes of one layer that wait until it is its turn."""
+_GROUP, _GROUP_LAYERS = 4 << 20, 16
 _DECODERS = max(1, min(4, os.cpu_count() or 1))
 
 
@@ -54,8 +55,10 @@ class UnpackedContent:
 
     def _blocks(self) -> Generator[bytes, None, None]:
         left = self.size
-        layers = (self._layer(target, content) for target, content in self.layers)
-        with closing(_in_order(layers) if len(self.layers) > 1 else _one(layers)) as decoded:
+        groups = list(self._groups())
+        with closing(
+            _in_order(map(self._decoded, groups)) if len(groups) > 1 else self._decoded(self.layers)
+        ) as decoded:
             for block in decoded:
                 left -= len(block)
                 if left < 0:
@@ -64,12 +67,22 @@ class UnpackedContent:
         if left:
             raise self._size_error(f"decodes to {self.size - left} of the {self.size} bytes declared")
 
-    def _layer(self, target: Descriptor, content: Content) -> Generator[bytes, None, None]:
-        with content.open() as stored:
-            verified = VerifyingReader(stored, target, f"a layer of {self.what}")
-            reader = ZstdReader(verified, self.what) if self.zstd else verified
-            while block := reader.read(BLOCK):
-                yield block
+    def _groups(self) -> Iterator[Sequence[tuple[Descriptor, Content]]]:
+        """Layers that one thread decodes at one go: changing threads for each small one costs more than it gains."""
+        first = size = 0
+        for number, (target, _) in enumerate(self.layers, 1):
+            size += target.size
+            if size >= _GROUP or number - first >= _GROUP_LAYERS or number == len(self.layers):
+                yield self.layers[first:number]
+                first, size = number, 0
+
+    def _decoded(self, layers: Sequence[tuple[Descriptor, Content]]) -> Generator[bytes, None, None]:
+        for target, content in layers:
+            with content.open() as stored:
+                verified = VerifyingReader(stored, target, f"a layer of {self.what}")
+                reader = ZstdReader(verified, self.what) if self.zstd else verified
+                while block := reader.read(BLOCK):
+                    yield block
 
     def _size_error(self, problem: str) -> ContentError:
         return ContentError(f"{self.what} {problem}", code="SIZE", object=self.what)
@@ -153,11 +166,6 @@ def zstd_module() -> Any:
     return zstd
 
 
-def _one(layers: Iterator[Generator[bytes, None, None]]) -> Generator[bytes, None, None]:
-    for layer in layers:
-        yield from layer
-
-
 def _in_order(layers: Iterator[Generator[bytes, None, None]]) -> Generator[bytes, None, None]:
     """The blocks of `layers` one after another, while threads of their own decode the next ones."""
     pool = GrowingPool(_DECODERS, "decode")
@@ -183,7 +191,7 @@ class _Ahead:
 
     def __init__(self, source: Generator[bytes, None, None]) -> None:
         self._source = source
-        self._made: deque[bytes] = deque()
+        self._made: deque[list[bytes]] = deque()
         self._size = 0
         self._ended = self._stopped = False
         self._error: BaseException | None = None
@@ -193,19 +201,31 @@ class _Ahead:
         """Make them; what goes wrong is for whoever takes them."""
         try:
             with closing(self._source):
-                for block in self._source:
-                    if not self._put(block):
-                        break
+                self._make()
         except BaseException as error:
             self._error = error
         with self._state:
             self._ended = True
             self._state.notify_all()
 
+    def _make(self) -> None:
+        """Hand blocks over by the megabyte, for a decoder may give them in crumbs."""
+        made, size = [], 0
+        try:
+            for block in self._source:
+                made.append(block)
+                size += len(block)
+                if size >= BLOCK:
+                    if not self._put(made, size):
+                        return
+                    made, size = [], 0
+        finally:
+            self._put(made, size)
+
     def blocks(self) -> Iterator[bytes]:
         """Take them. Raises what went wrong, when it is its turn."""
-        while (block := self._next()) is not None:
-            yield block
+        while (made := self._next()) is not None:
+            yield from made
         if self._error is not None:
             raise self._error
 
@@ -215,25 +235,25 @@ class _Ahead:
             self._stopped = True
             self._state.notify_all()
 
-    def _put(self, block: bytes) -> bool:
+    def _put(self, made: list[bytes], size: int) -> bool:
         with self._state:
             while self._size >= AHEAD and not self._stopped:
                 self._state.wait()
-            self._made.append(block)
-            self._size += len(block)
+            self._made.append(made)
+            self._size += size
             self._state.notify_all()
             return not self._stopped
 
-    def _next(self) -> bytes | None:
+    def _next(self) -> list[bytes] | None:
         with self._state:
             while not self._made and not self._ended:
                 self._state.wait()
             if not self._made:
                 return None
-            block = self._made.popleft()
-            self._size -= len(block)
+            made = self._made.popleft()
+            self._size -= sum(map(len, made))
             self._state.notify_all()
-            return block
+            return made
 
 
 class _Withheld:
