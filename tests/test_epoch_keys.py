@@ -22,10 +22,35 @@ HEX = "72f392a07ba8d51f2444cabf65d166daa9d32ca673da0a2798f36545e70796af"
         ("host%3A5000/bot:v1", "host:5000/bot", "v1"),
         ("100%:v1", "100%", "v1"),
         ("100%25:v1", "100%", "v1"),
+        (f"bot@sha256:{HEX}", "bot", f"sha256:{HEX}"),
+        (f"a%3Ab@sha256:{HEX}", "a:b", f"sha256:{HEX}"),
+        ("bot@sha256:00", "bot@sha256", "00"),
     ],
 )
 def test_a_key_is_divided_at_its_first_colon(written, name, tag):
     assert SnapshotKey.parse(written) == SnapshotKey(name, tag)
+
+
+@pytest.mark.parametrize(
+    ("written", "others"),
+    [
+        ("bot", []),
+        ("bot:v1", [("bot:v1", "latest")]),
+        ("team/direct:v7:v1", [("team/direct:v7", "v1"), ("team/direct:v7:v1", "latest")]),
+        ("a:b:", [("a:b:", "latest")]),
+        ("a%3Ab:c", []),
+        (f"bot@sha256:{HEX}", []),
+    ],
+)
+def test_a_word_may_be_divided_at_its_other_colons_too(written, others):
+    """Names of real Epoch servers have colons in them."""
+    first, *rest = SnapshotKey.readings(written)
+    assert first == SnapshotKey.parse(written)
+    assert [(key.name, key.tag) for key in rest] == others
+
+
+def test_a_reading_that_would_be_hostile_is_none():
+    assert SnapshotKey("a:b", "..") not in SnapshotKey.readings("a:b:..")
 
 
 @pytest.mark.parametrize("written", ["", ":", "bot:", ":v1"])

@@ -208,6 +208,94 @@ class TestManifests:
             store.publish("bot:v1", document(BLOB))
 
 
+MODERN = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}'
+
+
+def lay(root: Path, key: str, raw: bytes) -> None:
+    path = root / f"manifests/{key}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(raw)
+
+
+def copy_of(raw: bytes) -> str:
+    return f"_digests/sha256-{Digest.of(raw).hex}"
+
+
+class TestGenerations:
+    """Traps 39 and 40: Epoch 0.1.6 and later keeps artifacts under the same keys."""
+
+    @pytest.mark.parametrize(
+        ("raw", "media_type"),
+        [
+            (MODERN, "application/vnd.oci.image.manifest.v1+json"),
+            (
+                b'{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}',
+                "application/vnd.oci.image.index.v1+json",
+            ),
+            (b'{"schemaVersion":2,"manifests":[]}', "application/vnd.oci.image.index.v1+json"),
+            (
+                b'{"schemaVersion":2,"config":{"mediaType":"a/b"},"layers":[]}',
+                "application/vnd.oci.image.manifest.v1+json",
+            ),
+            (b'{"schemaVersion":1,"name":"bot","tag":"v1","layers":[]}', EPOCH_MANIFEST),
+            (b'{"name":"\\"config\\"","layers":null}', EPOCH_MANIFEST),
+            (b"", EPOCH_MANIFEST),
+            (b"{", EPOCH_MANIFEST),
+        ],
+    )
+    def test_are_told_apart_by_the_body(self, store: EpochStore, root: Path, raw: bytes, media_type: str) -> None:
+        lay(root, "bot/v1", raw)
+        assert store.resolve("bot:v1") == Document(media_type, raw)
+
+    def test_a_copy_is_read_by_its_digest_and_must_be_what_it_is_called(self, store: EpochStore, root: Path) -> None:
+        lay(root, f"bot/{copy_of(MODERN)}", MODERN)
+        assert store.resolve(f"bot@{Digest.of(MODERN)}").raw == MODERN
+        lay(root, f"bot/{copy_of(MODERN)}", MODERN + b" ")
+        with pytest.raises(ContentError) as caught:
+            store.resolve(f"bot@{Digest.of(MODERN)}")
+        assert caught.value.code == "DIGEST"
+        with pytest.raises(NotFoundError):
+            store.resolve(f"bot@{Digest.of(b'other')}")
+
+    @pytest.mark.parametrize(
+        ("words", "name", "tag"),
+        [
+            ("Edge_Case.1:v1", "Edge_Case.1", "v1"),
+            ("team/direct:v7:v1", "team/direct:v7", "v1"),
+            ("plain:name", "plain:name", "latest"),
+            ("bot:v1:x", "bot", "v1:x"),
+            ("nothing:of:this", "nothing", "of:this"),
+        ],
+    )
+    def test_a_word_is_whatever_is_there(self, store: EpochStore, root: Path, words: str, name: str, tag: str) -> None:
+        for key in ("Edge_Case.1/v1", "team/direct:v7/v1", "plain:name/latest", "bot/v1:x", "bot:v1/x"):
+            lay(root, key, MODERN)
+        found = store.find(words)
+        assert (found.name, found.tag) == (name, tag)
+
+    @pytest.mark.parametrize("keys", [["other/v1"], [f"other/{copy_of(MODERN)}"], ["a/b/c/latest", "x/y"]])
+    def test_an_old_manifest_beside_new_ones_takes_force(self, store: EpochStore, root: Path, keys: list[str]) -> None:
+        for key in keys:
+            lay(root, key, MODERN)
+        store.put(descriptor(BLOB), Raw(BLOB))
+        made = document(BLOB)
+        for attempt in (store.expect, store.publish):
+            with pytest.raises(ConflictError) as caught:
+                attempt("bot:v1", made)
+            assert "0.1.6" in caught.value.message and "--force" in (caught.value.hint or "")
+        assert not (root / "manifests/bot").exists() and not (root / "catalog.json").exists()
+        store.publish("bot:v1", made, replace=True)
+        assert open_store(root).resolve("bot:v1") == made
+        open_store(root).publish("bot:v1", made)  # what is there already is no question any more
+
+    def test_copies_of_old_manifests_are_no_new_ones(self, store: EpochStore, root: Path) -> None:
+        """The builds between the generations kept both (epoch-formats 3.6)."""
+        made = fill(store, "bot:v1", BLOB)
+        lay(root, f"bot/{copy_of(made.raw)}", made.raw)
+        assert open_store(root).expect("bot:v2", made) is False
+        fill(open_store(root), "bot:v2", BLOB)
+
+
 class TestCatalog:
     def test_gets_a_tag_and_keeps_the_rest(self, store: EpochStore, root: Path) -> None:
         root.mkdir()

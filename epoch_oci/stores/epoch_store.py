@@ -81,7 +81,8 @@ class EpochStore:
         Raises NotFoundError, ContentError (NAME, SIZE, TYPE; DIGEST for what was asked for by digest), UsageError.
         """
         key = SnapshotKey.parse(name)
-        raw = self._read(manifest_key(key), MANIFEST_LIMIT) or self._copy(key)
+        raw = self._read(manifest_key(key), MANIFEST_LIMIT)
+        raw = self._copy(key) if raw is None else raw
         if raw is None:
             self._backend.check()
             raise NotFoundError(
