@@ -13,8 +13,15 @@ from support.wire import Answer
 from epoch_oci.errors import AccessError, EpochOciError, LocalIOError, NetworkError, PolicyError, UsageError
 from epoch_oci.locate import Connection, open_store
 from epoch_oci.stores.buckets import BucketName, BucketOptions, client_options, open_bucket, static_keys
-from epoch_oci.stores.cloud_settings import amazon_s3, azure, endpoint_of, epoch_s3, google
-from epoch_oci.stores.epoch_settings import DEFAULT_PREFIX, EpochSettings
+from epoch_oci.stores.cloud_settings import (
+    DEFAULT_PREFIX,
+    EpochSettings,
+    amazon_s3,
+    azure,
+    endpoint_of,
+    epoch_s3,
+    google,
+)
 
 WHOLE = {
     "EPOCH_S3_ENDPOINT": "minio.example.com:9000",

@@ -22,8 +22,7 @@ from epoch_oci.oci.digest import shown
 from epoch_oci.stores.backends.object_errors import foreign_errors
 from epoch_oci.stores.backends.object_reader import Patience
 from epoch_oci.stores.backends.object_store import ObjectStoreBackend
-from epoch_oci.stores.cloud_settings import Config, amazon_s3, azure, endpoint_of, epoch_s3, google
-from epoch_oci.stores.epoch_settings import EpochSettings
+from epoch_oci.stores.cloud_settings import Config, EpochSettings, amazon_s3, azure, endpoint_of, epoch_s3, google
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Credential
