@@ -256,7 +256,8 @@ def test_a_snapshot_is_removed_from_a_store_and_its_catalog(cli, tmp_path, bot):
     for tag in ("v1", "v2"):
         assert cli("push", f"team/bot:{tag}", f"oci:made:{tag}", "--store", "store").code == 0
         assert cli("pull", f"oci:made:{tag}", "--store", "second").code == 0
-    assert cli("rm", "team/bot:v1", "--store", "second", "--yes").code == 0
+    done = cli("rm", "team/bot:v1", "--store", "second", "--yes")
+    assert (done.code, done.out) == (0, "Removed team/bot:v1\n")
     assert [row["tag"] for row in cli("ls", "second", "--format", "json").json["snapshots"]] == ["v2"]
     assert list(json.loads(tree(tmp_path / "second")["catalog.json"])["repositories"]["team/bot"]["tags"]) == ["v2"]
     assert cli("verify", "second").code == 0

@@ -277,6 +277,20 @@ def test_an_old_manifest_is_not_put_into_a_bucket_of_artifacts_but_by_force(name
     assert cli("verify", "bot:w3b", "--store", bucket).code == 0
 
 
+def test_files_differences_and_tags_of_a_modern_bucket(world, tmp_path, cli):
+    bucket = tmp_path / "bucket"
+    shutil.copytree(world / "epoch-0.2.1/bucket", bucket)
+    state = piped("cat", "bot:v1", "memory-ranges", "--store", bucket)
+    assert hashlib.sha256(state).hexdigest() == files()["bot"]["memory-ranges"]["sha256"]
+    assert cli("diff", "bot:v1", "bot:based", "--store", bucket, "--format", "json").json["same"]
+    before = set((bucket / "blobs/sha256").iterdir())
+    assert cli("rm", "bot:again", "team/direct:v7:v1", "--store", bucket, "--yes").code == 0
+    assert cli("prune", bucket, "--keep-last", "1", "--grace", "0s", "--yes").code == 0
+    # Every copy by digest is a document that somebody may ask for.
+    assert set((bucket / "blobs/sha256").iterdir()) == before
+    assert cli("verify", bucket).code == 0
+
+
 def test_a_modern_bucket_is_synced_like_any_other(world, tmp_path, cli):
     source = world / "epoch-0.2.1/bucket"
     ran = cli("sync", source, f"oci:{tmp_path}/layout", "--exclude", "Edge_Case.1:*", "--exclude", "team/*")

@@ -134,16 +134,16 @@ def rm(
 
     words = tuple(dict.fromkeys(reference))
     targets = [_removable(run, word, store) for word in words]
-    names = [full_name(item.where, item.name) for item in targets]
+    names = [full_name(item.where, item.name) if item.where else item.name for item in targets]
     if not dry_run:
         confirm(run, [f"remove {name}" for name in names], yes=yes)
     failures: list[EpochOciError] = []
     rows = []
-    for item, error in removed(targets, dry_run=dry_run):
+    for name, (item, error) in zip(names, removed(targets, dry_run=dry_run), strict=True):
         failures += [error] if error else []
         rows.append(
             {
-                "reference": full_name(item.where, item.name),
+                "reference": name,
                 "digest": str(item.digest) if item.digest else None,
                 "action": "failed" if error else "remove" if dry_run else "removed",
                 "error": {"code": error.code, "message": error.message} if error else None,
