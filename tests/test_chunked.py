@@ -586,6 +586,16 @@ def test_a_copy_into_chunks_sends_what_the_target_lacks(place):
     assert again["digest"] == report["digest"] and sent(again) == 0
 
 
+def test_a_copy_into_chunks_beside_the_plain_form_is_one(place):
+    put_snapshot(place.path / "store", made := snapshot("v1", MEMORY, DISK))
+    place.ok("push", "bot:v1", f"{place.target}:v1", "--store", "store")
+    report = place.ok("copy", f"{place.target}:v1", f"{place.target}:c", "--chunked")
+    assert of_type(report, PACK) and sent(report) > 20 * CHUNK
+    assert sent(place.ok("copy", f"{place.target}:v1", f"{place.target}:c", "--chunked")) == 0
+    place.pull("c", "--store", "back", "--as", "bot:v1")
+    assert comes_back(place.path / "back", made)
+
+
 def test_a_plain_artifact_is_copied_as_it_is_where_the_plain_form_is_wanted(layout):
     put_snapshot(layout.path / "store", snapshot("v1", MEMORY, DISK))
     first = layout.ok("push", "bot:v1", "oci:layout:v1", "--store", "store", "--part-size", "1MiB")

@@ -52,13 +52,15 @@ class Chunking:
     """How files are put into chunks: `level` is zstd's, 1 to 19.
 
     `bases` are earlier versions; where none is named, what the tag holds and the newest tags are. `journals` is a
-    directory that remembers what a killed push has sent, `cache` one that keeps indexes.
+    directory that remembers what a killed push has sent, `cache` one that keeps indexes. Unless `keep_plain`,
+    also files of which the target has a plain layer are cut.
     """
 
     level: int = 1
     bases: tuple[Base, ...] = ()
     journals: Path | None = None
     cache: Path | None = None
+    keep_plain: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

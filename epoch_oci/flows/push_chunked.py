@@ -144,8 +144,11 @@ class _Push:
         """What is cut, and what stays plain: small files, base images, and what is there plain already."""
         files = [file for file in self._encoded(_NO_CHUNKS, {}).files if file.size]
         images = {file.digest for file in files if file.role != "layer"}
+        keep = self.chunking.keep_plain
         large = [
-            file for file in files if file.size > SMALL and file.digest not in images and not self.sink.holds(file.blob)
+            file
+            for file in files
+            if file.size > SMALL and file.digest not in images and not (keep and self.sink.holds(file.blob))
         ]
         cut = {file.digest for file in large}
         return large, [file for file in files if file.digest not in cut]

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
@@ -206,6 +207,8 @@ def _form(
             object="--referrers",
             hint="leave --referrers out, and sign the new artifact",
         )
+    if chunking is not None:  # in one repository all files are there already, and the form is what was asked for
+        chunking = replace(chunking, keep_plain=False)
     return Form(chunking=chunking, cache=run.settings.cache_directory) if typed else None
 
 
