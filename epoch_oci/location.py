@@ -221,7 +221,7 @@ def _url(word: str) -> UsageError:
     return UsageError(
         f"{shown(word)} is a URL, and a registry is named without {scheme}://",
         object=word,
-        hint=f"write {_plainly(rest)}{plain}, or epoch+{_plainly(word)} for a legacy Epoch server",
+        hint=f"write {_plainly(rest)}{plain}, or epoch+{scheme.lower()}://{_plainly(rest)} for a legacy Epoch server",
     )
 
 

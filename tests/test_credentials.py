@@ -292,6 +292,28 @@ def test_helpers_come_before_entries(home, helper):
     assert CredentialStore(environ).find("r.example") == Credential("u", "s")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    ['{"username":"u","SECRET":"s","serverurl":"r"}', '\ufeff{"Username":"u","Secret":"s"}'],
+    ids=["case", "mark"],
+)
+def test_helpers_answer_in_any_letter_case_and_behind_a_byte_order_mark(home, helper, answer):
+    environ = helper("vault", answer) | {"HOME": str(home)}
+    write(home / ".docker/config.json", {"credsStore": "vault"})
+    assert CredentialStore(environ).find("r.example") == Credential("u", "s")
+
+
+def test_a_helper_of_no_name_says_that_the_file_itself_is_meant(home, helper):
+    environ = helper("vault", '{"Username":"other","Secret":"s"}') | {"HOME": str(home)}
+    path = home / ".docker/config.json"
+    write(path, {"credHelpers": {"r.example": ""}, "credsStore": "vault", "auths": {"r.example": auth("u", "p")}})
+    store = CredentialStore(environ)
+    assert store.find("r.example") == Credential("u", "p")
+    assert store.keep("r.example", "u", "new") == str(path)
+    assert store.find("r.example") == Credential("u", "new")
+    assert store.find("s.example").username == "other"
+
+
 def test_a_token_user_is_an_identity_token(home, helper):
     environ = helper("vault", '{"Username":"<token>","Secret":"refresh"}') | {"HOME": str(home)}
     write(home / ".docker/config.json", {"credsStore": "vault"})
@@ -534,5 +556,6 @@ def test_a_helper_that_may_not_be_run_is_passed_over(home, tmp_path):
 def test_what_a_helper_says_is_checked(home, helper, answer):
     environ = helper("vault", answer) | {"HOME": str(home)}
     write(home / ".docker/config.json", {"credsStore": "vault"})
-    with pytest.raises(ContentError, match="no credentials"):
+    with pytest.raises(ContentError, match="no credentials") as caught:
         CredentialStore(environ).find("r.example")
+    assert "docker-credential-vault list" in caught.value.hint

@@ -14,7 +14,7 @@ from support.faults import Redirect, Respond, SetHeader
 from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth, basic_credentials
 from support.wire import Answer
 
-from epoch_oci.errors import AccessError, ContentError, EpochOciError, NotFoundError
+from epoch_oci.errors import AccessError, ContentError, EpochOciError, NotFoundError, PolicyError
 from epoch_oci.registry.challenge import Challenge, parse_challenges
 from epoch_oci.registry.credentials import Credential, CredentialStore
 from epoch_oci.registry.profiles import Profile
@@ -274,6 +274,23 @@ def test_where_both_are_offered_a_password_serves_when_there_is_no_token(fake_re
     registry = fake_registry(auth=Both())
     registry.put_blob(REPO, RAW)
     assert room(registry, login=True)[0].has(blob(RAW))
+
+
+@pytest.mark.parametrize("lead", ["", "//"], ids=["path", "host"])
+def test_a_realm_may_be_a_path_on_the_registry(fake_registry, lead):
+    registry = fake_registry(auth=bearer())
+    registry.auth.realm = f"//{registry.address}/token" if lead else "/token"
+    registry.put_blob(REPO, RAW)
+    assert room(registry, login=True)[0].has(blob(RAW))
+    assert registry.recording.count("GET", TOKEN) == 1
+
+
+def test_a_realm_without_a_scheme_leads_no_password_to_another_host(fake_registry, recorder):
+    registry = fake_registry(auth=bearer())
+    registry.auth.realm = recorder.url.partition(":")[2].replace("127.0.0.1", "192.0.2.1") + "/token"
+    registry.put_blob(REPO, RAW)
+    with pytest.raises(PolicyError, match=r"192\.0\.2\.1"):
+        room(registry, login=True)[0].has(blob(RAW))
 
 
 @pytest.mark.parametrize("uses", [2, 3, 4])

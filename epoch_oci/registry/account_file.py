@@ -101,10 +101,16 @@ def entries(document: Document, registry: str, repository: str, *, namespaces_fi
 
 
 def helpers_of(document: Document, registry: str) -> list[str]:
-    """The helpers that hold a registry's credentials: its own, then that of all registries."""
+    """The helpers that hold a registry's credentials: its own, then that of all registries.
+
+    An empty name of its own says that the file itself holds them.
+    """
     named = _section(document, "credHelpers")
     keys = sorted((key for key in named if _rank(key, registry) is not None), key=lambda key: _rank(key, registry) or 0)
-    found = [named[key] for key in keys[:1]] + [member(document, "credsStore")]
+    found = [named[key] for key in keys[:1]]
+    if found == [""]:
+        return []
+    found.append(member(document, "credsStore"))
     return [suffix for suffix in found if isinstance(suffix, str) and suffix]
 
 

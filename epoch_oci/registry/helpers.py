@@ -28,15 +28,17 @@ def get(suffix: str, server: str, environ: Mapping[str, str]) -> tuple[str, str]
         raise AccessError(
             f"docker-credential-{suffix} failed with status {status}",
             object=suffix,
-            hint=f"see what `docker-credential-{suffix} list` says, or give --username and --password-stdin",
+            hint=_look_at(suffix),
         )
     try:
-        answer = json.loads(said)
-        username, secret = answer["Username"], answer["Secret"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        answer = {name.lower(): value for name, value in json.loads(said.removeprefix("\ufeff")).items()}
+        username, secret = answer["username"], answer["secret"]  # in any letter case, as Go's readers take them
+    except (ValueError, KeyError, AttributeError, RecursionError):
         username = secret = None
     if not isinstance(username, str) or not isinstance(secret, str):
-        raise ContentError(f"docker-credential-{suffix} gave no credentials", code="JSON", object=suffix)
+        raise ContentError(
+            f"docker-credential-{suffix} gave no credentials", code="JSON", object=suffix, hint=_look_at(suffix)
+        )
     return username, secret
 
 
@@ -63,6 +65,10 @@ def erase(suffix: str, server: str, environ: Mapping[str, str]) -> None:
         raise AccessError(f"docker-credential-{suffix} did not forget the credentials", object=suffix)
 
 
+def _look_at(suffix: str) -> str:
+    return f"see what `docker-credential-{suffix} list` says, or give --username and --password-stdin"
+
+
 def _run(suffix: str, verb: str, text: bytes, environ: Mapping[str, str]) -> tuple[int, str]:
     """Run a helper; secrets go through its standard input only."""
     program = _find(suffix, environ.get("PATH", os.defpath))
@@ -86,7 +92,9 @@ def _run(suffix: str, verb: str, text: bytes, environ: Mapping[str, str]) -> tup
                 f"docker-credential-{suffix} did not answer within {_SECONDS:.0f} seconds", object=suffix
             ) from None
         except OverflowError:
-            raise ContentError(f"docker-credential-{suffix} says too much", code="SIZE", object=suffix) from None
+            raise ContentError(
+                f"docker-credential-{suffix} says too much", code="SIZE", object=suffix, hint=_look_at(suffix)
+            ) from None
         finally:
             process.kill()
         return process.returncode, said.decode("utf-8", "replace")
@@ -112,7 +120,12 @@ def _converse(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) 
 def _find(suffix: str, search_path: str) -> str:
     """The helper's program, from absolute directories of the search path only."""
     if _SUFFIX.match(suffix) is None:
-        raise ContentError(f"{shown(suffix)} cannot name a credential helper", code="NAME", object=suffix)
+        raise ContentError(
+            f"{shown(suffix)} cannot name a credential helper",
+            code="NAME",
+            object=suffix,
+            hint="mend the file of accounts, or name another one with --registry-config",
+        )
     name = f"docker-credential-{suffix}"
     for folder in search_path.split(":"):
         program = Path(folder) / name

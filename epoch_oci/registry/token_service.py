@@ -61,6 +61,8 @@ class TokenService:
         answer that is none, NetworkError.
         """
         realm = challenge.parameters.get("realm", "").strip()
+        if realm.startswith("/"):  # a path on the registry itself, as some that stand behind a proxy name it
+            realm = joined(f"{self.registry}/v2/", realm)
         self._check(realm, credential)
         service = challenge.parameters.get("service", "")
         if credential is not None and credential.identity_token:

@@ -105,8 +105,15 @@ def _refuse_swapped(snapshot: str, target: str) -> None:
     from epoch_oci import location
 
     there = location.parse(target, target=True)
-    if isinstance(there, location.ArtifactLocation) or not location.is_artifact(snapshot):
+    if not location.is_artifact(snapshot):
         return
+    if isinstance(there, location.ArtifactLocation):
+        if "/" not in snapshot.partition(":")[2]:
+            return  # a snapshot may be called so; no tag has a slash
+        raise UsageError(
+            "push takes a snapshot out of a store, and copy one out of a registry or layout into another",
+            hint=f"write `epoch-oci copy {snapshot} {target}`",
+        )
     if isinstance(there, location.StoreLocation):
         raise UsageError(
             "push takes a snapshot out of a store, and pull brings one into it",
