@@ -16,6 +16,10 @@ from snapshots import Made, make_snapshot, put_snapshot, tree
 from support.content import noise
 
 from epoch_oci.disk.assembly import Assembly
+from epoch_oci.disk.draft import Draft
+from epoch_oci.disk.facts import Facts
+from epoch_oci.disk.lock import open_locked
+from epoch_oci.disk.private import PrivateDirectory
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -194,3 +198,19 @@ class TestUmask:
             os.close(directory)
         left = {path.suffix: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
         assert left == {".part": 0o600, ".done": 0o600}
+
+    def test_what_is_remembered_and_locked(self, tmp_path):
+        directory = os.open(tmp_path, os.O_RDONLY)
+        before = os.umask(0o777)
+        try:
+            Facts(tmp_path / "cache").keep("kind", "key", "text")
+            private, name = PrivateDirectory(tmp_path / "state"), "ab" * 32
+            assert private.lock(name) is not None
+            private.write(name, b"{}")
+            assert open_locked("lock", directory) is not None
+            draft = Draft(directory, "draft")
+            draft.__enter__()
+        finally:
+            os.umask(before)
+        found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+        assert len(found) == 5 and set(found.values()) == {0o600}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from epoch_oci.cocoon.tree import DATABASE, LOCK, Tree
-from epoch_oci.disk.local import local_errors
+from epoch_oci.disk.local import local_errors, make_usable
 from epoch_oci.disk.lock import wait_for_lock
 from epoch_oci.errors import LocalIOError
 
@@ -25,6 +25,8 @@ def index_locked(tree: Tree, seconds: float) -> Iterator[int]:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             held = os.open(LOCK, flags, 0o600, dir_fd=directory)
         try:
+            with local_errors(what):
+                make_usable(held)
             _wait(held, what, seconds, tree.warnings.no_locks)
             yield directory
         finally:

@@ -19,7 +19,7 @@ from typing import Self
 
 from epoch_oci.disk.draft import RECORD_HEAD, Shown, reveal
 from epoch_oci.disk.holes import Run, write_sparse
-from epoch_oci.disk.local import OUR_PREFIX, local_errors, set_mode
+from epoch_oci.disk.local import OUR_PREFIX, local_errors, make_usable
 from epoch_oci.disk.lock import open_locked
 from epoch_oci.disk.sharing import clone, link, may_link
 from epoch_oci.errors import ConflictError, ContentError
@@ -33,7 +33,6 @@ _RECORD_EVERY = 8 * BLOCK
 _LINE = re.compile(rb"([0-9]{1,16}) ([0-9]{1,16})")
 _RECORD_LIMIT = 4 << 20
 _RECORD_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-_PART_MODE = 0o600
 
 
 class BusyError(ConflictError):
@@ -141,10 +140,9 @@ class Assembly:
         with local_errors(self._what), contextlib.ExitStack() as undo:
             self._descriptor = self._open_part()
             undo.callback(os.close, self._descriptor)
-            self._log = os.open(self._record, _RECORD_FLAGS, _PART_MODE, dir_fd=self._directory)
+            self._log = os.open(self._record, _RECORD_FLAGS, 0o600, dir_fd=self._directory)
             undo.callback(os.close, self._log)
-            for opened in (self._descriptor, self._log):
-                set_mode(opened, _PART_MODE)  # the umask may have left it unreadable for the run that goes on
+            make_usable(self._log)
             self._load()
             undo.pop_all()
         self.resumed = self._spans.total()

@@ -12,7 +12,16 @@ from types import TracebackType
 from typing import Self
 
 from epoch_oci.disk.holes import write_sparse
-from epoch_oci.disk.local import OPEN_FILE, OUR_PREFIX, local_errors, look, set_mode, sync_directory, sync_file
+from epoch_oci.disk.local import (
+    OPEN_FILE,
+    OUR_PREFIX,
+    local_errors,
+    look,
+    make_usable,
+    set_mode,
+    sync_directory,
+    sync_file,
+)
 from epoch_oci.disk.lock import try_lock
 from epoch_oci.oci.verify import BLOCK
 
@@ -200,6 +209,7 @@ def _create(directory: int) -> tuple[str, int]:
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, descriptor)
             undo.callback(_remove, name, directory)
+            make_usable(descriptor)  # by whoever sweeps it should we be killed
             if _own(descriptor):
                 undo.pop_all()
                 return name, descriptor

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from epoch_oci.disk.holes import data_runs
-from epoch_oci.disk.local import FileReader, local_errors, open_private
+from epoch_oci.disk.local import FileReader, local_errors, make_usable, open_private
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import ByteReader
 
@@ -77,6 +77,7 @@ class KeptParts:
             there = os.fstat(descriptor).st_size
             if there not in ((0, size) if flags else (size,)):
                 raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+            make_usable(descriptor)
             os.ftruncate(descriptor, size)
             return KeptPart(descriptor, str(self._path / digest.hex), size)
         except OSError:

@@ -46,6 +46,7 @@ _HINTS = {
 _NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM})
 """How file systems that cannot do a thing say so: CIFS EPERM for a mode, GVfs EOPNOTSUPP, others ENOSYS or EINVAL."""
 _USABLE = 0o700
+_READ_WRITE = 0o600
 _NOT_OURS = "is not this user's alone to write"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -219,6 +220,13 @@ def set_mode(descriptor: int, mode: int) -> None:
     """Give an open file of ours its permission bits, where its file system has such. Raises OSError."""
     with where_supported():
         os.fchmod(descriptor, mode)
+
+
+def make_usable(descriptor: int) -> None:
+    """Let the owner read and write an open file of ours, of which the umask may have taken the bits. Raises OSError."""
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    if mode & _READ_WRITE != _READ_WRITE:
+        set_mode(descriptor, mode | _READ_WRITE)
 
 
 def sync_file(descriptor: int) -> bool:

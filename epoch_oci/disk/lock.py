@@ -12,7 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 
-from epoch_oci.disk.local import OUR_PREFIX, local_errors
+from epoch_oci.disk.local import OUR_PREFIX, local_errors, make_usable
 
 _LOCK_FILE = f"{OUR_PREFIX}.lock"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -55,6 +55,7 @@ def open_locked(name: str, directory: int, flags: int = 0) -> tuple[int, bool] |
                 continue
             found = os.fstat(descriptor)
             if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                make_usable(descriptor)  # for the next one that opens it
                 undo.pop_all()
                 return descriptor, held is True
             os.unlink(name, dir_fd=directory)
@@ -97,6 +98,8 @@ def _lock_opened(name: str, flags: int, directory: int) -> int | None:
     descriptor = os.open(name, flags, 0o600, dir_fd=directory)
     with contextlib.ExitStack() as undo:
         undo.callback(os.close, descriptor)
+        if flags & os.O_CREAT:
+            make_usable(descriptor)
         if _flock(descriptor, fcntl.LOCK_EX) is None:
             return None
         undo.pop_all()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from epoch_oci.disk.local import open_private
+from epoch_oci.disk.local import make_usable, open_private
 from epoch_oci.disk.lock import open_locked
 
 LIMIT = 32 << 10
@@ -87,6 +87,7 @@ class PrivateDirectory:
             os.unlink(f"{name}.new", dir_fd=self._directory)
         descriptor = os.open(f"{name}.new", _CREATE, 0o600, dir_fd=self._directory)
         try:
+            make_usable(descriptor)
             whole = os.write(descriptor, raw) == len(raw)
         finally:
             os.close(descriptor)
