@@ -162,6 +162,48 @@ def test_a_full_disk_is_said_before_it_is_filled(tmp_path, monkeypatch):
     assert not (tmp_path / "a.tar").exists()
 
 
+def damage(path: Path) -> str:
+    """Flip a bit of the largest blob; its name."""
+    with tarfile.open(path) as archive:
+        member = max(archive.getmembers(), key=lambda member: member.size)
+    with path.open("r+b") as file:
+        file.seek(member.offset_data + 100)
+        old = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([old[0] ^ 1]))
+    return member.name.rpartition("/")[2]
+
+
+def is_sound(path: Path) -> bool:
+    """Whether every blob in the archive itself is what its name says."""
+    with tarfile.open(path) as archive:
+        members = [member for member in archive.getmembers() if member.isreg() and "blobs/sha256/" in member.name]
+        return bool(members) and all(
+            Digest.of(archive.extractfile(member).read()).hex == member.name.rpartition("/")[2] for member in members
+        )
+
+
+def test_wrong_bytes_of_the_right_size_are_replaced_in_the_archive(cli, bot, tmp_path):
+    words = ("push", "team/bot:v1", "oci-archive:a.tar", "--store", "store")
+    assert cli(*words).code == 0 and is_sound(tmp_path / "a.tar")
+    name = damage(tmp_path / "a.tar")
+    ran = cli(*words)
+    assert ran.code == 0 and f"{name} in" in ran.err
+    assert is_sound(tmp_path / "a.tar") and not list(tmp_path.glob(".epoch-oci*"))
+    assert cli("verify", "oci-archive:a.tar").code == 0
+
+
+def test_what_waits_to_mend_an_archive_does_not_count_as_in_there(cli, bot, tmp_path):
+    words = ("push", "team/bot:v1", "oci-archive:a.tar", "--store", "store")
+    assert cli(*words).code == 0
+    name = damage(tmp_path / "a.tar")
+    right = (tmp_path / "store/blobs/sha256" / name).read_bytes()
+    target = Descriptor(media_type="a/b", digest=Digest.of(right), size=len(right))
+    OciArchive(tmp_path / "a.tar").put(target, BytesContent(right))  # and then this run was killed
+    assert not OciArchive(tmp_path / "a.tar").holds(target)
+    assert cli(*words).code == 0 and is_sound(tmp_path / "a.tar")
+
+
 @pytest.mark.parametrize("packing", [gzip.compress, zstd.compress])
 def test_a_compressed_archive_is_read_and_not_written_to(cli, bot, tmp_path, packing):
     assert cli("push", "team/bot:v1", "oci-archive:a.tar", "--store", "store").code == 0

@@ -33,7 +33,7 @@ from epoch_oci.stores.backends.base import Change, Opener, read_if_there
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.backends.layout_tar import BLOB_KEY, LayoutTar, Member
 from epoch_oci.stores.layout_index import LayoutIndex
-from epoch_oci.stores.oci_layout import INDEX, MARK, MARK_BYTES, OciLayout
+from epoch_oci.stores.oci_layout import INDEX, MARK, MARK_BYTES, OciLayout, blob_key
 
 _NESTING = 8
 _POLL_SECONDS = 0.02
@@ -143,7 +143,9 @@ class ArchiveBackend:
                 old = read_if_there(self, key, limit=limit, what=self._what(key))
                 new = change(old)
                 if new is None or new == old:
-                    return False
+                    if old is None or not any(self._waiting.head(blob) is not None for blob in self._reached(old)):
+                        return False
+                    new = old  # what it names is not all right in the archive, and waits beside it
                 self._refuse_compressed()
                 sweep(parent)
                 self._write_archive(parent, new)
@@ -169,6 +171,13 @@ class ArchiveBackend:
     def waiting(self) -> Path | None:
         """Where content waits beside the archive, a broken run's as a rule; None when there is none."""
         return self._waiting.path if next(self._waiting.keys("blobs/"), None) else None
+
+    def is_to_mend(self, key: str) -> bool:
+        """Whether an object waits that the archive is said to have: it is as wrong as before until it is written anew."""
+        if self._waiting.head(key) is None:
+            return False
+        index = read_if_there(self, INDEX, limit=MANIFEST_LIMIT, what=self._what(INDEX))
+        return index is not None and key in self._reached(index)
 
     def _what(self, key: str) -> str:
         return f"{key} in {self._path}"
@@ -330,6 +339,10 @@ class OciArchive(OciLayout):
     def close(self) -> None:
         """Let go of the files; they are opened again when needed."""
         self._archive.close()
+
+    def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
+        """As `Sink.holds`; what waits to mend the archive does not count before it is in there."""
+        return super().holds(target, anew=anew) and not self._archive.is_to_mend(blob_key(target.digest))
 
     def audit(self) -> Iterator[Finding]:
         """As `OciLayout.audit`, and what a broken run has left beside the archive."""

@@ -82,20 +82,20 @@ class OciLayout:
 
     def has(self, target: Descriptor) -> bool:
         """Whether a blob of this name and size is here: a look, its bytes are not read."""
-        return self._backend.head(_blob_key(target.digest)) == target.size
+        return self._backend.head(blob_key(target.digest)) == target.size
 
     def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
         """As `Sink.holds`."""
-        return self._backend.holds(_blob_key(target.digest), target, anew=anew)
+        return self._backend.holds(blob_key(target.digest), target, anew=anew)
 
     def content(self, target: Descriptor) -> Content:
         """As `Source.content`."""
-        return StoredContent(self._backend, _blob_key(target.digest), target.size)
+        return StoredContent(self._backend, blob_key(target.digest), target.size)
 
     def put(self, target: Descriptor, content: Content) -> None:
         """As `Sink.put`. Reads and checks `content` whatever is here already, and replaces it."""
         self._has_mark()
-        key = _blob_key(target.digest)
+        key = blob_key(target.digest)
         self._backend.write(key, lambda: verified(content, target), target.size, digest=target.digest)
         self._make()
 
@@ -104,7 +104,7 @@ class OciLayout:
         if not isinstance(self._backend, AssemblingBackend):
             return None
         self._has_mark()
-        return self._backend.assemble(_blob_key(target.digest), target)
+        return self._backend.assemble(blob_key(target.digest), target)
 
     def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
         """As `Sink.publish`: the manifest as a blob, then its entry in `index.json`. `name` must be a legal tag."""
@@ -178,7 +178,7 @@ class OciLayout:
         reached = self._reached(frozenset())
         lost: list[str] = []
         while subjects:
-            gone = {digest for digest, subject in subjects.items() if _blob_key(subject) not in reached}
+            gone = {digest for digest, subject in subjects.items() if blob_key(subject) not in reached}
             gone |= {digest for digest, subject in subjects.items() if str(subject) in lost}
             gone -= {digest for digest in gone if str(digest) in lost}
             if not gone:
@@ -201,19 +201,19 @@ class OciLayout:
         reached: set[str] = set()
         while waiting:
             digest = waiting.pop()
-            if _blob_key(digest) in reached:
+            if blob_key(digest) in reached:
                 continue
-            reached.add(_blob_key(digest))
+            reached.add(blob_key(digest))
             waiting += self._named_in(digest)
             waiting += [referrer for referrer, subject in loose.items() if subject == digest]
         return reached
 
     def _named_in(self, digest: Digest) -> list[Digest]:
         """What a blob names, if it is a manifest or an index."""
-        size = self._backend.head(_blob_key(digest))
+        size = self._backend.head(blob_key(digest))
         if size is None or size > MANIFEST_LIMIT:
             return []
-        raw = self._read(_blob_key(digest)) or b""
+        raw = self._read(blob_key(digest)) or b""
         if raw.lstrip()[:1] != b"{" or not (b'"layers"' in raw or b'"manifests"' in raw):
             return []
         return [Digest.parse(found) for found in oci_digests_in(raw)]
@@ -362,14 +362,14 @@ class OciLayout:
                 code="SIZE",
                 object=str(entry.digest),
             )
-        raw = self._read(_blob_key(entry.digest))
+        raw = self._read(blob_key(entry.digest))
         if raw is None:
             raise NotFoundError(f"{self._where} lists {entry.digest} and does not have it", object=str(entry.digest))
         return verify.check_bytes(raw, entry, f"the manifest in {self._where}")
 
     def _unlisted(self, digest: Digest) -> Document:
         """A manifest that `index.json` does not list; it says itself what it is."""
-        size = self._backend.head(_blob_key(digest))
+        size = self._backend.head(blob_key(digest))
         if size is None:
             raise NotFoundError(f"{self._where} has no manifest {digest}", object=str(digest))
         raw = self._checked(Descriptor(media_type=media_types.OCTET_STREAM, digest=digest, size=size))
@@ -382,7 +382,7 @@ class OciLayout:
         )
 
     def _stores(self, document: Document) -> bool:
-        return self._read(_blob_key(document.digest)) == document.raw
+        return self._read(blob_key(document.digest)) == document.raw
 
     def _entry(self, tag: str | None, document: Document) -> Descriptor:
         """The entry for a document all of whose parts are here. Raises ContentError, NotFoundError."""
@@ -395,7 +395,7 @@ class OciLayout:
         else:
             image = ImageManifest.parse(document, what)
             parts, artifact_type = image.successors, image.artifact_type
-        missing = [part for part in parts if not self.holds(part)]
+        missing = [part for part in parts if not self._backend.holds(blob_key(part.digest), part)]
         if missing:
             raise NotFoundError(
                 f"{self._where} lacks {missing[0].digest}, which {what} refers to"
@@ -425,5 +425,6 @@ def _digest(name: str) -> Digest | None:
         return None
 
 
-def _blob_key(digest: Digest) -> str:
+def blob_key(digest: Digest) -> str:
+    """Where a layout keeps a blob."""
     return f"blobs/{digest.algorithm}/{digest.hex}"
