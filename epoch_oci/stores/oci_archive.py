@@ -173,7 +173,7 @@ class ArchiveBackend:
         return self._waiting.path if next(self._waiting.keys("blobs/"), None) else None
 
     def is_to_mend(self, key: str) -> bool:
-        """Whether an object waits that the archive is said to have: it is as wrong as before until it is written anew."""
+        """Whether an object waits that the archive is said to have; till it is written it is as wrong as before."""
         if self._waiting.head(key) is None:
             return False
         index = read_if_there(self, INDEX, limit=MANIFEST_LIMIT, what=self._what(INDEX))
