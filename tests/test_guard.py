@@ -17,9 +17,10 @@ from support.wire import Answer, Request
 
 import epoch_oci
 from epoch_oci.errors import NetworkError, PolicyError
+from epoch_oci.flows.copy import add_tags, copy
 from epoch_oci.flows.publish import Publication, secret_names
 from epoch_oci.flows.push import push
-from epoch_oci.oci.media_types import MANIFEST
+from epoch_oci.oci.media_types import INDEX, MANIFEST
 
 REPOSITORY = "team/bot"
 LOGIN = {"EPOCH_OCI_USERNAME": USER, "EPOCH_OCI_PASSWORD": PASSWORD}
@@ -191,6 +192,25 @@ def test_a_verb_that_does_not_say_what_a_manifest_names_is_guarded_too(fake_regi
     publication = Publication(repository, "x/acme/bot", allow_public=False, replace=False)
     with pytest.raises(PolicyError, match=r"state\.json"):
         publication.commit("v2", repository.resolve("v1"))
+
+
+def test_an_index_of_what_is_there_already_is_guarded_by_its_blobs(fake_registry, tmp_path):
+    """A registry that lists nothing to strangers, and shows its blobs to everybody: its children move no more."""
+    made = make_snapshot("W3b")
+    put_snapshot(tmp_path / "store", made)
+    registry = fake_registry(auth=readable())
+    registry.fault("GET", "/tags/list", Respond(403))
+    repository, _ = room(registry, login=True)
+    options = epoch_oci.PushOptions(allow_public=True)
+    push(open_store(tmp_path / "store"), made.key, repository, "v1", where="x/acme/bot", options=options)
+    child = repository.resolve("v1").descriptor.to_json()
+    raw = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [child]}).encode()
+    registry.put_manifest("acme/bot", "many", raw)
+    with pytest.raises(PolicyError, match="memory-ranges"):
+        add_tags(repository, "many", ["new"], where="x", force=False, allow_public=False, dry_run=False)
+    with pytest.raises(PolicyError, match="memory-ranges"):
+        copy(repository, "many", repository, ["new"], origin="x", where="x")
+    assert repository.digest_of("new") is None
 
 
 def test_what_holds_memory():

@@ -298,3 +298,23 @@ def test_416_to_another_run_is_one_clean_start(cli, fake_registry, tmp_path):
     registry.fault("GET", BLOB, Respond(416), when=lambda request: "Range" in request.headers, optional=True)
     registry.fault("GET", BLOB, Truncate(900_000), optional=True, first=3)
     assert cli("pull", target, "--store", tmp_path / "copy").code == 0
+
+
+@pytest.mark.parametrize("asked", ["0", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_who_asks_for_no_wait_is_not_stormed(fake_registry, asked):
+    registry = fake_registry()
+    registry.fault("HEAD", BLOB, Throttle(asked, status=503))
+    repository, heard = room(registry, retry_for=60)
+    with pytest.raises(NetworkError, match="--retry-for"):
+        repository.holds(blob(RAW))
+    assert len(heard.waits) < 20 and sum(heard.waits) >= 55
+
+
+def test_no_wait_is_negative_however_late_it_got(fake_registry):
+    registry = fake_registry()
+    registry.fault("HEAD", BLOB, Respond(502))
+    ticks = iter(range(1_000_000))
+    repository, heard = room(registry, retry_for=20, clock=lambda: float(next(ticks)))
+    with pytest.raises(NetworkError, match="--retry-for"):
+        repository.holds(blob(RAW))
+    assert min(heard.waits) >= 0

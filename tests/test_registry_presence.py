@@ -5,7 +5,7 @@ from cli_runner import Here
 from registry_room import RAW, blob, room
 from snapshots import make_snapshot, put_snapshot
 from support.content import noise
-from support.faults import ContentLength, Redirect, Respond, SetHeader, SetStatus, Throttle
+from support.faults import ContentLength, Raw, Redirect, Respond, SetHeader, SetStatus, Throttle
 from support.wire import Answer, Request
 
 from epoch_oci.errors import AccessError, NetworkError, PolicyError
@@ -226,3 +226,36 @@ def test_a_second_push_sends_nothing(fake_registry):
     repository.put(blob(RAW), BytesContent(RAW))
     registry.fault("HEAD", BLOB, SetStatus(200))
     assert repository.holds(blob(RAW))
+
+
+PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n"
+
+
+def test_a_page_without_a_length_is_no_blob(fake_registry):
+    """As the login of a captive network, or a proxy's error page under 200."""
+    registry = fake_registry()
+    registry.fault("HEAD", BLOB, ContentLength())
+    registry.fault("GET", BLOB, Raw(PAGE + b"<html>log in</html>"))
+    registry.put_blob(REPO, RAW)
+    repository, _ = room(registry)
+    assert not repository.has(blob(RAW))
+    assert not repository.holds(blob(RAW))
+
+
+def test_a_long_body_without_a_length_is_believed_by_a_reader_and_sent_by_a_sender(fake_registry):
+    registry = fake_registry()
+    registry.put_blob(REPO, RAW)
+    registry.fault("HEAD", BLOB, ContentLength())
+    registry.fault("GET", BLOB, Raw(PAGE + RAW))
+    repository, _ = room(registry)
+    assert repository.has(blob(RAW))
+    assert not repository.holds(blob(RAW))
+
+
+def test_a_short_body_without_a_length_is_counted(fake_registry):
+    registry = fake_registry()
+    registry.put_blob(REPO, b"small")
+    registry.fault("HEAD", BLOB, ContentLength())
+    registry.fault("GET", BLOB, Raw(PAGE + b"small"))
+    repository, _ = room(registry)
+    assert repository.has(blob(b"small")) and repository.holds(blob(b"small"))

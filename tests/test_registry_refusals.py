@@ -305,7 +305,7 @@ def test_the_request_is_named_for_who_runs_the_registry(cli, fake_registry, stor
 
 
 @pytest.mark.parametrize("indent", [1, 3, 7])
-@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize("stated", [True, False, "echoed"])
 def test_a_manifest_stored_in_another_form_is_no_success(fake_registry, indent, stated):
     registry = fake_registry(check_references=False)
     document = Document(MANIFEST, manifest([b"layer"], annotations={"n": "1"}))
@@ -315,7 +315,8 @@ def test_a_manifest_stored_in_another_form_is_no_success(fake_registry, indent, 
         registry.put_manifest(REPO, "v1", other)
         return True
 
-    answer = [("Docker-Content-Digest", str(Document(MANIFEST, other).digest))] if stated else []
+    told = document if stated == "echoed" else Document(MANIFEST, other)
+    answer = [("Docker-Content-Digest", str(told.digest))] if stated else []
     registry.fault("PUT", MANIFESTS, Respond(201, b"", *answer), when=rewrite)
     repository, _ = room(registry)
     with pytest.raises(ContentError) as caught:
@@ -584,3 +585,26 @@ def test_one_child_listed_many_times_is_not_read_as_often_and_told_of_in_a_line(
     ran = cli(verb, f"{registry.address}/{REPO}:v1", *more)
     assert ran.code == 3 and len(ran.error) < 1000, ran.err
     assert registry.recording.count("GET", f"/manifests/{child}") <= 2
+
+
+@pytest.mark.parametrize("shape", ["put", "stream", "ranged"])
+@pytest.mark.parametrize(
+    "answer", [Respond(413, code="DENIED", message="project quota exceeded"), Respond(507)], ids=["413", "507"]
+)
+def test_want_of_room_is_no_matter_of_shape(fake_registry, shape, answer):
+    registry = fake_registry()
+    registry.fault("PUT|PATCH", UPLOADS, answer)
+    repository, heard = room(registry, profile=Profile(name="one", hosts="x", shapes=(shape,)))
+    with pytest.raises(AccessError) as caught:
+        repository.put(blob(RAW), BytesContent(RAW))
+    assert "make room" in str(caught.value.hint) and not heard.waits
+
+
+@pytest.mark.parametrize("said", [{"message": "GUEST-MEMORY"}, {"code": "GUEST-MEMORY x", "message": "GUEST-MEMORY"}])
+def test_what_only_looks_like_an_error_document_is_not_shown_of_a_blob(fake_registry, said):
+    registry = fake_registry()
+    registry.fault("GET", BLOB, Respond(400, json.dumps({"errors": [said]}).encode()))
+    repository, heard = room(registry)
+    with pytest.raises(EpochOciError) as caught, repository.content(blob(RAW)).open() as reader:
+        reader.read(1)
+    assert "GUEST" not in f"{caught.value!r} {heard.events} {heard.debug}"

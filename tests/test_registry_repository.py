@@ -8,8 +8,9 @@ import oras.provider
 import pytest
 from registry_room import RAW, blob, room
 from support.content import manifest
-from support.faults import Respond, SetHeader, WrongDigest
+from support.faults import Redirect, Respond, SetHeader, WrongDigest
 from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth
+from support.wire import Request
 
 from epoch_oci.errors import (
     AccessError,
@@ -24,6 +25,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import MANIFEST
 from epoch_oci.registry.auth import BACKEND, Authenticator
 from epoch_oci.registry.client import RegistryClient
+from epoch_oci.registry.profiles import Profile
 from epoch_oci.registry.repository import verify_login
 from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.stores.base import BytesContent
@@ -158,6 +160,24 @@ def test_a_registry_that_stored_another_manifest_is_caught(fake_registry):
     registry.fault("PUT", MANIFESTS, WrongDigest())
     with pytest.raises(ContentError):
         room(registry)[0].publish("v1", document())
+
+
+@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("shape", ["put", "stream", "ranged"])
+def test_whatever_is_sent_is_led_on_within_the_registry(fake_registry, shape, status):
+    """As by a proxy that wants its paths in another form."""
+
+    def on(request: Request) -> str:
+        return f"{request.target}{'&' if '?' in request.target else '?'}led=1"
+
+    registry = fake_registry()
+    filled(registry)
+    registry.fault("POST|PUT|PATCH", "/v2/", Redirect(on, status), when=lambda request: "led=1" not in request.target)
+    repository, _ = room(registry, profile=Profile(name="one", hosts="x", shapes=(shape,)))
+    repository.put(blob(RAW), BytesContent(RAW))
+    repository.publish("v1", document())
+    assert repository.resolve("v1").raw == document().raw
+    assert registry.blobs(REPO)[str(blob(RAW).digest)] == len(RAW)
 
 
 def test_content_of_what_is_not_there_says_so_when_it_is_opened(fake_registry):
@@ -352,7 +372,9 @@ def test_a_circle_with_no_way_out_is_told_of(fake_registry):
     assert [event.event for event in heard.events] == ["warning"] and "circle" in heard.events[0].message
 
 
-@pytest.mark.parametrize("link", ["{next}; rel=next", '{next};rel="next"', "{next} ; title=x; rel='next'"])
+@pytest.mark.parametrize(
+    "link", ["{next}; rel=next", '{next};rel="next"', "{next} ; title=x; rel='next'", "{next}", "<{next}>"]
+)
 def test_a_link_without_brackets_is_followed(fake_registry, link):
     registry = fake_registry()
     tags = listed(registry, 3)

@@ -119,7 +119,7 @@ def _copy(
     for document in absent:
         publication.keep(sink, document)
     for tag in tags:
-        publication.commit(tag, root, files, known=tag not in missing)
+        publication.commit(tag, root, files, blobs=graph.blobs.values(), known=tag not in missing)
     return _report(graph, done(outcomes), origin, where, name, tags, started)
 
 
@@ -221,7 +221,7 @@ def add_tags(
         files = _files(store, graph)
         publication.admit(files)
         for tag in missing:
-            publication.commit(tag, root, files)
+            publication.commit(tag, root, files, blobs=graph.blobs.values())
     return {
         "command": "tag",
         "reference": full_name(where, name),

@@ -123,31 +123,40 @@ class Publication:
         return ()
 
     def commit(
-        self, name: str, document: Document, files: Iterable[Named] | None = None, *, known: bool = False
+        self,
+        name: str,
+        document: Document,
+        files: Iterable[Named] | None = None,
+        *,
+        blobs: Iterable[Descriptor] = (),
+        known: bool = False,
     ) -> None:
         """Make `document` visible under `name`. `files` are those it stands for; None has it find that out.
 
+        `blobs` are those of the manifests that an index names, which may have been there before it, and seen by nobody.
         `known`: it is there already, with all it refers to. Raises PolicyError, and what `Sink.publish` raises.
         """
-        self._look_again(document, files)
+        self._look_again(document, files, blobs)
         if not known:
             self.sink.publish(name, document, replace=self.replace)
 
     def keep(self, keeper: Keeper, document: Document) -> None:
         """Store `document` in the sink, which is `keeper`, by its digest alone. Raises as `commit`."""
-        self._look_again(document, None)
+        self._look_again(document, None, ())
         keeper.keep(document)
 
-    def _look_again(self, document: Document, files: Iterable[Named] | None) -> None:
+    def _look_again(self, document: Document, files: Iterable[Named] | None, blobs: Iterable[Descriptor]) -> None:
         """A repository that was not there before can turn out to be public, and now there is a blob to ask for."""
-        if self.allow_public or not isinstance(self.sink, Exposed) or document.media_type in INDEXES:
-            return  # the manifests of an index were published before it, by this way as well
-        image = ImageManifest.parse(document)
-        secrets = secret_names(named_by(image, self.sink) if files is None else files)
-        if secrets:
+        if self.allow_public or not isinstance(self.sink, Exposed):
+            return
+        if document.media_type not in INDEXES:
+            image = ImageManifest.parse(document)
+            blobs, files = image.successors, named_by(image, self.sink) if files is None else files
+        known, secrets = list(blobs), secret_names(files or ())
+        if secrets and known:
             # A registry that hides what it has from strangers shows it by answering for a blob; the smallest costs
             # least.
-            self._refuse_open(min(image.successors, key=lambda blob: blob.size), secrets)
+            self._refuse_open(min(known, key=lambda blob: blob.size), secrets)
 
     def _refuse_open(self, blob: Descriptor | None, secrets: Sequence[str]) -> None:
         if self.allow_public or not isinstance(self.sink, Exposed):

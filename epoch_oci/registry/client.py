@@ -91,8 +91,9 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         scope: Scope | None = None,
         timeout: float | None = None,
     ) -> requests.Response:
-        """One exchange with the registry, authenticated once more when it answers 401; redirects are not followed.
+        """One exchange with the registry, authenticated once more when it answers 401.
 
+        Redirects are not followed, but for those within the registry of anything that is no GET and has no large body.
         Raises NetworkError when no answer comes, PolicyError for a foreign URL, AccessError when the 401 stands. A body
         that is sent in blocks is sent once: its 401 is returned.
         """
@@ -108,7 +109,14 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         if not self.is_home(url):
             return send(None)
         if data is None or isinstance(data, bytes):
-            return self.auth.exchange(send, scope, f"{method} {redacted(url)}")
+            response = self.auth.exchange(send, scope, f"{method} {redacted(url)}")
+            hops = 0
+            # What sends is led on within the registry, as proxies with opinions on paths do; `follow` leads what reads.
+            while method != "GET" and hops < _HOPS and self._stays(response):
+                hops, url = hops + 1, self.location(response)
+                dismiss(response)
+                response = self.auth.exchange(send, scope, f"{method} {redacted(url)}")
+            return response
         sent = self.auth.header_for(scope, body=True)
         response = send(sent)
         self.auth.accepted(response, sent)
@@ -130,16 +138,12 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
         `attempts` are those of the whole of which it is a part.
         """
-        attempts, hops = attempts or Attempts(self.settings, what), 0
+        attempts = attempts or Attempts(self.settings, what)
         while True:
             try:
                 response = self.do_request(url, method, data=data, headers=headers, scope=scope)
                 if response.status_code in expect:
                     return response
-                if response.status_code in _KEEPS_METHOD and hops < _HOPS and self.is_home(self.location(response)):
-                    hops, url = hops + 1, self.location(response)
-                    dismiss(response)
-                    continue
                 raise self.refusal(response, what)
             except NetworkError as error:
                 attempts.again(error)
@@ -203,6 +207,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             hint = "nothing is sent there: if that is where the registry is now, name it so"
         return PolicyError(message, object=where, hint=hint)
 
+    def _stays(self, response: requests.Response) -> bool:
+        """Whether an answer has the same request made again elsewhere in the registry."""
+        return response.status_code in _KEEPS_METHOD and self.is_home(self.location(response))
+
     def _may_send_to(self, there: Origin) -> bool:
         """Whether what belongs to the registry may go there. Trust in a host is none in a line that all can read."""
         if there == self.origin:
@@ -235,7 +243,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
     def next_page(self, response: requests.Response) -> str | None:
         """Where a list goes on, None at its end. Raises PolicyError for a foreign address, ContentError for none."""
         header = response.headers.get("Link", "")
-        found = next((link["url"] for link in parse_header_links(header) if "next" in _relations(link)), None)
+        links = parse_header_links(header)
+        found = next((link["url"] for link in links if "next" in _relations(link)), None)
+        if found is None and len(links) == 1 and _is_of(links[0], response.url):
+            found = links[0]["url"]
         if found is None and "next" in header.lower():
             where = redacted(response.url)
             message = f"{where}: where the list goes on cannot be read: {self.quoted(header)}"
@@ -416,6 +427,14 @@ def header_digest(response: requests.Response) -> Digest | None:
         return Digest.parse(response.headers.get("Docker-Content-Digest"))
     except ContentError:
         return None
+
+
+def _is_of(link: Mapping[str, str], url: str) -> bool:
+    """Whether a link that does not say what it is leads to another page of the list at `url`, as others take it."""
+    if "rel" in {name.lower() for name in link}:
+        return False
+    here, there = urlsplit(url), urlsplit(joined(url, link["url"]))
+    return there.path == here.path and "last=" in there.query
 
 
 def _relations(link: Mapping[str, str]) -> list[str]:

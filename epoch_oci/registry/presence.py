@@ -5,18 +5,20 @@ got the blob, or be answered 404 by a cache that would fetch it.
 """
 
 import re
+from contextlib import closing
 from dataclasses import dataclass
 
 import requests
 
 from epoch_oci.errors import EpochOciError, NetworkError
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.registry.answers import dismiss
+from epoch_oci.registry.answers import dismiss, foreign_errors
 from epoch_oci.registry.client import REDIRECTS, RegistryClient
 from epoch_oci.registry.origin import Origin
 from epoch_oci.registry.retry import Attempts
 
 _ANSWERS = (200, 404, 405, 501, *REDIRECTS)
+_COUNTED = 64 << 10
 _ONE_BYTE = {"Range": "bytes=0-0"}
 _TOTAL = re.compile(r"bytes (?:0-0|\*)/([0-9]{1,16})\Z")
 
@@ -36,7 +38,7 @@ class Presence:
         while True:
             try:
                 response = self._ask(attempts)
-                return (response is not None and self._told(response)) or self._get()
+                return (response is not None and self._told(response)) or self._get() is not False
             except NetworkError as error:
                 attempts.again(error)
 
@@ -47,13 +49,13 @@ class Presence:
         """
         response = self._ask(self.attempts)
         if response is None:
-            return self._get()
+            return bool(self._get())
         if response.status_code in REDIRECTS and self.client.is_lost(self.client.location(response)):
             dismiss(response)
             return False
         try:
             told = self._told(response)
-            return self._get() if told is None else told
+            return bool(self._get() if told is None else told)
         except EpochOciError:  # where it led to is of no use, for us
             return False
 
@@ -83,15 +85,28 @@ class Presence:
             return True if length == str(self.target.size) else None
         return False if response.status_code == 404 and Origin.of(response.url) == self.client.origin else None
 
-    def _get(self) -> bool:
+    def _get(self) -> bool | None:
+        """What a GET of one byte says; None for a body of which nobody says how long it is, and that is a long one."""
         response = self.client.follow(self.client.do_request(self._url, headers=_ONE_BYTE), _ONE_BYTE)
         status, size = response.status_code, self.target.size
         if status not in (200, 206, 404, 410, 416):
             raise self.client.refusal(response, self._what, of_blob=True)
+        if status == 200 and "Content-Length" not in response.headers:
+            return self._counted(response)
         response.close()
         if status == 200:
-            return response.headers.get("Content-Length", str(size)) == str(size)
+            return response.headers["Content-Length"] == str(size)
         total = _TOTAL.match(response.headers.get("Content-Range", ""))
         if total is not None:
             return int(total[1]) == size
         return status == 206 or (status == 416 and size == 0)
+
+    def _counted(self, response: requests.Response) -> bool | None:
+        """Whether a body without a length is as long as the blob: the page of a login or a proxy is short."""
+        size = 0
+        with closing(response), foreign_errors(self._what):
+            for block in response.raw.stream(_COUNTED, decode_content=False):
+                size += len(block)
+                if size > _COUNTED:
+                    return None
+        return size == self.target.size

@@ -12,7 +12,7 @@ from epoch_oci.registry.answers import dismiss, may_have_acted
 from epoch_oci.registry.bodies import Body
 from epoch_oci.registry.journal import Claim
 from epoch_oci.registry.retry import Attempts
-from epoch_oci.registry.sessions import Session, SessionLostError, StaleTokenError
+from epoch_oci.registry.sessions import HOPS, Session, SessionLostError, StaleTokenError
 from epoch_oci.stores.base import Content
 
 # Quay puts `bytes=` before it and counts, others give the last byte's index; no bytes at all are `0-0` or `0--1`
@@ -117,12 +117,14 @@ class RangedUpload:
         if response.status_code == _OUT_OF_STEP and (self._is_old or self._may_have_one):
             return self._out_of_step(response)
         if response.status_code in (413, 416) and self._manner.shrink():
-            dismiss(response)
-            return self._realign(NetworkError(f"a chunk of {length} bytes was refused", status=response.status_code))
+            refused = session.read(response)
+            if refused.is_full:
+                raise refused.error()
+            return self._realign(NetworkError(f"a chunk of {length} bytes was refused", status=refused.status))
         if response.status_code in _PASSING:
-            refused = session.refused(response)
-            assert isinstance(refused, NetworkError)
-            return self._realign(refused)
+            passing = session.refused(response)
+            assert isinstance(passing, NetworkError)
+            return self._realign(passing)
         session.expect(response, (201, 202, 204))
         session.move(response)
         self._offset += length
@@ -147,9 +149,14 @@ class RangedUpload:
 
     def _once(self, method: str, url: str, length: int) -> requests.Response:
         start, end = self._offset, self._offset + length - 1
-        with self._opened(start, length) as reader:
-            body = Body(_Hashed(self, reader, start), length)
-            return self.session.send(method, url, body, {"Content-Range": f"{start}-{end}"})
+        for hop in range(HOPS):
+            with self._opened(start, length) as reader:
+                body = Body(_Hashed(self, reader, start), length)
+                response = self.session.send(method, url, body, {"Content-Range": f"{start}-{end}"})
+            if not self.session.leads_on(response) or hop == HOPS - 1:
+                break
+            url = self.session.led_on(response)
+        return response
 
     def _opened(self, start: int, length: int) -> AbstractContextManager[ByteReader]:
         """Some of the bytes; the last ones are opened to the end, to learn whether there is more than declared."""

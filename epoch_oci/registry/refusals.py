@@ -29,12 +29,17 @@ _CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}\Z")
 _RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _WAITED_FOR = frozenset({403, 429, 503})
 
-_IMMUTABLE = re.compile(r"immutab|cannot be overwritten|already exists|not allow (?:updating|redeploy|overwrit)", re.I)
+_IMMUTABLE = re.compile(
+    r"immutab|can(?: ?not|'t) be (?:overwritten|replaced)|already exists|not allow (?:updating|redeploy|overwrit)", re.I
+)
 """An existing tag that stays as it is: Harbor 412, ECR 400, Quay 409, Nexus 400, GAR 400 say it in words alone."""
 _FULL = re.compile(r"quota|exceed|insufficient storage|no space|storage limit|limit reached", re.I)
+_QUOTA = re.compile(r"quota|insufficient storage|no space|storage (?:limit|resource)", re.I)
+"""A 413 is of the request's size otherwise."""
 _CLOSED = re.compile(r"read.?only|maintenance|archived|proxy project|proxy.?cache|locked", re.I)
 _TO_TLS = re.compile(r"HTTP request (?:was sent )?to (?:an )?HTTPS (?:port|server)", re.I)
 
+_ROOM = "make room there, or have more of it allowed"
 _ASK = "a rule of the registry forbids it: ask who runs it"
 _NAME = "look at the spelling; some registries want a project in front: HOST/PROJECT/REPOSITORY"
 _ABSENT = "it has to be there first: look at the spelling, or ask who runs the registry for it"
@@ -96,6 +101,11 @@ class Refusal:
         return error
 
     @property
+    def is_full(self) -> bool:
+        """Whether it is for want of room there, whatever was sent in whatever shape."""
+        return self.status == 507 or (self.status == 413 and _QUOTA.search(self._said) is not None)
+
+    @property
     def message(self) -> str:
         """Who refused what, and in which words."""
         who = "" if self._host in self._what else f"{self._host} answered "
@@ -106,7 +116,11 @@ class Refusal:
         """What the server said, short and on one line: its error document, or a line that cannot be a blob's."""
         if self.status < 400:
             return ""
-        said = "; ".join(f"{item.get('code', '')} {item.get('message', '')}".strip() for item in _items(self._text))
+        said = "; ".join(
+            f"{item.get('code', '')} {item.get('message', '')}".strip()
+            for item in _items(self._text)
+            if not self._of_blob or _is_code(item.get("code"))
+        )
         if not said and not self._of_blob and self._text.lstrip()[:1] != "<":
             said = " ".join(self._text.split())
         return shown(without(secrets, said), _EXCERPT).strip('"') if said else ""
@@ -133,8 +147,10 @@ class Refusal:
             return ContentError, "is this a registry, and the right address?"
         if status == 401:
             return self._unauthorized()
-        if status in (400, 403, 405, 409, 412) and not self._of_blob and _IMMUTABLE.search(said):
+        if status in (400, 403, 405, 409, 412, 422) and not self._of_blob and _IMMUTABLE.search(said):
             return ConflictError, _TAKEN
+        if self.is_full:
+            return AccessError, _ROOM
         for code in self.codes:
             if code in _BY_CODE and status < 500:
                 return _BY_CODE[code]
@@ -148,7 +164,7 @@ class Refusal:
 
     def _forbidden(self, said: str) -> str:
         if _FULL.search(said):
-            return "make room there, or have more of it allowed"
+            return _ROOM
         if _CLOSED.search(said):
             return "nothing can be written there now: ask who runs it"
         if self._anonymous:
@@ -178,7 +194,11 @@ def request_id(headers: requests.structures.CaseInsensitiveDict[str]) -> str | N
 def codes_of(text: str) -> tuple[str, ...]:
     """The OCI error codes in a body; what does not look like one is left out."""
     codes = (item.get("code") for item in _items(text))
-    return tuple(code for code in codes if isinstance(code, str) and _CODE.match(code))
+    return tuple(code for code in codes if isinstance(code, str) and _is_code(code))
+
+
+def _is_code(code: object) -> bool:
+    return isinstance(code, str) and _CODE.match(code) is not None
 
 
 def _items(text: str) -> list[dict[str, object]]:

@@ -211,7 +211,7 @@ class RegistryRepository:
         found = self._published(name, confirmed=confirmed)
         if found is None or found.digest == document.digest:
             return
-        if not confirmed and _same_value(found, document) and not self._is_kept(document):
+        if _same_value(found, document) and not self._is_kept(document):
             raise ContentError(
                 f"{self._where}:{name} was stored in another form: as {found.digest}, sent was {document.digest}",
                 code="DIGEST",

@@ -146,7 +146,8 @@ class Attempts:
         return self.settings.retry_for - max(self._waited, self.settings.clock() - self._since)
 
     def _wait(self, error: NetworkError, *, away: bool) -> float:
-        if error.retry_after is not None:
+        # Who says `0` or a time that has passed is not to be asked without a pause all the same.
+        if error.retry_after:
             if error.retry_after > LONGEST_WAIT:
                 raise NetworkError(
                     f"{error.message}: the registry asks to wait {error.retry_after:.0f} seconds",
@@ -159,5 +160,5 @@ class Attempts:
         if error.status == 403:
             self._throttled += 1
             return _SECONDARY_WAITS[min(self._throttled, len(_SECONDARY_WAITS)) - 1]
-        longest = min(_LONGEST_PAUSE, self._left()) if away else _LONGEST_BACKOFF
+        longest = min(_LONGEST_PAUSE, max(0.0, self._left())) if away else _LONGEST_BACKOFF
         return min(longest, 0.5 * float(2 ** min(self._away + self._failed, 16))) * self.settings.jitter()

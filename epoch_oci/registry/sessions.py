@@ -22,6 +22,8 @@ from epoch_oci.registry.retry import Attempts, HeldError
 # Said of a body that a registry, or a proxy before it, takes in no such shape (oci-registries 2.3).
 _NOT_TAKEN = frozenset({404, 405, 411, 413, 415, 416, 501})
 _GONE = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
+HOPS = 3
+"""Requests that one body may take when it is led on."""
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -125,6 +127,15 @@ class Session:
             raise NetworkError(f"{self._what}: {response.status_code} came before all was sent", object=self._what)
         return response
 
+    def leads_on(self, response: requests.Response) -> bool:
+        """Whether an answer wants the same body at another place."""
+        return response.status_code in (307, 308)
+
+    def led_on(self, response: requests.Response) -> str:
+        """That place. Raises as `RegistryClient.upload_location`."""
+        dismiss(response)
+        return self._client.upload_location(response)
+
     def status(self) -> requests.Response:
         """How far the registry got, as it says. Raises NetworkError, AccessError, PolicyError."""
         return self._client.do_request(self.location, "GET", scope=self.destination.scope)
@@ -172,14 +183,15 @@ class Session:
             return
         if response.status_code in REDIRECTS:
             raise self.refused(response)
-        refused = self._read(response)
-        if refused.status in _NOT_TAKEN:
+        refused = self.read(response)
+        if refused.status in _NOT_TAKEN and not refused.is_full:
             raise self._not_taken(refused, closing=closing)
         if refused.status == 400 and "DIGEST_INVALID" in refused.codes:
             raise DigestRefusedError(refused.message, object=str(self.destination.target.digest), status=400)
         raise refused.error()
 
-    def _read(self, response: requests.Response) -> Refusal:
+    def read(self, response: requests.Response) -> Refusal:
+        """An answer that was not wanted, read."""
         return Refusal(response, self._what, self._client.auth.secrets(), of_blob=True)
 
     def _not_taken(self, refused: Refusal, *, closing: bool) -> Exception:

@@ -11,13 +11,14 @@ import requests
 
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, UsageError
 from epoch_oci.oci.verify import BLOCK, VerifyingReader
-from epoch_oci.registry.answers import dismiss, may_have_acted
+from epoch_oci.registry.answers import may_have_acted
 from epoch_oci.registry.bodies import Body, read_ahead
 from epoch_oci.registry.journal import Claim, UploadJournal, UploadKey
 from epoch_oci.registry.profiles import Shape
 from epoch_oci.registry.ranged import RangedUpload
 from epoch_oci.registry.retry import Attempts, HeldError
 from epoch_oci.registry.sessions import (
+    HOPS,
     Destination,
     DigestRefusedError,
     Session,
@@ -27,7 +28,6 @@ from epoch_oci.registry.sessions import (
 )
 from epoch_oci.stores.base import Content
 
-_HOPS = 3
 _TOOK_NOTHING = frozenset({429, 503})
 """A body answered so was not looked at."""
 _KEPT_WHILE_HELD: tuple[Shape, ...] = ("ranged", "stream")
@@ -139,14 +139,13 @@ class Upload:
 
     def _once(self, method: str, session: Session, url: str) -> requests.Response:
         """The last block is held back until the hash is right. It goes on within the registry where that leads it."""
-        where, target = self.destination, self.destination.target
-        for hop in range(_HOPS):
+        target = self.destination.target
+        for hop in range(HOPS):
             with self.content.open() as reader, read_ahead(VerifyingReader(reader, target), target.size) as ahead:
                 response = session.send(method, url, Body(ahead, target.size))
-            if response.status_code not in (307, 308) or hop == _HOPS - 1:
+            if not session.leads_on(response) or hop == HOPS - 1:
                 break
-            url = where.client.upload_location(response)
-            dismiss(response)
+            url = session.led_on(response)
         return response
 
     def _send(self, upload: RangedUpload, claim: Claim | None) -> None:
