@@ -253,19 +253,30 @@ def _names(path: Path) -> set[str] | None:
             raise
 
 
-def _refuse_to_mix(path: Path, names: set[str]) -> None:
-    """Raise UsageError for a directory that holds something else than a layout, which would be taken for one then."""
-    what = "an Epoch store" if names & {"manifests", "catalog.json"} else "a Cocoon root directory"
-    if what == "an Epoch store" or _is_root(path):
+def _refuse_no_layout(path: Path, names: set[str], *, create: bool) -> None:
+    """Raise for a directory that is something else than a layout: NotFoundError, UsageError where one is to be made."""
+    if "oci-layout" in names:
+        return
+    what, prefix = "", ""
+    if names & {"manifests", "catalog.json"}:
+        what = "an Epoch store"
+    elif _is_root(path):
+        what, prefix = "a Cocoon root directory", "cocoon:"
+    if what and create:
         raise UsageError(
             f"{path} is {what}, and an OCI image layout is not made in it", object=str(path), hint="name another one"
+        )
+    if what:
+        raise NotFoundError(
+            f"{path} is no OCI image layout: it is {what}", object=str(path), hint=f"name it {prefix}{path}"
         )
 
 
 def _is_root(path: Path) -> bool:
-    from epoch_oci.cocoon.tree import Tree
+    """Whether it is surely a Cocoon root: a folder that is called `snapshot` may be anybody's."""
+    from epoch_oci.cocoon.tree import DATABASE
 
-    return Tree(path).is_root()
+    return (path / DATABASE).is_dir()
 
 
 def _named(word: str, store: str | None, connection: Connection) -> SnapshotPlace:
@@ -391,8 +402,8 @@ def _layout(found: LayoutLocation, connection: Connection, *, create: bool) -> A
     names = _names(found.path)
     if names is None and not create:
         raise NotFoundError(f"there is no OCI layout at {found.path}", object=str(found.path))
-    if names is not None and create and "oci-layout" not in names:
-        _refuse_to_mix(found.path, names)
+    if names is not None:
+        _refuse_no_layout(found.path, names, create=create)
     layout = OciLayout(found.path, warn=connection.warn, marks=connection.marks())
     return ArtifactPlace(layout, found.tag, found.digest, f"oci:{found.path}")
 

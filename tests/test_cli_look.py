@@ -382,6 +382,20 @@ class TestNoStore:
         assert ran.code == 2 and "layout is not made in it" in ran.error
         assert tree(tmp_path / place) == before
 
+    @pytest.mark.parametrize(
+        ("place", "words"), [("mirror/epoch", "it is an Epoch store"), ("root", "name it cocoon:")]
+    )
+    def test_is_no_layout_either(self, cli, place, words):
+        for line in (("verify", f"oci:{place}"), ("ls", f"oci:{place}"), ("pull", f"oci:{place}:v1", "--store", "new")):
+            ran = cli(*line)
+            assert ran.code == 5 and words in ran.error, ran.err
+
+    def test_a_folder_called_snapshot_makes_no_cocoon_root(self, cli, tmp_path):
+        (tmp_path / "work/snapshot").mkdir(parents=True)
+        assert cli("push", "team/bot:v1", "oci:work", "--store", "mirror/epoch").code == 0
+        (tmp_path / "other/snapshot").mkdir(parents=True)
+        assert cli("pull", "oci:layout", "--store", "other").code == 0
+
     @pytest.mark.parametrize("place", ["empty", "checkout", "nothing"])
     def test_a_pull_makes_one(self, cli, tmp_path, place):
         assert cli("pull", "oci:layout", "--store", place).code == 0

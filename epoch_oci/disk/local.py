@@ -209,11 +209,14 @@ def _make_usable(name: str, parent: int, mode: int) -> None:
 class where_supported:  # noqa: N801 (a context manager, which reads as `suppress` does)
     """Passes over an OSError which says that the file system cannot do a thing at all; others are raised."""
 
+    def __init__(self, *more: int) -> None:
+        self._numbers = _NOT_HERE.union(more)
+
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        return isinstance(error, OSError) and error.errno in _NOT_HERE
+        return isinstance(error, OSError) and error.errno in self._numbers
 
 
 def set_mode(descriptor: int, mode: int) -> None:
@@ -239,7 +242,7 @@ def sync_file(descriptor: int) -> bool:
 
 def sync_directory(directory: int) -> None:
     """Make names in a directory durable, where its file system knows how. Raises OSError."""
-    with where_supported():
+    with where_supported(errno.EBADF):  # some want it opened for writing, which no directory can be
         os.fsync(directory)
 
 
