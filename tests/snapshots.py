@@ -8,8 +8,7 @@ from pathlib import Path
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.catalog import with_tags
 from epoch_oci.epoch.keys import SnapshotKey, blob_key, manifest_key
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST
-from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, media_type_for_file
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.backends.directory import DirectoryBackend

@@ -17,7 +17,7 @@ from support.registry_auth import PASSWORD, USER, BearerAuth
 
 from epoch_oci.chunks.index import Index, annotations, write_index
 from epoch_oci.epoch.keys import SnapshotKey
-from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.epoch.manifest import media_type_for_file
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document

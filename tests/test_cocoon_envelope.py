@@ -10,7 +10,7 @@ from cocoon_world import BLOB_ID, DATA, OTHER_BLOB_ID, bodies, config, envelope
 from snapshots import WRITERS, make_snapshot
 
 from epoch_oci import schemas
-from epoch_oci.cocoon.carried import envelope_of, pinned_blobs
+from epoch_oci.cocoon.carried import envelope_of
 from epoch_oci.cocoon.derived import manifest_of
 from epoch_oci.cocoon.envelope import CONFIG_KEYS, ENVELOPE_LIMIT, Envelope
 from epoch_oci.cocoon.names import key_of, record_name
@@ -115,7 +115,7 @@ def test_base_images_and_blob_ids_are_united() -> None:
     """Trap 16: writer W1 has base images and no IDs, W2b the reverse."""
     for writer in ("W1", "W2b", "W3a", "W3b"):
         manifest = Manifest.parse(make_snapshot(writer).document)
-        assert pinned_blobs(manifest) == [BLOB_ID]
+        assert manifest.pinned_blobs == [BLOB_ID]
         assert envelope_of(manifest).image_blob_ids == (BLOB_ID,)
 
 

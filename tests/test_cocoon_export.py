@@ -34,8 +34,7 @@ from epoch_oci import schemas
 from epoch_oci.cocoon.envelope import ENVELOPE_LIMIT
 from epoch_oci.cocoon.export_archive import read_archive
 from epoch_oci.cocoon.tar_blocks import PAX_LIMIT
-from epoch_oci.epoch import media_types
-from epoch_oci.epoch.manifest import MANIFEST_LIMIT
+from epoch_oci.epoch.manifest import MANIFEST_LIMIT, media_type_for_file
 from epoch_oci.errors import ContentError, EpochOciError, LocalIOError
 from epoch_oci.oci.digest import Digest
 
@@ -82,7 +81,7 @@ def test_recorded_archives(name: str, step: int, tmp_path: Path) -> None:
     assert [layer.filename for layer in manifest.layers] == list(blobs)
     for layer in manifest.layers:
         assert layer.digest == Digest.of(blobs[layer.filename])
-        assert layer.media_type == media_types.media_type_for_file(layer.filename)
+        assert layer.media_type == media_type_for_file(layer.filename)
     assert (manifest.writer, manifest.name, manifest.tag) == ("epoch-oci", "warm", "latest")
     assert (manifest.created_at, manifest.pushed_at) == ("0001-01-01T00:00:00Z",) * 2
     assert manifest.total_size == sum(map(len, blobs.values()))

@@ -26,7 +26,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
-from epoch_oci.epoch.media_types import is_cloud_image
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.descriptor import EMPTY
 from epoch_oci.oci.digest import Digest
@@ -169,7 +168,7 @@ def test_an_image_as_its_builder_publishes_it_traps_22_23_and_25():
     ]
     assert snapshot.lost == ('layer "SHA256SUMS" ("text/plain", 500 bytes)',)
     assert snapshot.manifest.is_cloud_image
-    assert is_cloud_image(snapshot.manifest)
+    assert snapshot.manifest.looks_like_cloud_image
 
 
 def test_a_derived_image_has_neither_blobs_nor_base_images_trap_21():

@@ -11,8 +11,14 @@ from epoch_strategies import EMPTY_HEX, PROPERTY, documents, raw_documents, spel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Layer, LayerHeader, Manifest
-from epoch_oci.epoch.media_types import is_cloud_image, media_type_for_file
+from epoch_oci.epoch.manifest import (
+    EPOCH_MANIFEST,
+    MANIFEST_LIMIT,
+    Layer,
+    LayerHeader,
+    Manifest,
+    media_type_for_file,
+)
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
@@ -194,7 +200,7 @@ def test_media_types_by_file_name(name, media_type):
 def test_cloud_images(names, changes, epochs, ours):
     layers = [layer(name, digest=hashlib.sha256(name.encode()).hexdigest()) for name in names]
     manifest = Manifest.parse(document(layers=layers, totalSize=..., **changes))
-    assert is_cloud_image(manifest) is epochs
+    assert manifest.looks_like_cloud_image is epochs
     assert manifest.is_cloud_image is ours
 
 

@@ -21,7 +21,7 @@ from support.legacy_epoch import LegacyEpoch
 
 from epoch_oci.epoch.keys import blob_key, manifest_key
 from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.epoch.media_types import media_type_for_file as cocoon_type_of
+from epoch_oci.epoch.manifest import media_type_for_file as cocoon_type_of
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest

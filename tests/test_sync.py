@@ -16,7 +16,7 @@ from support.registry_auth import BasicAuth, BearerAuth
 
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import SnapshotKey
-from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.epoch.manifest import media_type_for_file
 from epoch_oci.oci.digest import Digest
 
 BASE = noise("the base that all share", 400_000)

@@ -8,8 +8,7 @@ from typing import Any
 
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import SnapshotKey
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST
-from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, media_type_for_file
 from epoch_oci.locate import SnapshotStore
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document

@@ -5,26 +5,14 @@ r"""How an envelope travels: inside the Epoch manifest, as the text of one membe
 Epoch's readers skip it; whoever writes an archive or a record of Cocoon takes it back, byte for byte.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from epoch_oci.cocoon.envelope import Envelope
+from epoch_oci.epoch.extra_members import ENVELOPE, FLAGS, MODERN, TEXTS
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT, Manifest
 
-MEMBER = "cocoonEnvelope"
 _FIRECRACKER_FILES = frozenset({"vmstate", "mem"})
-_BASE_IMAGE = re.compile(r"([0-9a-f]{64})(?:\.qcow2|\.raw)?\Z")
-_MODERN = "cocoonstack"
-"""The member in which a manifest that was derived from modern Epoch's artifact keeps that artifact's config."""
-_MODERN_KEYS = {
-    "description": "description",
-    "imageDigest": "image_digest",
-    "imageType": "image_type",
-    "hypervisor": "hypervisor",
-    "network": "network",
-    "windows": "windows",
-}
 
 
 def envelope_of(manifest: Manifest, what: str = "the Epoch manifest") -> Envelope:
@@ -33,15 +21,15 @@ def envelope_of(manifest: Manifest, what: str = "the Epoch manifest") -> Envelop
     What Epoch never knew of (whether the guest is Windows, the network, …) is not made up: it stays absent.
     """
     value = manifest.document.json(what, limit=MANIFEST_LIMIT)
-    text = value.get(MEMBER)
+    text = value.get(ENVELOPE)
     if isinstance(text, str):
-        return Envelope.parse(text.encode("utf-8"), f"{what}: $.{MEMBER}")
-    return Envelope.mint(_config(manifest, value.get(_MODERN)))
+        return Envelope.parse(text.encode("utf-8"), f"{what}: $.{ENVELOPE}")
+    return Envelope.mint(_config(manifest, value.get(MODERN)))
 
 
 def has_envelope(manifest: Manifest) -> bool:
     """Whether Cocoon's own envelope travels in the manifest."""
-    return isinstance(manifest.document.json(limit=MANIFEST_LIMIT).get(MEMBER), str)
+    return isinstance(manifest.document.json(limit=MANIFEST_LIMIT).get(ENVELOPE), str)
 
 
 def is_firecracker(manifest: Manifest) -> bool:
@@ -49,27 +37,12 @@ def is_firecracker(manifest: Manifest) -> bool:
     return {layer.filename for layer in manifest.layers} >= _FIRECRACKER_FILES
 
 
-def pinned_blobs(manifest: Manifest) -> list[str]:
-    """Cocoon's image blobs that the snapshot needs: those it names, and those that its base images are (trap 16)."""
-    return sorted({*manifest.image_blob_ids, *filter(None, map(blob_id, _base_names(manifest)))})
-
-
-def blob_id(filename: str) -> str | None:
-    """The ID of the image blob that is kept under this name, None when it is no such name."""
-    match = _BASE_IMAGE.match(filename)
-    return match[1] if match else None
-
-
-def _base_names(manifest: Manifest) -> list[str]:
-    return [layer.filename for layer in manifest.base_images]
-
-
 def _config(manifest: Manifest, modern: Any) -> Mapping[str, Any]:
     """Cocoon's keys in the order in which Epoch 0.2.1 writes them (epoch-formats 4.6)."""
     config = modern.get("config") if isinstance(modern, dict) else None
     known = {
         key: value
-        for name, key in _MODERN_KEYS.items()
+        for name, key in (TEXTS | FLAGS).items()
         if isinstance(config, dict) and isinstance(value := config.get(name), str | bool)
     }
     members: dict[str, Any] = {
@@ -79,7 +52,7 @@ def _config(manifest: Manifest, modern: Any) -> Mapping[str, Any]:
         "image": manifest.image,
         "image_digest": known.get("image_digest"),
         "image_type": known.get("image_type"),
-        "image_blob_ids": {blob: {} for blob in pinned_blobs(manifest)},
+        "image_blob_ids": {blob: {} for blob in manifest.pinned_blobs},
         "hypervisor": known.get("hypervisor") or ("firecracker" if is_firecracker(manifest) else None),
         "cpu": manifest.cpu,
         "memory": manifest.memory,

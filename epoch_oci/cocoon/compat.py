@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from epoch_oci.cocoon.carried import blob_id, envelope_of, has_envelope, is_firecracker
+from epoch_oci.cocoon.carried import envelope_of, has_envelope, is_firecracker
 from epoch_oci.epoch import sparse
-from epoch_oci.epoch.manifest import Layer, Manifest
+from epoch_oci.epoch.manifest import Layer, Manifest, blob_id
 from epoch_oci.errors import ContentError
 from epoch_oci.oci import strict_json
 from epoch_oci.oci.digest import shown

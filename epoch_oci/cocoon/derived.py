@@ -6,22 +6,17 @@ A pure function of what is known about the snapshot: the same archive gives the 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
-from epoch_oci.cocoon.carried import MEMBER
 from epoch_oci.cocoon.envelope import Envelope
 from epoch_oci.cocoon.names import key_of
-from epoch_oci.epoch import gojson, times
+from epoch_oci.epoch.extra_members import ENVELOPE
 from epoch_oci.epoch.keys import DEFAULT_TAG
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
-from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.epoch.manifest import LayerHeader, media_type_for_file
+from epoch_oci.epoch.mint import Facts, MintedFile, mint
 from epoch_oci.errors import UsageError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
-
-_OMITTED = frozenset({"image", "imageBlobIDs", "cpu", "memory", "storage", "nics", "baseImages", "layerHeaders"})
-"""The members that Go leaves out when they are empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +46,7 @@ def manifest_of(
     *,
     base_images: Iterable[StoredFile] = (),
     image_blobs: Mapping[str, str] | None = None,
-    created_at: str = times.ZERO_TIME,
+    created_at: str = "",
 ) -> Document:
     """The manifest of `files` in their order, with the envelope riding in it.
 
@@ -63,38 +58,32 @@ def manifest_of(
     name = name or known.name
     if not name:
         raise UsageError("the snapshot has no name of its own", hint="name it with --as NAME[:TAG]")
-    rows, bases = list(files), list(base_images)
-    blobs = {blob: blob for blob in envelope.image_blob_ids} if image_blobs is None else image_blobs
-    members: dict[str, Any] = {
-        "schemaVersion": 1,
-        "name": name,
-        "tag": tag or (known.tag if name == known.name else DEFAULT_TAG),
-        "snapshotId": envelope.id,
-        "image": envelope.image,
-        "imageBlobIDs": gojson.sorted_map(blobs),
-        "cpu": envelope.cpu,
-        "memory": envelope.memory,
-        "storage": envelope.storage,
-        "nics": envelope.nics,
-        "layers": [_layer(file) for file in rows],
-        "baseImages": [_layer(file) for file in bases],
-        "totalSize": sum(file.size for file in (*rows, *bases)),
-        "createdAt": created_at,
-        "pushedAt": times.ZERO_TIME,
-        "layerHeaders": gojson.sorted_map({file.name: _header(file) for file in rows}),
-        MEMBER: envelope.raw.decode("utf-8"),
-    }
-    written = {key: item for key, item in members.items() if item or key not in _OMITTED}
-    document = Document(EPOCH_MANIFEST, gojson.dumps(written))
-    Manifest.parse(document, "the Epoch manifest made of the snapshot")
-    return document
+    facts = Facts(
+        name=name,
+        tag=tag or (known.tag if name == known.name else DEFAULT_TAG),
+        snapshot_id=envelope.id,
+        image=envelope.image,
+        image_blob_ids={blob: blob for blob in envelope.image_blob_ids} if image_blobs is None else image_blobs,
+        cpu=envelope.cpu,
+        memory=envelope.memory,
+        storage=envelope.storage,
+        nics=envelope.nics,
+        created_at=created_at,
+    )
+    return mint(
+        facts,
+        map(_minted, files),
+        base_images=map(_minted, base_images),
+        extra={ENVELOPE: envelope.raw.decode("utf-8")},
+        what="the Epoch manifest made of the snapshot",
+    ).document
 
 
-def _layer(file: StoredFile) -> dict[str, Any]:
-    media_type = media_type_for_file(file.name)
-    return {"digest": file.digest.hex, "size": file.size, "filename": file.name, "mediaType": media_type}
-
-
-def _header(file: StoredFile) -> dict[str, Any]:
-    header: dict[str, Any] = {"mode": file.mode, "paxRecords": gojson.sorted_map(file.pax_records)}
-    return {key: value for key, value in header.items() if value}
+def _minted(file: StoredFile) -> MintedFile:
+    return MintedFile(
+        name=file.name,
+        digest=file.digest,
+        size=file.size,
+        media_type=media_type_for_file(file.name),
+        header=LayerHeader(file.mode, file.pax_records),
+    )

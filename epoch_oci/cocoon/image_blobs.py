@@ -5,12 +5,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from epoch_oci.cocoon.carried import blob_id
 from epoch_oci.cocoon.local_file import Digests, LocalFile
 from epoch_oci.cocoon.tree import IMAGE_BLOBS, Tree
 from epoch_oci.disk import local
 from epoch_oci.disk.draft import Draft, sweep
-from epoch_oci.epoch.manifest import Layer
+from epoch_oci.epoch.manifest import Layer, blob_id
 from epoch_oci.errors import ConflictError, ContentError
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.verify import VerifyingReader

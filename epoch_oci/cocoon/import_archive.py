@@ -14,8 +14,7 @@ from epoch_oci.cocoon.carried import envelope_of
 from epoch_oci.cocoon.envelope import ENVELOPE
 from epoch_oci.disk.local import local_errors
 from epoch_oci.epoch import sparse
-from epoch_oci.epoch.manifest import Layer, Manifest
-from epoch_oci.epoch.media_types import is_disk
+from epoch_oci.epoch.manifest import Layer, Manifest, is_disk
 from epoch_oci.errors import ContentError, LocalIOError, UsageError
 from epoch_oci.oci.verify import BLOCK, VerifyingReader
 from epoch_oci.stores.base import Content

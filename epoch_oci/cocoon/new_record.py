@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from epoch_oci.cocoon.carried import envelope_of, pinned_blobs
+from epoch_oci.cocoon.carried import envelope_of
 from epoch_oci.cocoon.envelope import RECORD_KEYS
 from epoch_oci.cocoon.records import COUNTS, Record, SnapshotIndex
 from epoch_oci.epoch import times
@@ -18,7 +18,7 @@ def config_of(manifest: Manifest, name: str) -> dict[str, Any]:
     """
     envelope = envelope_of(manifest)
     known = {key: value for key, value in envelope.config.items() if key not in RECORD_KEYS}
-    blobs = sorted({*envelope.image_blob_ids, *pinned_blobs(manifest)})
+    blobs = sorted({*envelope.image_blob_ids, *manifest.pinned_blobs})
     config = {**({} if "id" in known else {"id": ""}), **known, "name": name}
     if blobs:
         config["image_blob_ids"] = {blob: {} for blob in blobs}

@@ -26,7 +26,6 @@ from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.facts import Facts
 from epoch_oci.disk.lock import try_lock
 from epoch_oci.disk.marks import Marks
-from epoch_oci.epoch import times
 from epoch_oci.epoch.keys import SnapshotKey, blob_key
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ConflictError, ContentError, Finding, NotFoundError
@@ -165,7 +164,7 @@ class CocoonRoot:
             record.key.tag,
             base_images=stored[len(files) :],
             image_blobs=named,
-            created_at=record.created_at or times.ZERO_TIME,
+            created_at=record.created_at,
         )
 
     def has(self, target: Descriptor) -> bool:

@@ -17,8 +17,7 @@ from epoch_oci.dialects.carried import (
 )
 from epoch_oci.dialects.chunked import chunk_layers, in_chunks, is_chunked
 from epoch_oci.epoch import times
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
-from epoch_oci.epoch.media_types import PREFIX
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, PREFIX, Manifest
 from epoch_oci.errors import ContentError, Finding, UsageError
 from epoch_oci.oci import filename, media_types, verify
 from epoch_oci.oci.descriptor import EMPTY, Descriptor

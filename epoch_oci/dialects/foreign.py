@@ -5,19 +5,17 @@ one is written as Epoch would, out of nothing but the artifact: the same artifac
 """
 
 from dataclasses import replace
-from typing import Any
 
 from epoch_oci.dialects import profile
 from epoch_oci.dialects.base import Snapshot
 from epoch_oci.dialects.carried import BASE_IMAGE, CarriedFile, carried_files, to_snapshot_file
-from epoch_oci.epoch import gojson, times
+from epoch_oci.epoch import times
 from epoch_oci.epoch.keys import hostile_problem
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
-from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.epoch.manifest import Manifest, media_type_for_file
+from epoch_oci.epoch.mint import Facts, MintedFile, mint
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import filename, media_types
 from epoch_oci.oci.digest import shown
-from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.strict_json import member_path
 
@@ -42,15 +40,19 @@ def derive(manifest: ImageManifest, name: str | None = None, tag: str | None = N
         found.append(Finding("$.layers", "SCHEMA", "no layer carries a file"))
     if found:
         raise ContentError.of("the artifact", found)
-    epoch = Document(EPOCH_MANIFEST, gojson.dumps(_members(manifest, files, name, tag)))
-    parsed = Manifest.parse(epoch, "the Epoch manifest derived from the artifact")
+    epoch = mint(
+        _facts(manifest, name, tag),
+        [_minted(file) for file in files if file.role == "layer"],
+        base_images=[_minted(file) for file in files if file.role == BASE_IMAGE],
+        what="the Epoch manifest derived from the artifact",
+    )
     return Snapshot(
         dialect="cocoon",
-        epoch=epoch,
-        manifest=parsed,
+        epoch=epoch.document,
+        manifest=epoch,
         files=tuple(to_snapshot_file(file) for role in ("layer", BASE_IMAGE) for file in files if file.role == role),
         derived=True,
-        warnings=tuple(_warnings(manifest, parsed)),
+        warnings=tuple(_warnings(manifest, epoch)),
         lost=tuple(_lost(manifest)),
     )
 
@@ -111,32 +113,21 @@ def _identity_findings(manifest: ImageManifest, name: str | None, tag: str | Non
     return found
 
 
-def _members(manifest: ImageManifest, files: list[CarriedFile], name: str | None, tag: str | None) -> dict[str, Any]:
-    """The members in the order of Epoch's struct, the empty ones left out as its tags say (epoch-formats 1.2)."""
+def _facts(manifest: ImageManifest, name: str | None, tag: str | None) -> Facts:
     created = manifest.annotations.get(media_types.CREATED, "")
-    members = {
-        "schemaVersion": 1,
-        "name": _text(manifest, media_types.TITLE, name),
-        "tag": _text(manifest, media_types.VERSION, tag),
-        "snapshotId": manifest.annotations.get(profile.SNAPSHOT_ID, ""),
-        "image": manifest.annotations.get(profile.IMAGE, ""),
-        "layers": [_layer(file) for file in files if file.role == "layer"],
-        "baseImages": [_layer(file) for file in files if file.role == BASE_IMAGE],
-        "totalSize": sum(file.size for file in files),
+    return Facts(
+        name=_text(manifest, media_types.TITLE, name),
+        tag=_text(manifest, media_types.VERSION, tag),
+        snapshot_id=manifest.annotations.get(profile.SNAPSHOT_ID, ""),
+        image=manifest.annotations.get(profile.IMAGE, ""),
         # Never the clock: the same artifact has to give the same bytes (decision D1).
-        "createdAt": created if times.is_time(created) else times.ZERO_TIME,
-        "pushedAt": times.ZERO_TIME,
-    }
-    return {key: value for key, value in members.items() if value or key not in ("image", "baseImages")}
+        created_at=created if times.is_time(created) else "",
+    )
 
 
-def _layer(file: CarriedFile) -> dict[str, Any]:
-    return {
-        "digest": file.digest.hex,
-        "size": file.size,
-        "filename": file.name,
-        "mediaType": file.media_type,
-    }
+def _minted(file: CarriedFile) -> MintedFile:
+    assert file.name is not None
+    return MintedFile(name=file.name, digest=file.digest, size=file.size, media_type=file.media_type)
 
 
 def _text(manifest: ImageManifest, key: str, given: str | None) -> str:

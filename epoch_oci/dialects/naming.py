@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 from epoch_oci.dialects.base import Snapshot
-from epoch_oci.epoch import gojson
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
-from epoch_oci.oci.document import Document
+from epoch_oci.epoch.mint import named
 
 
 def identified(snapshot: Snapshot, name: str, tag: str) -> Snapshot:
@@ -17,10 +15,5 @@ def identified(snapshot: Snapshot, name: str, tag: str) -> Snapshot:
     manifest = snapshot.manifest
     if not snapshot.derived or (manifest.name and manifest.tag):
         return snapshot
-    value = {
-        **snapshot.epoch.json(limit=MANIFEST_LIMIT),
-        "name": manifest.name or name,
-        "tag": manifest.tag or tag,
-    }
-    document = Document(EPOCH_MANIFEST, gojson.dumps(value))
-    return replace(snapshot, epoch=document, manifest=Manifest.parse(document, "the derived Epoch manifest"))
+    called = named(manifest, manifest.name or name, manifest.tag or tag, "the derived Epoch manifest")
+    return replace(snapshot, epoch=called.document, manifest=called)

@@ -1,11 +1,13 @@
 """Epoch's native manifest as a view over its exact bytes (epoch-formats 1)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from epoch_oci.epoch import media_types, sparse, times
+from epoch_oci.epoch import sparse, times
+from epoch_oci.epoch.extra_members import OF_MANIFESTS
 from epoch_oci.epoch.keys import hostile_problem
 from epoch_oci.epoch.members import Members
 from epoch_oci.errors import ContentError, Finding, counted
@@ -14,7 +16,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import LAYER_LIMIT, media_type_of
-from epoch_oci.oci.media_types import is_media_type
+from epoch_oci.oci.media_types import OCTET_STREAM, is_media_type
 from epoch_oci.oci.strict_json import member_path
 from epoch_oci.oci.verify import empty_problem
 
@@ -22,6 +24,20 @@ EPOCH_MANIFEST = "application/vnd.epoch.manifest.v1+json"
 """What an Epoch server calls its manifests; the media type of documents that hold one."""
 MANIFEST_LIMIT = 16 << 20
 MODE_LIMIT = 0o7777
+
+PREFIX = "application/vnd.cocoon."
+"""What Epoch's media types begin with (Epoch manifest/media.go)."""
+_QCOW2 = PREFIX + "disk.qcow2"
+_BY_NAME = {
+    "overlay.qcow2": _QCOW2,
+    "cow.raw": PREFIX + "disk.raw",
+    "memory-ranges": PREFIX + "memory",
+    "cidata.img": PREFIX + "cidata",
+    "config.json": PREFIX + "config+json",
+    "state.json": PREFIX + "state+json",
+}
+_SNAPSHOT_FILES = frozenset({"config.json", "state.json", "memory-ranges", "cidata.img"})
+_IMAGE_BLOB = re.compile(r"([0-9a-f]{64})(?:\.qcow2|\.raw)?\Z")
 
 Writer = Literal["W1", "W2a", "W2b", "W3a", "W3b", "epoch-oci", "unknown"]
 
@@ -41,6 +57,26 @@ def stored_document(raw: bytes) -> Document:
     return Document(media_type_of(raw) or EPOCH_MANIFEST, raw)
 
 
+def media_type_for_file(name: str) -> str:
+    """The media type that Epoch gives a file of this name (epoch-formats 1.7)."""
+    if (known := _BY_NAME.get(name)) is not None:
+        return known
+    # *.raw but for cow.raw is octets to Epoch, and so are parts of either: by type alone a disk is not to be found
+    # (epoch-formats 1.7).
+    return _QCOW2 if name.endswith(".qcow2") else OCTET_STREAM
+
+
+def is_disk(name: str) -> bool:
+    """Whether a file of this name is a cloud image's disk, or a part of one."""
+    return name.endswith((".qcow2", ".raw")) or ".qcow2.part." in name or ".raw.part." in name
+
+
+def blob_id(filename: str) -> str | None:
+    """The ID of the image blob that Cocoon keeps under this name, None when it is no such name."""
+    match = _IMAGE_BLOB.match(filename)
+    return match[1] if match else None
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One file of a snapshot. `size` is that of the stored blob in bytes, `media_type` "" when the writer gave none."""
@@ -53,7 +89,7 @@ class Layer:
     @property
     def descriptor(self) -> Descriptor:
         """The stored blob, with the media type that Epoch would give it where the writer gave none."""
-        media_type = self.media_type or media_types.media_type_for_file(self.filename)
+        media_type = self.media_type or media_type_for_file(self.filename)
         return Descriptor(media_type=media_type, digest=self.digest, size=self.size)
 
 
@@ -136,7 +172,21 @@ class Manifest:
     @property
     def is_cloud_image(self) -> bool:
         """Epoch's rule, and no snapshot ID: a Firecracker snapshot meets the rule alone (trap 20)."""
-        return not self.snapshot_id and media_types.is_cloud_image(self)
+        return not self.snapshot_id and self.looks_like_cloud_image
+
+    @property
+    def looks_like_cloud_image(self) -> bool:
+        """Epoch's own rule (epoch-formats 1.8)."""
+        # Whatever rests on another image is no image itself.
+        if self.base_images or self.image_blob_ids:
+            return False
+        names = [layer.filename for layer in self.layers]
+        return _SNAPSHOT_FILES.isdisjoint(names) and any(is_disk(name) for name in names)
+
+    @property
+    def pinned_blobs(self) -> list[str]:
+        """Cocoon's image blobs that the snapshot needs: those it names, and those its base images are (trap 16)."""
+        return sorted({*self.image_blob_ids, *filter(None, (blob_id(layer.filename) for layer in self.base_images))})
 
     @property
     def descriptors(self) -> tuple[Descriptor, ...]:
@@ -276,16 +326,12 @@ def _warnings(
     return sorted(found, key=lambda finding: finding.path)
 
 
-_OUR_MEMBERS = frozenset({"cocoonEnvelope", "cocoonstack"})
-"""What rides in a manifest that this program made out of an archive or an artifact (docs/format.md)."""
-
-
 def _writer(value: Mapping[str, Any], layers: tuple[Layer, ...]) -> Writer:
     """Who wrote the document, by the marks of epoch-formats 1.5, in that order.
 
     What was derived somewhere else and stored since has the marks of none: it was never pushed, or never made.
     """
-    if not _OUR_MEMBERS.isdisjoint(value):
+    if not OF_MANIFESTS.isdisjoint(value):
         return "epoch-oci"
     pushed, created = (times.is_set(value.get(key) or "") for key in ("pushedAt", "createdAt"))
     if value.get("layerHeaders") is not None:

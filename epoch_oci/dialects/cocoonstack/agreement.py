@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from epoch_oci.dialects.base import SnapshotFile
 from epoch_oci.dialects.cocoonstack.config import FileEntry, SnapshotConfig
-from epoch_oci.dialects.cocoonstack.minted import entry_of, image_blob_ids
+from epoch_oci.dialects.cocoonstack.minted import entry_of
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import Finding, counted
 from epoch_oci.oci.digest import shown
@@ -52,7 +52,7 @@ def _fact_findings(epoch: Manifest, config: SnapshotConfig) -> Iterator[Finding]
     for key, should, is_ in rows:
         if is_ != should:
             yield Finding(f"$.{key}", "MISMATCH", f"is {shown(should)}, the config says {shown(is_)}")
-    if not epoch.image_blob_ids.keys() <= set(config.image_blob_ids) <= set(image_blob_ids(epoch)):
+    if not epoch.image_blob_ids.keys() <= set(config.image_blob_ids) <= set(epoch.pinned_blobs):
         yield Finding("$.imageBlobIDs", "MISMATCH", "are not the blobs that the config pins")
 
 

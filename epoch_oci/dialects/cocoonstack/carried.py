@@ -13,22 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from epoch_oci.epoch.extra_members import ENVELOPE, FLAGS, MODERN, TEXTS
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import ContentError
 from epoch_oci.oci import strict_json
 from epoch_oci.oci.digest import Digest, shown
 
-MEMBER = "cocoonstack"
-_ENVELOPE = "cocoonEnvelope"
 _ENVELOPE_LIMIT = 1 << 20
-_TEXTS = {
-    "description": "description",
-    "imageDigest": "image_digest",
-    "imageType": "image_type",
-    "hypervisor": "hypervisor",
-    "network": "network",
-}
-"""Members of a snapshot's config, in its order, and what Cocoon calls them; `windows` is the same in both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +34,9 @@ class Carried:
     def of(cls, manifest: Manifest) -> Self:
         """What rides in `manifest`; nothing when its member of that name has another shape, being somebody else's."""
         members = manifest.document.json(limit=MANIFEST_LIMIT)
-        if MEMBER not in members:
-            return cls(config=_of_envelope(members.get(_ENVELOPE)))
-        value = members[MEMBER]
+        if MODERN not in members:
+            return cls(config=_of_envelope(members.get(ENVELOPE)))
+        value = members[MODERN]
         if not isinstance(value, dict) or not value.keys() <= {"config", "annotations", "titles"}:
             return cls()
         config, annotations, titles = value.get("config", {}), value.get("annotations", {}), value.get("titles", [])
@@ -79,13 +70,11 @@ def _of_envelope(text: Any) -> dict[str, Any]:
     if not isinstance(said, dict):
         return {}
     found: dict[str, Any] = {
-        key: item for key, name in _TEXTS.items() if isinstance(item := said.get(name), str) and item
+        key: item for key, name in TEXTS.items() if isinstance(item := said.get(name), str) and item
     }
     if not _is_digest(found.get("imageDigest")):
         found.pop("imageDigest", None)
-    if said.get("windows") is True:
-        found["windows"] = True
-    return found
+    return found | {key: True for key, name in FLAGS.items() if said.get(name) is True}
 
 
 def _is_digest(text: object) -> bool:

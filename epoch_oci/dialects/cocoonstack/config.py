@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from epoch_oci.epoch import sparse
+from epoch_oci.epoch.extra_members import EPOCH, FLAGS, TEXTS
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT, MODE_LIMIT
 from epoch_oci.epoch.members import Members
 from epoch_oci.errors import ContentError, Finding
@@ -14,16 +15,14 @@ from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import LAYER_LIMIT
 
-RIDING = "epochManifest"
-"""The member, unknown to every other reader, in which an Epoch manifest rides."""
 ORDER = (
     *("schemaVersion", "snapshotId", "description", "image", "imageDigest", "imageType", "imageBlobIds"),
     *("hypervisor", "cpu", "memory", "storage", "nics", "network", "windows", "files", "createdAt"),
 )
 """The members in the order of Epoch's struct."""
-HOMELESS = frozenset({"description", "imageDigest", "imageType", "hypervisor", "network", "windows"})
+HOMELESS = frozenset(TEXTS | FLAGS)
 """Those that an Epoch manifest has no member for."""
-MINTED = frozenset(ORDER) - HOMELESS | {RIDING}
+MINTED = frozenset(ORDER) - HOMELESS | {EPOCH}
 """Those that are made out of an Epoch manifest."""
 VERSIONS = ("v1", "v2")
 
@@ -55,7 +54,7 @@ class FileEntry:
 class SnapshotConfig:
     """A view of a config. `memory` and `storage` are bytes; 0 means absent. `created_at` is text, "" when absent.
 
-    `riding` is the raw value of RIDING. `others` are the members that an Epoch manifest has no place for.
+    `riding` is the raw value of EPOCH. `others` are the members that an Epoch manifest has no place for.
     """
 
     version: str
@@ -76,7 +75,7 @@ class SnapshotConfig:
         """Read a config of either version. Raises ContentError with every finding."""
         found: list[Finding] = []
         value = document.json(what, limit=MANIFEST_LIMIT)
-        members = Members(value, "$", found, {*ORDER, RIDING})
+        members = Members(value, "$", found, {*ORDER, EPOCH})
         if value is None:
             found.append(Finding("$", "SCHEMA", "null is not an object"))
         result = cls(
@@ -90,7 +89,7 @@ class SnapshotConfig:
             nics=members.number("nics"),
             files=_files(members),
             created_at=members.time("createdAt"),
-            riding=members.value.get(RIDING),
+            riding=members.value.get(EPOCH),
             others=_others(members),
         )
         if found:
@@ -156,11 +155,11 @@ def _chunks(members: Members) -> tuple[Digest, ...]:
 
 def _others(members: Members) -> Mapping[str, Any]:
     """The homeless members that say something, and the unknown ones."""
-    for key in HOMELESS - {"windows"}:
+    for key in TEXTS:
         members.text(key)
-    windows = members.value.get("windows")
-    if not isinstance(windows, bool | None):
-        members.refuse("windows", "SCHEMA", f"{shown(windows)} is neither true nor false")
+    for key in FLAGS:
+        if not isinstance(flag := members.value.get(key), bool | None):
+            members.refuse(key, "SCHEMA", f"{shown(flag)} is neither true nor false")
     digest = members.value.get("imageDigest")
     if digest and isinstance(digest, str):
         try:

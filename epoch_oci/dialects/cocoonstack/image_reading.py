@@ -9,12 +9,11 @@ from epoch_oci.dialects.cocoonstack import words
 from epoch_oci.dialects.cocoonstack.agreement import file_findings
 from epoch_oci.dialects.cocoonstack.artifact import checked_config
 from epoch_oci.dialects.cocoonstack.carried import Carried
-from epoch_oci.dialects.cocoonstack.derived import derive
 from epoch_oci.dialects.cocoonstack.labels import Labels
+from epoch_oci.dialects.cocoonstack.minted import derived
 from epoch_oci.dialects.cocoonstack.titles import are_names, epoch_names
-from epoch_oci.epoch import times
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
-from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest, media_type_for_file
+from epoch_oci.epoch.mint import Facts
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import filename, media_types
 from epoch_oci.oci.descriptor import Descriptor
@@ -78,14 +77,9 @@ class _Image:
     def _named(self, names: Sequence[str], titles: tuple[str, ...]) -> Snapshot:
         files = tuple(_file(name, layer) for name, layer in zip(names, self.disks, strict=True))
         carried = Carried(annotations=self.labels.unlike(snapshot_id="", image=self.labels.image), titles=titles)
-        created = self.labels.created or times.ZERO_TIME
-        facts = {
-            "name": self.labels.name,
-            "tag": self.labels.tag,
-            "image": self.labels.image,
-            "createdAt": created,
-        }
-        epoch = derive(facts, files, entries={}, carried=carried)
+        labels = self.labels
+        facts = Facts(name=labels.name, tag=labels.tag, image=labels.image, created_at=labels.created)
+        epoch = derived(facts, files, carried)
         return Snapshot(
             dialect=self.dialect,
             epoch=epoch.document,

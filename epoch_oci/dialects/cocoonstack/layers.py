@@ -8,7 +8,7 @@ from epoch_oci.dialects.carried import is_placeholder
 from epoch_oci.dialects.cocoonstack import words
 from epoch_oci.dialects.cocoonstack.config import FileEntry, SnapshotConfig
 from epoch_oci.epoch import sparse
-from epoch_oci.epoch.media_types import media_type_for_file
+from epoch_oci.epoch.manifest import media_type_for_file
 from epoch_oci.errors import Finding
 from epoch_oci.oci import filename, media_types
 from epoch_oci.oci.descriptor import Descriptor

@@ -1,19 +1,20 @@
 """The config that Epoch would have written for an Epoch manifest (epoch-formats 4.4)."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from epoch_oci.dialects.base import WrittenFile
-from epoch_oci.dialects.cocoonstack.carried import MEMBER, Carried
-from epoch_oci.dialects.cocoonstack.config import MINTED, ORDER, RIDING, FileEntry, SnapshotConfig
+from epoch_oci.dialects.base import SnapshotFile, WrittenFile
+from epoch_oci.dialects.cocoonstack.carried import Carried
+from epoch_oci.dialects.cocoonstack.config import MINTED, ORDER, FileEntry, SnapshotConfig
 from epoch_oci.dialects.cocoonstack.words import SNAPSHOT_CONFIG
 from epoch_oci.epoch import gojson, sparse, times
+from epoch_oci.epoch.extra_members import EPOCH, MODERN
 from epoch_oci.epoch.manifest import LayerHeader, Manifest
+from epoch_oci.epoch.mint import Facts, MintedFile
+from epoch_oci.epoch.mint import mint as mint_epoch
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci.document import Document
-
-_BASE_IMAGE = re.compile(r"([0-9a-f]{64})(?:\.qcow2|\.raw)?\Z")
 
 
 def file_entries(epoch: Manifest) -> dict[str, FileEntry]:
@@ -29,12 +30,6 @@ def entry_of(header: LayerHeader | None) -> FileEntry:
         return FileEntry(mode=header.mode)
     size = int(header.pax_records[sparse.SIZE])
     return FileEntry(mode=header.mode, sparse_map=header.pax_records[sparse.MAP], sparse_size=size)
-
-
-def image_blob_ids(epoch: Manifest) -> list[str]:
-    """The blobs that Cocoon must keep for the snapshot: those it names and those its base images are (trap 16)."""
-    stems = (_BASE_IMAGE.match(layer.filename) for layer in epoch.base_images)
-    return sorted({*epoch.image_blob_ids, *(match[1] for match in stems if match)})
 
 
 def mint(
@@ -55,17 +50,47 @@ def mint(
         "schemaVersion": "v1" if written is None else "v2",
         "snapshotId": epoch.snapshot_id,
         "image": epoch.image,
-        "imageBlobIds": {blob: {} for blob in image_blob_ids(epoch)},
+        "imageBlobIds": {blob: {} for blob in epoch.pinned_blobs},
         "cpu": epoch.cpu,
         "memory": epoch.memory,
         "storage": epoch.storage,
         "nics": epoch.nics,
         "files": gojson.sorted_map(entries),
         "createdAt": created_at(epoch) or times.ZERO_TIME,
-        RIDING: dict(riding or {}),
+        EPOCH: dict(riding or {}),
     }
     filled = {key: value for key, value in members.items() if value or key not in MINTED or key == "snapshotId"}
     return Document(SNAPSHOT_CONFIG, gojson.dumps(_ordered(filled), indent=None))
+
+
+def derived(
+    facts: Facts,
+    files: Iterable[SnapshotFile],
+    carried: Carried,
+    entries: Mapping[str, FileEntry] = MappingProxyType({}),
+) -> Manifest:
+    """The Epoch manifest that is made of an artifact that has none; modes and maps of `entries` become `layerHeaders`.
+
+    Raises ContentError.
+    """
+    rows = [
+        MintedFile(
+            name=file.name,
+            digest=file.digest,
+            size=file.size,
+            media_type=file.media_type,
+            header=_header(entries.get(file.name)),
+        )
+        for file in files
+    ]
+    extra = {MODERN: carried.to_json()}
+    return mint_epoch(facts, rows, extra=extra, what="the Epoch manifest derived from the artifact")
+
+
+def _header(entry: FileEntry | None) -> LayerHeader | None:
+    if entry is None or not (entry.mode or entry.pax_records):
+        return None
+    return LayerHeader(entry.mode, entry.pax_records)
 
 
 def check(config: Document) -> None:
@@ -77,7 +102,7 @@ def check(config: Document) -> None:
         SnapshotConfig.parse(config)
     except ContentError as error:
         found = [
-            Finding(f"$.{MEMBER}.config{item.path.removeprefix('$')}", item.code, item.problem)
+            Finding(f"$.{MODERN}.config{item.path.removeprefix('$')}", item.code, item.problem)
             for item in error.findings
         ]
         raise ContentError.of("the Epoch manifest", found) from None
@@ -102,5 +127,5 @@ def _members(entry: FileEntry) -> dict[str, Any]:
 def _ordered(members: dict[str, Any]) -> dict[str, Any]:
     """Epoch's members in Epoch's order, then the unknown ones in theirs, the manifest that rides at the end."""
     known = {key: members[key] for key in ORDER if key in members}
-    rest = {key: value for key, value in members.items() if key not in known and key != RIDING}
-    return {**known, **rest, **({RIDING: members[RIDING]} if RIDING in members else {})}
+    rest = {key: value for key, value in members.items() if key not in known and key != EPOCH}
+    return {**known, **rest, **({EPOCH: members[EPOCH]} if EPOCH in members else {})}

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from json.encoder import encode_basestring
 from typing import Any
 
-from epoch_oci.dialects.cocoonstack.config import RIDING, FileEntry
+from epoch_oci.dialects.cocoonstack.config import FileEntry
+from epoch_oci.epoch.extra_members import EPOCH
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT
 from epoch_oci.errors import ContentError
 from epoch_oci.oci import verify
@@ -23,7 +24,7 @@ _SHORTEST = 64
 
 
 def seated(epoch: Document, files: Mapping[str, FileEntry]) -> dict[str, Any]:
-    """The value of RIDING for `epoch`, beside a config that has `files`."""
+    """The value of EPOCH for `epoch`, beside a config that has `files`."""
     names = {_quoted(entry.sparse_map): name for name, entry in files.items() if len(entry.sparse_map) >= _SHORTEST}
     pieces: list[Any] = [epoch.raw.decode("utf-8")]
     # The longest first: a shorter map may be a piece of it.
@@ -73,4 +74,4 @@ def _cut(piece: Any, quoted: str, reference: dict[str, str]) -> Iterator[Any]:
 
 
 def _broken(problem: str, code: str = "SCHEMA") -> ContentError:
-    return ContentError(f"the config: $.{RIDING}: {problem}", code=code, object="the config")
+    return ContentError(f"the config: $.{EPOCH}: {problem}", code=code, object="the config")

@@ -11,11 +11,11 @@ from epoch_oci.dialects.cocoonstack.agreement import absent_words, disagreements
 from epoch_oci.dialects.cocoonstack.artifact import checked_config
 from epoch_oci.dialects.cocoonstack.carried import Carried
 from epoch_oci.dialects.cocoonstack.config import SnapshotConfig
-from epoch_oci.dialects.cocoonstack.derived import derive
 from epoch_oci.dialects.cocoonstack.labels import Labels
-from epoch_oci.epoch import media_types as epoch_types
-from epoch_oci.epoch import sparse, times
+from epoch_oci.dialects.cocoonstack.minted import derived
+from epoch_oci.epoch import sparse
 from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.epoch.mint import Facts
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
@@ -104,21 +104,21 @@ class _Reader:
         config = self.config
         kept = self.labels.unlike(snapshot_id=config.snapshot_id, image=self.image)
         carried = Carried(config=config.others, annotations=kept)
-        facts = {
-            "name": self.labels.name,
-            "tag": self.labels.tag,
-            "snapshotId": config.snapshot_id,
-            "image": self.image,
+        facts = Facts(
+            name=self.labels.name,
+            tag=self.labels.tag,
+            snapshot_id=config.snapshot_id,
+            image=self.image,
             # The values are writer W2b's, the only ones that can be told from the keys alone (epoch-formats 1.5).
-            "imageBlobIDs": {blob: blob for blob in sorted(config.image_blob_ids)},
-            "cpu": config.cpu,
-            "memory": config.memory,
-            "storage": config.storage,
-            "nics": config.nics,
-            "createdAt": config.created_at or times.ZERO_TIME,
-            "pushedAt": self.labels.created or times.ZERO_TIME,
-        }
-        epoch = derive(facts, files, entries=config.files, carried=carried)
+            image_blob_ids={blob: blob for blob in config.image_blob_ids},
+            cpu=config.cpu,
+            memory=config.memory,
+            storage=config.storage,
+            nics=config.nics,
+            created_at=config.created_at,
+            pushed_at=self.labels.created,
+        )
+        epoch = derived(facts, files, carried, config.files)
         return Snapshot(
             dialect=self.dialect,
             epoch=epoch.document,
@@ -170,7 +170,7 @@ def _version_findings(manifest: ImageManifest, config: SnapshotConfig) -> list[F
 
 def _epoch_warnings(epoch: Manifest) -> Iterator[Finding]:
     """What Epoch's own readers will get wrong of a derived manifest."""
-    if epoch_types.is_cloud_image(epoch):
+    if epoch.looks_like_cloud_image:
         problem = "from its files Epoch 0.1.4 and later will take the snapshot for a cloud image"
         yield Finding("$.artifactType", "TYPE", problem, "warning")
     headers = epoch.layer_headers.items()
