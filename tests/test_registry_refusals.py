@@ -608,3 +608,25 @@ def test_what_only_looks_like_an_error_document_is_not_shown_of_a_blob(fake_regi
     with pytest.raises(EpochOciError) as caught, repository.content(blob(RAW)).open() as reader:
         reader.read(1)
     assert "GUEST" not in f"{caught.value!r} {heard.events} {heard.debug}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "answer"),
+    [
+        ("GET", BLOB, Respond(404, b"", ("X-Request-Id", "af37"))),
+        ("PUT|PATCH", UPLOADS, Respond(413, b"", ("X-Request-Id", "af37"))),
+        ("PUT", UPLOADS, Respond(404, b"", ("X-Request-Id", "af37"), code="NOT_FOUND", message="in GC")),
+    ],
+    ids=["absent", "unsendable", "held"],
+)
+def test_errors_that_have_words_of_ours_name_the_exchange_too(fake_registry, method, path, answer):
+    registry = fake_registry()
+    registry.fault(method, path, answer)
+    repository, _ = room(registry)
+    with pytest.raises(EpochOciError) as caught:
+        if method == "GET":
+            with repository.content(blob(RAW)).open() as reader:
+                reader.read(1)
+        else:
+            repository.put(blob(RAW), BytesContent(RAW))
+    assert caught.value.request_id == "af37"

@@ -13,6 +13,7 @@ from epoch_oci.oci.verify import BLOCK, ByteReader
 from epoch_oci.registry.answers import foreign_errors
 from epoch_oci.registry.client import RegistryClient
 from epoch_oci.registry.origin import Origin, redacted
+from epoch_oci.registry.refusals import request_id
 from epoch_oci.registry.retry import Attempts
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16}|\*)\Z")
@@ -73,10 +74,12 @@ class BlobContent:
             self._check_range(response, start)
         elif response.status_code == 404 and not foreign:
             response.close()
-            raise NotFoundError(
+            absent = NotFoundError(
                 f"{self.client.hostname}/{self.repository} has no blob {self.target.digest}",
                 object=str(self.target.digest),
             )
+            absent.request_id = request_id(response.headers)
+            raise absent
         elif response.status_code == 416 and partial:  # some storages say so of what they cannot serve just now
             response.close()
             self.client.ranges = False

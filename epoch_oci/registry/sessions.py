@@ -202,7 +202,9 @@ class Session:
         if "NAME_UNKNOWN" in codes:
             return refused.error()
         if codes and closing and not codes & _GONE:
-            return HeldError(refused.message, object=str(self.destination.target.digest), status=404)
+            held = HeldError(refused.message, object=str(self.destination.target.digest), status=404)
+            held.request_id = refused.error().request_id
+            return held
         if codes & _GONE or self.destination.manner.proven or not self.untouched:
             return SessionLostError("the upload session is gone", object=str(self.destination.target.digest))
         return ShapeRefusedError(refused.error())

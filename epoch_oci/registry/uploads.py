@@ -214,11 +214,13 @@ class Upload:
             return self._refused
         client, target = self.destination.client, self.destination.target
         said = f" ({self._refused.message})" if self._refused is not None else ""
-        return UsageError(
+        error = UsageError(
             f"{client.hostname} takes {target.digest} ({target.size} bytes) in no shape{said}",
             object=str(target.digest),
             hint="something between here and the registry limits the size of a request; try --part-size",
         )
+        error.request_id = self._refused.request_id if self._refused is not None else None
+        return error
 
 
 def _can_go_on(error: BaseException, *, progressed: bool) -> bool:
