@@ -169,6 +169,20 @@ def test_settings_of_later_versions_go_from_archive_to_root_to_archive(config_fi
     assert list(json.loads(back)["config"]) == list(members)
 
 
+def test_what_is_said_of_an_image_blob_comes_back(tmp_path: Path) -> None:
+    said = {"ab" * 32: {"of_next_year": [1, {"deep": None}]}}
+    head = Envelope.mint(config(image_blob_ids=said)).raw
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    found = read(archive(Item("config.json", b"{}"), head=head), spool)
+    node = make_root(tmp_path / "node")
+    store = CocoonRoot(node.path)
+    store.put(found.files[0].descriptor, BytesContent(b"{}"))
+    store.publish("warm", found.document)
+    [entry] = node.index["snapshots"].values()
+    assert entry["image_blob_ids"] == said
+
+
 def test_what_stands_beside_the_config_of_an_envelope_comes_back(tmp_path: Path) -> None:
     raw = envelope(config(), compat={"cpu": ["avx2"]}, files=["a"])
     spool = tmp_path / "spool"

@@ -21,7 +21,8 @@ def config_of(manifest: Manifest, name: str) -> dict[str, Any]:
     blobs = sorted({*envelope.image_blob_ids, *manifest.pinned_blobs})
     config = {**({} if "id" in known else {"id": ""}), **known, "name": name}
     if blobs:
-        config["image_blob_ids"] = {blob: {} for blob in blobs}
+        said = known.get("image_blob_ids") or {}
+        config["image_blob_ids"] = {blob: said.get(blob) or {} for blob in blobs}
     return config
 
 
