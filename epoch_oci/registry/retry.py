@@ -20,6 +20,8 @@ _THROTTLED = frozenset({403, 429, 503})
 """A retryable 403 is GHCR's secondary limit; 503 is how S3 and what stands before it say "slow down"."""
 _AWAY = frozenset({429, 502, 503, 504})
 """What a registry that is upgraded, or what stands before it, answers until it is back."""
+_SOON = 0.05
+"""Seconds, more with each try: who asks for no wait at all is not to be stormed all the same."""
 _STRANGER_TRIES = 3
 _STRANGER_SECONDS = 10.0
 _HICCUPS = 3
@@ -146,7 +148,6 @@ class Attempts:
         return self.settings.retry_for - max(self._waited, self.settings.clock() - self._since)
 
     def _wait(self, error: NetworkError, *, away: bool) -> float:
-        # Who says `0` or a time that has passed is not to be asked without a pause all the same.
         if error.retry_after:
             if error.retry_after > LONGEST_WAIT:
                 raise NetworkError(
@@ -161,4 +162,6 @@ class Attempts:
             self._throttled += 1
             return _SECONDARY_WAITS[min(self._throttled, len(_SECONDARY_WAITS)) - 1]
         longest = min(_LONGEST_PAUSE, max(0.0, self._left())) if away else _LONGEST_BACKOFF
+        if error.retry_after is not None:
+            return min(longest, _SOON * (self._away + self._failed))
         return min(longest, 0.5 * float(2 ** min(self._away + self._failed, 16))) * self.settings.jitter()
