@@ -370,8 +370,8 @@ def test_a_registry_that_is_gone_is_not_waited_for_a_thousand_times(cli, tmp_pat
     registry = fake_registry()
     for number in range(30):
         put_snapshot(tmp_path / "store", small(f"bot{number}", "v1"))
-    registry.fault("*", "/uploads/", Respond(507))
-    done = cli("sync", "store", f"{registry.address}/m", "--format", "json", "--jobs", "2")
+    registry.fault("*", "/uploads/", Respond(503))
+    done = cli("sync", "store", f"{registry.address}/m", "--format", "json", "--jobs", "2", "--retry-for", "0")
     assert done.code == 10
     rows = [row["error"]["message"] for row in done.json["snapshots"]]
     assert len(rows) == 30 and sum("not tried" in text for text in rows) > 15

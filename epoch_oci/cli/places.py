@@ -1,5 +1,6 @@
 """What the words of a command line mean: stores, snapshots in them, repositories, layouts."""
 
+import os
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli.session import Run
@@ -21,7 +22,9 @@ def snapshot_in(run: Run, word: str, store: str | None) -> "tuple[SnapshotStore,
     """The store and the snapshot `NAME[:TAG]` in it. Raises UsageError, ContentError (NAME)."""
     from epoch_oci.locate import key_in, open_store
 
-    if word.startswith((".", "/", "~")) or "://" in word:
+    # A path that is there was meant as one; any other word with such components is a hostile name, and said to be one.
+    is_path = word.startswith(("./", "~")) or (word.startswith((".", "/")) and os.path.exists(word))  # noqa: PTH110
+    if is_path or "://" in word:
         raise UsageError(
             f"{word} is no snapshot's name", object=word, hint="name a snapshot, NAME[:TAG], and its store with --store"
         )
