@@ -103,8 +103,7 @@ def test_what_a_manifest_is_said_to_be_counts_in_a_layout_and_is_a_hint_in_a_reg
     registry = fake_registry()
     registry.put_manifest("acme/bot", "v1", GOOD)
     registry.fault("GET|HEAD", "/manifests/", SetHeader("Content-Type", served))
-    box.refused("inspect", f"{registry.address}/acme/bot:v1", code="NOT_FOUND", exit_code=5)
-    assert registry.recording.count("GET", "/blobs/")  # it was read as what it says it is; only its blobs are missing
+    assert box.cli("inspect", f"{registry.address}/acme/bot:v1").code == 0
     write_layout(box.work / "layout", GOOD, media_type=served)
     box.refused("pull", "oci:layout:v1", "--store", "second", code="TYPE")
 
