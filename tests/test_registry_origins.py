@@ -11,7 +11,7 @@ from support.wire import Answer
 
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, NotFoundError, PolicyError
 from epoch_oci.oci.document import Document
-from epoch_oci.registry.origin import Origin, realm_fits
+from epoch_oci.registry.origin import Origin, check_hop, realm_fits
 from epoch_oci.stores.base import BytesContent
 
 BLOB = r"/blobs/sha256:"
@@ -243,6 +243,14 @@ def test_which_realms_may_see_credentials(subtests):
         ("http://one.azurecr.io", "http://two.azurecr.io/token", False),
         ("http://a.github.io", "http://github.io/", False),
         ("http://10.0.0.5:5000", "http://0.0.5/token", False),
+        ("http://example.com", "http://auth.example.com/token", True),
+        ("http://auth.example.com", "http://example.com/token", True),
+        ("http://example.com", "http://other.com/token", False),
+        ("http://a.acme.io", "http://b.acme.io/token", True),
+        ("http://a.corp.example", "http://b.corp.example/token", True),
+        ("http://a.co.uk", "http://b.co.uk/token", False),
+        ("http://a.com.au", "http://b.com.au/token", False),
+        ("http://a.hub.de", "http://b.hub.de/token", False),
         ("http://10.0.0.5:5000", "http://10.0.0.6:5000/token", False),
         ("http://registry:5000", "http://auth:5001/token", False),
     ]:
@@ -267,3 +275,32 @@ def test_redirects_without_end_are_given_up(fake_registry):
     with pytest.raises(NetworkError, match="more than 5 redirects") as caught:
         read(repository)
     assert (caught.value.retryable, heard.waits, rule.fired) == (False, [], 6)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "why"),
+    [
+        ("https://a.example", "https://cdn.example", None),
+        ("https://a.example", "http://cdn.example", "not encrypted"),
+        ("http://a.example", "https://cdn.example", None),
+        ("http://a.example", "http://cdn.example", None),
+        ("https://a.example", "https://10.0.0.5", "inside this network"),
+        ("https://a.example", "https://[fe80::1]", "inside this network"),
+        ("https://a.example", "https://127.0.0.1", "inside this network"),
+        ("https://a.example", "https://localhost", "inside this network"),
+        ("http://a.example", "http://169.254.169.254", "inside this network"),
+        ("https://8.8.8.8", "https://10.0.0.5", "inside this network"),
+        ("https://a.example", "https://8.8.8.8", None),
+        ("http://10.0.0.5:5000", "http://10.0.0.6:9000", None),
+        ("http://10.0.0.5:5000", "http://10.0.0.5:9000", None),
+        ("http://10.0.0.5:5000", "https://cdn.example", None),
+        ("http://localhost:5000", "http://10.0.0.6:9000", None),
+    ],
+)
+def test_where_a_registry_may_lead(here, there, why):
+    if why is None:
+        return check_hop(Origin.of(here), Origin.of(there))
+    with pytest.raises(PolicyError, match=why) as caught:
+        check_hop(Origin.of(here), Origin.of(there))
+    assert caught.value.object == there and here in str(caught.value) and there in str(caught.value)
+    return None

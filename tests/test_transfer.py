@@ -15,11 +15,12 @@ from epoch_oci.flows.verify import VerifyOptions, verify_snapshots
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
+from epoch_oci.oci.media_types import TITLE
 from epoch_oci.oci.verify import BLOCK, VerifyingReader
 from epoch_oci.stores.base import BytesContent, Limits
 from epoch_oci.transfer.content import CancelledError, JoinedContent, SliceContent, WatchedContent
 from epoch_oci.transfer.execute import execute
-from epoch_oci.transfer.plan import Want, in_parallel, plan_blobs, require
+from epoch_oci.transfer.plan import Want, cut_late, in_parallel, plan_blobs, require
 from epoch_oci.transfer.pool import Climb, GrowingPool
 
 
@@ -218,13 +219,58 @@ def test_require_names_every_missing_blob_before_anything_moves():
     assert "file-1" in str(caught.value) and "and 1 more" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"ab", b"abcd"])
-def test_a_blob_of_another_size_is_wrong_and_not_absent(content):
+@pytest.mark.parametrize(("content", "how"), [(b"", "fewer"), (b"ab", "fewer"), (b"abcd", "more"), (b"a" * 99, "more")])
+def test_a_blob_of_another_size_is_wrong_and_not_absent(content, how):
     target, sink = descriptor(b"abc"), MemorySink()
     sink.blobs[target.digest] = content
-    with pytest.raises(ContentError, match="file") as caught:
+    with pytest.raises(ContentError, match=f"file is there, and has {how} than the 3 bytes") as caught:
         require(sink, [target], {target.digest: "file"})
-    assert caught.value.code == "SIZE"
+    assert caught.value.code == "SIZE" and caught.value.object == str(target.digest)
+    assert caught.value.hint and "epoch-oci verify" in caught.value.hint
+
+
+class Denies(MemorySink):
+    """Says that it has nothing, and notes how much of what it has is asked for."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__()
+        self._content, self.read = BytesContent(raw), []
+
+    def has(self, target, *, anew=False):
+        return False
+
+    def content(self, target):
+        return self
+
+    def open(self, start=0, length=None):
+        self.read.append((start, length))
+        return self._content.open(start, length)
+
+
+@pytest.mark.parametrize(("raw", "read"), [(b"a" * 1000, (999, 2)), (b"", (0, 2))])
+def test_two_bytes_are_enough_to_see_whether_the_size_is_right(raw, read):
+    sink = Denies(raw)
+    with pytest.raises(NotFoundError):
+        require(sink, [descriptor(raw)], {})
+    assert sink.read == [read]
+
+
+def test_a_part_that_is_cut_on_the_way_is_called_as_its_carrier_is():
+    raw = b"0123456789"
+    sink = MemorySink()
+    sink.mountable = {"elsewhere"}
+    carriers = [
+        Descriptor(media_type="x/part", digest=Digest.of(b""), size=size, annotations=titled)
+        for size, titled in ((6, {TITLE: "disk.001"}), (4, {TITLE: "disk.002"}))
+    ]
+    late = cut_late(sink, BytesContent(raw), descriptor(raw), carriers, lambda table: None, mount_from=("elsewhere",))
+    item = late.item(1, Digest.of(raw[6:]))
+    assert (item.title, item.target.size, item.target.digest) == ("disk.002", 4, Digest.of(raw[6:]))
+    assert item.unasked and item.step == "mount" and item.mount is not None and item.mount()
+    assert sink.mounted == [(item.target.digest, "elsewhere")]
+    with item.content.open() as reader:
+        assert reader.read(99) == raw[6:]
+    assert late.part_size == 6 and not sink.asked
 
 
 class Trickle(io.BytesIO):
