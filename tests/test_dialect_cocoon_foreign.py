@@ -7,14 +7,13 @@ import pytest
 from cocoon_artifacts import decode, encode, findings
 from epoch_strategies import EMPTY_HEX
 
-from epoch_oci import dialects
 from epoch_oci.dialects.base import EncodeOptions
+from epoch_oci.dialects.derive import identified
 from epoch_oci.errors import ContentError
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import EMPTY
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
-from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.parts import PartTable
 
 TITLE = "org.opencontainers.image.title"
@@ -153,13 +152,13 @@ def test_snapshot_id_and_image_are_taken_over():
 
 
 def test_the_caller_may_name_it():
-    image = ImageManifest.parse(Document(media_types.MANIFEST, json.dumps(oras(layer("a.qcow2"))).encode()))
-    assert dialects.derive(image).manifest.name == ""
-    named = dialects.derive(image, "bot", "v1")
+    nameless = decode(oras(layer("a.qcow2")), None)
+    assert nameless.manifest.name == ""
+    named = identified(nameless, "bot", "v1")
     assert (named.manifest.name, named.manifest.tag) == ("bot", "v1")
-    assert named.derived
+    assert named.derived and identified(named, "other", "v2") == named
     with pytest.raises(ContentError) as caught:
-        dialects.derive(image, "../bot", "v1")
+        identified(nameless, "../bot", "v1")
     assert caught.value.code == "NAME"
 
 

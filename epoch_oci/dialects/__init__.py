@@ -3,12 +3,11 @@
 from epoch_oci.dialects.base import Dialect
 from epoch_oci.dialects.cocoon import CocoonDialect
 from epoch_oci.dialects.cocoonstack import CocoonstackDialect
-from epoch_oci.dialects.foreign import derive
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.manifest import ImageManifest
 
-__all__ = ["DIALECTS", "accepting", "derive", "detect", "named"]
+__all__ = ["DIALECTS", "accepting", "detect", "named"]
 
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (CocoonDialect(), CocoonstackDialect())}
 """Every dialect by the word that `--dialect` takes, in the order in which they are asked whether they can read."""

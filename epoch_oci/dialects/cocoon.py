@@ -3,26 +3,29 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from epoch_oci.dialects import foreign, profile
+from epoch_oci.dialects import profile
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, Role, Snapshot, SnapshotFile
-from epoch_oci.dialects.carried import (
+from epoch_oci.dialects.derive import from_layers
+from epoch_oci.dialects.layers import (
     BASE_IMAGE,
     CarriedFile,
     carried_files,
+    chunk_layers,
+    in_chunks,
+    is_chunked,
     is_placeholder,
     part_layers,
     part_type,
     to_snapshot_file,
+    url_warnings,
     whole_layer,
 )
-from epoch_oci.dialects.chunked import chunk_layers, in_chunks, is_chunked
-from epoch_oci.epoch import times
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, PREFIX, Manifest
 from epoch_oci.errors import ContentError, Finding, UsageError
-from epoch_oci.oci import filename, media_types, verify
+from epoch_oci.oci import filename
 from epoch_oci.oci.descriptor import EMPTY, Descriptor
 from epoch_oci.oci.digest import Digest, shown
-from epoch_oci.oci.document import MANIFEST_LIMIT, Document
+from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import LAYER_LIMIT, ImageManifest
 from epoch_oci.oci.parts import PART_LIMIT, PartTable
 from epoch_oci.oci.strict_json import member_path
@@ -56,29 +59,18 @@ class CocoonDialect:
         layers = [*(options.chunks.layers if options.chunks else ()), *plain]
         types = profile.ARTIFACT_TYPES if options.chunks is None else profile.CHUNKED_TYPES
         _refuse_clashes(layers, plain, parts=bool(options.parts))
-        value: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": media_types.MANIFEST,
-            "artifactType": types[config.media_type],
-            "config": config.descriptor.to_json(),
-            # image-spec 1.1 advises the empty descriptor over an empty array, which some registries refuse
-            # (oci-registries 1.2).
-            "layers": [layer.to_json() for layer in layers or [EMPTY]],
-        }
-        if annotations := {**_profile_annotations(manifest), **_user_annotations(options.annotations or {})}:
-            value["annotations"] = annotations
-        return Artifact(_bounded(Document.encode(media_types.MANIFEST, value)), config, files)
+        annotations = profile.annotations(manifest, options.annotations)
+        # image-spec 1.1 advises the empty descriptor over an empty array, which some registries refuse (oci-registries
+        # 1.2).
+        listed = layers or [EMPTY]
+        return Artifact(profile.image_manifest(types[config.media_type], config, listed, annotations), config, files)
 
     def decode(self, manifest: ImageManifest, config: Document | None) -> Snapshot:
-        """As `Dialect.decode`. What others made is derived from its layers (`foreign.derive`)."""
+        """As `Dialect.decode`. What others made is derived from its layers (`derive.from_layers`)."""
         # By the config and not by the artifact's type: generic tools drop or change the one and carry the other.
         if manifest.config.media_type not in profile.ARTIFACT_TYPES:
-            return foreign.derive(manifest)
-        if config is None:
-            raise ContentError(
-                "the artifact's config was not read", code="MISMATCH", object=str(manifest.config.digest)
-            )
-        verify.check_bytes(config.raw, manifest.config, "the config")
+            return from_layers(manifest)
+        config = profile.checked_config(manifest, config, manifest.config.media_type)
         epoch = Manifest.parse(config.called(EPOCH_MANIFEST), "the config")
         found = [*_type_findings(manifest, epoch), *_placeholder_findings(manifest)]
         chunks = chunk_layers(manifest, found) if is_chunked(manifest) else ()
@@ -91,7 +83,7 @@ class CocoonDialect:
             epoch=epoch.document,
             manifest=epoch,
             files=files,
-            warnings=(*epoch.warnings, *_disagreements(manifest, epoch), *foreign.url_warnings(manifest)),
+            warnings=(*epoch.warnings, *_disagreements(manifest, epoch), *url_warnings(manifest)),
             lost=tuple(f"annotation {shown(key)}" for key in manifest.annotations if key not in profile.MANIFEST_KEYS),
         )
 
@@ -150,45 +142,6 @@ def _refuse_clashes(layers: list[Descriptor], plain: list[Descriptor], *, parts:
     found += filename.clash_findings(titles)
     if found:
         raise ContentError("the names of parts do not fit; carry the files whole", code="NAME", findings=found)
-
-
-def _profile_annotations(manifest: Manifest) -> dict[str, str]:
-    created = next((text for text in (manifest.created_at, manifest.pushed_at) if times.is_set(text)), "")
-    values = {
-        media_types.CREATED: created,
-        media_types.TITLE: manifest.name,
-        media_types.VERSION: manifest.tag,
-        profile.SNAPSHOT_ID: manifest.snapshot_id,
-        profile.IMAGE: manifest.image,
-    }
-    return {key: value for key, value in values.items() if value}
-
-
-def _user_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
-    for key, value in annotations.items():
-        # The annotations are a view of the config: one that says something else would mislead whoever looks at them
-        # alone.
-        if key in profile.MANIFEST_KEYS or key.startswith(profile.NAMESPACE):
-            raise UsageError(
-                f"the annotation {shown(key)} belongs to the profile", hint="choose a key in a namespace of your own"
-            )
-        if not key or not _encodable(key) or not _encodable(value):
-            raise UsageError(f"the annotation {shown(key)} is not text that JSON can hold")
-    return {key: value for key, value in annotations.items() if value}
-
-
-def _encodable(text: str) -> bool:
-    return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
-
-
-def _bounded(document: Document) -> Document:
-    if document.size > MANIFEST_LIMIT:
-        raise ContentError(
-            f"the OCI manifest would be {document.size} bytes, more than the {MANIFEST_LIMIT} that registries take",
-            code="SIZE",
-            hint="give fewer annotations, or a larger part size",
-        )
-    return document
 
 
 def _type_findings(manifest: ImageManifest, epoch: Manifest) -> list[Finding]:
@@ -281,7 +234,7 @@ def _order_findings(names: list[str], taken: Mapping[str, CarriedFile]) -> list[
 
 
 def _disagreements(manifest: ImageManifest, epoch: Manifest) -> list[Finding]:
-    expected, actual = _profile_annotations(epoch), manifest.annotations
+    expected, actual = profile.annotations_of(epoch), manifest.annotations
     return [
         Finding(member_path("$.annotations", key), "MISMATCH", _contrast(actual.get(key), expected.get(key)), "warning")
         for key in sorted(profile.MANIFEST_KEYS)

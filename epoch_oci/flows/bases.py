@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from epoch_oci.chunks.index import Stored
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.pack import read_closing
-from epoch_oci.dialects.chunked import is_chunked
+from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.disk.kept import KeptBlobs
 from epoch_oci.disk.pack_journal import PackJournal
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, LocalIOError, NetworkError, NotFoundError

@@ -11,7 +11,7 @@ from epoch_oci.chunks.fold import Fold, FoldedPart, near
 from epoch_oci.chunks.index import Fetch, Index, Stored, header_of
 from epoch_oci.chunks.read import AtHand, ChunkedFile, Keep, Part
 from epoch_oci.dialects.base import Snapshot
-from epoch_oci.dialects.chunked import is_chunked, packs_of
+from epoch_oci.dialects.layers import is_chunked, packs_of
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.disk.kept import KeptBlobs
 from epoch_oci.disk.spool import Spool

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot
-from epoch_oci.dialects.chunked import is_chunked
+from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.dialects.profile import MANIFEST_KEYS, NAMESPACE
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST

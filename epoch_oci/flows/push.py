@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import Artifact, EncodeOptions, SnapshotFile
-from epoch_oci.dialects.carried import is_placeholder
+from epoch_oci.dialects.layers import is_placeholder
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError

@@ -12,7 +12,7 @@ from epoch_oci import dialects, schemas
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.cocoon.export_archive import ArchivedFile, ExportArchive
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions
-from epoch_oci.dialects.carried import part_layers, whole_layer
+from epoch_oci.dialects.layers import part_layers, whole_layer
 from epoch_oci.dialects.profile import SNAPSHOT_ID
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, SnapshotFile
-from epoch_oci.dialects.chunked import is_chunked
+from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, NotFoundError, UsageError

@@ -6,7 +6,7 @@ from typing import Any
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, EncodeOptions, Snapshot
-from epoch_oci.dialects.chunked import is_chunked, packs_of
+from epoch_oci.dialects.layers import is_chunked, packs_of
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, EpochOciError, Finding, NotFoundError, counted

@@ -54,7 +54,7 @@ class FileEntry:
 class SnapshotConfig:
     """A view of a config. `memory` and `storage` are bytes; 0 means absent. `created_at` is text, "" when absent.
 
-    `riding` is the raw value of EPOCH. `others` are the members that an Epoch manifest has no place for.
+    `embedded` is the raw value of EPOCH. `others` are the members that an Epoch manifest has no place for.
     """
 
     version: str
@@ -67,7 +67,7 @@ class SnapshotConfig:
     nics: int
     files: Mapping[str, FileEntry]
     created_at: str
-    riding: Any
+    embedded: Any
     others: Mapping[str, Any]
 
     @classmethod
@@ -89,7 +89,7 @@ class SnapshotConfig:
             nics=members.number("nics"),
             files=_files(members),
             created_at=members.time("createdAt"),
-            riding=members.value.get(EPOCH),
+            embedded=members.value.get(EPOCH),
             others=_others(members),
         )
         if found:

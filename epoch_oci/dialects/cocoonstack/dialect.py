@@ -1,7 +1,7 @@
 """The `cocoonstack` dialect: what Epoch 0.1.6 and later and the cocoon tools write and read."""
 
 from epoch_oci.dialects.base import Artifact, EncodedSnapshot, EncodeOptions, Snapshot
-from epoch_oci.dialects.cocoonstack import image_reading, image_writing, snapshot_reading, snapshot_writing, words
+from epoch_oci.dialects.cocoonstack import image, snapshot, words
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import shown
@@ -25,7 +25,7 @@ class CocoonstackDialect:
     def encode(self, epoch: Document, options: EncodeOptions) -> Artifact:
         """As `Dialect.encode`. PolicyError when something has no place in the artifact, unless `allow_loss`."""
         manifest = Manifest.parse(epoch)
-        write = image_writing.image_artifact if manifest.is_cloud_image else snapshot_writing.snapshot_artifact
+        write = image.write if manifest.is_cloud_image else snapshot.write
         return write(manifest, options)
 
     def decode(self, manifest: ImageManifest, config: Document | None) -> Snapshot:
@@ -33,8 +33,8 @@ class CocoonstackDialect:
         encoded = self.read_encoded(manifest, config)
         if encoded is None:
             if manifest.artifact_type in words.IMAGES:
-                return image_reading.read_image(manifest, config, self.name)
-            return snapshot_reading.read(manifest, config, self.name).finish({})
+                return image.read(manifest, config, self.name)
+            return snapshot.read(manifest, config, self.name).finish({})
         if not encoded.undigested:
             return encoded.finish({})
         names = [shown(file.name) for file in encoded.undigested]
@@ -51,4 +51,4 @@ class CocoonstackDialect:
         """As `EncodedReader.read_encoded`: a snapshot of version 2."""
         if manifest.artifact_type != words.SNAPSHOT_V2:
             return None
-        return snapshot_reading.read(manifest, config, self.name)
+        return snapshot.read(manifest, config, self.name)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from epoch_oci.dialects.base import EncodedFile, Encoding
-from epoch_oci.dialects.carried import is_placeholder
 from epoch_oci.dialects.cocoonstack import words
 from epoch_oci.dialects.cocoonstack.config import FileEntry, SnapshotConfig
+from epoch_oci.dialects.layers import is_placeholder
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.manifest import media_type_for_file
 from epoch_oci.errors import Finding
@@ -106,7 +106,7 @@ def lost_of(rows: Iterable[TitledLayers]) -> Iterator[str]:
         yield from (f"annotation {shown(key)} of {shown(row.title)}" for key in keys if key not in _USED)
 
 
-_USED = frozenset({media_types.TITLE, "cocoonstack.chunk.index", "cocoonstack.chunk.count"})
+_USED = frozenset({media_types.TITLE, words.CHUNK_INDEX, words.CHUNK_COUNT})
 
 
 def _is_whole(row: TitledLayers, entry: FileEntry) -> bool:

@@ -1,19 +1,23 @@
-"""The config that Epoch would have written for an Epoch manifest (epoch-formats 4.4)."""
+"""What Epoch would have made: a config of an Epoch manifest (epoch-formats 4.4), a manifest of an artifact without one.
 
-from collections.abc import Iterable, Mapping
+And, where a manifest is embedded in an artifact, holding the one against the other.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from epoch_oci.dialects.base import SnapshotFile, WrittenFile
-from epoch_oci.dialects.cocoonstack.carried import Carried
 from epoch_oci.dialects.cocoonstack.config import MINTED, ORDER, FileEntry, SnapshotConfig
+from epoch_oci.dialects.cocoonstack.extra import Extra
 from epoch_oci.dialects.cocoonstack.words import SNAPSHOT_CONFIG
 from epoch_oci.epoch import gojson, sparse, times
 from epoch_oci.epoch.extra_members import EPOCH, MODERN
 from epoch_oci.epoch.manifest import LayerHeader, Manifest
 from epoch_oci.epoch.mint import Facts, MintedFile
 from epoch_oci.epoch.mint import mint as mint_epoch
-from epoch_oci.errors import ContentError, Finding
+from epoch_oci.errors import ContentError, Finding, counted
+from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 
 
@@ -34,11 +38,11 @@ def entry_of(header: LayerHeader | None) -> FileEntry:
 
 def mint(
     epoch: Manifest,
-    carried: Carried,
-    riding: Mapping[str, Any] | None,
+    extra: Extra,
+    embedded: Mapping[str, Any] | None,
     written: Mapping[str, WrittenFile] | None = None,
 ) -> Document:
-    """The config of `epoch`, in compact form as Go writes it; `carried` has what `epoch` has no member for.
+    """The config of `epoch`, in compact form as Go writes it; `extra` has what `epoch` has no member for.
 
     `written` has the files that are cut or compressed, and makes it one of version 2.
     """
@@ -46,7 +50,7 @@ def mint(
     for layer in epoch.layers if written is not None else ():
         entries[layer.filename] |= _encoded(layer.size, (written or {}).get(layer.filename))
     members = {
-        **{key: value for key, value in carried.config.items() if key not in MINTED},
+        **{key: value for key, value in extra.config.items() if key not in MINTED},
         "schemaVersion": "v1" if written is None else "v2",
         "snapshotId": epoch.snapshot_id,
         "image": epoch.image,
@@ -57,7 +61,7 @@ def mint(
         "nics": epoch.nics,
         "files": gojson.sorted_map(entries),
         "createdAt": created_at(epoch) or times.ZERO_TIME,
-        EPOCH: dict(riding or {}),
+        EPOCH: dict(embedded or {}),
     }
     filled = {key: value for key, value in members.items() if value or key not in MINTED or key == "snapshotId"}
     return Document(SNAPSHOT_CONFIG, gojson.dumps(_ordered(filled), indent=None))
@@ -66,7 +70,7 @@ def mint(
 def derived(
     facts: Facts,
     files: Iterable[SnapshotFile],
-    carried: Carried,
+    extra: Extra,
     entries: Mapping[str, FileEntry] = MappingProxyType({}),
 ) -> Manifest:
     """The Epoch manifest that is made of an artifact that has none; modes and maps of `entries` become `layerHeaders`.
@@ -83,8 +87,8 @@ def derived(
         )
         for file in files
     ]
-    extra = {MODERN: carried.to_json()}
-    return mint_epoch(facts, rows, extra=extra, what="the Epoch manifest derived from the artifact")
+    members = {MODERN: extra.to_json()}
+    return mint_epoch(facts, rows, extra=members, what="the Epoch manifest derived from the artifact")
 
 
 def _header(entry: FileEntry | None) -> LayerHeader | None:
@@ -129,3 +133,59 @@ def _ordered(members: dict[str, Any]) -> dict[str, Any]:
     known = {key: members[key] for key in ORDER if key in members}
     rest = {key: value for key, value in members.items() if key not in known and key != EPOCH}
     return {**known, **rest, **({EPOCH: members[EPOCH]} if EPOCH in members else {})}
+
+
+def disagreements(epoch: Manifest, config: SnapshotConfig, files: Sequence[SnapshotFile]) -> list[Finding]:
+    """Where the manifest and what Epoch would make of the artifact differ; base images are not looked at."""
+    return [*_fact_findings(epoch, config), *file_findings(epoch, files), *_entry_findings(epoch, config)]
+
+
+def file_findings(epoch: Manifest, files: Sequence[SnapshotFile]) -> Iterator[Finding]:
+    """The same files in the same order, with the same digests and sizes."""
+    for index, (layer, file) in enumerate(zip(epoch.layers, files, strict=False)):
+        rows = (
+            ("filename", layer.filename, file.name),
+            ("digest", str(layer.digest), str(file.digest)),
+            ("size", layer.size, file.size),
+        )
+        for key, should, is_ in rows:
+            if is_ != should:
+                yield Finding(
+                    f"$.layers[{index}].{key}", "MISMATCH", f"is {shown(should)}, the layer says {shown(is_)}"
+                )
+    if len(epoch.layers) != len(files):
+        yield Finding("$.layers", "MISMATCH", f"has {counted(len(epoch.layers), 'file')}, the artifact {len(files)}")
+
+
+def absent_words(epoch: Manifest) -> tuple[str, ...]:
+    """The base images, which no layer of this dialect can carry."""
+    return tuple(
+        f"base image {shown(layer.filename)} ({layer.digest}, {counted(layer.size, 'byte')})"
+        for layer in epoch.base_images
+    )
+
+
+def _fact_findings(epoch: Manifest, config: SnapshotConfig) -> Iterator[Finding]:
+    rows = (
+        ("snapshotId", epoch.snapshot_id, config.snapshot_id),
+        ("image", epoch.image, config.image),
+        ("cpu", epoch.cpu, config.cpu),
+        ("memory", epoch.memory, config.memory),
+        ("storage", epoch.storage, config.storage),
+        ("nics", epoch.nics, config.nics),
+    )
+    for key, should, is_ in rows:
+        if is_ != should:
+            yield Finding(f"$.{key}", "MISMATCH", f"is {shown(should)}, the config says {shown(is_)}")
+    if not epoch.image_blob_ids.keys() <= set(config.image_blob_ids) <= set(epoch.pinned_blobs):
+        yield Finding("$.imageBlobIDs", "MISMATCH", "are not the blobs that the config pins")
+
+
+def _entry_findings(epoch: Manifest, config: SnapshotConfig) -> Iterator[Finding]:
+    for layer in epoch.layers:
+        should = entry_of(epoch.layer_headers.get(layer.filename))
+        entry = config.files.get(layer.filename, FileEntry())
+        is_ = FileEntry(mode=entry.mode, sparse_map=entry.sparse_map, sparse_size=entry.sparse_size)
+        if is_ != should:
+            problem = f"mode and sparse map of {shown(layer.filename)} are not those in the config"
+            yield Finding("$.layerHeaders", "MISMATCH", problem)

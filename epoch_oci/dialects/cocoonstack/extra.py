@@ -23,7 +23,7 @@ _ENVELOPE_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Carried:
+class Extra:
     """`config` are members of the snapshot's config, `titles` those of a cloud image's layers, in their order."""
 
     config: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The files that an artifact's layers carry, whole or in parts (docs/format.md, "Layers" and "Parts")."""
+"""The files that an artifact's layers carry: whole, in parts, in chunks (docs/format.md, "Layers", "Parts" and 7.1)."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 from epoch_oci.dialects.base import Role, SnapshotFile
 from epoch_oci.dialects.profile import (
+    CHUNK_INDEX,
+    CHUNK_PACK,
+    CHUNKED_TYPES,
     PART_COUNT,
     PART_DIGEST,
     PART_FILE,
@@ -20,6 +23,7 @@ from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import EMPTY, Descriptor
 from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.parts import PartTable, spans
 from epoch_oci.oci.strict_json import INTEGER_LIMIT, member_path
 
@@ -136,6 +140,44 @@ def to_snapshot_file(file: CarriedFile) -> SnapshotFile:
         size=file.size,
         carriers=file.carriers if file.size else (),
     )
+
+
+def is_chunked(manifest: ImageManifest) -> bool:
+    """Whether an artifact says that its files are in chunks."""
+    return manifest.artifact_type in CHUNKED_TYPES.values()
+
+
+def packs_of(manifest: ImageManifest) -> tuple[Descriptor, ...]:
+    """The packs among the layers, in order."""
+    return tuple(layer for layer in manifest.layers if layer.media_type == CHUNK_PACK)
+
+
+def in_chunks(file: SnapshotFile, layers: tuple[Descriptor, ...]) -> SnapshotFile:
+    """A file that the index among `layers` describes."""
+    return replace(file, encoding="chunks", carriers=layers)
+
+
+def chunk_layers(manifest: ImageManifest, found: list[Finding]) -> tuple[Descriptor, ...]:
+    """The index and the packs, none where there is no index. What stands where it may not is added to `found`."""
+    layers = manifest.layers
+    if not layers or layers[0].media_type != CHUNK_INDEX:
+        end = 0
+    else:
+        end = next((at for at, layer in enumerate(layers) if at and layer.media_type != CHUNK_PACK), len(layers))
+    found += [
+        Finding(f"$.layers[{at}].mediaType", "MISMATCH", f"{shown(layer.media_type)} may not stand here")
+        for at, layer in enumerate(layers[end:], end)
+        if layer.media_type in (CHUNK_INDEX, CHUNK_PACK)
+    ]
+    return layers[:end]
+
+
+def url_warnings(manifest: ImageManifest) -> list[Finding]:
+    """One warning when descriptors offer other places to download from; they are never asked."""
+    for index, layer in enumerate(manifest.layers):
+        if layer.extra.get("urls"):
+            return [Finding(f"$.layers[{index}].urls", "SCHEMA", "urls of descriptors are not used", "warning")]
+    return []
 
 
 def _runs(layers: Sequence[Descriptor]) -> Iterator[tuple[int, tuple[Descriptor, ...]]]:

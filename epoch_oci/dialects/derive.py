@@ -1,18 +1,19 @@
-"""Artifacts that others made with Cocoon's media types: an Epoch manifest is derived from the layers.
+"""Artifacts that bring no Epoch manifest, or none with a name.
 
 `oras push HOST/REPO overlay.qcow2:application/vnd.cocoon.disk.qcow2 …` makes one. No Epoch manifest travels with it, so
-one is written as Epoch would, out of nothing but the artifact: the same artifact gives the same bytes.
+one is written as Epoch would, out of nothing but the artifact: the same artifact gives the same bytes. What such an
+artifact does not say, as modern Epoch's do not, its repository and its tag do.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from epoch_oci.dialects import profile
 from epoch_oci.dialects.base import Snapshot
-from epoch_oci.dialects.carried import BASE_IMAGE, CarriedFile, carried_files, to_snapshot_file
-from epoch_oci.epoch import times
-from epoch_oci.epoch.keys import hostile_problem
+from epoch_oci.dialects.layers import BASE_IMAGE, CarriedFile, carried_files, to_snapshot_file, url_warnings
+from epoch_oci.dialects.profile import Labels
 from epoch_oci.epoch.manifest import Manifest, media_type_for_file
-from epoch_oci.epoch.mint import Facts, MintedFile, mint
+from epoch_oci.epoch.mint import Facts, MintedFile, mint, named
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import filename, media_types
 from epoch_oci.oci.digest import shown
@@ -24,8 +25,8 @@ _UNPACK = "io.deis.oras.content.unpack"
 _USED_BY_LAYERS = frozenset({media_types.TITLE, profile.ROLE, *profile.PART_KEYS})
 
 
-def derive(manifest: ImageManifest, name: str | None = None, tag: str | None = None) -> Snapshot:
-    """The snapshot that an artifact's layers amount to; `name` and `tag` override what its annotations say.
+def from_layers(manifest: ImageManifest) -> Snapshot:
+    """The snapshot that an artifact's layers amount to.
 
     Dates are the artifact's or Go's zero time, never the clock's. Raises ContentError with every finding.
     """
@@ -35,13 +36,21 @@ def derive(manifest: ImageManifest, name: str | None = None, tag: str | None = N
     for file in files:
         found.extend(_file_findings(file))
     found.extend(filename.clash_findings((file.name_path, file.name) for file in files if file.name))
-    found.extend(_identity_findings(manifest, name, tag))
+    labels = Labels.read(manifest, found)
     if not files:
         found.append(Finding("$.layers", "SCHEMA", "no layer carries a file"))
     if found:
         raise ContentError.of("the artifact", found)
+    facts = Facts(
+        name=labels.name,
+        tag=labels.tag,
+        snapshot_id=labels.snapshot_id,
+        image=labels.image,
+        # Never the clock: the same artifact has to give the same bytes (decision D1).
+        created_at=labels.created,
+    )
     epoch = mint(
-        _facts(manifest, name, tag),
+        facts,
         [_minted(file) for file in files if file.role == "layer"],
         base_images=[_minted(file) for file in files if file.role == BASE_IMAGE],
         what="the Epoch manifest derived from the artifact",
@@ -52,17 +61,22 @@ def derive(manifest: ImageManifest, name: str | None = None, tag: str | None = N
         manifest=epoch,
         files=tuple(to_snapshot_file(file) for role in ("layer", BASE_IMAGE) for file in files if file.role == role),
         derived=True,
-        warnings=tuple(_warnings(manifest, epoch)),
-        lost=tuple(_lost(manifest)),
+        warnings=(*url_warnings(manifest), *labels.warnings, *_kind_warnings(manifest, epoch)),
+        lost=tuple(_lost(manifest, labels)),
     )
 
 
-def url_warnings(manifest: ImageManifest) -> list[Finding]:
-    """One warning when descriptors offer other places to download from; they are never asked."""
-    for index, layer in enumerate(manifest.layers):
-        if layer.extra.get("urls"):
-            return [Finding(f"$.layers[{index}].urls", "SCHEMA", "urls of descriptors are not used", "warning")]
-    return []
+def identified(snapshot: Snapshot, name: str, tag: str) -> Snapshot:
+    """`snapshot` with `name` and `tag` where its derived manifest has none; any other stays as it is.
+
+    A manifest without them is nothing that a store could hold: Epoch's own always have both. Raises ContentError for a
+    hostile name.
+    """
+    manifest = snapshot.manifest
+    if not snapshot.derived or (manifest.name and manifest.tag):
+        return snapshot
+    called = named(manifest, manifest.name or name, manifest.tag or tag, "the derived Epoch manifest")
+    return replace(snapshot, epoch=called.document, manifest=called)
 
 
 def _typed(file: CarriedFile) -> CarriedFile:
@@ -73,6 +87,11 @@ def _typed(file: CarriedFile) -> CarriedFile:
     if file.in_parts or not file.name or not file.media_type.startswith(_ANY_LAYER):
         return file
     return replace(file, media_type=media_type_for_file(file.name))
+
+
+def _minted(file: CarriedFile) -> MintedFile:
+    assert file.name is not None
+    return MintedFile(name=file.name, digest=file.digest, size=file.size, media_type=file.media_type)
 
 
 def _type_findings(manifest: ImageManifest) -> list[Finding]:
@@ -104,55 +123,18 @@ def _file_findings(file: CarriedFile) -> list[Finding]:
     return found
 
 
-def _identity_findings(manifest: ImageManifest, name: str | None, tag: str | None) -> list[Finding]:
-    found = []
-    for key, given in ((media_types.TITLE, name), (media_types.VERSION, tag)):
-        text = _text(manifest, key, given)
-        if text and (why := hostile_problem(text)) is not None:
-            found.append(Finding(member_path("$.annotations", key), "NAME", f"{shown(text)} {why}"))
-    return found
-
-
-def _facts(manifest: ImageManifest, name: str | None, tag: str | None) -> Facts:
-    created = manifest.annotations.get(media_types.CREATED, "")
-    return Facts(
-        name=_text(manifest, media_types.TITLE, name),
-        tag=_text(manifest, media_types.VERSION, tag),
-        snapshot_id=manifest.annotations.get(profile.SNAPSHOT_ID, ""),
-        image=manifest.annotations.get(profile.IMAGE, ""),
-        # Never the clock: the same artifact has to give the same bytes (decision D1).
-        created_at=created if times.is_time(created) else "",
-    )
-
-
-def _minted(file: CarriedFile) -> MintedFile:
-    assert file.name is not None
-    return MintedFile(name=file.name, digest=file.digest, size=file.size, media_type=file.media_type)
-
-
-def _text(manifest: ImageManifest, key: str, given: str | None) -> str:
-    return manifest.annotations.get(key, "") if given is None else given
-
-
-def _warnings(manifest: ImageManifest, epoch: Manifest) -> list[Finding]:
-    found = url_warnings(manifest)
-    text = manifest.annotations.get(media_types.CREATED, "")
-    if text and not times.is_time(text):
-        path = member_path("$.annotations", media_types.CREATED)
-        found.append(Finding(path, "SCHEMA", f"{shown(text)} is not a time (RFC 3339) and is left out", "warning"))
+def _kind_warnings(manifest: ImageManifest, epoch: Manifest) -> Iterator[Finding]:
     kind = profile.OS_IMAGE if epoch.is_cloud_image else profile.SNAPSHOT
     if manifest.artifact_type in profile.ARTIFACT_TYPES.values() and manifest.artifact_type != kind:
         problem = f"is {shown(manifest.artifact_type)}, from its files Epoch will take it for {shown(kind)}"
-        found.append(Finding("$.artifactType", "TYPE", problem, "warning"))
-    return found
+        yield Finding("$.artifactType", "TYPE", problem, "warning")
 
 
-def _lost(manifest: ImageManifest) -> list[str]:
+def _lost(manifest: ImageManifest, labels: Labels) -> Iterator[str]:
     """What the artifact says and an Epoch manifest has no place for."""
-    lost = [f"annotation {shown(key)}" for key in manifest.annotations if key not in profile.MANIFEST_KEYS]
+    yield from (f"annotation {shown(key)}" for key in labels.rest)
     if manifest.config.media_type != media_types.EMPTY:
-        lost.append(f"config of type {shown(manifest.config.media_type)}")
+        yield f"config of type {shown(manifest.config.media_type)}"
     for layer in manifest.layers:
         keys = [key for key in layer.annotations if key not in _USED_BY_LAYERS]
-        lost += [f"annotation {shown(key)} of {shown(layer.title)}" for key in keys]
-    return lost
+        yield from (f"annotation {shown(key)} of {shown(layer.title)}" for key in keys)

@@ -1,4 +1,4 @@
-r"""An Epoch manifest that rides in a snapshot's config, in a member that no other reader knows (trap 32).
+r"""An Epoch manifest that is embedded in a snapshot's config, in a member that no other reader knows (trap 32).
 
     "epochManifest": {"digest": "sha256:…", "pieces": ["{\n  \"schemaVersion\": 1, …", {"sparseMap": "cow.raw"}, "…"]}
 
@@ -23,7 +23,7 @@ _SHORTEST = 64
 """Maps of fewer characters are repeated: to refer to one is no shorter."""
 
 
-def seated(epoch: Document, files: Mapping[str, FileEntry]) -> dict[str, Any]:
+def embed(epoch: Document, files: Mapping[str, FileEntry]) -> dict[str, Any]:
     """The value of EPOCH for `epoch`, beside a config that has `files`."""
     names = {_quoted(entry.sparse_map): name for name, entry in files.items() if len(entry.sparse_map) >= _SHORTEST}
     pieces: list[Any] = [epoch.raw.decode("utf-8")]
@@ -33,7 +33,7 @@ def seated(epoch: Document, files: Mapping[str, FileEntry]) -> dict[str, Any]:
     return {_DIGEST: str(epoch.digest), _PIECES: pieces}
 
 
-def unseated(value: Any, files: Mapping[str, FileEntry]) -> Document:
+def extract(value: Any, files: Mapping[str, FileEntry]) -> Document:
     """The manifest that rides as `value`. Raises ContentError when it is not what its digest says."""
     if not isinstance(value, dict) or not isinstance(value.get(_PIECES), list):
         raise _broken(f"{shown(value)} is no object with {_PIECES}")

@@ -1,30 +1,96 @@
-"""Cloud images of modern Epoch, ours and those of other publishers, as Epoch manifests (epoch-formats 4.7)."""
+"""A cloud image of modern Epoch and its publishers, written and read (epoch-formats 4.7; traps 22 and 23).
 
+No reader looks at the config of an image, so the Epoch manifest is the config, byte for byte, under Epoch's own media
+type. The byte order of the titles is that of the parts: names in another order give way to titles in the right one, and
+the config keeps them.
+"""
+
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from epoch_oci.dialects import foreign
-from epoch_oci.dialects.base import Snapshot, SnapshotFile
+from epoch_oci.dialects import profile
+from epoch_oci.dialects.base import Artifact, EncodeOptions, Snapshot, SnapshotFile
 from epoch_oci.dialects.cocoonstack import words
-from epoch_oci.dialects.cocoonstack.agreement import file_findings
-from epoch_oci.dialects.cocoonstack.artifact import checked_config
-from epoch_oci.dialects.cocoonstack.carried import Carried
-from epoch_oci.dialects.cocoonstack.labels import Labels
-from epoch_oci.dialects.cocoonstack.minted import derived
-from epoch_oci.dialects.cocoonstack.titles import are_names, epoch_names
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest, media_type_for_file
+from epoch_oci.dialects.cocoonstack.extra import Extra
+from epoch_oci.dialects.cocoonstack.minted import derived, file_findings
+from epoch_oci.dialects.layers import url_warnings
+from epoch_oci.dialects.profile import Labels
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Layer, Manifest, media_type_for_file
 from epoch_oci.epoch.mint import Facts
-from epoch_oci.errors import ContentError, Finding
+from epoch_oci.errors import ContentError, Finding, UsageError
 from epoch_oci.oci import filename, media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
-from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.manifest import LAYER_LIMIT, ImageManifest
+from epoch_oci.oci.parts import PartTable, spans
 from epoch_oci.oci.strict_json import member_path
 from epoch_oci.oci.verify import empty_problem
 
+_STEM = re.compile(r"(?P<stem>.*?)(?:\.(?:qcow2|raw))?(?:\.part.*|\.[0-9]+\.(?:qcow2|raw)\.part)?\Z", re.DOTALL)
+_FORMAT = re.compile(r"\.(qcow2|raw)(?:\.|\Z)")
+_LONGEST_STEM = 200
 
-def read_image(manifest: ImageManifest, document: Document | None, dialect: str) -> Snapshot:
+
+def write(epoch: Manifest, options: EncodeOptions) -> Artifact:
+    """The artifact of a cloud image. Raises ContentError, and UsageError for annotations and parts that do not fit."""
+    extra = Extra.of(epoch)
+    files = _files(epoch, options, extra.titles)
+    layers = [carrier for file in files for carrier in file.carriers]
+    config = Document(EPOCH_MANIFEST, epoch.document.raw)
+    document = profile.image_manifest(
+        words.OS_IMAGE, config, layers, profile.annotations(epoch, options.annotations, extra.annotations)
+    )
+    return Artifact(document, config, files)
+
+
+def _files(epoch: Manifest, options: EncodeOptions, known: Sequence[str]) -> tuple[SnapshotFile, ...]:
+    names = [layer.filename for layer in epoch.layers]
+    pieces = [_pieces(layer, (options.parts or {}).get(layer.digest)) for layer in epoch.layers]
+    count = sum(map(len, pieces))
+    if count > LAYER_LIMIT:
+        raise UsageError(f"{count} layers are more than the {LAYER_LIMIT} allowed", hint="choose a larger part size")
+    titles = iter(oci_titles(names, count, known))
+    # Readers find the disk by this type, and skip octets, which is what Epoch calls parts (trap 24).
+    media_type = words.DISK + disk_format(names) + (words.PART if count > 1 else "")
+    return tuple(
+        SnapshotFile(
+            name=layer.filename,
+            role="layer",
+            media_type=layer.descriptor.media_type,
+            digest=layer.digest,
+            size=layer.size,
+            carriers=tuple(_carrier(media_type, piece, next(titles)) for piece in row),
+        )
+        for layer, row in zip(epoch.layers, pieces, strict=True)
+    )
+
+
+def _pieces(layer: Layer, table: PartTable | None) -> list[Descriptor]:
+    """What carries a file: its blob, or the parts that `table` cuts it into."""
+    if table is None or layer.size <= table.size:
+        return [layer.descriptor]
+    cuts = list(spans(layer.size, table.size)) if table.size > 0 else []
+    if not cuts or len(cuts) != len(table.digests):
+        raise UsageError(
+            f"{shown(layer.filename)} of {layer.size} bytes cannot be cut into {len(table.digests)} parts of "
+            f"{table.size} bytes"
+        )
+    return [
+        Descriptor(media_type=words.GENERIC, digest=digest, size=length)
+        for (_, length), digest in zip(cuts, table.digests, strict=True)
+    ]
+
+
+def _carrier(media_type: str, piece: Descriptor, title: str) -> Descriptor:
+    return Descriptor(
+        media_type=media_type, digest=piece.digest, size=piece.size, annotations={media_types.TITLE: title}
+    )
+
+
+def read(manifest: ImageManifest, document: Document | None, dialect: str) -> Snapshot:
     """A cloud image. Raises ContentError with every finding."""
     found: list[Finding] = []
     disks = _disks(manifest, found)
@@ -46,7 +112,7 @@ class _Image:
 
     def original(self, document: Document | None) -> Snapshot:
         """With the Epoch manifest that is the config."""
-        config = checked_config(self.manifest, document, EPOCH_MANIFEST)
+        config = profile.checked_config(self.manifest, document, EPOCH_MANIFEST)
         epoch = Manifest.parse(config.called(EPOCH_MANIFEST), "the config")
         files = tuple(_grouped(epoch, self.disks))
         found = [*file_findings(epoch, files), *_empty_parts(files)]
@@ -54,16 +120,16 @@ class _Image:
             found.append(Finding("$", "TYPE", "the config describes a snapshot, the artifact is a cloud image"))
         if found:
             raise ContentError.of("the config", found)
-        known = Carried.of(epoch).annotations
+        known = Extra.of(epoch).annotations
         notes = [key for key, text in self.labels.rest.items() if known.get(key) != text]
         return Snapshot(
             dialect=self.dialect,
             epoch=epoch.document,
             manifest=epoch,
             files=files,
-            warnings=(*epoch.warnings, *self.labels.warnings, *foreign.url_warnings(self.manifest)),
+            warnings=(*epoch.warnings, *self.labels.warnings, *url_warnings(self.manifest)),
             lost=(*(f"annotation {shown(key)}" for key in notes), *self._lost()),
-            carried=Carried.of(epoch).words(),
+            carried=Extra.of(epoch).words(),
         )
 
     def derived(self) -> Snapshot:
@@ -76,19 +142,19 @@ class _Image:
 
     def _named(self, names: Sequence[str], titles: tuple[str, ...]) -> Snapshot:
         files = tuple(_file(name, layer) for name, layer in zip(names, self.disks, strict=True))
-        carried = Carried(annotations=self.labels.unlike(snapshot_id="", image=self.labels.image), titles=titles)
+        extra = Extra(annotations=self.labels.unlike(snapshot_id="", image=self.labels.image), titles=titles)
         labels = self.labels
         facts = Facts(name=labels.name, tag=labels.tag, image=labels.image, created_at=labels.created)
-        epoch = derived(facts, files, carried)
+        epoch = derived(facts, files, extra)
         return Snapshot(
             dialect=self.dialect,
             epoch=epoch.document,
             manifest=epoch,
             files=files,
             derived=True,
-            warnings=(*self.labels.warnings, *_renamed(titles, names), *foreign.url_warnings(self.manifest)),
+            warnings=(*self.labels.warnings, *_renamed(titles, names), *url_warnings(self.manifest)),
             lost=tuple(self._lost()),
-            carried=carried.words(),
+            carried=extra.words(),
         )
 
     def _lost(self) -> Iterator[str]:
@@ -171,3 +237,40 @@ def _renamed(titles: Sequence[str], names: Sequence[str]) -> list[Finding]:
         return []
     problem = f"the parts are called {shown(names[0])} and so on, for by their titles Epoch would not know a disk"
     return [Finding("$.layers", "NAME", problem, "warning")]
+
+
+def disk_format(names: Sequence[str]) -> str:
+    """What the first name says that says any."""
+    return next((match[1] for name in names if (match := _FORMAT.search(name))), words.FORMATS[0])
+
+
+def oci_titles(names: Sequence[str], count: int, known: Sequence[str]) -> Sequence[str]:
+    """Titles for `count` layers: the `known` ones or the `names` where their byte order is right, else new ones."""
+    for titles in (known, names):
+        if len(titles) == count and are_names(titles) and all(one < other for one, other in pairwise(titles)):
+            return titles
+    disk, width = f"{_stem(names[0])}.{disk_format(names)}", max(4, len(str(count)))
+    return [f"{disk}.part.{index:0{width}d}" for index in range(count)]
+
+
+def epoch_names(titles: Sequence[str], image_format: str) -> list[str]:
+    """Names by which Epoch takes a manifest for a cloud image, counted from one as its publishers do."""
+    disk = f"{_stem(titles[0])}.{image_format}"
+    if len(titles) == 1:
+        return [disk]
+    width = max(3, len(str(len(titles))))
+    return [f"{disk}.part.{number:0{width}d}" for number in range(1, len(titles) + 1)]
+
+
+def are_names(titles: Sequence[str]) -> bool:
+    """Whether all are fit to be files, and no two of them one file."""
+    return all(filename.problem(title) is None for title in titles) and not filename.clash_findings(
+        ("", title) for title in titles
+    )
+
+
+def _stem(name: str) -> str:
+    """The disk's name, without what tells its format or which part of it this is."""
+    match = _STEM.match(name)
+    stem = match["stem"][:_LONGEST_STEM] if match else ""
+    return stem if filename.problem(stem) is None else "disk"

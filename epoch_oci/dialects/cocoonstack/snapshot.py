@@ -1,22 +1,27 @@
-"""A snapshot of modern Epoch, version 1 or 2, as an Epoch manifest (epoch-formats 4.3 to 4.6 and 4.10)."""
+"""A snapshot of modern Epoch and the cocoon tools, written and read (epoch-formats 4.3 to 4.6 and 4.10).
 
-from collections.abc import Iterator, Mapping
+Every layer becomes a file there and nothing else does, so a file of length zero is a layer as well: left out, it would
+be missing from the snapshot. There is no place for base images, and none for a file in parts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epoch_oci.dialects import foreign, profile
-from epoch_oci.dialects.base import EncodedSnapshot, Snapshot, SnapshotFile
-from epoch_oci.dialects.cocoonstack import layers, riding, words
-from epoch_oci.dialects.cocoonstack.agreement import absent_words, disagreements
-from epoch_oci.dialects.cocoonstack.artifact import checked_config
-from epoch_oci.dialects.cocoonstack.carried import Carried
+from epoch_oci.dialects import profile
+from epoch_oci.dialects.base import Artifact, EncodedSnapshot, EncodeOptions, Snapshot, SnapshotFile, WrittenFile
+from epoch_oci.dialects.cocoonstack import embedded, layers, words
 from epoch_oci.dialects.cocoonstack.config import SnapshotConfig
-from epoch_oci.dialects.cocoonstack.labels import Labels
-from epoch_oci.dialects.cocoonstack.minted import derived
+from epoch_oci.dialects.cocoonstack.extra import Extra
+from epoch_oci.dialects.cocoonstack.minted import absent_words, check, derived, disagreements, file_entries, mint
+from epoch_oci.dialects.layers import url_warnings
+from epoch_oci.dialects.profile import Labels
 from epoch_oci.epoch import sparse
-from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.epoch.manifest import MANIFEST_LIMIT, Layer, Manifest
 from epoch_oci.epoch.mint import Facts
-from epoch_oci.errors import ContentError, Finding
+from epoch_oci.errors import ContentError, Finding, PolicyError, UsageError
+from epoch_oci.oci import media_types
+from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
@@ -24,9 +29,95 @@ from epoch_oci.oci.manifest import ImageManifest
 _VERSIONS = {words.SNAPSHOT: "v1", words.SNAPSHOT_V2: "v2"}
 
 
+def write(epoch: Manifest, options: EncodeOptions) -> Artifact:
+    """The artifact of a snapshot. Raises ContentError, UsageError, and PolicyError for a loss that is not allowed."""
+    _refuse_parts(epoch, options)
+    extra = Extra.of(epoch)
+    written = options.written
+    config, lost = _config(epoch, extra, written)
+    files = tuple(_file(layer, (written or {}).get(layer.filename)) for layer in epoch.layers)
+    _refuse_loss(lost, options)
+    rows = [carrier for file in files for carrier in file.carriers]
+    kind = words.SNAPSHOT if written is None else words.SNAPSHOT_V2
+    document = profile.image_manifest(
+        kind, config, rows, profile.annotations(epoch, options.annotations, extra.annotations)
+    )
+    return Artifact(document, config, files, lost)
+
+
+def _refuse_loss(lost: Sequence[str], options: EncodeOptions) -> None:
+    if lost and not options.allow_loss:
+        raise PolicyError(
+            f"the cocoonstack dialect has no place for {'; '.join(lost)}",
+            hint="allow it with --allow-loss, or choose the cocoon dialect, which loses nothing",
+        )
+
+
+def _config(
+    epoch: Manifest, extra: Extra, written: Mapping[str, WrittenFile] | None
+) -> tuple[Document, tuple[str, ...]]:
+    """The config, with the Epoch manifest embedded in it unless this makes it too large, and what is lost."""
+    bare = mint(epoch, extra, None, written)
+    if bare.size > MANIFEST_LIMIT:
+        problem = f"the config would be {bare.size} bytes, more than the {MANIFEST_LIMIT} allowed"
+        raise ContentError(problem, code="SIZE", object=str(epoch.document.digest))
+    check(bare)
+    full = mint(epoch, extra, embedded.embed(epoch.document, file_entries(epoch)), written)
+    # Epoch itself reads no version 2, and cocoon-common takes a config of any size that we write.
+    lost, limit = list(absent_words(epoch)), words.EPOCH_CONFIG_LIMIT if written is None else MANIFEST_LIMIT
+    if bare.size > limit:
+        lost.append(f"Epoch up to 0.2.1 as a reader: it takes {limit} bytes of config, and this one has {bare.size}")
+        limit = MANIFEST_LIMIT
+    if full.size <= limit:
+        return full, tuple(lost)
+    lost.append(f"the Epoch manifest's own bytes: with them the config would have {full.size} bytes")
+    return bare, tuple(lost)
+
+
+def _file(layer: Layer, written: WrittenFile | None) -> SnapshotFile:
+    blob = layer.descriptor
+    media_type = words.media_type_for_file(layer.filename)
+    if written is not None and written.encoding == "zstd":
+        media_type += words.ZSTD
+    pieces = written.layers if written is not None else (blob,)
+    carriers = tuple(
+        Descriptor(
+            media_type=media_type,
+            digest=piece.digest,
+            size=piece.size,
+            annotations={**_place(index, len(pieces)), media_types.TITLE: layer.filename},
+        )
+        for index, piece in enumerate(pieces)
+    )
+    return SnapshotFile(
+        name=layer.filename,
+        role="layer",
+        media_type=blob.media_type,
+        digest=layer.digest,
+        size=layer.size,
+        carriers=carriers,
+        encoding=written.encoding if written is not None else "",
+    )
+
+
+def _place(index: int, count: int) -> dict[str, str]:
+    return {words.CHUNK_INDEX: str(index), words.CHUNK_COUNT: str(count)} if count > 1 else {}
+
+
+def _refuse_parts(epoch: Manifest, options: EncodeOptions) -> None:
+    for layer in epoch.layers:
+        table = (options.parts or {}).get(layer.digest)
+        if table is not None and table.size < layer.size:
+            raise UsageError(
+                f"{shown(layer.filename)} of {layer.size} bytes cannot be carried in parts of {table.size} bytes: a "
+                "snapshot of the cocoonstack dialect has none",
+                hint="choose the cocoon dialect for this registry, or carry files whole with --part-size none",
+            )
+
+
 def read(manifest: ImageManifest, document: Document | None, dialect: str) -> EncodedSnapshot:
     """What an artifact of type snapshot.v1 or .v2 and its config tell. Raises ContentError with every finding."""
-    config = SnapshotConfig.parse(checked_config(manifest, document, words.SNAPSHOT_CONFIG))
+    config = SnapshotConfig.parse(profile.checked_config(manifest, document, words.SNAPSHOT_CONFIG))
     found = _version_findings(manifest, config)
     rows = layers.titled_layers(manifest, found)
     files = layers.read_files(rows, config, manifest, found)
@@ -37,7 +128,7 @@ def read(manifest: ImageManifest, document: Document | None, dialect: str) -> En
         *labels.warnings,
         *layers.type_warnings(rows),
         *layers.unproven(files, config),
-        *foreign.url_warnings(manifest),
+        *url_warnings(manifest),
     )
     reader = _Reader(dialect, manifest, config, labels, warnings, tuple(layers.lost_of(rows)))
     return EncodedSnapshot(
@@ -75,13 +166,13 @@ class _Reader:
 
     def complete(self, files: tuple[SnapshotFile, ...]) -> Snapshot:
         """The snapshot with the manifest that rides in the config, else with one derived."""
-        return self._derived(files) if self.config.riding is None else self._original(files)
+        return self._derived(files) if self.config.embedded is None else self._original(files)
 
     def complete_part(self, files: tuple[SnapshotFile, ...]) -> Snapshot:
         """Some files alone, to be written under their names; what is derived for them is no whole manifest."""
-        if self.config.riding is None:
+        if self.config.embedded is None:
             return self._derived(files)
-        document = riding.unseated(self.config.riding, self.config.files)
+        document = embedded.extract(self.config.embedded, self.config.files)
         epoch = Manifest.parse(document, "the Epoch manifest in the config")
         told = {layer.filename: (layer.digest, layer.size) for layer in epoch.layers}
         found = [
@@ -103,7 +194,7 @@ class _Reader:
     def _derived(self, files: tuple[SnapshotFile, ...]) -> Snapshot:
         config = self.config
         kept = self.labels.unlike(snapshot_id=config.snapshot_id, image=self.image)
-        carried = Carried(config=config.others, annotations=kept)
+        extra = Extra(config=config.others, annotations=kept)
         facts = Facts(
             name=self.labels.name,
             tag=self.labels.tag,
@@ -118,7 +209,7 @@ class _Reader:
             created_at=config.created_at,
             pushed_at=self.labels.created,
         )
-        epoch = derived(facts, files, carried, config.files)
+        epoch = derived(facts, files, extra, config.files)
         return Snapshot(
             dialect=self.dialect,
             epoch=epoch.document,
@@ -127,17 +218,17 @@ class _Reader:
             derived=True,
             warnings=(*self.warnings, *self._stray_entries(), *_epoch_warnings(epoch)),
             lost=(*self.lost, *_subject(self.manifest)),
-            carried=carried.words(),
+            carried=extra.words(),
         )
 
     def _original(self, files: tuple[SnapshotFile, ...]) -> Snapshot:
-        document = riding.unseated(self.config.riding, self.config.files)
+        document = embedded.extract(self.config.embedded, self.config.files)
         epoch = Manifest.parse(document, "the Epoch manifest in the config")
         if found := disagreements(epoch, self.config, files):
             raise ContentError.of("the Epoch manifest in the config", found)
-        carried = Carried.of(epoch)
-        notes = _unlike(self.labels.rest, carried.annotations)
-        members = _unlike(self.config.others, carried.config)
+        extra = Extra.of(epoch)
+        notes = _unlike(self.labels.rest, extra.annotations)
+        members = _unlike(self.config.others, extra.config)
         return Snapshot(
             dialect=self.dialect,
             epoch=epoch.document,
@@ -151,7 +242,7 @@ class _Reader:
                 *(f"annotation {shown(key)}" for key in notes),
                 *_subject(self.manifest),
             ),
-            carried=carried.words(),
+            carried=extra.words(),
         )
 
     def _stray_entries(self) -> Iterator[Finding]:
