@@ -114,7 +114,6 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             # What sends is led on within the registry, as proxies with opinions on paths do; `follow` leads what reads.
             while method != "GET" and hops < _HOPS and self._stays(response):
                 hops, url = hops + 1, self.location(response)
-                dismiss(response)
                 response = self.auth.exchange(send, scope, f"{method} {redacted(url)}")
             return response
         sent = self.auth.header_for(scope, body=True)
@@ -193,8 +192,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
     def _led(self, response: requests.Response, what: str) -> EpochOciError:
         """What a redirect means that cannot be followed: what is sent goes nowhere but to the registry."""
-        here, url = Origin.of(response.url), self.location(response)
         dismiss(response)
+        here, url = Origin.of(response.url), self.location(response)
         there, where = Origin.of(url), without(self.auth.secrets(), redacted(url))
         message = f"{what}: {here} leads to {where}"
         if there == here:
@@ -209,7 +208,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
     def _stays(self, response: requests.Response) -> bool:
         """Whether an answer has the same request made again elsewhere in the registry."""
-        return response.status_code in _KEEPS_METHOD and self.is_home(self.location(response))
+        if response.status_code not in _KEEPS_METHOD:
+            return False
+        dismiss(response)
+        return self.is_home(self.location(response))
 
     def _may_send_to(self, there: Origin) -> bool:
         """Whether what belongs to the registry may go there. Trust in a host is none in a line that all can read."""

@@ -50,10 +50,11 @@ class Presence:
         response = self._ask(self.attempts)
         if response is None:
             return bool(self._get())
-        if response.status_code in REDIRECTS and self.client.is_lost(self.client.location(response)):
-            dismiss(response)
-            return False
         try:
+            if response.status_code in REDIRECTS:
+                dismiss(response)
+                if self.client.is_lost(self.client.location(response)):
+                    return False
             told = self._told(response)
             return bool(self._get() if told is None else told)
         except EpochOciError:  # where it led to is of no use, for us
