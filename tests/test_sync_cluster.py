@@ -94,7 +94,7 @@ def test_workers_without_credentials_are_named_before_a_byte_moves(tmp_path, fak
     registry = fake_registry(auth=BasicAuth())
     fill(tmp_path / "store", 2)
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
     ) as cluster:
         env = {"EPOCH_OCI_USERNAME": USER, "EPOCH_OCI_PASSWORD": PASSWORD}
         target = f"{registry.address}/m"
@@ -108,7 +108,7 @@ def test_workers_without_credentials_are_named_before_a_byte_moves(tmp_path, fak
 def test_a_cluster_that_is_there_is_used(tmp_path):
     fill(tmp_path / "store", 6)
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
     ) as cluster:
         code, report, err = run("sync", "store", "second", "--scheduler", cluster.scheduler_address, cwd=tmp_path)
     assert code == 0, err

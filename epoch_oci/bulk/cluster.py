@@ -204,7 +204,7 @@ class Cluster:
             n_workers=workers,
             threads_per_worker=max(1, -(-pieces // workers)),
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # None is port 8787 on every interface
             silence_logs=50,
         )
         return cls(dask.Client(local, set_as_default=False), local)
