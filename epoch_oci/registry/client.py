@@ -64,6 +64,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         host = _HUB if registry == "docker.io" else registry
         self.base = f"{self.prefix}://{host}"
         self.origin = Origin.of(self.base)
+        # What the environment says of proxies, certificates and `.netrc` is read once, by us: requests would read it
+        # for each request, and send a password that nobody asked for.
         self.session.trust_env = False
         # requests looks at redirects even when told not to follow them, and reads their bodies to the end
         self.session.get_redirect_target = lambda _: None
@@ -116,6 +118,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                 hops, url = hops + 1, self.location(response)
                 response = self.auth.exchange(send, scope, f"{method} {redacted(url)}")
             return response
+        # A body in blocks cannot be rewound here: who sent it makes it anew.
         sent = self.auth.header_for(scope, body=True)
         response = send(sent)
         self.auth.accepted(response, sent)
@@ -156,6 +159,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             here, url = Origin.of(response.url), self.location(response)
             if hops > _HOPS:
                 raise NetworkError(f"{here}: more than {_HOPS} redirects", object=str(here), retryable=False)
+            # Every hop is judged by the one before: two harmless ones may make a harmful one.
             check_hop(here, Origin.of(url))
             if self.is_home(url):
                 response = self.do_request(url, method, headers=headers)

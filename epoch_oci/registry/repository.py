@@ -191,6 +191,7 @@ class RegistryRepository:
         Returns whether the registry said that it stored these very bytes.
         """
         response = self._put_manifest(name, document, replace=replace)
+        # None is said where the answer was lost and the manifest is found to be there.
         stated = header_digest(response) if response is not None else None
         listed = response is not None and "OCI-Subject" in response.headers
         confirmed = stated is not None and stated.algorithm == document.digest.algorithm

@@ -124,6 +124,8 @@ class _Wire:
         if not self._in_body or not isinstance(self.sock, socket.socket):
             return super().send(data)  # type: ignore[misc,no-any-return]
         limit = self.sock.gettimeout()
+        # A blocking send would wait for room that a registry which has answered already, and reads no more, never
+        # makes.
         self.sock.settimeout(0)
         try:
             self._send_watching(memoryview(data))
@@ -143,6 +145,7 @@ class _Wire:
         silence = _sending.get().silence
         while view:
             if self._is_answered():
+                # The one error at which urllib3 looks for an answer all the same.
                 raise BrokenPipeError(errno.EPIPE, "answered before all was sent")
             try:
                 view = view[self.sock.send(view) :]
