@@ -17,10 +17,10 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import TITLE
 from epoch_oci.oci.verify import BLOCK, VerifyingReader
-from epoch_oci.stores.base import BytesContent, Limits
+from epoch_oci.stores.base import BytesContent, FileTarget, Limits
 from epoch_oci.transfer.content import CancelledError, JoinedContent, SliceContent, WatchedContent
 from epoch_oci.transfer.execute import execute
-from epoch_oci.transfer.plan import Want, cut_late, in_parallel, plan_blobs, require
+from epoch_oci.transfer.plan import Want, cut_late, in_parallel, plan_blobs, plan_files, require
 from epoch_oci.transfer.pool import Climb, GrowingPool
 
 
@@ -459,3 +459,40 @@ def test_a_slow_blob_is_fetched_in_several_spans_at_a_time(tmp_path, monkeypatch
     (outcome,) = execute(plan_blobs(open_store(tmp_path), [want]), moved="received", jobs=4)
     assert (outcome.action, outcome.bytes) == ("received", len(raw))
     assert (tmp_path / "blobs/sha256" / want.target.digest.hex).read_bytes() == raw
+
+
+class MemoryFiles:
+    """A place for files that notes what it was asked."""
+
+    def __init__(self, held: tuple[str, ...]) -> None:
+        self.held, self.said = held, []
+
+    def holds(self, target):
+        return target.name in self.held
+
+    def check(self, targets, *, replace=False):
+        self.said.append(("check", [target.name for target in targets], replace))
+
+    def write(self, target, content, *, replace=False):
+        self.said.append(("write", target.name, content, replace))
+
+    @contextmanager
+    def assemble(self, target, *, replace=False):
+        self.said.append(("assemble", target.name, replace))
+        yield None
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_files_are_planned_as_the_place_says(replace):
+    sink = MemoryFiles(held=("a",))
+    content = BytesContent(b"x")
+    wants = [(FileTarget(name=name, blob=descriptor(name.encode())), content) for name in ("a", "b")]
+    plan = plan_files(sink, wants, replace=replace)
+    assert [(item.title, item.step, item.present()) for item in plan.items] == [
+        ("a", "skip", True),
+        ("b", "move", False),
+    ]
+    plan.items[1].put(content)
+    with plan.items[1].assemble():
+        pass
+    assert sink.said == [("check", ["b"], replace), ("write", "b", content, replace), ("assemble", "b", replace)]
