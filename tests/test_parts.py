@@ -1,7 +1,10 @@
 """Part tables: right, remembered, and never believed when they cannot be right; and files that are cut on the way."""
 
+import errno
 import hashlib
+import os
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from registry_room import room
@@ -204,18 +207,39 @@ def test_a_file_that_is_not_what_it_should_be_is_not_tagged_though_all_parts_arr
     assert caught.value.code == "DIGEST" and list(sink.tags()) == []
 
 
+def remember_wrongly(made: Made, cache: Path) -> None:
+    for large in (item for item in Manifest.parse(made.raw).descriptors if item.size > PART):
+        table = PartCache(cache).known(large, PART)
+        wrong = tuple(Digest.of(digest.hex.encode()) for digest in table.digests)
+        PartCache(cache).learn(large, PartTable(size=PART, digests=wrong))
+
+
 def test_a_remembered_part_digest_that_is_wrong_is_learnt_anew_in_the_same_run(tmp_path, store):
     source, made = store
     cache = tmp_path / "cache"
     right = send(source, made, OciLayout(tmp_path / "one"), part_cache=cache)
-    manifest = Manifest.parse(made.raw)
-    for large in (item for item in manifest.descriptors if item.size > PART):
-        table = PartCache(cache).known(large, PART)
-        wrong = tuple(Digest.of(digest.hex.encode()) for digest in table.digests)
-        PartCache(cache).learn(large, PartTable(size=PART, digests=wrong))
+    remember_wrongly(made, cache)
     again = send(source, made, OciLayout(tmp_path / "two"), part_cache=cache)
     assert again.digest == right.digest
     assert send(source, made, OciLayout(tmp_path / "three"), part_cache=cache).digest == right.digest
+
+
+def test_what_cannot_be_forgotten_is_not_believed_again_and_again(tmp_path, store, monkeypatch):
+    """The cache is on a file system that has become read-only."""
+    source, made = store
+    cache = tmp_path / "cache"
+    right = send(source, made, OciLayout(tmp_path / "one"), part_cache=cache)
+    remember_wrongly(made, cache)
+    opened = os.open
+
+    def read_only(path, flags, *rest, dir_fd=None):
+        folder = os.path.dirname(path) if dir_fd is None else os.readlink(f"/proc/self/fd/{dir_fd}")
+        if Path(folder) == cache and flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, *rest, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert send(source, made, OciLayout(tmp_path / "two"), part_cache=cache).digest == right.digest
 
 
 def test_parts_that_are_alike_are_sent_once(tmp_path):

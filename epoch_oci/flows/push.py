@@ -155,8 +155,9 @@ def _push(
     except ContentError:
         if not ready.cuts.forget():
             raise
-        # A remembered part digest may be what is wrong, and not the blob: it is learnt anew, once.
-        return _push(source, snapshot, sink, tag, where, options, on_event)
+        # A remembered part digest may be what is wrong, and not the blob: it is learnt anew, once. Nothing is looked up
+        # then, for what is remembered in a cache that cannot be written to cannot be forgotten either.
+        return _push(source, snapshot, sink, tag, where, replace(options, part_cache=None), on_event)
     ready = _settled(ready, publication, options)
     # A tag that was right before is not published again: some registries count that as a push, and others forbid it.
     known = ready.tagged and all(outcome.action == "skipped" for outcome in outcomes)
