@@ -38,8 +38,19 @@ _DIGEST = re.compile(r"@(?=sha(?:256|512):)")
 StoreKind = Literal["directory", "bucket", "server", "cocoon"]
 
 
+class _Place:
+    """What all locations have in common."""
+
+    __slots__ = ()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its bytes are on this machine, as far as the word tells: a snapshot's name leaves it to the store."""
+        return True
+
+
 @dataclass(frozen=True, slots=True)
-class RepositoryLocation:
+class RepositoryLocation(_Place):
     """A registry repository, or with a tag or digest one artifact of it."""
 
     word: str
@@ -47,12 +58,12 @@ class RepositoryLocation:
 
     @property
     def is_here(self) -> bool:
-        """Whether its bytes are on this machine."""
+        """As every location's: never."""
         return False
 
 
 @dataclass(frozen=True, slots=True)
-class LayoutLocation:
+class LayoutLocation(_Place):
     """An OCI image layout, or with `tag` or `digest` one artifact of it."""
 
     word: str
@@ -60,14 +71,9 @@ class LayoutLocation:
     tag: str | None = None
     digest: Digest | None = None
 
-    @property
-    def is_here(self) -> bool:
-        """As `RepositoryLocation.is_here`."""
-        return True
-
 
 @dataclass(frozen=True, slots=True)
-class ArchiveLocation:
+class ArchiveLocation(_Place):
     """An OCI image layout in a tar archive, or with `tag` or `digest` one artifact of it."""
 
     word: str
@@ -75,14 +81,9 @@ class ArchiveLocation:
     tag: str | None = None
     digest: Digest | None = None
 
-    @property
-    def is_here(self) -> bool:
-        """As `RepositoryLocation.is_here`."""
-        return True
-
 
 @dataclass(frozen=True, slots=True)
-class StoreLocation:
+class StoreLocation(_Place):
     """An Epoch store or Cocoon root. `path` is where it is on this machine, None where it is not."""
 
     word: str
@@ -91,20 +92,15 @@ class StoreLocation:
 
     @property
     def is_here(self) -> bool:
-        """As `RepositoryLocation.is_here`."""
+        """As every location's."""
         return self.path is not None
 
 
 @dataclass(frozen=True, slots=True)
-class NameLocation:
+class NameLocation(_Place):
     """A snapshot in a store that is named elsewhere; the word is `epoch.keys.SnapshotKey`'s to read."""
 
     word: str
-
-    @property
-    def is_here(self) -> bool:
-        """As `RepositoryLocation.is_here`; the store will tell."""
-        return True
 
 
 ArtifactLocation = RepositoryLocation | LayoutLocation | ArchiveLocation

@@ -247,11 +247,6 @@ def mounts_within(side: Side) -> bool:
     return isinstance(side, RegistrySide)
 
 
-def names_of(entries: Iterable[Entry]) -> dict[str, Entry]:
-    """Entries by what they are called."""
-    return {entry.label: entry for entry in entries}
-
-
 def _require_legal(text: str, whole: str, problem: "Problem", legal: "Spelling") -> None:
     if (why := problem(whole)) is None:
         return

@@ -8,7 +8,6 @@ from epoch_oci import schemas
 from epoch_oci.dialects.base import EncodedSnapshot, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
-from epoch_oci.errors import ContentError
 from epoch_oci.flows.artifact import FoundArtifact, FoundDocuments, artifact_of, documents_of
 from epoch_oci.flows.encoded import Decoding, carried_content, forgot
 from epoch_oci.oci.descriptor import Descriptor
@@ -60,19 +59,6 @@ def read_stored(store: Source, key: SnapshotKey) -> Manifest | FoundDocuments:
     if is_epoch(document):
         return epoch_of(document, key)
     return documents_of(ArtifactsOf(store, key.name), document, f"the manifest of {key}")
-
-
-def read_epoch(store: Source, key: SnapshotKey) -> Manifest:
-    """As `read_stored`, where only Epoch's own manifest will do."""
-    document = store.resolve(str(key))
-    if is_epoch(document):
-        return epoch_of(document, key)
-    raise ContentError(
-        f"{key} is an artifact of Epoch 0.1.6 or later, and has no manifest of Epoch's old form",
-        code="TYPE",
-        object=str(key),
-        hint="push it to a registry or a layout, and pull it from there",
-    )
 
 
 def epoch_of(document: Document, key: SnapshotKey) -> Manifest:
