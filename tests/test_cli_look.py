@@ -121,6 +121,18 @@ def test_a_writer_is_named_only_of_a_document_that_was_found(cli, tmp_path):
     assert stored["writer"] == "unknown" and stored["derived"] is False
 
 
+def test_what_has_no_name_is_called_by_the_reference_that_leads_to_it(cli, tmp_path, fake_registry):
+    """A layout has no name to give; a repository has one, and a digest is no tag."""
+    layout, registry = Layout(), fake_registry()
+    digest = layout.artifact(tag="v1")["digest"]
+    layout.write(tmp_path / "layout")
+    assert cli("inspect", "oci:layout").out.split("\n")[0].split() == ["Snapshot:", "oci:layout:v1"]
+    repository = f"{registry.address}/acme/bot"
+    assert cli("copy", "oci:layout:v1", f"{repository}:v1").code == 0
+    assert cli("inspect", f"{repository}:v1").out.split("\n")[0].split() == ["Snapshot:", "acme/bot:v1"]
+    assert cli("inspect", f"{repository}@{digest}").out.split("\n")[0].split() == ["Snapshot:", "acme/bot"]
+
+
 def test_a_snapshot_of_a_cocoon_root_has_no_writer(cli, tmp_path):
     root = make_root(tmp_path / "node")
     fill_snapshot(root)

@@ -217,7 +217,7 @@ def test_a_login_writes_the_file_that_is_read_first(home, tmp_path):
     path = write(tmp_path / "run/auth.json", {"auths": {"r.example": auth("old", "p")}})
     docker = write(home / ".docker/config.json", {"auths": {"r.example": auth("docker", "p")}})
     store = CredentialStore({"HOME": str(home), "REGISTRY_AUTH_FILE": str(path)})
-    assert store.keep("r.example", "new", "p") == str(path)
+    assert store.keep("r.example", "new", "p") == (str(path), True)
     assert store.find("r.example") == Credential("new", "p")
     assert json.loads(docker.read_text())["auths"]["r.example"] == auth("docker", "p")
 
@@ -309,7 +309,7 @@ def test_a_helper_of_no_name_says_that_the_file_itself_is_meant(home, helper):
     write(path, {"credHelpers": {"r.example": ""}, "credsStore": "vault", "auths": {"r.example": auth("u", "p")}})
     store = CredentialStore(environ)
     assert store.find("r.example") == Credential("u", "p")
-    assert store.keep("r.example", "u", "new") == str(path)
+    assert store.keep("r.example", "u", "new") == (str(path), True)
     assert store.find("r.example") == Credential("u", "new")
     assert store.find("s.example").username == "other"
 
@@ -387,7 +387,7 @@ def test_keeping_and_forgetting_touch_nothing_else(home):
         home / ".docker/config.json", {"auths": {"a.example": auth("a", "p")}, "HttpHeaders": {"X": "y"}}, 0o644
     )
     store = CredentialStore({"HOME": str(home)})
-    assert store.keep("r.example", "u", "p:ß") == str(path)
+    assert store.keep("r.example", "u", "p:ß") == (str(path), True)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert store.find("r.example") == Credential("u", "p:ß")
     assert store.forget("r.example") and not store.forget("r.example")
@@ -405,7 +405,7 @@ def test_a_configured_helper_keeps_and_erases_and_the_file_stays_clean(home, hel
     environ = helper("vault", "") | {"HOME": str(home)}
     path = write(home / ".docker/config.json", {"credsStore": "vault"})
     store = CredentialStore(environ)
-    assert "docker-credential-vault" in store.keep("docker.io", "u", "hunter2")
+    assert store.keep("docker.io", "u", "hunter2") == ("the helper docker-credential-vault", False)
     assert "hunter2" not in path.read_text() and "hunter2" not in (helper.folder / "vault.argv").read_text()
     kept = json.loads((helper.folder / "vault.stdin").read_text())
     assert kept == {"ServerURL": "https://index.docker.io/v1/", "Username": "u", "Secret": "hunter2"}

@@ -35,13 +35,10 @@ def show_inspection(run: Run, found: "Inspection") -> None:
 
 def facts(found: "Inspection") -> list[tuple[str, str]]:
     """The head of the card: a label and a value a line; what is not known has none."""
-    manifest = found.manifest
+    manifest, called = found.manifest, _called(found)
     rows = [
-        (
-            "Snapshot" if found.kind == "snapshot" else "Cloud image",
-            f"{manifest.name}:{manifest.tag}" if manifest.name else "(unnamed)",
-        ),
-        ("Location", found.location),
+        ("Snapshot" if found.kind == "snapshot" else "Cloud image", called),
+        ("Location", found.location if called != found.location else ""),
         ("Dialect", found.dialect + _derivation(found)),
         ("Written by", f"{found.writer}: {_WRITERS[found.writer]}" if found.writer else ""),
         ("Snapshot ID", manifest.snapshot_id),
@@ -54,6 +51,12 @@ def facts(found: "Inspection") -> list[tuple[str, str]]:
         ("Digest", str(found.document.digest)),
     ]
     return [(label, text) for label, text in rows if text]
+
+
+def _called(found: "Inspection") -> str:
+    """What people call it: its name and tag as far as it has them, else the reference that led to it."""
+    manifest = found.manifest
+    return ":".join(filter(None, (manifest.name, manifest.tag))) if manifest.name else found.location
 
 
 def _derivation(found: "Inspection") -> str:

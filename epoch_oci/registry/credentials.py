@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from epoch_oci.errors import EpochOciError, UsageError
 from epoch_oci.redaction import octets
@@ -63,6 +64,13 @@ class _Place:
     namespaces_first: bool = True
 
 
+class Kept(NamedTuple):
+    """Where a credential is kept, and whether anybody can read it who can read that file: base64 hides nothing."""
+
+    where: str
+    in_clear: bool
+
+
 @dataclass(frozen=True, slots=True)
 class CredentialStore:
     """Where credentials are looked up, first match wins; `explicit` comes before every file.
@@ -109,8 +117,8 @@ class CredentialStore:
                 return True
         return False
 
-    def keep(self, registry: str, username: str, secret: str) -> str:
-        """Remember a credential, with the helper the file names, else in the file itself (0600). Returns where.
+    def keep(self, registry: str, username: str, secret: str) -> Kept:
+        """Remember a credential, with the helper the file names, else in the file itself (0600).
 
         Raises UsageError, ContentError, LocalIOError, and AccessError for a helper that fails.
         """
@@ -123,7 +131,7 @@ class CredentialStore:
             entry["auth"] = _encoded(username, secret)
         account_file.change(path, lambda document: account_file.put_entry(document, registry, entry), self.warn)
         self._read.clear()
-        return f"the helper docker-credential-{named[0]}" if named else str(path)
+        return Kept(f"the helper docker-credential-{named[0]}" if named else str(path), in_clear=not named)
 
     def forget(self, registry: str) -> bool:
         """Forget the credentials of a registry in every file that is read; False when none were kept.

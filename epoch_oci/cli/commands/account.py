@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from epoch_oci.cli import flags
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
-from epoch_oci.errors import NotFoundError, UsageError
+from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
     from epoch_oci.registry.credentials import CredentialStore
@@ -30,7 +30,9 @@ def login(run: Run, host: flags.Host) -> None:
     connection = replace(connection, username=username, password=password)
     verify_login(registry, registry_settings(registry, connection))
     store = _credentials(run)
-    where = store.keep(registry, username, password)
+    where, in_clear = store.keep(registry, username, password)
+    if in_clear and not run.settings.quiet:
+        run.note(f"{where} holds them in clear text; a credential helper named in it (credsStore) would not")
     if (variable := store.overruled(registry)) is not None:
         run.warn(f"{variable} has credentials of {registry} too, and goes on being heard first")
     run.result(
@@ -44,14 +46,10 @@ def logout(run: Run, host: flags.Host) -> None:
     registry = _registry(host)
     store = _credentials(run)
     forgotten, variable = store.forget(registry), store.overruled(registry)
-    if not forgotten:
-        hint = (
-            f"{variable} has some, and only who set it can take them out" if variable else "there is nothing to forget"
-        )
-        raise NotFoundError(f"no credentials of {registry} are kept", object=registry, hint=hint)
     if variable is not None:
-        run.warn(f"{variable} has credentials of {registry} too, and goes on being heard")
-    run.result({"command": "logout", "registry": registry}, lambda: [f"Logged out of {registry}"])
+        run.warn(f"{variable} has credentials of {registry}, and goes on being heard until who set it takes them out")
+    said = f"Logged out of {registry}" if forgotten else f"No credentials of {registry} were kept; nothing to forget"
+    run.result({"command": "logout", "registry": registry, "forgotten": forgotten}, lambda: [said])
 
 
 def _registry(host: str) -> str:
