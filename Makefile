@@ -11,7 +11,7 @@ REGCTL_VERSION   := v0.11.7
 REGISTRY_VERSION := v3.1.2
 VERSITY_VERSION  := v1.8.0
 
-.PHONY: demo test test-long coverage mutants check bench peers format clean
+.PHONY: demo test test-long coverage mutants check bench bench-quick peers format clean
 
 demo: $(BIN)/.run
 	$(BIN)/epoch-oci demo
@@ -53,6 +53,10 @@ format: $(BIN)/.dev
 bench: $(BIN)/.dev peers
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.versions
+
+# The races that programs decide, not disks or lines, in five minutes; prints where the results are.
+bench-quick: $(BIN)/.dev peers
+	$(BIN)/python -m benchmarks.run --quick
 
 # Foreign clients for the live tests and benchmarks: from Debian where this is root, with Go where there is a toolchain.
 peers:

@@ -1,6 +1,5 @@
 """One benchmark run: its directories, its clock, and a transfer with everything that has to surround it."""
 
-import json
 import shutil
 import sys
 import time
@@ -30,6 +29,8 @@ class Bench:
     timeout: float
     deadline: float
     begin: float = field(default_factory=time.monotonic)
+    trust: dict[str, str] = field(default_factory=dict)
+    """Variables that name the authority of a registry with TLS."""
 
     def say(self, text: str) -> None:
         """Progress, to standard error."""
@@ -51,7 +52,7 @@ class Bench:
     def run(self, tool: str, argv: Sequence[str]) -> measure.Usage:
         """Run a contender's command."""
         home = self.home(tool)
-        env = environment(home)
+        env = environment(home) | self.trust
         logs = self.disk / "logs" / tool.replace(" ", "-")
         logs.parent.mkdir(exist_ok=True)
         return measure.run(argv, env=env, cwd=home, logs=logs, timeout=self.timeout)
@@ -74,7 +75,7 @@ def transfer(bench: Bench, tool: Tool, command: Command, job: Job, registry: Reg
     before = registry.cpu
     usage = bench.run(tool.name, command(job))
     synced = measure.settle()
-    wall = json.loads(usage.output)["seconds"] if tool.raw and not usage.error else usage.wall
+    wall = measure.said_seconds(usage) if tool.raw and not usage.error else usage.wall
     return Outcome(
         usage=usage,
         wall=wall,

@@ -65,11 +65,11 @@ def raw_disk(size: int, data: int, version: int) -> Iterator[Piece]:
         yield size - pitch * extents
 
 
-def marked(size: int) -> Iterator[Piece]:
-    """Nearly all hole, but no two parts of it are alike."""
+def marked(size: int, label: str = "mark") -> Iterator[Piece]:
+    """Nearly all hole, but no two parts of it are alike, nor of two files with other labels."""
     for offset in range(0, size, MARKS_APART):
         length = min(MARKS_APART, size - offset)
-        yield _noise(f"mark/{offset}", 4 * KIB)
+        yield _noise(f"{label}/{offset}", 4 * KIB)
         yield length - 4 * KIB
 
 

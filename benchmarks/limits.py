@@ -1,24 +1,32 @@
-"""What the machine allows, each in a process of its own: `limits.py put|get|socket|sha256 …`; prints seconds and bytes.
+"""What the machine allows, each in a process of its own: `limits.py put|get|put8|get8|socket|sha256 …`.
 
-The seconds are those of the work alone, without the start of the interpreter.
+Prints seconds and bytes. The seconds are those of the work alone, without the start of the interpreter.
 """
 
+import concurrent.futures
 import contextlib
 import hashlib
 import http.client
 import json
 import os
 import socket
+import ssl
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 MIB = 1024 * 1024
+EIGHT = 8
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 def _connect(address: str) -> http.client.HTTPConnection:
     host, _, port = address.rpartition(":")
+    if "EPOCH_OCI_BENCH_TLS" in os.environ:
+        context = ssl.create_default_context()  # finds the authority by SSL_CERT_FILE
+        return http.client.HTTPSConnection(host, int(port), timeout=600, blocksize=MIB, context=context)
     return http.client.HTTPConnection(host, int(port), timeout=600, blocksize=MIB)
 
 
@@ -81,6 +89,89 @@ def get(address: str, repository: str, tag: str, target: Path) -> int:
     return total
 
 
+def put8(layout: Path, address: str, repository: str, tag: str) -> int:
+    """The bytes of all blobs in eight even shares, each in one PUT on a connection of its own.
+
+    A registry wants a digest at the end; the shares are hashed before the clock starts, see `main`.
+    """
+    with concurrent.futures.ThreadPoolExecutor(EIGHT) as pool:
+        return sum(pool.map(lambda share: _put_share(address, repository, share), _shares(layout)))
+
+
+_DIGESTS: dict[tuple[Path, int], str] = {}
+
+
+def _shares(layout: Path) -> list[tuple[Path, int, int]]:
+    """Path, offset and length of about eight shares."""
+    blobs = _blobs(layout)
+    length = -(-sum(path.stat().st_size for path in blobs) // EIGHT)
+    return [
+        (path, offset, min(length, path.stat().st_size - offset))
+        for path in blobs
+        for offset in range(0, path.stat().st_size, length)
+    ]
+
+
+def _prepare(layout: Path) -> None:
+    for path, offset, length in _shares(layout):
+        digest = hashlib.sha256()
+        for block in _range(path, offset, length):
+            digest.update(block)
+        _DIGESTS[path, offset] = digest.hexdigest()
+
+
+def _range(path: Path, offset: int, length: int) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        while length and (block := file.read(min(MIB, length))):
+            length -= len(block)
+            yield block
+
+
+def _put_share(address: str, repository: str, share: tuple[Path, int, int]) -> int:
+    path, offset, length = share
+    with contextlib.closing(_connect(address)) as connection:
+        connection.request("POST", f"/v2/{repository}/blobs/uploads/")
+        response = _done(connection.getresponse(), 202)
+        response.read()
+        location = response.headers["Location"].partition(address)[2]
+        headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
+        target = f"{location}&digest=sha256:{_DIGESTS[path, offset]}"
+        connection.request("PUT", target, _range(path, offset, length), headers)
+        _done(connection.getresponse(), 201).read()
+    return length
+
+
+def get8(address: str, repository: str, tag: str, target: Path) -> int:
+    """The bytes of all blobs in ranges of an eighth, each on a connection of its own; nothing is checked."""
+    _blob(target, "").mkdir(parents=True)
+    with contextlib.closing(_connect(address)) as connection:
+        connection.request("GET", f"/v2/{repository}/manifests/{tag}", headers={"Accept": OCI_MANIFEST})
+        manifest = json.loads(_done(connection.getresponse(), 200).read())
+    blobs = [*manifest["layers"], manifest["config"]]
+    length = -(-sum(blob["size"] for blob in blobs) // EIGHT)
+    ranges = []
+    for blob in blobs:
+        with _blob(target, blob["digest"]).open("wb") as file:
+            file.truncate(blob["size"])
+        ranges += [(blob, start) for start in range(0, blob["size"], length)]
+    with concurrent.futures.ThreadPoolExecutor(EIGHT) as pool:
+        return sum(pool.map(lambda each: _get_range(address, repository, *each, length, target), ranges))
+
+
+def _get_range(address: str, repository: str, blob: dict[str, Any], start: int, length: int, target: Path) -> int:
+    total = 0
+    buffer = memoryview(bytearray(MIB))
+    with contextlib.closing(_connect(address)) as connection, _blob(target, blob["digest"]).open("r+b", 0) as file:
+        file.seek(start)
+        headers = {"Range": f"bytes={start}-{min(start + length, blob['size']) - 1}"}
+        connection.request("GET", f"/v2/{repository}/blobs/{blob['digest']}", headers=headers)
+        response = _done(connection.getresponse(), 200, 206)
+        while got := response.readinto(buffer):
+            total += file.write(buffer[:got])
+    return total
+
+
 def sha256(layout: Path) -> int:
     """Hash every blob on one core."""
     total = 0
@@ -127,12 +218,18 @@ def _discard(server: socket.socket) -> None:
 
 def main(words: list[str]) -> None:
     """Do what `words` say and print how long it took."""
+    if words[:1] == ["put8"]:
+        _prepare(Path(words[1]))
     begin = time.perf_counter()
     match words:
         case ["put", layout, address, repository, tag]:
             total = put(Path(layout), address, repository, tag)
         case ["get", address, repository, tag, target]:
             total = get(address, repository, tag, Path(target))
+        case ["put8", layout, address, repository, tag]:
+            total = put8(Path(layout), address, repository, tag)
+        case ["get8", address, repository, tag, target]:
+            total = get8(address, repository, tag, Path(target))
         case ["sha256", layout]:
             total = sha256(Path(layout))
         case ["socket", layout]:

@@ -1,9 +1,14 @@
-"""A proxy on loopback that is a line: so many bytes a second for each connection, so long on the way, and counted."""
+"""A proxy on loopback that is a line: so many bytes a second for each connection, so long on the way, and counted.
+
+It can also be a bad one, which cuts connections in the middle.
+"""
 
 import contextlib
+import random
 import re
 import socket
 import socketserver
+import struct
 import threading
 import time
 from collections import deque
@@ -16,10 +21,14 @@ REQUEST = re.compile(rb"(?:GET|HEAD|PUT|POST|PATCH|DELETE) /")
 
 
 class Line:
-    """Forwards to `upstream` (HOST:PORT). `rate` is bytes a second and connection, `delay` seconds one way; 0: none."""
+    """Forwards to `upstream` (HOST:PORT). `rate` is bytes a second and connection, `delay` seconds one way; 0: none.
 
-    def __init__(self, upstream: str, *, rate: float = 0, delay: float = 0) -> None:
-        self.rate, self.delay = rate, delay
+    `resets` is the chance that a connection is reset while it carries a MiB: from 0 to 1, drawn from `seed`.
+    """
+
+    def __init__(self, upstream: str, *, rate: float = 0, delay: float = 0, resets: float = 0, seed: int = 0) -> None:
+        self.rate, self.delay, self.resets, self.cut = rate, delay, resets, 0
+        self._dice = random.Random(seed)
         self.up = self.down = self.requests = 0
         self._upstream = upstream
         self._lock = threading.Lock()
@@ -53,16 +62,21 @@ class Line:
         with socket.create_connection((host, int(port))) as upstream:
             for end in (client, upstream):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            back = threading.Thread(target=self._pump, args=(upstream, client, False), daemon=True)
+            fate = self._fate()
+            back = threading.Thread(target=self._pump, args=(upstream, client, False, fate), daemon=True)
             back.start()
-            self._pump(client, upstream, True)
+            self._pump(client, upstream, True, fate)
             back.join()
 
-    def _pump(self, source: socket.socket, target: socket.socket, up: bool) -> None:
+    def _fate(self) -> "_Fate":
+        with self._lock:
+            return _Fate(self._dice.expovariate(self.resets) * MIB if self.resets else float("inf"))
+
+    def _pump(self, source: socket.socket, target: socket.socket, up: bool, fate: "_Fate") -> None:
         """One direction. A thread reads and dates what it read, this one sends it when its time has come."""
         queue: deque[tuple[float, bytes]] = deque()
         state = threading.Condition()
-        reader = threading.Thread(target=self._read, args=(source, queue, state, up), daemon=True)
+        reader = threading.Thread(target=self._read, args=(source, target, queue, state, up, fate), daemon=True)
         reader.start()
         try:
             while True:
@@ -84,13 +98,22 @@ class Line:
                     end.shutdown(socket.SHUT_RDWR)
 
     def _read(
-        self, source: socket.socket, queue: deque[tuple[float, bytes]], state: threading.Condition, up: bool
+        self,
+        source: socket.socket,
+        target: socket.socket,
+        queue: deque[tuple[float, bytes]],
+        state: threading.Condition,
+        up: bool,
+        fate: "_Fate",
     ) -> None:
         clear = 0.0
         while True:
             try:
                 block = source.recv(BLOCK)
             except OSError:
+                block = b""
+            if fate.struck(len(block)):
+                self._reset(source, target)
                 block = b""
             now = time.monotonic()
             clear = max(clear, now) + (len(block) / self.rate if self.rate else 0)
@@ -102,6 +125,15 @@ class Line:
             if not block:
                 return
 
+    def _reset(self, *ends: socket.socket) -> None:
+        """With this option the kernel answers a reset, not an orderly end, once the socket is closed."""
+        with self._lock:
+            self.cut += 1
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                end.shutdown(socket.SHUT_RDWR)
+
     def _count(self, block: bytes, up: bool) -> None:
         with self._lock:
             if up:
@@ -109,3 +141,16 @@ class Line:
                 self.requests += bool(REQUEST.match(block))
             else:
                 self.down += len(block)
+
+
+class _Fate:
+    """How many bytes a connection may still carry in both directions together."""
+
+    def __init__(self, left: float) -> None:
+        self._left, self._lock = left, threading.Lock()
+
+    def struck(self, size: int) -> bool:
+        """Whether its end comes with these bytes; said once."""
+        with self._lock:
+            before, self._left = self._left, self._left - size
+            return before > 0 >= self._left

@@ -1,6 +1,7 @@
 """One command, measured from outside: wall-clock time, CPU seconds of its process tree, peak resident memory."""
 
 import contextlib
+import json
 import os
 import resource
 import select
@@ -155,6 +156,11 @@ def _why(code: int, in_time: bool, timeout: float, *logs: Path) -> str:
         if spoken:
             return f"exit {code}: {spoken[-1][:300]}"
     return f"exit {code}, without a word"
+
+
+def said_seconds(usage: Usage) -> float:
+    """The seconds that a raw limit timed itself."""
+    return float(json.loads(usage.output)["seconds"])
 
 
 def cpu_seconds(pid: int) -> float:

@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -42,11 +43,20 @@ def find_registry() -> Binary | None:
     return max(found, key=lambda binary: [int(part) for part in re.findall(r"\d+", binary.version)], default=None)
 
 
-class Registry:
-    """One registry process over `storage`; the kernel picks its port."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A certificate for loopback with its key, and the authority that vouches for it: PEM files."""
 
-    def __init__(self, binary: Binary, storage: Path, logs: Path) -> None:
-        self.binary, self.storage, self.log = binary, storage, logs / "registry.log"
+    certificate: Path
+    key: Path
+    authority: Path
+
+
+class Registry:
+    """One registry process over `storage`; the kernel picks its port. With an `identity` it speaks TLS."""
+
+    def __init__(self, binary: Binary, storage: Path, logs: Path, identity: Identity | None = None) -> None:
+        self.binary, self.storage, self.log, self.identity = binary, storage, logs / "registry.log", identity
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -82,6 +92,9 @@ class Registry:
             raise
 
     def _configuration(self) -> dict[str, object]:
+        http: dict[str, object] = {"addr": "127.0.0.1:0", "secret": secrets.token_hex(16)}
+        if self.identity is not None:
+            http["tls"] = {"certificate": str(self.identity.certificate), "key": str(self.identity.key)}
         return {
             "version": "0.1",
             "log": {"level": "info", "accesslog": {"disabled": True}},
@@ -90,7 +103,7 @@ class Registry:
                 "delete": {"enabled": True},
                 "maintenance": {"uploadpurging": {"enabled": False}},
             },
-            "http": {"addr": "127.0.0.1:0", "secret": secrets.token_hex(16)},
+            "http": http,
         }
 
     def _wait(self) -> int:
@@ -115,7 +128,7 @@ class Registry:
 
         Manifests are compared as JSON, since one peer writes its own spelling; with `parts` only blobs are asked for.
         """
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+        with contextlib.closing(self._connection()) as connection:
             path = f"/v2/{artifact.repository}"
             status, body = _ask(connection, "GET", f"{path}/manifests/{artifact.tag}", {"Accept": OCI_MANIFEST})
             if status != 200:
@@ -131,6 +144,12 @@ class Registry:
                     return f"blob {blob['digest']} answers {status} with {int(size)} bytes after the push"
         return ""
 
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.identity is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        trust = ssl.create_default_context(cafile=str(self.identity.authority))
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=trust)
+
 
 def _ask(connection: http.client.HTTPConnection, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
     """Status and body; the length instead of the body for HEAD."""
@@ -141,10 +160,10 @@ def _ask(connection: http.client.HTTPConnection, method: str, path: str, headers
 
 
 @contextlib.contextmanager
-def fresh(binary: Binary, storage: Path, logs: Path) -> Iterator[Registry]:
+def fresh(binary: Binary, storage: Path, logs: Path, identity: Identity | None = None) -> Iterator[Registry]:
     """A registry that holds nothing; its storage is removed at the end."""
     shutil.rmtree(storage, ignore_errors=True)
-    registry = Registry(binary, storage, logs)
+    registry = Registry(binary, storage, logs, identity)
     registry.start()
     try:
         yield registry

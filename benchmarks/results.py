@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Direction = Literal["push", "pull"]
+Way = Literal["near", "line", "resets", "tls"]
 DIRECTIONS: tuple[Direction, ...] = ("push", "pull")
 
 
@@ -14,7 +15,8 @@ class Sample:
     """One transfer. `wall`, `cpu` and `registry_cpu` in seconds, `peak` in bytes.
 
     `durable` is `wall` and the time that a sync right after it took. `allocated` are the bytes of disk that the pulled
-    disk image takes, -1 where nothing was pulled. `error` is empty when all went well.
+    disk image takes, -1 where nothing was pulled. `moved` are the bytes that passed a proxy in both directions, -1
+    where there was none. `error` is empty when all went well.
     """
 
     arena: str
@@ -27,6 +29,7 @@ class Sample:
     registry_cpu: float = 0.0
     peak: int = 0
     allocated: int = -1
+    moved: int = -1
     error: str = ""
 
 
@@ -70,7 +73,10 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arena:
-    """Inputs, and where things lie; `blobs` counts the config, `disk_data` is what the source's disk image takes."""
+    """Inputs, and where things lie; `blobs` counts the config, `disk_data` is what the source's disk image takes.
+
+    `way` is what lies between client and registry: nothing, a long line, one that resets connections, or TLS.
+    """
 
     name: str
     title: str
@@ -79,6 +85,7 @@ class Arena:
     registry_in_memory: bool
     target_in_memory: bool
     disk_data: int = 0
+    way: Way = "near"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import extras, many, measure, plot, profiles, report, targets, tools
+from benchmarks import extras, far, history, many, measure, plot, profiles, report, targets, tools
 from benchmarks.bench import Bench
 from benchmarks.registry import Binary, find_registry
 from benchmarks.results import Arena, Results, load
@@ -35,9 +35,14 @@ STAGES = (
     "translation",
     "plan",
     "many",
+    "tls",
+    "resets",
+    "line",
     "profile",
 )
-LATER_SECONDS = {"small": 60, "full": 600}  # kept for what comes after the races
+QUICK = ("memory", "tls", "startup", "translation")
+"""What `--quick` does in five minutes: the races that programs decide, not disks or lines."""
+LATER_SECONDS = {"small": 60, "quick": 60, "full": 1300}  # kept for what comes after the races
 ROOM_GIB = 6  # memory that must stay free beside what lies in the RAM file system
 RAM_DISK = Path("/dev/shm")
 
@@ -46,6 +51,8 @@ def main(words: list[str] | None = None) -> int:
     """Run the benchmarks, or only write the report of a run again."""
     options = _options(words)
     # A trial run shall not replace the results that are kept.
+    if options.quick:
+        options.scale, options.only, options.budget = "quick", options.only or QUICK, min(options.budget, 300)
     out = options.out or (HERE if options.scale == "full" else Path(tempfile.gettempdir()) / "epoch-oci-bench-results")
     if options.render:
         write(load(out / "results.json"), out)
@@ -67,6 +74,7 @@ def _terminated(signum: int, frame: FrameType | None) -> None:
 def _options(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
     parser.add_argument("--scale", choices=SCALES, default="full", help="how large the inputs are (default: full)")
+    parser.add_argument("--quick", action="store_true", help="the races that programs decide alone, in five minutes")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each race (default: 3)")
     parser.add_argument("--budget", type=int, default=2400, help="seconds for all; rounds are dropped (default: 2400)")
     parser.add_argument("--work", type=Path, help="directory for everything that is made (default: the system's)")
@@ -79,11 +87,14 @@ def _options(words: list[str] | None) -> argparse.Namespace:
 
 
 def write(results: Results, out: Path) -> None:
-    """The three files; `notes.md` beside them is a person's comment and goes into the report."""
+    """The files of a run; `notes.md` beside them is a person's comment and goes into the report."""
     notes = out / "notes.md"
     results.dump(out / "results.json")
     (out / "results.svg").write_text(plot.svg(results))
-    (out / "RESULTS.md").write_text(report.markdown(results, notes.read_text() if notes.exists() else ""))
+    runs = history.keep(results, out / "history.json")
+    (out / "history.svg").write_text(history.svg(runs))
+    extra = notes.read_text() if notes.exists() else ""
+    (out / "RESULTS.md").write_text(report.markdown(results, extra, history=len(runs) > 1))
 
 
 @contextlib.contextmanager
@@ -144,7 +155,7 @@ def _bench(options: argparse.Namespace, disk: Path, memory: Path) -> Bench:
         inputs=make_inputs(disk, scale, say),
         tools=[*contenders, *tools.limits()],
         results=results,
-        timeout=900 if scale.name == "full" else 120,
+        timeout=120 if scale.name == "small" else 900,
         deadline=begin + options.budget,
         begin=begin,
     )
@@ -191,20 +202,24 @@ def _memory_race(bench: Bench, wanted: set[str]) -> None:
         bench.results.notes.append("no race in memory: there is too little of it")
         return
     arena = _arena("memory", "a memory image", artifact, in_memory=(True, True))
-    race(bench, arena, artifact, until=bench.deadline, repeats=False)
+    race(bench, arena, artifact, until=_until(bench), repeats=False)
 
 
 def _disk_race(bench: Bench, wanted: set[str]) -> None:
     artifact = bench.inputs.memory
     arena = _arena("disk", "a memory image, to disk", artifact, in_memory=(False, False))
-    race(bench, arena, artifact, until=bench.deadline, repeats=False)
+    race(bench, arena, artifact, until=_until(bench), repeats=False)
 
 
 def _snapshot_race(bench: Bench, wanted: set[str]) -> None:
     artifact = bench.inputs.snapshot
     arena = _arena("snapshot", "a whole snapshot", artifact, in_memory=(_fits(artifact.size), False))
-    until = bench.deadline - LATER_SECONDS[bench.scale.name]
-    race(bench, arena, artifact, until=until, repeats="repeat" in wanted)
+    race(bench, arena, artifact, until=_until(bench), repeats="repeat" in wanted)
+
+
+def _until(bench: Bench) -> float:
+    """When the races must end so that the stages after them have their time, on the monotonic clock."""
+    return bench.deadline - LATER_SECONDS[bench.scale.name]
 
 
 def _second(bench: Bench, wanted: set[str]) -> None:
@@ -269,6 +284,9 @@ _STAGES: dict[str, Callable[[Bench, set[str]], None]] = {
     "translation": lambda bench, _: extras.translation(bench),
     "plan": lambda bench, _: extras.plan(bench),
     "many": _many,
+    "tls": lambda bench, _: far.tls(bench),
+    "resets": lambda bench, _: far.resets(bench),
+    "line": lambda bench, _: far.line(bench),
     "profile": _profile,
 }
 

@@ -41,6 +41,8 @@ class Scale:
     disk_data: int
     scaling: tuple[int, ...]
     manifests: int
+    far: int
+    """Each of the two files that go over the long line."""
 
 
 SCALES = {
@@ -52,6 +54,17 @@ SCALES = {
         disk_data=256 * MIB,
         scaling=(GIB, 20 * GIB),
         manifests=10_000,
+        far=2 * GIB,
+    ),
+    "quick": Scale(
+        name="quick",
+        memory=GIB,
+        qcow2=64 * MIB,
+        disk=512 * MIB,
+        disk_data=16 * MIB,
+        scaling=(256 * MIB, GIB),
+        manifests=2_000,
+        far=320 * MIB,
     ),
     "small": Scale(
         name="small",
@@ -61,6 +74,7 @@ SCALES = {
         disk_data=16 * MIB,
         scaling=(64 * MIB, 256 * MIB),
         manifests=2_000,
+        far=24 * MIB,
     ),
 }
 
@@ -278,6 +292,13 @@ def _files(builder: StoreBuilder, scale: Scale, version: int) -> list[File]:
         builder.blob("overlay.qcow2", qcow2(scale.qcow2, version)),
         builder.blob("state.json", json_document("state", version, 800)),
     ]
+
+
+def make_far(directory: Path, size: int) -> Artifact:
+    """A snapshot of two files of `size` bytes each that take next to no disk."""
+    builder = StoreBuilder(directory / f"far-{size}" / "store")
+    names = ("cow.raw", "memory-ranges")
+    return builder.snapshot("far", "v1", [builder.blob(name, marked(size, name)) for name in names])
 
 
 def make_marked(directory: Path, size: int) -> Artifact:

@@ -16,6 +16,7 @@ from benchmarks.snapshot import Artifact
 HERE = Path(__file__).parent
 OURS = "epoch-oci"
 PUT, GET, SOCKET, SHA256 = "bare HTTP PUT", "bare HTTP GET", "copy over a socket", "SHA-256, one core"
+EIGHT = "eight bare connections"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Job:
     address: str
     target: Path
     options: tuple[str, ...] = ()
+    tls: bool = False
 
     @property
     def reference(self) -> str:
@@ -106,15 +108,23 @@ def _words(job: Job) -> list[str]:
     return [job.address, job.artifact.repository, job.artifact.tag]
 
 
+def _plain(job: Job) -> str:
+    return str(not job.tls).lower()
+
+
 def _oras(path: str, version: str) -> Tool:
     return Tool(
         name="oras",
         version=version,
         push=lambda job: [path, "cp", "--from-oci-layout", f"{job.artifact.layout}:{job.artifact.tag}",
-                          "--to-plain-http", job.reference],
-        pull=lambda job: [path, "cp", "--from-plain-http", job.reference, "--to-oci-layout",
+                          f"--to-plain-http={_plain(job)}", job.reference],
+        pull=lambda job: [path, "cp", f"--from-plain-http={_plain(job)}", job.reference, "--to-oci-layout",
                           f"{job.target}:{job.artifact.tag}"],
     )  # fmt: skip
+
+
+def _verified(job: Job) -> str:
+    return str(job.tls).lower()
 
 
 def _skopeo(path: str, version: str) -> Tool:
@@ -122,9 +132,9 @@ def _skopeo(path: str, version: str) -> Tool:
     return Tool(
         name="skopeo",
         version=version,
-        push=lambda job: [*copy, "--dest-tls-verify=false", f"oci:{job.artifact.layout}:{job.artifact.tag}",
-                          f"docker://{job.reference}"],
-        pull=lambda job: [*copy, "--src-tls-verify=false", "--dest-oci-accept-uncompressed-layers",
+        push=lambda job: [*copy, f"--dest-tls-verify={_verified(job)}",
+                          f"oci:{job.artifact.layout}:{job.artifact.tag}", f"docker://{job.reference}"],
+        pull=lambda job: [*copy, f"--src-tls-verify={_verified(job)}", "--dest-oci-accept-uncompressed-layers",
                           f"docker://{job.reference}", f"oci:{job.target}:{job.artifact.tag}"],
     )  # fmt: skip
 
@@ -133,14 +143,26 @@ def _crane(path: str, version: str) -> Tool:
     return Tool(
         name="crane",
         version=version,
-        push=lambda job: [path, "push", "--insecure", str(job.artifact.layout), job.reference],
-        pull=lambda job: [path, "pull", "--insecure", "--format", "oci", job.reference, str(job.target)],
+        push=lambda job: [path, "push", *_insecure(job), str(job.artifact.layout), job.reference],
+        pull=lambda job: [path, "pull", *_insecure(job), "--format", "oci", job.reference, str(job.target)],
     )
+
+
+def _insecure(job: Job) -> list[str]:
+    return [] if job.tls else ["--insecure"]
 
 
 def _regctl(path: str, version: str) -> Tool:
     def copy(job: Job, source: str, target: str) -> list[str]:
-        return [path, "--host", f"reg={job.address},tls=disabled", "image", "copy", source, target]
+        return [
+            path,
+            "--host",
+            f"reg={job.address},tls={'enabled' if job.tls else 'disabled'}",
+            "image",
+            "copy",
+            source,
+            target,
+        ]
 
     return Tool(
         name="regctl",
@@ -173,6 +195,18 @@ def peers() -> list[Tool]:
 def ours() -> Tool:
     """This tool."""
     return Tool(name=OURS, version=installed("epoch-oci"), push=our_push, pull=our_pull)
+
+
+def eight() -> Tool:
+    """What eight connections carry together, with nothing else to do: the limit of a long line."""
+    script = _script("limits.py")
+    return Tool(
+        name=EIGHT,
+        version=f"Python {sys.version.split()[0]}",
+        raw=True,
+        push=lambda job: [*script, "put8", str(job.artifact.layout), *_words(job)],
+        pull=lambda job: [*script, "get8", *_words(job), str(job.target)],
+    )
 
 
 def limits() -> list[Tool]:
