@@ -24,7 +24,7 @@ peers leave that to the kernel.
 
 The long line is a proxy that gives each connection 25 MiB/s in each direction and takes 20 ms one way; the peers run
 once on it, for seconds that a line dictates hardly spread. The line that resets connections ends each of them with a
-chance of 1 % for every MiB, from the same dice for all in a round; every byte that was sent again is in "MiB moved". Over TLS all
+chance of 1 % for every MiB, from the same dice for all in a round; what was sent again is in "MiB moved". Over TLS all
 clients trust the registry's authority by `SSL_CERT_FILE`.
 """
 
