@@ -1,5 +1,6 @@
 """What a running transfer reports. A library never prints: it calls `on_event`."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +20,7 @@ Kind = Literal[
     "done",
     "error",
 ]
+_TOLD_SECONDS = 0.5
 Action = Literal["sent", "mounted", "skipped", "received", "reused"]
 
 
@@ -30,7 +32,8 @@ class Event:
     `seconds` is the length of a wait. `message` says why, and never holds a secret; of a `phase` it is the word for
     what is done from here on.
     Where many snapshots move, `snapshot` is the one it is about, and `snapshots` counts them: all of a plan, those that
-    are through of the others.
+    are through of the others. A phase that goes through many things has gone through `count` of them, out of `of` (0
+    as long as nobody knows).
     """
 
     event: Kind
@@ -43,6 +46,8 @@ class Event:
     seconds: float | None = None
     snapshot: str | None = None
     snapshots: int = 0
+    count: int = 0
+    of: int = 0
 
 
 OnEvent = Callable[[Event], None]
@@ -51,6 +56,26 @@ OnEvent = Callable[[Event], None]
 def phase(on_event: OnEvent, word: str) -> None:
     """Say what is done from here on."""
     on_event(Event(event="phase", message=word))
+
+
+class Phase:
+    """A phase that goes through many things: told of as it begins, now and then, and as it ends if `of` is known."""
+
+    def __init__(self, on_event: OnEvent, word: str, of: int = 0) -> None:
+        self._on_event, self._word, self._of = on_event, word, of
+        self._count = 0
+        self._told = float("-inf")
+        self._tell()
+
+    def one_more(self) -> None:
+        """One more is through."""
+        self._count += 1
+        if self._count == self._of or time.monotonic() - self._told >= _TOLD_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        self._on_event(Event(event="phase", message=self._word, count=self._count, of=self._of))
 
 
 def ignore(event: Event) -> None:

@@ -79,6 +79,20 @@ def test_exit_codes(error, code):
         assert hint_of(error)
 
 
+@pytest.mark.parametrize(
+    ("failures", "said"),
+    [
+        ([errors.NetworkError("x")], "run the same command again for what failed"),
+        ([errors.NetworkError("x"), errors.LocalIOError("x")], "mend what is wrong on this machine and run the same"),
+        ([errors.PolicyError("x"), errors.ContentError("x")], "the same command would end the same way"),
+        ([errors.NetworkError("x"), errors.AccessError("x")], "again for 1 of them; the 1 other needs what is said"),
+        ([errors.NetworkError("x"), *[errors.ConflictError("x")] * 2], "again for 1 of them; the 2 others need what"),
+    ],
+)
+def test_several_failures_are_repeated_only_where_that_can_mend_them(failures, said):
+    assert said in hint_of(errors.BatchError("x", failures))
+
+
 def subclasses(kind):
     return {kind, *(deeper for below in kind.__subclasses__() for deeper in subclasses(below))}
 

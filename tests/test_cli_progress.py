@@ -13,7 +13,7 @@ from snapshots import make_snapshot, put_snapshot
 from epoch_oci.cli import progress
 from epoch_oci.cli.progress import JsonProgress, PlainProgress, Progress, event_json, event_line, status_line
 from epoch_oci.cli.tally import Tally
-from epoch_oci.events import Event
+from epoch_oci.events import Event, Phase
 from epoch_oci.oci.digest import Digest
 
 ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
@@ -187,6 +187,17 @@ def test_a_phase_before_any_plan_is_said_now_and_then(monkeypatch):
     shown(Event(event="phase", message="reading the manifest"))
     assert said.wait(20)
     shown.close()
+
+
+def test_a_phase_that_counts_says_how_far_it_is():
+    said: list[str] = []
+    told = JsonProgress(said.append)
+    going = Phase(told, "surveying", 3)
+    for _ in range(3):
+        going.one_more()
+    first, last = json.loads(said[0]), json.loads(said[-1])
+    assert "count" not in first and last["message"] == "surveying" and last["count"] == last["of"] == 3
+    assert told.phase == "surveying: 3 of 3"
 
 
 def test_json_lines_end_with_the_error(cli, pushing, tmp_path):

@@ -385,10 +385,31 @@ def test_a_registry_that_says_slow_down_to_everybody_is_obeyed(cli, store, fake_
     assert "waiting 1.0 s" in done.err
 
 
+def test_it_is_run_again_for_what_may_pass_and_not_for_what_stays(cli, tmp_path, fake_registry):
+    """The guard, a wrong blob and a taken tag end the same way each time; a registry that is away does not."""
+    registry = fake_registry(auth=BearerAuth(anonymous=("pull",)))
+    put_snapshot(tmp_path / "store", make_snapshot("W3b", tag="v1"))
+    env = {"EPOCH_OCI_USERNAME": USER, "EPOCH_OCI_PASSWORD": PASSWORD}
+    done = cli("sync", "store", f"{registry.address}/m", env=env)
+    assert done.code == 10 and done.error.startswith("epoch-oci: BATCH: 1 of 1 snapshot failed; the same command would")
+    assert "POLICY (exit 8)" in done.out and "again" not in done.err
+    away = fake_registry()
+    away.fault("*", "/uploads/", Respond(503))
+    put_snapshot(tmp_path / "store", small("x", "taken"))
+    away.put_image("m/x", "taken", [b"precious"])
+    done = cli("sync", "store", f"{away.address}/m", "--retry-for", "0")
+    assert done.code == 10 and "2 of 2 snapshots failed; run the same command again for 1 of them; the 1" in done.error
+
+
 def test_events_say_which_snapshot_they_are_about(cli, store):
     done = cli("sync", "store", "oci:layout", "--progress", "json")
     assert done.code == 0
     events = [json.loads(line) for line in done.err.splitlines()]
+    counted = {event["message"]: (event.get("count"), event.get("of")) for event in events if event["event"] == "phase"}
+    assert list(counted) == ["listing", "surveying", "looking at what is there"]
+    assert counted["surveying"] == (len(NAMES), len(NAMES))
+    assert not any(event.get("snapshot") for event in events if event["event"] == "phase")
+    events = [event for event in events if event["event"] != "phase"]
     assert events[0]["event"] == "plan" and events[0]["snapshots"] == len(NAMES)
     ended = [event for event in events if event["event"] == "snapshot-done"]
     assert {event["snapshot"] for event in ended} == {f"{name}:{tag}" for name, tag in NAMES}

@@ -59,11 +59,11 @@ class Threads:
 
 
 def perform(task: Task, source: Side, target: Side, manner: Manner, local: Local, heard: OnEvent) -> Done:
-    """Do a piece. Its events are passed on with the name of the snapshot; plans and ends of parts are not."""
+    """Do a piece. Its events are passed on with the name of the snapshot; plans, phases and ends of parts are not."""
     label = task.source.label if isinstance(task, SnapshotTask) else f"blob {task.digest.short()}"
 
     def listen(event: Event) -> None:
-        if event.event not in ("plan", "done"):
+        if event.event not in ("plan", "phase", "done"):
             heard(replace(event, snapshot=label))
 
     if isinstance(task, BlobTask):

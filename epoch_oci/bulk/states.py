@@ -17,6 +17,7 @@ from epoch_oci.dialects.profile import ROLE
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ConflictError, EpochOciError, NotFoundError
+from epoch_oci.events import OnEvent, Phase, ignore
 from epoch_oci.flows.artifact import FoundDocuments, read_documents
 from epoch_oci.flows.copy import pointed
 from epoch_oci.flows.graph import Graph, read_graph
@@ -90,17 +91,18 @@ class Survey:
 
 
 def survey(
-    source: Side, target: Side, selection: Selection, rules: Rules, journal: Journal, *, told: Callable[[int], None]
+    source: Side, target: Side, selection: Selection, rules: Rules, journal: Journal, *, on_event: OnEvent = ignore
 ) -> Survey:
-    """Look at every snapshot, several at a time; `told` hears how many have been looked at.
+    """Look at every snapshot, several at a time; `on_event` hears how many were found, and then looked at.
 
     Raises what listing the source raises. What is wrong with one snapshot is among those left out.
     """
     found = Survey()
-    pairs = _matched(source, target, selection, rules, found)
+    pairs = _matched(source, target, selection, rules, found, Phase(on_event, "listing"))
     looker = Looker(source, target, selection, rules, journal)
-    for count, state in enumerate(in_parallel(looker.state, pairs)):
-        told(count + 1)
+    looked_at = Phase(on_event, "surveying", len(pairs))
+    for state in in_parallel(looker.state, pairs):
+        looked_at.one_more()
         if isinstance(state, Wanted):
             found.wanted.append(state)
         elif isinstance(state, There):
@@ -121,7 +123,7 @@ def in_parallel(ask: Callable[[Question], Answer], questions: Iterable[Question]
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def held(target: Side, wanted: Iterable[Wanted]) -> set[Place]:
+def held(target: Side, wanted: Iterable[Wanted], *, on_event: OnEvent = ignore) -> set[Place]:
     """Which blobs of the snapshots that are wanted their containers hold already."""
     places = {(item.target.container, blob.digest): (item.target, blob) for item in wanted for blob in item.blobs}
 
@@ -130,15 +132,21 @@ def held(target: Side, wanted: Iterable[Wanted]) -> set[Place]:
         store = store_of(target, entry)
         return store.has(Descriptor(media_type=media_types.OCTET_STREAM, digest=blob.digest, size=blob.size))
 
-    return {place for place, there in zip(places, in_parallel(ask, places), strict=True) if there}
+    found: set[Place] = set()
+    looked_at = Phase(on_event, "looking at what is there", len(places))
+    for place, there in zip(places, in_parallel(ask, places), strict=True):
+        looked_at.one_more()
+        found |= {place} if there else set()
+    return found
 
 
 def _matched(
-    source: Side, target: Side, selection: Selection, rules: Rules, found: Survey
+    source: Side, target: Side, selection: Selection, rules: Rules, found: Survey, listing: Phase
 ) -> list[tuple[Entry, Entry]]:
     """Source and target of every snapshot that is meant and has a legal name there; two never have one target."""
     by_target: dict[Entry, list[Entry]] = {}
     for entry in source.entries():
+        listing.one_more()
         if isinstance(entry, EpochOciError):
             found.whole = False
             found.left_out.append(LeftOut(None, None, entry))

@@ -69,7 +69,12 @@ def sync(
     found = _survey(source, target, options, on_event)
     _refuse_empty(found, source, options)
     journal = options.journal
-    planned = plan(found.wanted, held(target, found.wanted), _homes(found, journal), mounts=mounts_within(target))
+    planned = plan(
+        found.wanted,
+        held(target, found.wanted, on_event=on_event),
+        _homes(found, journal),
+        mounts=mounts_within(target),
+    )
     if options.manner.chunked and source.kind == "store" and target.kind != "store":
         planned = replace(planned, carries=())  # what versions share they share by chunks, and not by files
     report.total, report.union, report.mounted, report.old = planned.total, planned.union, planned.mounted, found.old
@@ -100,7 +105,7 @@ def _survey(source: Side, target: Side, options: SyncOptions, on_event: OnEvent)
         allow_loss=manner.allow_loss,
         force=manner.force,
     )
-    return survey(source, target, options.selection, rules, options.journal, told=lambda _: None)
+    return survey(source, target, options.selection, rules, options.journal, on_event=on_event)
 
 
 def _homes(found: Survey, journal: Journal) -> dict[Digest, str]:

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, DownloadColumn, ProgressColumn, Task, TaskI
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from epoch_oci.cli.progress import Progress, Say, event_line
+from epoch_oci.cli.progress import Progress, Say, event_line, phase_text
 from epoch_oci.cli.streams import safe
 from epoch_oci.cli.tally import Key, key_of
 from epoch_oci.cli.units import size_text
@@ -78,5 +78,5 @@ class _RateColumn(ProgressColumn):
 
 
 def _title(event: Event) -> str:
-    title = safe(event.title or (event.digest.short() if event.digest else event.message or ""))
+    title = safe(event.title or (event.digest.short() if event.digest else phase_text(event)))
     return title if len(title) <= _TITLE_WIDTH else title[: _TITLE_WIDTH - 1] + "…"

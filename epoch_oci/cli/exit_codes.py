@@ -1,7 +1,9 @@
 """Exceptions → exit codes, and what to do next where an error does not say it itself."""
 
+from collections.abc import Sequence
+
 from epoch_oci import errors
-from epoch_oci.errors import EpochOciError, InterruptedTransferError
+from epoch_oci.errors import EpochOciError, InterruptedTransferError, counted
 
 EXIT_OK = 0
 EXIT_BUG = 1
@@ -29,8 +31,9 @@ _NEXT: dict[type[EpochOciError], str] = {
     errors.LocalIOError: "mend it and run the same command again",
     errors.PolicyError: "nothing was sent",
     errors.ConflictError: "choose another name, or replace what is there with --force",
-    errors.BatchError: "run the same command again for what failed",
 }
+_PASSING = (errors.NetworkError, errors.LocalIOError)
+"""What may be gone the next time, or once this machine was seen to; all else needs another command or other content."""
 
 
 def exit_code(error: BaseException) -> int:
@@ -46,5 +49,21 @@ def hint_of(error: EpochOciError) -> str:
         return error.hint
     if isinstance(error, errors.ContentError) and len(error.findings) > 1:
         return "every finding is shown with -v"
+    if isinstance(error, errors.BatchError):
+        return advice(error.failures)
     default = "run it again with --debug, and report what it prints"
     return next((hint for kind, hint in _NEXT.items() if isinstance(error, kind)), default)
+
+
+def advice(failures: Sequence[EpochOciError]) -> str:
+    """What to do about several failures: the same command again, as far as that can mend any of them."""
+    passing = sum(isinstance(error, _PASSING) for error in failures)
+    if passing == len(failures):
+        disk = any(isinstance(error, errors.LocalIOError) for error in failures)
+        return (
+            "mend what is wrong on this machine and " if disk else ""
+        ) + "run the same command again for what failed"
+    if passing == 0:
+        return "the same command would end the same way: what each of them needs is said with it"
+    others = counted(len(failures) - passing, "other needs", "others need")
+    return f"run the same command again for {passing} of them; the {others} what is said with each"

@@ -33,7 +33,7 @@ class Progress:
         with self._lock:
             self.tally.add(event)
             if event.event == "phase":
-                self.phase = event.message or ""
+                self.phase = phase_text(event)
             self._show(event)
 
     @property
@@ -99,6 +99,7 @@ def event_json(event: Event) -> str:
         "seconds": event.seconds,
     }
     extra |= {"snapshot": event.snapshot, "snapshots": event.snapshots or None}
+    extra |= {"count": event.count or None, "of": event.of or None}
     return json.dumps(members | {key: item for key, item in extra.items() if item is not None})
 
 
@@ -114,7 +115,7 @@ def event_line(event: Event, *, verbose: bool) -> str | None:
             return f"{about}trying again{' in' + when if when else ''}{': ' + reason if reason else ''}"
         case "error":
             return f"{about}failed{': ' + reason if reason else ''}"
-        case "phase" if verbose:
+        case "phase" if verbose and not event.count:
             return reason
         case "snapshot-done" if event.message is not None:
             return f"{safe(event.snapshot or '')}: failed: {reason}"
@@ -138,6 +139,14 @@ def status_line(tally: Tally) -> str:
     named = ", ".join(f"{safe(flow.title)} {_percent(flow.done, flow.total)}" for flow in flows[:_BLOBS_NAMED])
     more = f" and {len(flows) - _BLOBS_NAMED} more" if len(flows) > _BLOBS_NAMED else ""
     return ", ".join(parts) + (f" ({named}{more})" if named else "")
+
+
+def phase_text(event: Event) -> str:
+    """`surveying: 1,200 of 10,000`, or the word alone where nothing is counted."""
+    word = safe(event.message or "")
+    if not event.count and not event.of:
+        return word
+    return f"{word}: {event.count:,} of {event.of:,}" if event.of else f"{word}: {event.count:,}"
 
 
 def _percent(done: int, total: int) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from epoch_oci.cli.exit_codes import hint_of
 from epoch_oci.cli.units import duration_text, size_text
 from epoch_oci.errors import counted
 
@@ -168,10 +169,9 @@ def sync_lines(report: "SyncReport") -> list[str]:
         cells = [[f"  {row.action}", size_text(row.size), row.source or "-", row.target] for row in planned]
         lines += [f"Would sync {report.source} to {report.target}:", *aligned(cells, right=frozenset({1}))]
     for row in report.failures:
-        code, text = (row.error.code, str(row.error)) if row.error else ("", "")
-        lines.append(
-            f"{row.action}: {row.source or row.target or report.source}: {code} (exit {row.exit_code}): {text}"
-        )
+        assert row.error is not None
+        about, code = row.source or row.target or report.source, f"{row.error.code} (exit {row.exit_code})"
+        lines.append(f"{row.action}: {about}: {code}: {row.error.message}; {hint_of(row.error)}")
     words = {
         "sync": "to sync",
         "synced": "synced",

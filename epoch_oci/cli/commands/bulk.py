@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NoReturn
 from uuid import uuid4
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.exit_codes import EXIT_CODES, exit_code
+from epoch_oci.cli.exit_codes import exit_code
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
-from epoch_oci.errors import BatchError, LocalIOError, NotFoundError, UsageError
+from epoch_oci.errors import BatchError, LocalIOError, NotFoundError, UsageError, counted
 
 if TYPE_CHECKING:
     from epoch_oci.bulk.cluster import Words
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from epoch_oci.bulk.work import Manner
     from epoch_oci.events import OnEvent
     from epoch_oci.transfer.throttle import Throttle
-
-BATCH = EXIT_CODES[BatchError]
 
 
 def sync(
@@ -58,7 +56,7 @@ def sync(
     workers: flags.Workers = None,
     jobs: flags.SyncJobs = 8,
     limit_rate: flags.LimitRate = None,
-) -> int:
+) -> None:
     """Bring all snapshots of one place to another: stores, registries, layouts.
 
     Every distinct blob moves once; what is there already costs one small request. A snapshot that fails is listed, and
@@ -117,7 +115,6 @@ def sync(
         result = once(crew)
     run.progress.close()
     _show(run, result)
-    return BATCH if result.failures else 0
 
 
 @contextmanager
@@ -195,7 +192,7 @@ def prune(
     grace: flags.Grace = "24h",
     yes: flags.Yes = False,
     dry_run: flags.DryRun = False,
-) -> int:
+) -> None:
     """Remove tags by a policy, and content that nothing refers to.
 
     On a terminal it shows what would go, and asks. Without --keep-last or --keep-within no tag goes. In a registry only
@@ -219,7 +216,7 @@ def prune(
     found = look(side, policy, seconds)
     if dry_run:
         run.result(found.to_json(), lambda: prune_lines(found))
-        return 0
+        return
     if found.removed or found.garbage.blobs or found.garbage.leftovers:
         confirm(run, prune_lines(found), yes=yes)
         found = carry_out(side, found, seconds)
@@ -228,7 +225,9 @@ def prune(
     run.result(found.to_json(), lambda: prune_lines(found))
     for name, error in found.failures:
         run.warn(f"{name}: {error}")
-    return BATCH if found.failures else 0
+    if found.failures:
+        errors = [error for _, error in found.failures]
+        raise BatchError(f"{len(errors)} of {counted(len(errors) + len(found.removed), 'tag')} not removed", errors)
 
 
 def _mirror(
@@ -271,8 +270,9 @@ def _show(run: Run, result: "SyncReport") -> None:
     for warning in result.warnings:
         run.warn(warning)
     run.result(result.to_json(), lambda: sync_lines(result))
-    if result.failures and not run.settings.json:
-        run.note(f"{len(result.failures)} of {len(result.rows)} failed; run the same command again for them")
+    if failures := [row.error for row in result.rows if row.error is not None]:
+        word = "would fail" if result.dry_run else "failed"
+        raise BatchError(f"{len(failures)} of {counted(len(result.rows), 'snapshot')} {word}", failures)
 
 
 def _check_report(path: str | None) -> None:
