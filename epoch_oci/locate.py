@@ -27,8 +27,8 @@ from epoch_oci.stores.base import FileSink, Keeper, Naming, Sink, SnapshotEntry,
 
 if TYPE_CHECKING:
     from epoch_oci.disk.marks import Marks
-    from epoch_oci.registry.host import RegistryHost
-    from epoch_oci.registry.settings import RegistrySettings
+    from epoch_oci.registry.policy import RegistrySettings
+    from epoch_oci.registry.repository import RegistryHost
 
 _DEFAULT_TAG = "latest"
 _USER_AGENT = f"epoch-oci/{__version__}"
@@ -66,7 +66,7 @@ class Connection:
     """How registries, buckets and servers are reached. Secrets never show in `repr`.
 
     `environ` serves credentials, proxies and the settings of object stores, and nothing else. `retry_for` is in
-    seconds, see `registry.settings.RegistrySettings`.
+    seconds, see `registry.policy.RegistrySettings`.
     """
 
     plain_http: bool = False
@@ -326,8 +326,8 @@ def _bucket_store(found: StoreLocation, connection: Connection) -> SnapshotStore
 
 def _server_store(found: StoreLocation, connection: Connection) -> SnapshotStore:
     from epoch_oci.registry.credentials import Credential, CredentialStore
-    from epoch_oci.registry.epoch_server import TOKEN_VARIABLE, EpochServer, ServerAddress
-    from epoch_oci.registry.settings import Timeouts
+    from epoch_oci.registry.legacy_epoch import TOKEN_VARIABLE, EpochServer, ServerAddress
+    from epoch_oci.registry.policy import Timeouts
 
     address = ServerAddress.parse(found.word, plain_http=connection.plain_http)
     token = connection.environ.get(TOKEN_VARIABLE, "")
@@ -360,7 +360,7 @@ def _repository(found: RepositoryLocation, connection: Connection) -> ArtifactPl
 
 def open_registry(host: str, *, connection: Connection) -> "RegistryHost":
     """A registry as a whole, `HOST[:PORT]`; nothing is asked of it yet."""
-    from epoch_oci.registry.host import RegistryHost
+    from epoch_oci.registry.repository import RegistryHost
 
     return RegistryHost(host, registry_settings(host, connection))
 
@@ -368,9 +368,9 @@ def open_registry(host: str, *, connection: Connection) -> "RegistryHost":
 def registry_settings(registry: str, connection: Connection) -> "RegistrySettings":
     """How `registry` (HOST[:PORT]) is reached. Plain http is used unasked only on a literal loopback host."""
     from epoch_oci.network import Authorities, Proxies
-    from epoch_oci.registry.connect import speaks_tls
     from epoch_oci.registry.credentials import Credential, CredentialStore
-    from epoch_oci.registry.settings import RegistrySettings
+    from epoch_oci.registry.policy import RegistrySettings
+    from epoch_oci.registry.trust import speaks_tls
 
     encrypted = connection.insecure or connection.ca_file is not None or connection.cert_file is not None
     explicit = None

@@ -15,9 +15,9 @@ from epoch_oci.flows.pull import PullOptions, pull_to_store
 from epoch_oci.flows.push import PushOptions, push
 from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.credentials import Credential, CredentialStore
+from epoch_oci.registry.policy import RegistrySettings, Timeouts
 from epoch_oci.registry.profiles import Manner, Profile
 from epoch_oci.registry.repository import RegistryRepository
-from epoch_oci.registry.settings import RegistrySettings, Timeouts
 
 BLOB, UPLOADS, MANIFESTS, TOKEN = r"/blobs/sha256:", "/uploads/", "/manifests/", "/token"
 SHAPES = {

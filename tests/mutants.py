@@ -43,7 +43,7 @@ MUTANTS = (
     ),
     Mutant(
         "a token is used to its last second",
-        "registry/token_service.py",
+        "registry/auth_token.py",
         "return seconds - min(_MARGIN, seconds / 2)",
         "return seconds",
         ("test_registry_secrets.py", "test_registry_transfers.py", "test_registry_repository.py"),

@@ -11,9 +11,9 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.credentials import Credential, CredentialStore
+from epoch_oci.registry.policy import RegistrySettings, Timeouts
 from epoch_oci.registry.profiles import Manner, Profile
 from epoch_oci.registry.repository import RegistryRepository
-from epoch_oci.registry.settings import RegistrySettings, Timeouts
 
 RAW = noise(3_000_000)
 

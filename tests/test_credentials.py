@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from epoch_oci.errors import AccessError, ContentError, LocalIOError, UsageError
-from epoch_oci.registry import helpers
+from epoch_oci.registry import credentials
 from epoch_oci.registry.credentials import Credential, CredentialStore
 
 
@@ -526,7 +526,7 @@ def test_a_helper_that_floods_is_cut_off(home, tmp_path):
 
 
 def test_a_helper_that_hangs_is_given_up(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(helpers, "_SECONDS", 0.3)
+    monkeypatch.setattr(credentials, "_HELPER_SECONDS", 0.3)
     folder = script(tmp_path, "#!/bin/sh\necho '{'\nsleep 30\n")
     began = time.monotonic()
     with pytest.raises(AccessError, match="did not answer"):

@@ -25,8 +25,8 @@ from epoch_oci.errors import (
 from epoch_oci.events import Event
 from epoch_oci.locate import Connection, SnapshotStore, open_store
 from epoch_oci.oci.verify import VerifyingReader
-from epoch_oci.registry.epoch_server import EpochServer, ServerAddress
-from epoch_oci.registry.settings import RegistrySettings, Timeouts
+from epoch_oci.registry.legacy_epoch import EpochServer, ServerAddress
+from epoch_oci.registry.policy import RegistrySettings, Timeouts
 from epoch_oci.stores.base import Assembler, BytesContent, SnapshotLister, TagLister
 
 TOKEN = "c0ffee01" * 8

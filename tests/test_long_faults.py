@@ -35,7 +35,7 @@ from support.recording import Recorded
 from support.registry_auth import PASSWORD, BasicAuth, BearerAuth
 
 from epoch_oci.errors import ContentError, EpochOciError
-from epoch_oci.registry.settings import Timeouts
+from epoch_oci.registry.policy import Timeouts
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 

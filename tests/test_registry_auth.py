@@ -15,7 +15,7 @@ from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth, basic_c
 from support.wire import Answer
 
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NotFoundError, PolicyError
-from epoch_oci.registry.challenge import Challenge, parse_challenges
+from epoch_oci.registry.auth_token import Challenge, parse_challenges
 from epoch_oci.registry.credentials import Credential, CredentialStore
 from epoch_oci.registry.profiles import Profile
 from epoch_oci.registry.repository import verify_login

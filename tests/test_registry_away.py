@@ -14,9 +14,9 @@ from support.faults import DropResponse, Raw, ResetRequest, Respond, Throttle, T
 
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError
 from epoch_oci.oci.reference import Reference
+from epoch_oci.registry.policy import RegistrySettings
 from epoch_oci.registry.profiles import Profile
 from epoch_oci.registry.repository import RegistryRepository
-from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.stores.base import BytesContent
 
 BLOB, UPLOADS, MANIFESTS = r"/blobs/sha256:", r"/blobs/uploads/", r"/manifests/"

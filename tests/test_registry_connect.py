@@ -18,7 +18,7 @@ from support.registry_auth import PASSWORD, USER, BearerAuth
 from epoch_oci import network
 from epoch_oci.errors import AccessError, LocalIOError, NetworkError, UsageError
 from epoch_oci.network import Authorities, Proxies
-from epoch_oci.registry import connect
+from epoch_oci.registry import trust
 from epoch_oci.stores.buckets import BucketOptions, client_options
 
 BLOB = r"/blobs/sha256:"
@@ -274,11 +274,11 @@ def test_a_file_of_authorities_adds_to_all_the_others(registry, authority, fake_
 
 
 def test_both_variables_together_replace_what_the_system_trusts(registry, authority, tmp_path, monkeypatch):
-    monkeypatch.setattr(connect, "_BUNDLES", (str(authority[1]),))
-    monkeypatch.setattr(connect, "_DIRECTORIES", ())
-    here = connect.ssl.get_default_verify_paths()._replace(openssl_cafile="/none", openssl_capath="/none")
-    monkeypatch.setattr(connect.ssl, "get_default_verify_paths", lambda: here)
-    monkeypatch.setattr(connect, "_contexts", {})
+    monkeypatch.setattr(trust, "_BUNDLES", (str(authority[1]),))
+    monkeypatch.setattr(trust, "_DIRECTORIES", ())
+    here = trust.ssl.get_default_verify_paths()._replace(openssl_cafile="/none", openssl_capath="/none")
+    monkeypatch.setattr(trust.ssl, "get_default_verify_paths", lambda: here)
+    monkeypatch.setattr(trust, "_contexts", {})
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
     (tmp_path / "dir").mkdir()

@@ -30,9 +30,9 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import MANIFEST
 from epoch_oci.oci.reference import Reference
 from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.registry.policy import RegistrySettings, Timeouts
 from epoch_oci.registry.profiles import Manner, Profile
 from epoch_oci.registry.repository import RegistryRepository
-from epoch_oci.registry.settings import RegistrySettings, Timeouts
 from epoch_oci.stores.base import BytesContent
 
 BLOB, UPLOADS, MANIFESTS, TAGS = r"/blobs/sha256:", r"/blobs/uploads/", r"/manifests/", r"/tags/list"

@@ -23,8 +23,8 @@ from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, NetworkError
 from epoch_oci.oci.digest import Digest
-from epoch_oci.registry.journal import LIFE, UploadJournal, UploadKey
 from epoch_oci.registry.profiles import Profile
+from epoch_oci.registry.upload_journal import LIFE, UploadJournal, UploadKey
 from epoch_oci.stores.base import BytesContent
 
 UPLOADS = r"/blobs/uploads/"

@@ -11,7 +11,7 @@ from support.wire import Answer
 
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, NotFoundError, PolicyError
 from epoch_oci.oci.document import Document
-from epoch_oci.registry.origin import Origin, check_hop, realm_fits
+from epoch_oci.registry.trust import Origin, check_hop, realm_fits
 from epoch_oci.stores.base import BytesContent
 
 BLOB = r"/blobs/sha256:"

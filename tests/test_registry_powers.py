@@ -13,9 +13,8 @@ from epoch_oci.errors import AccessError, ContentError, NotFoundError
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.reference import Reference
-from epoch_oci.registry.host import RegistryHost
-from epoch_oci.registry.repository import RegistryRepository
-from epoch_oci.registry.settings import RegistrySettings
+from epoch_oci.registry.policy import RegistrySettings
+from epoch_oci.registry.repository import RegistryHost, RegistryRepository
 from epoch_oci.stores.base import BytesContent
 from epoch_oci.stores.oci_layout import OciLayout
 

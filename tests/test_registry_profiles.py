@@ -13,7 +13,7 @@ from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth
 from epoch_oci.cli.flags import PROFILE_NAMES
 from epoch_oci.errors import UsageError
 from epoch_oci.oci.reference import Reference
-from epoch_oci.registry.challenge import parse_challenges
+from epoch_oci.registry.auth_token import parse_challenges
 from epoch_oci.registry.profiles import PROFILES, Manner, profile_for, profile_told
 from epoch_oci.registry.repository import RegistryRepository
 from epoch_oci.stores.base import BytesContent

@@ -25,9 +25,9 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import MANIFEST
 from epoch_oci.registry.auth import BACKEND, Authenticator
 from epoch_oci.registry.client import RegistryClient
+from epoch_oci.registry.policy import RegistrySettings
 from epoch_oci.registry.profiles import Profile
 from epoch_oci.registry.repository import verify_login
-from epoch_oci.registry.settings import RegistrySettings
 from epoch_oci.stores.base import BytesContent
 
 BLOB, UPLOADS, MANIFESTS = r"/blobs/sha256:", r"/blobs/uploads/", r"/manifests/"

@@ -6,8 +6,7 @@ from email.utils import formatdate
 import pytest
 
 from epoch_oci.errors import NetworkError
-from epoch_oci.registry.retry import LONGEST_WAIT, Attempts, UnreachableError, asked_wait
-from epoch_oci.registry.settings import RegistrySettings
+from epoch_oci.registry.policy import LONGEST_WAIT, Attempts, RegistrySettings, UnreachableError, asked_wait
 
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 LATER = "Wed, 21 Oct 2015 07:28:45 GMT"

@@ -14,8 +14,8 @@ from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkEr
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import MANIFEST
 from epoch_oci.registry.credentials import Credential, CredentialStore
-from epoch_oci.registry.origin import Origin, check_hop, redacted
 from epoch_oci.registry.profiles import Profile
+from epoch_oci.registry.trust import Origin, check_hop, redacted
 from epoch_oci.stores.base import BytesContent
 
 BLOB, UPLOADS, MANIFESTS = r"/blobs/sha256:", "/uploads/", "/manifests/"

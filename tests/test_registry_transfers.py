@@ -39,8 +39,8 @@ from epoch_oci.errors import (
 )
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import MANIFEST
+from epoch_oci.registry.policy import Timeouts
 from epoch_oci.registry.profiles import Profile
-from epoch_oci.registry.settings import Timeouts
 from epoch_oci.stores.base import BytesContent
 
 BLOB, UPLOADS, MANIFESTS = r"/blobs/sha256:", r"/blobs/uploads/", r"/manifests/"

@@ -32,7 +32,7 @@ class TaggedStore(ArtifactSink, Protocol):
 
 
 class Repositories(Protocol):
-    """A registry as `registry.host.RegistryHost` is one."""
+    """A registry as `registry.repository.RegistryHost` is one."""
 
     def catalog(self) -> Iterator[str]:
         """Every repository. Raises NotFoundError where there is no catalog."""

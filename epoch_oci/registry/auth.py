@@ -11,13 +11,11 @@ import requests
 
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, PolicyError
 from epoch_oci.network import is_loopback
-from epoch_oci.registry.answers import dismiss
-from epoch_oci.registry.challenge import Challenge, parse_challenges
+from epoch_oci.registry.auth_token import Challenge, TokenService, parse_challenges, renewal
 from epoch_oci.registry.credentials import Credential
-from epoch_oci.registry.origin import Origin
-from epoch_oci.registry.refusals import refusal
-from epoch_oci.registry.settings import RegistrySettings
-from epoch_oci.registry.token_service import TokenService, renewal
+from epoch_oci.registry.http_errors import dismiss, refusal
+from epoch_oci.registry.policy import RegistrySettings
+from epoch_oci.registry.trust import Origin
 
 BACKEND = "epoch-oci"
 _REMEMBERED = 256

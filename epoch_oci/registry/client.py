@@ -18,14 +18,11 @@ from epoch_oci.network import proxy_name
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.reference import Reference
 from epoch_oci.redaction import without
-from epoch_oci.registry.answers import PROXY_LOGIN, dismiss, foreign_errors
 from epoch_oci.registry.auth import BACKEND, Authenticator, Scope
-from epoch_oci.registry.connect import context_of
-from epoch_oci.registry.origin import Origin, check_hop, joined, redacted
-from epoch_oci.registry.refusals import refusal
-from epoch_oci.registry.retry import Attempts, UnreachableError
-from epoch_oci.registry.settings import RegistrySettings
+from epoch_oci.registry.http_errors import PROXY_LOGIN, dismiss, foreign_errors, refusal
+from epoch_oci.registry.policy import Attempts, RegistrySettings, UnreachableError
 from epoch_oci.registry.transport import Adapter, sending
+from epoch_oci.registry.trust import Origin, check_hop, context_of, joined, redacted
 
 PULL, PUSH = "pull", "pull,push"
 _KEEPS_METHOD = frozenset({307, 308})

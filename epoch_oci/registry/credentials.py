@@ -1,21 +1,28 @@
 """Credentials of registries: what was typed, Docker's and containers' files of accounts, and their helpers.
 
-Nothing here reads the environment: it is handed in.
+Helpers are programs called `docker-credential-SUFFIX` that keep secrets elsewhere. Nothing here reads the environment:
+it is handed in.
 """
 
 import base64
 import binascii
 import contextlib
+import json
 import os
+import re
+import select
+import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from epoch_oci.errors import EpochOciError, UsageError
+from epoch_oci.errors import AccessError, ContentError, EpochOciError, UsageError
+from epoch_oci.oci.digest import shown
 from epoch_oci.redaction import octets
-from epoch_oci.registry import account_file, helpers
-from epoch_oci.registry.account_file import Document
+from epoch_oci.registry import credentials_file
+from epoch_oci.registry.credentials_file import Document
 
 FILE_VARIABLE = "REGISTRY_AUTH_FILE"
 TEXT_VARIABLE = "DOCKER_AUTH_CONFIG"
@@ -57,7 +64,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where accounts may be kept: a file, or a text that stands for one. See `account_file.entries` for namespaces."""
+    """Where accounts may be kept: a file, or a text that stands for one (namespaces: `credentials_file.entries`)."""
 
     name: str
     path: Path | None
@@ -111,7 +118,7 @@ class CredentialStore:
             return True
         for place in self._places():
             try:
-                if account_file.mentions(self._document(place), registry):
+                if credentials_file.mentions(self._document(place), registry):
                     return True
             except EpochOciError:
                 return True
@@ -123,13 +130,13 @@ class CredentialStore:
         Raises UsageError, ContentError, LocalIOError, and AccessError for a helper that fails.
         """
         path = self._own_file()
-        named = account_file.helpers_of(account_file.read(path, self.warn), registry)
+        named = credentials_file.helpers_of(credentials_file.read(path, self.warn), registry)
         entry: Document = {}
         if named:
-            helpers.store(named[0], account_file.key_of(registry), username, secret, self.environ)
+            helper_store(named[0], credentials_file.key_of(registry), username, secret, self.environ)
         else:
             entry["auth"] = _encoded(username, secret)
-        account_file.change(path, lambda document: account_file.put_entry(document, registry, entry), self.warn)
+        credentials_file.change(path, lambda document: credentials_file.put_entry(document, registry, entry), self.warn)
         self._read.clear()
         return Kept(f"the helper docker-credential-{named[0]}" if named else str(path), in_clear=not named)
 
@@ -168,43 +175,43 @@ class CredentialStore:
         except EpochOciError as error:
             failures.append(error)
             return None
-        for suffix in account_file.helpers_of(document, registry):
+        for suffix in credentials_file.helpers_of(document, registry):
             try:
-                said = helpers.get(suffix, account_file.key_of(registry), self.environ)
+                said = helper_get(suffix, credentials_file.key_of(registry), self.environ)
             except EpochOciError as error:
                 failures.append(error)
                 continue
             if said is not None:
                 return _told(*said, f"docker-credential-{suffix}")
-        entries = account_file.entries(document, registry, repository, namespaces_first=place.namespaces_first)
+        entries = credentials_file.entries(document, registry, repository, namespaces_first=place.namespaces_first)
         found = next(filter(None, map(_entry, entries)), None)
         return replace(found, source=place.name) if found is not None else None
 
     def _forget_in(self, path: Path, registry: str) -> bool:
-        document = account_file.read(path, self.warn)
-        suffixes = account_file.helpers_of(document, registry)
-        kept = account_file.drop_entries(document, registry)
+        document = credentials_file.read(path, self.warn)
+        suffixes = credentials_file.helpers_of(document, registry)
+        kept = credentials_file.drop_entries(document, registry)
         if kept:
-            account_file.change(path, lambda held: account_file.drop_entries(held, registry), self.warn)
-        server = account_file.key_of(registry)
+            credentials_file.change(path, lambda held: credentials_file.drop_entries(held, registry), self.warn)
+        server = credentials_file.key_of(registry)
         for suffix in suffixes:
             if self._may_have(suffix, server):
-                helpers.erase(suffix, server, self.environ)
+                helper_erase(suffix, server, self.environ)
                 kept = True
         return kept
 
     def _may_have(self, suffix: str, server: str) -> bool:
         try:
-            return helpers.get(suffix, server, self.environ) is not None
+            return helper_get(suffix, server, self.environ) is not None
         except EpochOciError:
             return True  # what it cannot give, it may yet forget; if not, erasing says why
 
     def _document(self, place: _Place) -> Document:
         if place.name not in self._read:
             if place.path is None:
-                found = account_file.parsed(octets(self.environ[place.name]), place.name)
+                found = credentials_file.parsed(octets(self.environ[place.name]), place.name)
             else:
-                found = account_file.read(place.path, self.warn)
+                found = credentials_file.read(place.path, self.warn)
             self._read[place.name] = found
         return self._read[place.name]
 
@@ -260,7 +267,7 @@ def _entry(value: Document) -> Credential | None:
     """What an account in a file means; None when it holds nothing, as where a helper has the secret."""
 
     def text(name: str) -> str:
-        found = account_file.member(value, name)
+        found = credentials_file.member(value, name)
         return found if isinstance(found, str) else ""
 
     username, secret = text("username"), text("password")
@@ -283,3 +290,128 @@ def _decoded(text: str) -> tuple[str, str] | None:
         username, colon, secret = raw.partition(":")
         return (username, secret) if colon else None
     return None
+
+
+_SUFFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*\Z")
+_HELPER_SECONDS = 30.0
+_HELPER_LIMIT = 64 << 10
+_NOT_FOUND = ("credentials not found", "no credentials", "not found in")
+
+
+def helper_get(suffix: str, server: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """User and secret that the helper has for `server`, None for none. Raises ContentError, AccessError naming it."""
+    status, said = _run_helper(suffix, "get", server.encode(), environ)
+    if status != 0:
+        if any(word in said.lower() for word in _NOT_FOUND):
+            return None
+        raise AccessError(
+            f"docker-credential-{suffix} failed with status {status}",
+            object=suffix,
+            hint=_look_at(suffix),
+        )
+    try:
+        answer = {name.lower(): value for name, value in json.loads(said.removeprefix("\ufeff")).items()}
+        username, secret = answer["username"], answer["secret"]  # in any letter case, as Go's readers take them
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        username = secret = None
+    if not isinstance(username, str) or not isinstance(secret, str):
+        raise ContentError(
+            f"docker-credential-{suffix} gave no credentials", code="JSON", object=suffix, hint=_look_at(suffix)
+        )
+    return username, secret
+
+
+def helper_store(suffix: str, server: str, username: str, secret: str, environ: Mapping[str, str]) -> None:
+    """Have the helper keep a credential. Raises AccessError, and UsageError for what its language has no words for."""
+    try:
+        f"{username}{secret}".encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"docker-credential-{suffix} takes text, and the user or password is not UTF-8",
+            object=suffix,
+            hint="name a file that uses no helper with --registry-config",
+        ) from None
+    document = json.dumps({"ServerURL": server, "Username": username, "Secret": secret}).encode()
+    status, _ = _run_helper(suffix, "store", document, environ)
+    if status != 0:
+        raise AccessError(f"docker-credential-{suffix} did not keep the credentials", object=suffix)
+
+
+def helper_erase(suffix: str, server: str, environ: Mapping[str, str]) -> None:
+    """Have the helper forget a credential. Raises AccessError when it does not."""
+    status, _ = _run_helper(suffix, "erase", server.encode(), environ)
+    if status != 0:
+        raise AccessError(f"docker-credential-{suffix} did not forget the credentials", object=suffix)
+
+
+def _look_at(suffix: str) -> str:
+    return f"see what `docker-credential-{suffix} list` says, or give --username and --password-stdin"
+
+
+def _run_helper(suffix: str, verb: str, text: bytes, environ: Mapping[str, str]) -> tuple[int, str]:
+    """Run a helper; secrets go through its standard input only."""
+    program = _helper_program(suffix, environ.get("PATH", os.defpath))
+    try:
+        process = subprocess.Popen(  # noqa: S603 (an absolute path, found by a checked name)
+            [program, verb],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=dict(environ),
+        )
+    except OSError as error:
+        reason = (error.strerror or "failed").lower()
+        raise AccessError(f"docker-credential-{suffix} cannot be run: {reason}", object=suffix) from None
+    with process:
+        try:
+            said = _converse(process, text, time.monotonic() + _HELPER_SECONDS)
+            process.wait(_HELPER_SECONDS)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            raise AccessError(
+                f"docker-credential-{suffix} did not answer within {_HELPER_SECONDS:.0f} seconds", object=suffix
+            ) from None
+        except OverflowError:
+            raise ContentError(
+                f"docker-credential-{suffix} says too much", code="SIZE", object=suffix, hint=_look_at(suffix)
+            ) from None
+        finally:
+            process.kill()
+        return process.returncode, said.decode("utf-8", "replace")
+
+
+def _converse(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) -> bytes:
+    """Tell a helper `text` and hear it out. Raises TimeoutError, and OverflowError for more than the limit."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+        pipe.write(text)
+    said = bytearray()
+    while select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        block = os.read(process.stdout.fileno(), _HELPER_LIMIT)
+        if not block:
+            return bytes(said)
+        said += block
+        if len(said) > _HELPER_LIMIT:
+            raise OverflowError
+    raise TimeoutError
+
+
+def _helper_program(suffix: str, search_path: str) -> str:
+    """The helper's program, from absolute directories of the search path only."""
+    if _SUFFIX.match(suffix) is None:
+        raise ContentError(
+            f"{shown(suffix)} cannot name a credential helper",
+            code="NAME",
+            object=suffix,
+            hint="mend the file of accounts, or name another one with --registry-config",
+        )
+    name = f"docker-credential-{suffix}"
+    for folder in search_path.split(":"):
+        program = Path(folder) / name
+        if Path(folder).is_absolute() and program.is_file() and os.access(program, os.X_OK):
+            return str(program)
+    raise AccessError(
+        f"{name}, which the file of accounts names, is not on the search path",
+        object=suffix,
+        hint="install it, or name another file with --registry-config",
+    )

@@ -8,7 +8,7 @@ from typing import Literal
 
 from epoch_oci.errors import UsageError
 from epoch_oci.oci.digest import shown
-from epoch_oci.registry.challenge import Challenge
+from epoch_oci.registry.auth_token import Challenge
 
 Shape = Literal["put", "stream", "ranged"]
 _GIB = 1 << 30

@@ -1,8 +1,9 @@
-"""One repository of a registry as a store."""
+"""A registry and its repositories as stores. A list that may be short is never passed for a whole one."""
 
+import json
 import threading
-from collections.abc import Iterator
-from urllib.parse import urlencode
+from collections.abc import Iterator, Sequence
+from urllib.parse import quote, urlencode
 
 import requests
 
@@ -23,23 +24,68 @@ from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.manifest import as_stated, subject_of, successors
 from epoch_oci.oci.parts import CUT_ABOVE, CUT_INTO
 from epoch_oci.oci.reference import Reference
-from epoch_oci.registry.answers import dismiss, may_have_acted
 from epoch_oci.registry.auth import Scope
+from epoch_oci.registry.auth_token import Challenge
 from epoch_oci.registry.client import PUSH, REDIRECTS, RegistryClient, header_digest
-from epoch_oci.registry.credentials import CredentialStore
-from epoch_oci.registry.downloads import BlobContent
-from epoch_oci.registry.host import RegistryHost
-from epoch_oci.registry.listing import pages
-from epoch_oci.registry.onlooker import Onlooker
-from epoch_oci.registry.presence import Presence
-from epoch_oci.registry.referrers import Referrers
-from epoch_oci.registry.refusals import Refusal
-from epoch_oci.registry.removal import Removal
-from epoch_oci.registry.retry import Attempts
-from epoch_oci.registry.sessions import Destination, Session
-from epoch_oci.registry.settings import RegistrySettings
-from epoch_oci.registry.uploads import Upload
+from epoch_oci.registry.download import BlobContent, Presence
+from epoch_oci.registry.http_errors import Refusal, dismiss, may_have_acted
+from epoch_oci.registry.manifests import Referrers, Removal
+from epoch_oci.registry.openness import Onlooker
+from epoch_oci.registry.policy import Attempts, RegistrySettings
+from epoch_oci.registry.profiles import Manner, profile_for, profile_told
+from epoch_oci.registry.upload import Upload
+from epoch_oci.registry.upload_journal import UploadJournal
+from epoch_oci.registry.upload_session import Destination, Session
 from epoch_oci.stores.base import Content, Limits, Openness, VanishedError
+
+_CATALOG = Scope("catalog", "*", kind="registry")
+_ABSENT = frozenset({404, 405, 501})
+
+
+class RegistryHost:
+    """One registry: its connections, its tokens and what is learnt of it serve every repository. Safe for threads."""
+
+    def __init__(self, registry: str, settings: RegistrySettings) -> None:
+        self.registry = registry
+        self.settings = settings
+        self.client = RegistryClient(registry, settings)
+        self.named = profile_for(registry, settings.profile)
+        self.manner = Manner(self.named)
+        if settings.profile is None and self.named.name == "unknown":
+            self.client.auth.on_challenge = self._recognise
+        state = settings.state_directory
+        self.journal = UploadJournal(state / "uploads") if state is not None else None
+
+    def catalog(self) -> Iterator[str]:
+        """The name of every repository that the registry shows to us, sorted.
+
+        Raises NotFoundError where it keeps no catalog, or none for these credentials (GHCR, GitLab, Docker Hub).
+        """
+        try:
+            names = sorted(
+                pages(self.client, self.client.url("_catalog"), "repositories", self.registry, scope=_CATALOG)
+            )
+        except (AccessError, NotFoundError, UsageError, NetworkError) as error:
+            if isinstance(error, NetworkError) and error.status not in _ABSENT:
+                raise
+            raise NotFoundError(
+                f"{self.registry} shows no catalog of its repositories ({error.message})",
+                object=self.registry,
+                hint=f"name the repositories: epoch-oci ls {self.registry}/REPOSITORY, or sync with --repository NAME",
+            ) from error
+        yield from names
+
+    def repository(self, name: str) -> "RegistryRepository":
+        """A repository of it by its full name. Raises UsageError for a name that is none."""
+        return RegistryRepository(Reference.parse(f"{self.registry}/{name}"), self.settings, self)
+
+    def _recognise(self, challenges: Sequence[Challenge]) -> None:
+        """Learn from what the registry asks for which kind it is; once known, it stays."""
+        if self.manner.profile is self.named and (profile := profile_told(challenges)) is not None:
+            self.manner.become(profile)
+            if (say := self.settings.on_debug) is not None:
+                say(f"{self.client.hostname} asks for credentials as {profile.name} does, and is taken for one")
+
 
 _ACCEPT = ", ".join((media_types.MANIFEST, media_types.INDEX, media_types.DOCKER_MANIFEST, media_types.DOCKER_INDEX))
 _MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
@@ -367,4 +413,71 @@ def verify_login(registry: str, settings: RegistrySettings) -> None:
             attempts.again(error)
 
 
-__all__ = ["CredentialStore", "RegistryRepository", "verify_login"]
+_PAGE_LIMIT = 4 << 20
+_PAGE = 1_000
+"""Items that are asked for: some registries have no way on from a page of their own size, and none takes more."""
+_PAGES = 1_000
+_ITEMS = 100_000
+
+
+def pages(client: RegistryClient, url: str, key: str, what: str, *, scope: Scope | None = None) -> Iterator[str]:
+    """The texts under `key` of every page, each once. Raises NotFoundError, ContentError, PolicyError."""
+    return _List(client, url, key, what, scope).items()
+
+
+class _List:
+    def __init__(self, client: RegistryClient, url: str, key: str, what: str, scope: Scope | None) -> None:
+        self._client, self._url, self._key, self._what, self._scope = client, url, key, what, scope
+        self._seen: set[str] = set()
+        self._asked: set[str] = set()
+
+    def items(self) -> Iterator[str]:
+        following: str | None = f"{self._url}?n={_PAGE}"
+        for _ in range(_PAGES):
+            assert following is not None
+            items, link = self._page(following)
+            new = [item for item in dict.fromkeys(items) if item not in self._seen]
+            self._seen.update(new)
+            yield from new
+            following = self._after(items, new, link)
+            if following is None:
+                return
+            if len(self._seen) > _ITEMS:
+                break
+        raise ContentError(f"{self._what}: the list does not end", code="SIZE", object=self._what)
+
+    def _page(self, url: str) -> tuple[list[str], str | None]:
+        """The items of a page, and where it says that the next one is."""
+        self._asked.add(url)
+        try:
+            found = self._client.read(url, what=self._what, limit=_PAGE_LIMIT, scope=self._scope)
+        except UsageError:  # a registry that takes no number, or none so large
+            if url == self._url or len(self._asked) > 1:
+                raise
+            return self._page(self._url)
+        if found is None:
+            raise NotFoundError(f"{self._what} is not there", object=self._what)
+        return _items(found[1], self._key, self._what), self._client.next_page(found[0])
+
+    def _after(self, items: list[str], new: list[str], link: str | None) -> str | None:
+        """The next page to ask for. One that leads in a circle is asked past by name, as the specification has it."""
+        if link is None or link not in self._asked:
+            return link
+        past = f"{self._url}?n={_PAGE}&last={quote(items[-1], safe='')}" if items else None
+        if past is not None and past not in self._asked:
+            return past
+        if items and not new:
+            text = f"{self._what}: the registry leads in a circle, so there may be more {self._key} than are listed"
+            self._client.settings.on_event(Event(event="warning", message=text))
+        return None
+
+
+def _items(raw: bytes, key: str, what: str) -> list[str]:
+    try:
+        value = json.loads(raw)
+        items = [] if value.get(key) is None else value[key]
+        if isinstance(items, list) and all(isinstance(item, str) for item in items):
+            return items
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        pass
+    raise ContentError(f"{what}: the list of {key} cannot be read", code="JSON", object=what)

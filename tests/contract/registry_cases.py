@@ -15,8 +15,8 @@ from support.registry import FakeRegistry
 
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import Reference
+from epoch_oci.registry.policy import RegistrySettings
 from epoch_oci.registry.repository import RegistryRepository
-from epoch_oci.registry.settings import RegistrySettings
 
 _REPOSITORY = "acme/bot"
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from epoch_oci.errors import EpochOciError, NetworkError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.registry.auth import Scope
-from epoch_oci.registry.challenge import Challenge
+from epoch_oci.registry.auth_token import Challenge
 from epoch_oci.registry.client import PULL, REDIRECTS, RegistryClient
 from epoch_oci.stores.base import Openness
 

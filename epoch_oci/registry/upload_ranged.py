@@ -8,11 +8,10 @@ import requests
 from epoch_oci.errors import ContentError, EpochOciError, NetworkError
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK, ByteReader, check
-from epoch_oci.registry.answers import dismiss, may_have_acted
-from epoch_oci.registry.bodies import Body
-from epoch_oci.registry.journal import Claim
-from epoch_oci.registry.retry import Attempts
-from epoch_oci.registry.sessions import HOPS, Session, SessionLostError, StaleTokenError
+from epoch_oci.registry.http_errors import dismiss, may_have_acted
+from epoch_oci.registry.policy import Attempts
+from epoch_oci.registry.upload_journal import Claim
+from epoch_oci.registry.upload_session import HOPS, Body, Session, SessionLostError, StaleTokenError
 from epoch_oci.stores.base import Content
 
 # Quay puts `bytes=` before it and counts, others give the last byte's index; no bytes at all are `0-0` or `0--1`

@@ -11,20 +11,21 @@ import requests
 
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, UsageError
 from epoch_oci.oci.verify import BLOCK, VerifyingReader
-from epoch_oci.registry.answers import may_have_acted
-from epoch_oci.registry.bodies import Body, read_ahead
-from epoch_oci.registry.journal import Claim, UploadJournal, UploadKey
+from epoch_oci.registry.http_errors import may_have_acted
+from epoch_oci.registry.policy import Attempts, HeldError
 from epoch_oci.registry.profiles import Shape
-from epoch_oci.registry.ranged import RangedUpload
-from epoch_oci.registry.retry import Attempts, HeldError
-from epoch_oci.registry.sessions import (
+from epoch_oci.registry.upload_journal import Claim, UploadJournal, UploadKey
+from epoch_oci.registry.upload_ranged import RangedUpload
+from epoch_oci.registry.upload_session import (
     HOPS,
+    Body,
     Destination,
     DigestRefusedError,
     Session,
     SessionLostError,
     ShapeRefusedError,
     StaleTokenError,
+    read_ahead,
 )
 from epoch_oci.stores.base import Content
 

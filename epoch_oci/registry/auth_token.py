@@ -1,12 +1,18 @@
-"""Asking for a token: where it may be asked for, how, and what the answer says.
+"""What a registry asks for, and getting the token that answers it.
 
-Docker's token specification, as registries and their services keep to it (docs/reference/oci-registries.md, 5.7).
+A challenge is `WWW-Authenticate`, several challenges and all (RFC 9110, section 11.6.1). The grammar is read as servers
+write it: parameters divided by blanks or semicolons as well, values without quotes whatever they hold, in single
+quotes, or with a quote that never ends.
+
+The token is asked for in terms of Docker's token specification, as registries and their services keep to it
+(oci-registries 5.7): where it may be asked for, how, and what the answer says.
 """
 
 import json
 import math
+import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -15,13 +21,55 @@ import requests
 
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, PolicyError
 from epoch_oci.redaction import octets
-from epoch_oci.registry.answers import dismiss, foreign_errors
-from epoch_oci.registry.challenge import Challenge
 from epoch_oci.registry.credentials import Credential
-from epoch_oci.registry.origin import Origin, check_hop, joined, realm_fits, redacted
-from epoch_oci.registry.refusals import refusal
+from epoch_oci.registry.http_errors import dismiss, foreign_errors, refusal
+from epoch_oci.registry.trust import Origin, check_hop, joined, realm_fits, redacted
 
-_LIMIT = 64 << 10
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_DIVIDERS = " \t\r\n\f\v,;"
+_SCHEME = re.compile(rf"({_WORD}):?(?=[\s,;]|\Z)")
+_PARAMETER = re.compile(
+    rf"""({_WORD})\s*=\s*(?:"((?:[^"\\]|\\.)*)(?:"|\Z)|'([^']*)'|([^\s,;"]*))""",
+    re.DOTALL,
+)
+_CREDENTIALS = re.compile(r"[A-Za-z0-9._~+/-]+=*\s*(?=,|\Z)")
+_LONGEST_HEADER = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One scheme, in lower case, and its parameters, their names in lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+def parse_challenges(header: str) -> list[Challenge]:
+    """Every challenge of a header; what cannot be read is passed over."""
+    found: list[tuple[str, dict[str, str]]] = []
+    rest = header[:_LONGEST_HEADER]
+    while rest := rest.lstrip(_DIVIDERS):
+        parameter, scheme = _PARAMETER.match(rest), _SCHEME.match(rest)
+        if parameter is not None:
+            if found:
+                found[-1][1].setdefault(parameter[1].lower(), _value(parameter))
+            rest = rest[parameter.end() :]
+        elif scheme is not None:
+            found.append((scheme[1].lower(), {}))
+            rest = rest[scheme.end() :].lstrip()
+            if (credentials := _CREDENTIALS.match(rest)) is not None:  # what goes on in a scheme of several rounds
+                rest = rest[credentials.end() :]
+        else:
+            rest = rest[1:]
+    return [Challenge(scheme, parameters) for scheme, parameters in found]
+
+
+def _value(parameter: re.Match[str]) -> str:
+    _, quoted, single, plain = parameter.groups()
+    return re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else single if single is not None else plain
+
+
+_LONGEST_ANSWER = 64 << 10
 _DEFAULT_LIFE = 60.0
 _LONGEST_LIFE = 24 * 3600.0
 _MARGIN = 60.0
@@ -143,7 +191,7 @@ class TokenService:
 
     def _grant(self, response: requests.Response, where: str, credential: Credential | None) -> Grant:
         with foreign_errors(where):
-            raw = response.raw.read(_LIMIT + 1, decode_content=False) or b""
+            raw = response.raw.read(_LONGEST_ANSWER + 1, decode_content=False) or b""
         response.close()
         answer = _members(raw)
         token = (answer.get("token") or answer.get("access_token")) if answer is not None else None
@@ -176,10 +224,10 @@ def _unpacked(raw: bytes) -> list[bytes]:
     found = [raw]
     for bits in _INFLATE:
         try:
-            found.append(zlib.decompressobj(bits).decompress(raw, _LIMIT + 1))
+            found.append(zlib.decompressobj(bits).decompress(raw, _LONGEST_ANSWER + 1))
         except zlib.error:
             continue
-    return [text for text in found if len(text) <= _LIMIT]
+    return [text for text in found if len(text) <= _LONGEST_ANSWER]
 
 
 def _life(stated: object) -> float:

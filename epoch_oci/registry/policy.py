@@ -1,12 +1,153 @@
-"""When to try again, and how long to wait before."""
+"""How a registry is spoken to: time limits, when to try again and after how long, how many bodies at once."""
 
 import email.utils
+import random
 import re
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from epoch_oci.errors import NetworkError
-from epoch_oci.events import Event
-from epoch_oci.registry.settings import RegistrySettings
+from epoch_oci.events import Event, ignore
+from epoch_oci.network import Authorities, Proxies
+from epoch_oci.registry.credentials import CredentialStore
+from epoch_oci.registry.trust import Trust
+
+_SETTLES = 1.0
+"""Seconds. What was already under way is refused too when a registry begins to throttle: that is one warning."""
+
+
+class Pace:
+    """The room for bodies of one registry, shared by all threads that move them.
+
+    Nothing is held back until the registry throttles. Then there is room for half as many as were under way, and after
+    each round that went well for one more, until there is again room for as many as there ever were (AIMD, as TCP).
+    A thread that has a body under way is never made to wait for another, so nested transfers cannot lock each other.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._mine = threading.local()
+        self._under_way = self._most = self._went_well = 0
+        self._room: int | None = None
+        self._slowed = float("-inf")
+
+    @property
+    def room(self) -> int | None:
+        """How many bodies may be under way at once; None is as many as the caller likes."""
+        return self._room
+
+    @contextmanager
+    def body(self) -> Iterator[None]:
+        """While a body is under way. Waits until there is room for it; ending without an error is going well."""
+        self.enter()
+        try:
+            yield
+        except BaseException:
+            self.leave(well=False)
+            raise
+        self.leave(well=True)
+
+    def enter(self) -> None:
+        """A body begins. To be ended with `leave` by the same thread."""
+        held = getattr(self._mine, "held", 0)
+        with self._changed:
+            # Not a thread that holds one already: it may be what the others wait for.
+            while held <= 0 and self._room is not None and self._under_way >= self._room:
+                self._changed.wait()
+            self._under_way += 1
+            self._most = max(self._most, self._under_way)
+        self._mine.held = held + 1
+
+    def leave(self, *, well: bool) -> None:
+        """A body ended."""
+        self._mine.held = getattr(self._mine, "held", 0) - 1
+        with self._changed:
+            self._under_way -= 1
+            if well and self._room is not None:
+                self._climb(self._room)
+            self._changed.notify_all()
+
+    def throttled(self) -> None:
+        """The registry has said that this is too much."""
+        with self._changed:
+            now = self._clock()
+            # Eight bodies under way are refused at once; halving for each of them would leave one.
+            if now - self._slowed < _SETTLES:
+                return
+            self._slowed, self._went_well = now, 0
+            at_once = self._most if self._room is None else min(self._room, self._most)
+            self._room = max(1, at_once // 2)
+
+    def _climb(self, room: int) -> None:
+        # One more for each round, not for each body: as slowly as TCP does.
+        self._went_well += 1
+        if self._went_well >= room:
+            self._went_well = 0
+            self._room = room + 1 if room + 1 < self._most else None
+
+
+_VERSION_HEADER = "epoch-oci"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds. `commit` is the wait for the answer to a closing PUT: a registry may copy the blob before it answers."""
+
+    connect: float = 15.0
+    answer: float = 60.0
+    commit: float = 900.0
+    floor_window: float = 120.0
+    floor_rate: int = 16 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """What holds for every exchange with one registry.
+
+    `trusted` are further hosts (`HOST[:PORT]`) that may be sent credentials and content on the registry's word.
+    `ca_file` adds to `authorities`; `cert_file` with `key_file` is our own certificate. Unfinished uploads are
+    remembered below `state_directory`, if there is one.
+    `pace` holds back bodies while the registry throttles. `retry_for` is how many seconds an object may be without
+    progress while the registry is away; with 0 that is a failure like any other, tried `attempts` times.
+    `sleep`, `clock` (monotonic seconds) and `jitter` (0 to 1) are for tests.
+    """
+
+    plain_http: bool = False
+    insecure: bool = False
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    authorities: Authorities = field(default_factory=Authorities)
+    credentials: CredentialStore = field(default_factory=CredentialStore)
+    profile: str | None = None
+    trusted: frozenset[str] = frozenset()
+    proxies: Proxies = field(default_factory=Proxies, repr=False)
+    state_directory: Path | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    pace: Pace = field(default_factory=Pace)
+    attempts: int = 6
+    retry_for: float = 600.0
+    user_agent: str = _VERSION_HEADER
+    on_event: Callable[[Event], None] = ignore
+    on_debug: Callable[[str], None] | None = None
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
+
+    @property
+    def trust(self) -> Trust:
+        """What TLS is set up with."""
+        return Trust(self.authorities, self.ca_file, self.insecure, self.cert_file, self.key_file)
+
+    def warn(self, text: str) -> None:
+        """Report something odd about the configuration."""
+        self.on_event(Event(event="warning", message=text))
+
 
 LONGEST_WAIT = 900.0
 """The longest `Retry-After` that is obeyed, in seconds; a registry that asks for more is given up."""
