@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from typing import Any
 
 from blake3 import blake3
@@ -46,8 +47,10 @@ def chunk_digest(chunk: "bytes | memoryview") -> bytes:
     return blake3(chunk).digest()
 
 
+@cache
 def zstd() -> Any:
     """The zstd of Python 3.14, or its backport for those before. Raises UsageError where there is none."""
+    # Kept: an import that fails is looked for anew each time, under a lock that every decoding thread would wait for.
     try:
         from compression import zstd as module  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
