@@ -11,7 +11,7 @@ REGCTL_VERSION   := v0.11.7
 REGISTRY_VERSION := v3.1.2
 VERSITY_VERSION  := v1.8.0
 
-.PHONY: demo test test-long coverage mutants check bench bench-quick peers format clean
+.PHONY: demo test test-long coverage mutants check docs bench bench-quick peers format clean
 
 demo: $(BIN)/.run
 	$(BIN)/epoch-oci demo
@@ -48,6 +48,13 @@ format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation as a site, in site/: strict, and each link looked at once more in what came out. Nothing is fetched.
+docs: $(BIN)/.docs
+	rm -rf site
+	$(BIN)/sphinx-build -c docs -b html -W --keep-going -q -j auto . site -d site/.doctrees
+	rm -rf site/.doctrees site/.buildinfo
+	$(BIN)/python .ci/check_site.py site
+
 # Push and pull beside every foreign client that is found; writes benchmarks/RESULTS.md, and VERSIONS.md for
 # what versions of a guest cost. About 45 minutes.
 bench: $(BIN)/.dev peers
@@ -77,5 +84,9 @@ $(BIN)/.dev: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@ $(BIN)/.run
 
+$(BIN)/.docs: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage mutants
+	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage mutants

@@ -16,9 +16,13 @@ TYPE_CHECKING = False  # `typing` itself costs a fifth of what it takes until a 
 if TYPE_CHECKING:
     from epoch_oci import errors, locate, schemas
     from epoch_oci.api import inspect, list_snapshots, pull, push, verify
-    from epoch_oci.dialects.base import Artifact, Snapshot
+    from epoch_oci.chunks.figures import FileFigures, PackFigures
+    from epoch_oci.chunks.index import Stored
+    from epoch_oci.dialects.base import Artifact, Snapshot, SnapshotFile
+    from epoch_oci.disk.assembly import Assembly
     from epoch_oci.epoch.keys import SnapshotKey
-    from epoch_oci.epoch.manifest import Manifest
+    from epoch_oci.epoch.manifest import Layer, LayerHeader, Manifest
+    from epoch_oci.epoch.sparse import Segment
     from epoch_oci.errors import (
         AccessError,
         BatchError,
@@ -33,51 +37,98 @@ if TYPE_CHECKING:
         PolicyError,
         UsageError,
     )
-    from epoch_oci.events import Event
+    from epoch_oci.events import Event, OnEvent
+    from epoch_oci.flows.bases import Base
     from epoch_oci.flows.convert import to_epoch, to_oci
-    from epoch_oci.flows.inspect import Inspection, inspect_artifact, inspect_snapshot
+    from epoch_oci.flows.inspect import InspectedFile, Inspection, inspect_artifact, inspect_snapshot
     from epoch_oci.flows.listing import ListedSnapshot
+    from epoch_oci.flows.packing import Chunking
     from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
     from epoch_oci.flows.push import PushOptions
-    from epoch_oci.flows.report import TransferReport
-    from epoch_oci.flows.validate import validate
-    from epoch_oci.flows.verify import Verification, VerifyOptions, verify_artifacts, verify_snapshots
-    from epoch_oci.locate import Connection, locate_artifact, open_files, open_store
+    from epoch_oci.flows.push_encoded import Encoding
+    from epoch_oci.flows.report import BlobReport, TransferReport
+    from epoch_oci.flows.validate import DocumentReport, validate
+    from epoch_oci.flows.verify import Problem, Verification, VerifyOptions, verify_artifacts, verify_snapshots
+    from epoch_oci.locate import (
+        ArtifactPlace,
+        ArtifactStore,
+        Connection,
+        SnapshotStore,
+        locate_artifact,
+        open_files,
+        open_store,
+    )
+    from epoch_oci.location import StoreLocation
     from epoch_oci.oci.descriptor import Descriptor
     from epoch_oci.oci.digest import Digest
     from epoch_oci.oci.document import Document
+    from epoch_oci.oci.manifest import ImageManifest
     from epoch_oci.oci.reference import Reference
+    from epoch_oci.oci.verify import ByteReader
     from epoch_oci.reading.remote_file import RemoteFile, open_file
+    from epoch_oci.stores.base import Content, FileSink, FileTarget, Sink, SnapshotEntry, Source
+    from epoch_oci.transfer.plan import Seed
+    from epoch_oci.transfer.throttle import Throttle
 
 __version__ = "0.2.0"
 
 __all__ = [
     "AccessError",
     "Artifact",
+    "ArtifactPlace",
+    "ArtifactStore",
+    "Assembly",
+    "Base",
     "BatchError",
+    "BlobReport",
+    "ByteReader",
+    "Chunking",
     "ConflictError",
     "Connection",
+    "Content",
     "ContentError",
     "Descriptor",
     "Digest",
     "Document",
+    "DocumentReport",
+    "Encoding",
     "EpochOciError",
     "Event",
+    "FileFigures",
+    "FileSink",
+    "FileTarget",
     "Finding",
+    "ImageManifest",
+    "InspectedFile",
     "Inspection",
     "InterruptedTransferError",
+    "Layer",
+    "LayerHeader",
     "ListedSnapshot",
     "LocalIOError",
     "Manifest",
     "NetworkError",
     "NotFoundError",
+    "OnEvent",
+    "PackFigures",
     "PolicyError",
+    "Problem",
     "PullOptions",
     "PushOptions",
     "Reference",
     "RemoteFile",
+    "Seed",
+    "Segment",
+    "Sink",
     "Snapshot",
+    "SnapshotEntry",
+    "SnapshotFile",
     "SnapshotKey",
+    "SnapshotStore",
+    "Source",
+    "StoreLocation",
+    "Stored",
+    "Throttle",
     "TransferReport",
     "UsageError",
     "Verification",
@@ -106,25 +157,100 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("inspect", "list_snapshots", "pull", "push", "verify"),
-    "dialects.base": ("Artifact", "Snapshot"),
+    "api": (
+        "inspect",
+        "list_snapshots",
+        "pull",
+        "push",
+        "verify",
+    ),
+    "chunks.figures": (
+        "FileFigures",
+        "PackFigures",
+    ),
+    "chunks.index": ("Stored",),
+    "dialects.base": (
+        "Artifact",
+        "Snapshot",
+        "SnapshotFile",
+    ),
+    "disk.assembly": ("Assembly",),
     "epoch.keys": ("SnapshotKey",),
-    "epoch.manifest": ("Manifest",),
-    "flows.convert": ("to_epoch", "to_oci"),
+    "epoch.manifest": (
+        "Layer",
+        "LayerHeader",
+        "Manifest",
+    ),
+    "epoch.sparse": ("Segment",),
+    "events": (
+        "Event",
+        "OnEvent",
+    ),
+    "flows.bases": ("Base",),
+    "flows.convert": (
+        "to_epoch",
+        "to_oci",
+    ),
+    "flows.inspect": (
+        "InspectedFile",
+        "Inspection",
+        "inspect_artifact",
+        "inspect_snapshot",
+    ),
     "flows.listing": ("ListedSnapshot",),
-    "flows.inspect": ("Inspection", "inspect_artifact", "inspect_snapshot"),
-    "flows.pull": ("PullOptions", "pull_to_files", "pull_to_store"),
+    "flows.packing": ("Chunking",),
+    "flows.pull": (
+        "PullOptions",
+        "pull_to_files",
+        "pull_to_store",
+    ),
     "flows.push": ("PushOptions",),
-    "flows.report": ("TransferReport",),
-    "flows.validate": ("validate",),
-    "flows.verify": ("Verification", "VerifyOptions", "verify_artifacts", "verify_snapshots"),
-    "locate": ("Connection", "locate_artifact", "open_files", "open_store"),
+    "flows.push_encoded": ("Encoding",),
+    "flows.report": (
+        "BlobReport",
+        "TransferReport",
+    ),
+    "flows.validate": (
+        "DocumentReport",
+        "validate",
+    ),
+    "flows.verify": (
+        "Problem",
+        "Verification",
+        "VerifyOptions",
+        "verify_artifacts",
+        "verify_snapshots",
+    ),
+    "locate": (
+        "ArtifactPlace",
+        "ArtifactStore",
+        "Connection",
+        "SnapshotStore",
+        "locate_artifact",
+        "open_files",
+        "open_store",
+    ),
+    "location": ("StoreLocation",),
     "oci.descriptor": ("Descriptor",),
     "oci.digest": ("Digest",),
     "oci.document": ("Document",),
+    "oci.manifest": ("ImageManifest",),
     "oci.reference": ("Reference",),
-    "reading.remote_file": ("RemoteFile", "open_file"),
-    "events": ("Event",),
+    "oci.verify": ("ByteReader",),
+    "reading.remote_file": (
+        "RemoteFile",
+        "open_file",
+    ),
+    "stores.base": (
+        "Content",
+        "FileSink",
+        "FileTarget",
+        "Sink",
+        "SnapshotEntry",
+        "Source",
+    ),
+    "transfer.plan": ("Seed",),
+    "transfer.throttle": ("Throttle",),
 }
 _MODULES = frozenset({"errors", "locate", "schemas"})
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -86,13 +86,6 @@ class Connection:
     on_event: OnEvent = ignore
     on_debug: Callable[[str], None] | None = None
 
-    def marks(self) -> "Marks":
-        """What is remembered of files of this machine."""
-        from epoch_oci.disk.facts import Facts
-        from epoch_oci.disk.marks import Marks
-
-        return Marks(Facts(self.cache_directory))
-
     def warn(self, text: str) -> None:
         """Report something odd about the configuration."""
         self.on_event(Event(event="warning", message=text))
@@ -305,7 +298,7 @@ def _directory_store(found: StoreLocation, connection: Connection) -> SnapshotSt
 
     assert found.path is not None
     warnings = Warnings(found.word, connection.warn)
-    backend = DirectoryBackend(found.path, immutable=True, warnings=warnings, marks=connection.marks())
+    backend = DirectoryBackend(found.path, immutable=True, warnings=warnings, marks=_marks(connection))
     return EpochStore(backend, found.word)
 
 
@@ -340,6 +333,14 @@ def _server_store(found: StoreLocation, connection: Connection) -> SnapshotStore
         attempts=4,
     )
     return EpochServer(address, settings)
+
+
+def _marks(connection: Connection) -> "Marks":
+    """What is remembered of files of this machine."""
+    from epoch_oci.disk.facts import Facts
+    from epoch_oci.disk.marks import Marks
+
+    return Marks(Facts(connection.cache_directory))
 
 
 _OPENERS: Mapping[StoreKind, Callable[[StoreLocation, Connection], SnapshotStore]] = {
@@ -404,7 +405,7 @@ def _layout(found: LayoutLocation, connection: Connection, *, create: bool) -> A
         raise NotFoundError(f"there is no OCI layout at {found.path}", object=str(found.path))
     if names is not None:
         _refuse_no_layout(found.path, names, create=create)
-    layout = OciLayout(found.path, warn=connection.warn, marks=connection.marks())
+    layout = OciLayout(found.path, warn=connection.warn, marks=_marks(connection))
     return ArtifactPlace(layout, found.tag, found.digest, f"oci:{found.path}")
 
 
@@ -417,5 +418,5 @@ def _archive(found: ArchiveLocation, connection: Connection, *, create: bool) ->
     if not create and not os.path.exists(path):  # noqa: PTH110
         raise NotFoundError(f"there is no archive {path}", object=str(path), hint="look at the spelling")
     spool = Path(connection.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 (files there have no name)
-    archive = OciArchive(path, spool=spool, warn=connection.warn, marks=connection.marks())
+    archive = OciArchive(path, spool=spool, warn=connection.warn, marks=_marks(connection))
     return ArtifactPlace(archive, found.tag, found.digest, f"oci-archive:{path}")

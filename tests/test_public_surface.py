@@ -2,9 +2,14 @@
 
 import ast
 import importlib
+import inspect
 import json
+import pkgutil
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,6 +36,61 @@ def test_type_checkers_see_the_same_names():
         found = getattr(epoch_oci, name)
         expected = importlib.import_module(f"epoch_oci.{name}") if module == "epoch_oci" else None
         assert found is (expected or getattr(importlib.import_module(module), name))
+
+
+HANDED_OUT = {"Assembly", "RemoteFile"}
+"""Classes whose objects users are given and never make."""
+API = Path(__file__).parent.parent / "docs/api"
+
+
+@cache
+def classes() -> dict[str, list[type]]:
+    """Every class of the package that is not private, by name."""
+    found: dict[str, list[type]] = {}
+    for module in pkgutil.walk_packages(epoch_oci.__path__, "epoch_oci."):
+        if not module.name.endswith("__main__"):
+            for name, value in vars(importlib.import_module(module.name)).items():
+                if inspect.isclass(value) and value.__module__ == module.name:
+                    found.setdefault(name, []).append(value)
+    return found
+
+
+def annotations(name: str, public: object) -> Iterator[tuple[str, object]]:
+    """Where a public function or class says a type, and what it says."""
+    if inspect.isfunction(public):
+        yield from ((f"{name}({word})", said) for word, said in public.__annotations__.items())
+    for base in public.__mro__ if inspect.isclass(public) else ():
+        if not base.__module__.startswith("epoch_oci"):
+            continue
+        fields = vars(base).get("__annotations__", {})
+        yield from ((f"{name}.{word}", said) for word, said in fields.items() if word[0] != "_")
+        for word, value in vars(base).items():
+            called = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            made = word == "__init__" and name not in HANDED_OUT and not hasattr(base, "__dataclass_fields__")
+            if inspect.isfunction(called) and (made or word[0] != "_"):
+                yield from annotations(f"{name}.{word}", called)
+
+
+def test_every_type_in_a_public_signature_is_public():
+    public = {name: getattr(epoch_oci, name) for name in epoch_oci.__all__}
+    exported = [value for value in public.values() if inspect.isclass(value)]
+    missing = []
+    for name, value in public.items():
+        for place, said in annotations(name, value):
+            text = said if isinstance(said, str) else said.__name__ if inspect.isclass(said) else str(said)
+            for word in re.findall(r"\b[A-Za-z]\w+", text):
+                meant = classes().get(word, [])
+                if meant and not any(each in exported for each in meant):
+                    missing.append(f"{place}: {word}")
+    assert missing == []
+
+
+def test_every_public_name_has_its_place_in_the_reference():
+    said = re.findall(
+        r"^\.\. auto\w+:: ([\w.]+)", "\n".join(page.read_text() for page in API.glob("*.md")), re.MULTILINE
+    )
+    names = [name for name in epoch_oci.__all__ if not inspect.ismodule(getattr(epoch_oci, name))]
+    assert sorted(name for name in said if "." not in name) == names
 
 
 def test_a_name_that_is_not_there():
