@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import epoch_oci  # noqa: E402
 from epoch_oci.cli import main as cli  # noqa: E402
-from epoch_oci.cli.sample import KEY, Sample  # noqa: E402
+from epoch_oci.cli.demo import KEY, Sample  # noqa: E402
 
 PACKAGE = str(Path(epoch_oci.__file__).parent) + os.sep
 EPOCH = Sample().manifest()

@@ -254,8 +254,8 @@ def test_a_signal_ends_it_in_order(slow, tmp_path, number, code):
 def test_a_signal_while_modules_are_loaded_is_one_line(tmp_path):
     """Held until there is somebody to tell of it."""
     early = (
-        "import os, signal, sys; from epoch_oci.cli import startup; startup.hold_signals(); "
-        "os.kill(os.getpid(), signal.SIGINT); sys.argv = ['epoch-oci', 'ls', 'store']; startup.main()"
+        "import os, signal, sys; from epoch_oci import __main__; from epoch_oci.cli import signals; signals.hold(); "
+        "os.kill(os.getpid(), signal.SIGINT); sys.argv = ['epoch-oci', 'ls', 'store']; __main__.main()"
     )
     ran = subprocess.run(
         [sys.executable, "-c", early], cwd=tmp_path, env=environment(), capture_output=True, timeout=60
@@ -279,7 +279,7 @@ class Interrupting:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupting())
 sys.argv = ["epoch-oci", "push", "team/bot:v1", "localhost:1/acme/bot", "--store", "store"]
-from epoch_oci.cli.startup import main
+from epoch_oci.__main__ import main
 main()
 """
     ran = subprocess.run([sys.executable, "-c", hook], cwd=tmp_path, env=environment(), capture_output=True, timeout=60)
@@ -289,7 +289,7 @@ main()
 
 def test_next_to_nothing_is_loaded_before_signals_are_held():
     path = f"import sys; sys.path[:0] = {sys.path!r}; before = set(sys.modules)"
-    loaded = f"{path}; import epoch_oci.cli.startup; print(*set(sys.modules) - before)"
+    loaded = f"{path}; import epoch_oci.__main__; print(*set(sys.modules) - before)"
     ran = subprocess.run([sys.executable, "-S", "-c", loaded], capture_output=True, timeout=60)
     assert not {"typing", "re", "dataclasses", "json", "pathlib"} & set(ran.stdout.decode().split()), ran
 
@@ -432,8 +432,8 @@ def test_what_is_not_needed_is_not_loaded_and_is_there_when_it_is():
     """oras imports jsonschema for checks that a transfer never asks for."""
     script = """
     import sys
-    from epoch_oci.cli import startup
-    startup.quicken()
+    from epoch_oci.__main__ import quicken
+    quicken()
     import oras.provider
     assert not [name for name in sys.modules if name.startswith("jsonschema.")]
     from epoch_oci import schemas

@@ -11,8 +11,7 @@ from cli_runner import Here, command, environment
 from snapshots import make_snapshot, put_snapshot
 
 from epoch_oci.cli import progress
-from epoch_oci.cli.progress import JsonProgress, PlainProgress, Progress, event_json, event_line, status_line
-from epoch_oci.cli.tally import Tally
+from epoch_oci.cli.progress import JsonProgress, PlainProgress, Progress, Tally, event_json, event_line, status_line
 from epoch_oci.events import Event, Phase
 from epoch_oci.oci.digest import Digest
 

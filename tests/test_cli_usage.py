@@ -4,7 +4,7 @@ import pytest
 from cli_runner import Here, run_cli
 from layouts import Layout
 
-from epoch_oci.cli import app, parser, settings, units
+from epoch_oci.cli import app, arguments, parser, render, settings
 from epoch_oci.cli.flags import COMMON
 from epoch_oci.errors import UsageError
 
@@ -403,7 +403,7 @@ def test_a_missing_ca_file_is_not_found(cli):
     ],
 )
 def test_part_sizes(text, size):
-    assert units.part_size(text) == size
+    assert arguments.part_size(text) == size
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def test_part_sizes(text, size):
 )
 def test_part_sizes_that_are_none(text):
     with pytest.raises(UsageError):
-        units.part_size(text)
+        arguments.part_size(text)
 
 
 @pytest.mark.parametrize(
@@ -426,14 +426,14 @@ def test_part_sizes_that_are_none(text):
     ],
 )
 def test_sizes_for_people(count, text):
-    assert units.size_text(count) == text
+    assert render.size_text(count) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0.0 s"), (3.21, "3.2 s"), (59.97, "1:00"), (75, "1:15"), (3700, "1:01:40")]
 )
 def test_times_for_people(seconds, text):
-    assert units.duration_text(seconds) == text
+    assert render.duration_text(seconds) == text
 
 
 def test_what_an_unparsable_line_wants():

@@ -242,4 +242,4 @@ def test_no_other_way_leads_to_a_published_manifest():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr == "publish"
     }
-    assert found == {"flows/publish.py", "cli/sample.py"}
+    assert found == {"flows/publish.py", "cli/demo.py"}

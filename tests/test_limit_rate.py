@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snapshots import Made, make_snapshot, noise, open_store, put_snapshot, tree
 
-from epoch_oci.cli.units import rate
+from epoch_oci.cli.arguments import rate
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import NetworkError, UsageError

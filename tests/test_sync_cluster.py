@@ -17,7 +17,7 @@ from test_sync import BASE, small, uploads, without_catalog
 from epoch_oci import errors
 from epoch_oci.bulk.cluster import Reach, Words
 from epoch_oci.bulk.work import BlobTask, Done, SnapshotTask
-from epoch_oci.cli.remote import connection_here
+from epoch_oci.cli.session import connection_here
 
 distributed = pytest.importorskip("distributed")
 pytestmark = [pytest.mark.xdist_group("dask"), pytest.mark.timeout(240)]

@@ -7,8 +7,18 @@ from typing import Any
 import typer
 
 from epoch_oci.cli.commands import about, account, artifacts, bulk, documents, look, read, transfer
-from epoch_oci.cli.parser import EPILOG, PROGRAM, Call, Command, Group, Invocation, Spec, Verb, group_signature
-from epoch_oci.cli.usage import usage_error
+from epoch_oci.cli.parser import (
+    EPILOG,
+    PROGRAM,
+    Call,
+    Command,
+    Group,
+    Invocation,
+    Spec,
+    Verb,
+    group_signature,
+    usage_error,
+)
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not name it in public
 

@@ -7,10 +7,9 @@ from rich.progress import BarColumn, DownloadColumn, ProgressColumn, Task, TaskI
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from epoch_oci.cli.progress import Progress, Say, event_line, phase_text
+from epoch_oci.cli.progress import Key, Progress, Say, event_line, key_of, phase_text
+from epoch_oci.cli.render import size_text
 from epoch_oci.cli.streams import safe
-from epoch_oci.cli.tally import Key, key_of
-from epoch_oci.cli.units import size_text
 from epoch_oci.events import Event
 
 _TITLE_WIDTH = 32

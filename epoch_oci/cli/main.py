@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from epoch_oci.cli import signals, startup
+from epoch_oci.cli import signals
 from epoch_oci.cli.exit_codes import EXIT_OK, EXIT_READER_GONE, exit_code, hint_of
 from epoch_oci.cli.settings import environment, guessed, secrets_of
 from epoch_oci.cli.streams import (
@@ -47,7 +47,7 @@ def run(words: Sequence[str], environ: Mapping[str, str], *, had_output: bool = 
                 "standard output is closed", object="standard output", hint="redirect it, to /dev/null for example"
             )
         # The standard streams are looked at first: what fails with them closed cannot be told.
-        startup.let_go()
+        signals.let_go()
         code = _run(words, environ, secrets)
         flush_result()
         return code

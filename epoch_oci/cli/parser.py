@@ -1,8 +1,9 @@
-"""The parser: typer, fed from the table of flags; its complaints in our words.
+"""The parser: typer, fed from the table of flags; what it completes, and its complaints in our words.
 
 Parsing runs nothing: it returns what shall be run.
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,10 +12,10 @@ from typing import Annotated, Any, get_args
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from epoch_oci.cli.completion import COMPLETERS
-from epoch_oci.cli.flags import COMMON, Flag, Kind, Word
-from epoch_oci.cli.settings import Settings, is_given, settings, value
-from epoch_oci.errors import UsageError
+from epoch_oci.cli.flags import COMMON, Flag, Kind, Store, Word
+from epoch_oci.cli.settings import Settings, environment, is_given, settings, value
+from epoch_oci.errors import EpochOciError, UsageError
+from epoch_oci.redaction import fit_to_show
 
 PROGRAM = "epoch-oci"
 Verb = Callable[..., "int | None"]
@@ -28,6 +29,14 @@ _TYPES: dict[Kind, Any] = {
     "duration": str | None,
     "many": list[str] | None,
 }
+SHELLS = ("bash", "zsh", "fish")
+_STORES = get_args(Store)[1].sources
+_MOST_COMPLETED = 1000
+_SECRET_FLAGS = frozenset(
+    {"--password", "--passwd", "--pass", "--token", "--identity-token", "--secret", "--creds", "-p"}
+)
+_PRIVATE = frozenset({"login"})
+"""Commands whose stray arguments may be a password, which is not repeated."""
 EPILOG = (
     "Every flag has an environment variable: EPOCH_OCI_<FLAG>, for example EPOCH_OCI_FORMAT=json. "
     "Secrets are read from standard input, a credentials file or the environment, never from a flag."
@@ -165,7 +174,7 @@ def _word_parameter(name: str, word: Word) -> inspect.Parameter:
     default = None if word.optional else inspect.Parameter.empty
     plain: Any = list[str] if word.many else str | None if word.optional else str
     argument = typer.Argument(
-        metavar=word.metavar, help=word.help, show_default=False, autocompletion=COMPLETERS.get(word.metavar)
+        metavar=word.metavar, help=word.help, show_default=False, autocompletion=_COMPLETERS.get(word.metavar)
     )
     annotation = Annotated[plain, argument]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -198,3 +207,121 @@ def group_signature() -> inspect.Signature:
             *common_parameters(),
         ]
     )
+
+
+def snapshots(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The snapshots of the store that the line or the environment names; none where that fails.
+
+    A shell asks at every tab key, so nothing is looked at but local directories.
+    """
+    environ = environment()
+    store = ctx.params.get("store") or next((environ[name] for name in _STORES if environ.get(name)), None)
+    if not isinstance(store, str) or ("://" in store and not store.startswith("file://")):
+        return []
+    from epoch_oci.cli.streams import safe
+    from epoch_oci.epoch.keys import SnapshotKey
+    from epoch_oci.locate import open_store
+
+    found: list[str] = []
+    with contextlib.suppress(EpochOciError, OSError):
+        for entry in open_store(store).snapshots():
+            text = str(SnapshotKey(entry.name, entry.tag))
+            if text.startswith(incomplete) and text == safe(text) and len(found) < _MOST_COMPLETED:
+                found.append(text)
+    return found
+
+
+def shells(incomplete: str) -> list[str]:
+    """The shells there is a script for."""
+    return [shell for shell in SHELLS if shell.startswith(incomplete)]
+
+
+_COMPLETERS: dict[str, Callable[..., list[str]]] = {"SNAPSHOT": snapshots, "LOCATION": snapshots, "SHELL": shells}
+"""By the word's name."""
+
+
+def usage_error(error: Any, program: str) -> UsageError:
+    """Translate one of the parser's exceptions; they are told apart by name, for typer brings classes of its own."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else program
+    make = _BY_NAME.get(type(error).__name__, _other)
+    message, hint = make(error, context, path)
+    return UsageError(message, object=path, hint=hint or f"see `{path} --help`")
+
+
+def _no_such_option(error: Any, context: Any, path: str) -> tuple[str, str | None]:
+    from difflib import get_close_matches
+
+    word = error.option_name
+    if word in _SECRET_FLAGS:
+        return f"{path} takes no {word}: a secret is never a flag's value", "pipe it in with --password-stdin"
+    known = [opt for param in context.command.get_params(context) for opt in param.opts] if context else []
+    close = get_close_matches(word, [opt for opt in known if len(opt) > 2], n=1)
+    message = f"{path} has no flag {_quoted(word)}"
+    if (home := _command_with(word, context)) is not None:
+        return message, f"write it after the command: `{path} {home} … {word}`"
+    return message, _meant(close, path)
+
+
+def _command_with(word: str, context: Any) -> str | None:
+    """The first command that has the flag, where it was written before any."""
+    commands = getattr(context.command, "commands", {}) if context is not None else {}
+    specs = {name: command.spec for name, command in commands.items()}
+    return next((name for name, spec in specs.items() if any(word in f.words for f in spec.flags.values())), None)
+
+
+def _missing(error: Any, context: Any, path: str) -> tuple[str, str | None]:
+    name = error.param.metavar or error.param.name if error.param is not None else "an argument"
+    return f"{path} needs {name}", f"write {_usage(context, path)}"
+
+
+def _bad_option(error: Any, context: Any, path: str) -> tuple[str, str | None]:
+    why = "takes no value" if "not take" in error.message else "needs a value"
+    return f"{error.option_name} {why}", None
+
+
+def _other(error: Any, context: Any, path: str) -> tuple[str, str | None]:
+    message = error.format_message().rstrip(".")
+    if message.startswith("No such command"):
+        return _no_such_command(message, context, path)
+    if message.startswith("Missing command"):
+        return "a command is missing", f"one of: {', '.join(context.command.list_commands(context))}"
+    if "unexpected extra" in message:
+        private = context is not None and context.info_name in _PRIVATE
+        extra = message.rpartition("(")[2].removesuffix(")").split()
+        stray = "" if private else f": {' '.join(map(fit_to_show, extra))}"
+        return f"{path} was given too many arguments{stray}", f"write {_usage(context, path)}"
+    return message[:1].lower() + message[1:], None
+
+
+def _no_such_command(message: str, context: Any, path: str) -> tuple[str, str | None]:
+    from difflib import get_close_matches
+
+    word = message.split("'")[1] if message.count("'") > 1 else message.rpartition(" ")[2]
+    known = context.command.list_commands(context)
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"there is no command {_quoted(word)}", _meant(close, path) or f"one of: {', '.join(known)}"
+
+
+def _meant(close: list[str], path: str) -> str | None:
+    return f"did you mean {close[0]}? See `{path} --help`" if close else None
+
+
+def _usage(context: Any, path: str) -> str:
+    if context is None:
+        return f"`{path} --help`"
+    words = [word.usage for word in context.command.spec.words.values()]
+    return f"`{' '.join([path, *words])}`"
+
+
+def _quoted(word: str) -> str:
+    from epoch_oci.oci.digest import shown
+
+    return shown(fit_to_show(word))
+
+
+_BY_NAME = {
+    "NoSuchOption": _no_such_option,
+    "MissingParameter": _missing,
+    "BadOptionUsage": _bad_option,
+}

@@ -1,4 +1,4 @@
-"""One run of one command: its settings, its streams, and the way to registries."""
+"""One run of one command: its settings, its streams, and the way to registries, here and on a cluster's workers."""
 
 import json
 import logging
@@ -8,11 +8,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from epoch_oci.cli.settings import PASSWORD_VARIABLE, Settings, without_password
-from epoch_oci.cli.streams import Secrets, bounded, flush_result, safe, write_error, write_result
+from epoch_oci.cli.settings import PASSWORD_VARIABLE, Settings, environment, settings, without_password
+from epoch_oci.cli.streams import Secrets, bounded, flush_result, is_terminal, safe, write_error, write_result
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
+    from epoch_oci.bulk.cluster import Reach
     from epoch_oci.cli.progress import Progress
     from epoch_oci.events import Event
     from epoch_oci.locate import Connection
@@ -52,9 +53,7 @@ class Run:
     def progress(self) -> "Progress":
         """The listener for transfers of this run."""
         if self._progress is None:
-            from epoch_oci.cli.progress import progress_for
-
-            self._progress = progress_for(self.settings, self._write)
+            self._progress = _progress_for(self.settings, self._write)
         return self._progress
 
     @property
@@ -201,3 +200,45 @@ def _log_level(settings: Settings) -> int:
     if settings.debug:
         return logging.DEBUG
     return logging.INFO if settings.verbose else logging.WARNING
+
+
+def connection_here(reach: "Reach") -> "Connection":
+    """How a worker elsewhere reaches registries and buckets: as `reach` says.
+
+    The credentials are those of this process's own environment, EPOCH_OCI_PASSWORD among them.
+    """
+    from epoch_oci.locate import Connection
+
+    environ = environment()
+    own = settings({}, environ)
+    return Connection(
+        plain_http=reach.plain_http or own.plain_http,
+        insecure=reach.insecure or own.insecure,
+        ca_file=reach.ca_file or own.ca_file,
+        cert_file=reach.cert_file or own.cert_file,
+        key_file=reach.key_file if reach.cert_file else own.key_file,
+        registry_config=reach.registry_config or own.registry_config,
+        username=own.username,
+        password=environ.get(PASSWORD_VARIABLE) if own.username else None,
+        environ=without_password(environ),
+        profile=reach.profile or own.profile,
+        cache_directory=own.cache_directory,
+        state_directory=own.state_directory,
+        trusted_hosts=reach.trusted_hosts | frozenset(own.trust_host),
+    )
+
+
+def _progress_for(settings: Settings, say: Callable[[str], None]) -> "Progress":
+    """The listener that the settings ask for."""
+    from epoch_oci.cli import progress
+
+    mode = "none" if settings.quiet else settings.progress
+    verbose = settings.verbose > 0
+    if mode == "auto":
+        mode = "bar" if is_terminal(sys.stderr) and settings.environ.get("TERM") != "dumb" else "plain"
+    if mode == "bar":
+        from epoch_oci.cli.bars import BarProgress
+
+        return BarProgress(say, verbose=verbose)
+    kinds = {"plain": progress.PlainProgress, "json": progress.JsonProgress}
+    return kinds.get(mode, progress.Progress)(say, verbose=verbose)

@@ -4,8 +4,7 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from epoch_oci.cli.render import aligned
-from epoch_oci.cli.units import size_text
+from epoch_oci.cli.render import aligned, size_text
 
 if TYPE_CHECKING:
     from epoch_oci.flows.diff import FileDiff, SnapshotDiff

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from epoch_oci import __version__
 from epoch_oci.cli import flags
-from epoch_oci.cli.completion import SHELLS
+from epoch_oci.cli.parser import SHELLS
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import flush_result, safe, write_result
 from epoch_oci.errors import UsageError

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.places import artifact_of, place_of, several_tags
+from epoch_oci.cli.arguments import artifact_of, place_of, several_tags
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal, safe
 from epoch_oci.errors import BatchError, EpochOciError, UsageError

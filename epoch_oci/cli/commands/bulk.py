@@ -67,7 +67,7 @@ def sync(
     from epoch_oci.bulk.select import Selection, moment_from, rename_of
     from epoch_oci.bulk.sync import SyncOptions
     from epoch_oci.bulk.work import Local, Manner
-    from epoch_oci.cli.units import part_size as size_of_parts
+    from epoch_oci.cli.arguments import part_size as size_of_parts
 
     _check_report(report)
     renames = tuple(rename_of(text) for text in rename)
@@ -156,8 +156,8 @@ def _words(run: Run, ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate
     """What every worker is told. Paths are absolute, for it works elsewhere; each gets its share of the rate."""
     from epoch_oci.bulk.cluster import Reach, Words
     from epoch_oci.bulk.opening import absolute
-    from epoch_oci.cli.remote import connection_here
-    from epoch_oci.cli.units import rate
+    from epoch_oci.cli.arguments import rate
+    from epoch_oci.cli.session import connection_here
 
     settings = run.settings
     source, target, named = ends
@@ -202,8 +202,8 @@ def prune(
     from epoch_oci.bulk.prune import carry_out, look
     from epoch_oci.bulk.retention import Policy
     from epoch_oci.bulk.select import span_of
+    from epoch_oci.cli.arguments import named_store
     from epoch_oci.cli.commands.artifacts import confirm
-    from epoch_oci.cli.places import named_store
     from epoch_oci.cli.render import prune_lines
 
     if keep and keep_last is None and keep_within is None:
@@ -316,7 +316,7 @@ def _listed(run: Run, path: str | None) -> Sequence[str]:
 
 
 def _throttle(limit: str | None) -> "Throttle | None":
-    from epoch_oci.cli.units import rate
+    from epoch_oci.cli.arguments import rate
     from epoch_oci.transfer.throttle import Throttle
 
     return None if limit is None else Throttle(rate(limit))

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.annotations import parsed
-from epoch_oci.cli.files import STANDARD_INPUT, read_document
-from epoch_oci.cli.places import artifact_of
+from epoch_oci.cli.arguments import STANDARD_INPUT, annotations_of, artifact_of, read_document
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import write_result
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
@@ -71,7 +69,7 @@ def convert(
         raise UsageError("--config goes with an OCI manifest in a file", object="--config", hint="leave it out")
     if to is None:
         to = "oci" if given.manifest is None else "epoch"
-    options = EncodeOptions(annotations=parsed(annotation), allow_loss=allow_loss)
+    options = EncodeOptions(annotations=annotations_of(annotation), allow_loss=allow_loss)
     called = Called(*_key(as_)) if as_ else Called(given.name, given.tag)
     if given.manifest is not None:
         conversion = (

@@ -1,14 +1,17 @@
 """`inspect`, `verify` and `ls`: looking, never changing."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.places import bare_host, named_store, place_of
+from epoch_oci.cli.arguments import bare_host, named_store, place_of
 from epoch_oci.cli.session import Run
+from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.oci.digest import shown
 
 if TYPE_CHECKING:
+    from epoch_oci.flows.inspect import Inspection
     from epoch_oci.locate import ArtifactPlace, SnapshotPlace
 
 
@@ -17,7 +20,6 @@ def inspect(run: Run, location: flags.Location, store: flags.Store = None) -> No
 
     Kind, files, sizes, digests, the VM's resources, who wrote it, and what is missing.
     """
-    from epoch_oci.cli.card import show_inspection
     from epoch_oci.flows.inspect import inspect_artifact, inspect_snapshot
     from epoch_oci.locate import SnapshotPlace, full_name
 
@@ -33,7 +35,17 @@ def inspect(run: Run, location: flags.Location, store: flags.Store = None) -> No
     else:
         name = place.named()
         found = inspect_artifact(place.store, name, where=full_name(place.where, name))
-    show_inspection(run, found)
+    _show_card(run, found)
+
+
+def _show_card(run: Run, found: "Inspection") -> None:
+    """JSON, coloured on a terminal, plain elsewhere."""
+    from epoch_oci.cli.render import card_lines, print_card
+
+    if run.settings.json or run.settings.quiet or not is_terminal(sys.stdout):
+        run.result(found.to_json(), lambda: card_lines(found))
+    else:
+        print_card(found)
 
 
 def verify(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.places import place_of
+from epoch_oci.cli.arguments import place_of
 from epoch_oci.cli.session import Run
 from epoch_oci.errors import ConflictError, NotFoundError, UsageError
 

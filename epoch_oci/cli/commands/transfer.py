@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.annotations import parsed
-from epoch_oci.cli.places import artifact_of, several_tags, snapshot_in
+from epoch_oci.cli.arguments import annotations_of, artifact_of, several_tags, snapshot_in
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import AccessError, NetworkError, UsageError
@@ -52,14 +51,14 @@ def push(
     It is looked up in the store of --store; `-` reads a Cocoon export archive from standard input, which --as names.
     Blobs that are there already are not sent; the tag is set last.
     """
-    from epoch_oci.cli.units import part_size as size_of_parts
+    from epoch_oci.cli.arguments import part_size as size_of_parts
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.flows.push import PushOptions
     from epoch_oci.flows.push import push as push_snapshot
 
     options = PushOptions(
         dialect=dialect,
-        annotations=parsed(annotation),
+        annotations=annotations_of(annotation),
         allow_loss=allow_loss,
         force=force,
         dry_run=dry_run,
@@ -126,7 +125,7 @@ def _refuse_swapped(snapshot: str, target: str) -> None:
 
 def _encoding(run: Run, zstd: int | None, chunk_size: str | None) -> "Encoding | None":
     """What --zstd and --chunk-size ask for; None where nobody did."""
-    from epoch_oci.cli.units import chunk_size as size_of_chunks
+    from epoch_oci.cli.arguments import chunk_size as size_of_chunks
     from epoch_oci.flows.push_encoded import Encoding
 
     if zstd is None:
@@ -304,7 +303,7 @@ def _seeds(run: Run, words: Sequence[str]) -> "tuple[Seed, ...]":
 
 def throttle_for(limit: str | None, artifact: str, store: str | None) -> "Throttle | None":
     """What --limit-rate asks for. Between two places of this machine nothing is limited."""
-    from epoch_oci.cli.units import rate
+    from epoch_oci.cli.arguments import rate
     from epoch_oci.locate import crosses_network
     from epoch_oci.transfer.throttle import Throttle
 

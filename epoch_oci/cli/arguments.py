@@ -1,14 +1,105 @@
-"""What the words of a command line mean: stores, snapshots in them, repositories, layouts."""
+"""What the words of a command line mean: sizes, rates, pairs, documents, and the places where snapshots are."""
 
 import os
+import re
+import stat
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli.session import Run
-from epoch_oci.errors import EpochOciError, NotFoundError, UsageError
+from epoch_oci.errors import EpochOciError, LocalIOError, NotFoundError, UsageError
+from epoch_oci.oci.digest import shown
+from epoch_oci.oci.parts import SMALLEST_PART
+from epoch_oci.oci.reference import refuse_user_info
 
 if TYPE_CHECKING:
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.locate import ArtifactPlace, Place, SnapshotStore
+
+STANDARD_INPUT = "-"
+
+_SIZE = re.compile(r"([0-9]{1,15})(?:([KMG])(?:iB)?)?\Z")
+_SMALLEST_RATE = 1 << 10
+_SMALLEST_CHUNK = 1 << 20
+_FACTORS = {None: 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def part_size(text: str) -> int | None:
+    """The SIZE of `--part-size` in bytes, 0 for `none`, None for `auto`. Raises UsageError."""
+    if text in ("auto", "none"):
+        return None if text == "auto" else 0
+    size = _bytes(text)
+    if size < SMALLEST_PART:
+        raise UsageError(
+            f"--part-size cannot be {shown(text)}",
+            object="--part-size",
+            hint="write none, auto, or a size of at least 1KiB: bytes, or with K, M, G, KiB, MiB, GiB",
+        )
+    return size
+
+
+def rate(text: str) -> int:
+    """The SIZE of `--limit-rate`, bytes a second. Raises UsageError."""
+    count = _bytes(text)
+    if count < _SMALLEST_RATE:
+        raise UsageError(
+            f"--limit-rate cannot be {shown(text)}",
+            object="--limit-rate",
+            hint="write at least 1KiB a second: bytes, or with K, M, G, KiB, MiB, GiB, such as 50M",
+        )
+    return count
+
+
+def chunk_size(text: str) -> int:
+    """The SIZE of `--chunk-size` in bytes. Raises UsageError."""
+    size = _bytes(text)
+    if size < _SMALLEST_CHUNK:
+        raise UsageError(
+            f"--chunk-size cannot be {shown(text)}",
+            object="--chunk-size",
+            hint="write at least 1MiB: bytes, or with K, M, G, KiB, MiB, GiB",
+        )
+    return size
+
+
+def _bytes(text: str) -> int:
+    """A SIZE in bytes, 0 for what is none."""
+    match = _SIZE.match(text)
+    return int(match[1]) * _FACTORS[match[2]] if match else 0
+
+
+def annotations_of(pairs: Sequence[str]) -> dict[str, str]:
+    """Keys and values; the last of two with one key counts. Raises UsageError for what is not K=V."""
+    found = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise UsageError(f"--annotation {pair} has no key and value", object="--annotation", hint="write K=V")
+        found[key] = text
+    return found
+
+
+def read_document(word: str, limit: int) -> bytes:
+    """The bytes of a file or, for `-`, of standard input; one more than `limit` where there are more.
+
+    Raises NotFoundError, LocalIOError, UsageError for a directory or a location with a password in it.
+    """
+    if word == STANDARD_INPUT:
+        return sys.stdin.buffer.read(limit + 1)
+    try:
+        with open(word, "rb") as file:  # noqa: PTH123 (the word is shown as it was typed)
+            if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):
+                raise IsADirectoryError
+            return file.read(limit + 1)
+    except FileNotFoundError:
+        refuse_user_info(word)
+        raise NotFoundError(f"there is no file {word}", object=word, hint="name a file, or `-`") from None
+    except IsADirectoryError:
+        hint = "name a file in it, or look at all of it with `epoch-oci verify`"
+        raise UsageError(f"{word} is a directory", object=word, hint=hint) from None
+    except OSError as error:
+        raise LocalIOError(f"{word}: {(error.strerror or str(error)).lower()}", object=word) from error
 
 
 def named_store(store: str | None) -> str:
