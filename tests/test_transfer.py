@@ -59,6 +59,15 @@ class MemorySink:
         self.mounted.append((target.digest, repository))
         return repository in self.mountable
 
+    def limits(self) -> Limits:
+        return Limits()
+
+    def check_write(self) -> None:
+        pass
+
+    def openness(self, blob: Descriptor | None = None) -> None:
+        return None
+
     def resolve(self, name: str) -> Document:
         raise NotFoundError(name)
 

@@ -31,7 +31,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
-from epoch_oci.stores.base import BytesContent, Content, Mounter, Sink
+from epoch_oci.stores.base import BytesContent, Content, Remote, Sink
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, in_parallel, plan_blobs
 from epoch_oci.transfer.pool import GrowingPool
@@ -173,7 +173,7 @@ class Packing:
         sink, place = self._sending.sink, self._sending.mounts.get(pack.digest)
         if sink.holds(pack):
             return True
-        if place is None or not isinstance(sink, Mounter):
+        if place is None or not isinstance(sink, Remote):
             return False
         return self._sending.dry_run or sink.mount(pack, place)
 

@@ -8,7 +8,7 @@ from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PartTable, fitting_size, spans
-from epoch_oci.stores.base import Content, Limited, Sink
+from epoch_oci.stores.base import Content, Remote, Sink
 from epoch_oci.transfer.parts import PartCache, part_table
 
 
@@ -64,7 +64,7 @@ def plan_cuts(manifest: Manifest, sink: Sink, wanted: int | None, cache: Path | 
 def cut_size(blob: Descriptor, sink: Sink, wanted: int | None) -> int | None:
     """The size of the parts that `blob` is cut into, in bytes; None when it travels whole."""
     if wanted is None:
-        limits = sink.limits() if isinstance(sink, Limited) else None
+        limits = sink.limits() if isinstance(sink, Remote) else None
         above, size = (limits.cut_above, limits.part_size) if limits is not None else (None, None)
     else:
         above, size = (wanted, wanted) if wanted else (None, None)

@@ -18,7 +18,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import INDEXES
 from epoch_oci.oci.reference import legal_tag, tag_problem
-from epoch_oci.stores.base import Exposed, Keeper, Limited, Openness, Preflight, Readable, Sink
+from epoch_oci.stores.base import Keeper, Openness, Readable, Remote, Sink
 
 Named = tuple[str, str]
 """The name and the media type of a file that a manifest names."""
@@ -52,7 +52,7 @@ class Publication:
 
     def check_limits(self, name: str, carriers: Iterable[Descriptor]) -> None:
         """Refuse a file that the sink is known not to take, before it has taken gigabytes of it. Raises UsageError."""
-        largest = self.sink.limits().largest if isinstance(self.sink, Limited) else None
+        largest = self.sink.limits().largest if isinstance(self.sink, Remote) else None
         for carrier in carriers:
             if largest is not None and carrier.size > largest:
                 raise UsageError(
@@ -102,7 +102,7 @@ class Publication:
 
     def check_write(self) -> None:
         """May we write? Raises AccessError, NotFoundError."""
-        if isinstance(self.sink, Preflight):
+        if isinstance(self.sink, Remote):
             self.sink.check_write()
 
     def admit(self, files: Iterable[Named]) -> None:
@@ -147,7 +147,7 @@ class Publication:
 
     def _look_again(self, document: Document, files: Iterable[Named] | None, blobs: Iterable[Descriptor]) -> None:
         """A repository that was not there before can turn out to be public, and now there is a blob to ask for."""
-        if self.allow_public or not isinstance(self.sink, Exposed):
+        if self.allow_public or not isinstance(self.sink, Remote):
             return
         if document.media_type not in INDEXES:
             image = ImageManifest.parse(document)
@@ -159,7 +159,7 @@ class Publication:
             self._refuse_open(min(known, key=lambda blob: blob.size), secrets)
 
     def _refuse_open(self, blob: Descriptor | None, secrets: Sequence[str]) -> None:
-        if self.allow_public or not isinstance(self.sink, Exposed):
+        if self.allow_public or not isinstance(self.sink, Remote):
             return
         if (openness := self.sink.openness(blob)) is not None:
             more = f" and {len(secrets) - _NAMES_SHOWN} more" if len(secrets) > _NAMES_SHOWN else ""

@@ -27,7 +27,7 @@ class Onlooker:
         self._pinged = False
 
     def openness(self, blob: Descriptor | None) -> Openness | None:
-        """As `stores.base.Exposed.openness`; an open registry of this very machine is not open in that sense.
+        """As `Remote.openness`; an open registry of this very machine is not open in that sense.
 
         It is one when nobody was asked for credentials, reading or writing, and none are kept or given for it either:
         behind a loopback address there may well be a tunnel to a registry that people have accounts at.

@@ -92,7 +92,7 @@ _MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 
 
 class RegistryRepository:
-    """A repository as Source, Sink, TagLister and Mounter. Safe for threads.
+    """A repository as Source, Sink, TagLister and Remote. Safe for threads.
 
     Names of `resolve` are tags or digests, of `publish` tags.
     """
@@ -186,7 +186,7 @@ class RegistryRepository:
         yield from sorted(pages(self._client, url, "tags", self._where))
 
     def mount(self, target: Descriptor, repository: str) -> bool:
-        """As `Mounter.mount`. It is tried once, whatever the answer; an upload opened instead is cancelled."""
+        """As `Remote.mount`. It is tried once, whatever the answer; an upload opened instead is cancelled."""
         if repository == self._repository:
             return False
         query = urlencode({"mount": str(target.digest), "from": repository}, safe=":/")
@@ -209,7 +209,7 @@ class RegistryRepository:
                 self._writable = True
 
     def openness(self, blob: Descriptor | None = None) -> Openness | None:
-        """As `Exposed.openness`. An open registry on this very machine, with no credentials in play, does not count.
+        """As `Remote.openness`. An open registry on this very machine, with no credentials in play, does not count.
 
         Asked once without a blob and once with one: a repository does not open up in the middle of a run.
         """
@@ -220,7 +220,7 @@ class RegistryRepository:
             return known[blob is None]
 
     def limits(self) -> Limits:
-        """As `stores.base.Limited`. Files are cut alike for every registry, so that an artifact tells none of them."""
+        """As `Remote.limits`. Files are cut alike for every registry, so that an artifact tells none of them."""
         profile = self._manner.profile
         return Limits(largest=profile.largest, cut_above=CUT_ABOVE, part_size=CUT_INTO, jobs=profile.jobs)
 

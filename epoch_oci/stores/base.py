@@ -3,7 +3,8 @@
 A *source* resolves a name to a document and hands out content; a *sink* says whether it has a blob, puts one, and
 publishes a document under a name. Names are the store's own: `TAG` or `sha256:HEX` in a layout or a repository,
 `NAME:TAG` in an Epoch store. Every implementation raises only exceptions of `epoch_oci.errors`, also while content is
-being read. Further powers are one-method protocols that callers look for with `isinstance`.
+being read. Further powers are protocols of their own that callers look for with `isinstance`: `Remote` has those of a
+registry.
 """
 
 import io
@@ -180,14 +181,6 @@ class Auditor(Protocol):
 
 
 @runtime_checkable
-class Mounter(Protocol):
-    """A registry repository that can take a blob over from a sibling without moving bytes."""
-
-    def mount(self, target: Descriptor, repository: str) -> bool:
-        """True when the blob is here now; False when the registry declined. `repository` is on the same registry."""
-
-
-@runtime_checkable
 class Pointing(Protocol):
     """A store that can say what a name points to at less than the price of the document."""
 
@@ -337,32 +330,28 @@ class Limits:
     jobs: int | None = None
 
 
-@runtime_checkable
-class Limited(Protocol):
-    """A sink that knows its limits."""
-
-    def limits(self) -> Limits:
-        """What is known of them; nothing is asked."""
-
-
-@runtime_checkable
-class Preflight(Protocol):
-    """A sink that can say beforehand whether it may be written to."""
-
-    def check_write(self) -> None:
-        """Raises AccessError or NotFoundError when it may not. Leaves nothing behind."""
-
-
 Openness = Literal["repository", "registry", "epoch"]
 """What is open to everybody: this repository, or all that the registry has, for want of credentials or by nature."""
 
 
 @runtime_checkable
-class Exposed(Protocol):
-    """A sink that others may be able to read."""
+class Remote(Protocol):
+    """What only a repository of a registry can be asked; it is a `Source` and a `Sink` besides."""
+
+    def mount(self, target: Descriptor, repository: str) -> bool:
+        """Take a blob over from a sibling on the same registry without moving bytes; False when it is declined.
+
+        True says that it was looked at, and is here.
+        """
+
+    def limits(self) -> Limits:
+        """What is known of them; nothing is asked."""
+
+    def check_write(self) -> None:
+        """Raises AccessError or NotFoundError when it may not be written to. Leaves nothing behind."""
 
     def openness(self, blob: Descriptor | None = None) -> Openness | None:
-        """Whether somebody without credentials can, None for no; `blob` is one that is here, to try it on.
+        """Whether somebody without credentials can read it, None for no; `blob` is one that is here, to try it on.
 
         Without one a place that is not there yet counts as closed unless it is known to open. Raises NetworkError when
         nobody can say, for a guard that did not see does not let pass.

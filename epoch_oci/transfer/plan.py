@@ -16,8 +16,7 @@ from epoch_oci.stores.base import (
     Content,
     FileSink,
     FileTarget,
-    Limited,
-    Mounter,
+    Remote,
     Scattered,
     Sink,
     Source,
@@ -159,7 +158,7 @@ def _places(target: Descriptor, mount_from: Sequence[str], homes: Mapping[Digest
 
 def most_of(place: object) -> int:
     """How many transfers at a time `place` is known to bear, and no more than are of use."""
-    known = place.limits().jobs if isinstance(place, Limited) else None
+    known = place.limits().jobs if isinstance(place, Remote) else None
     return min(MOST, known or MOST)
 
 
@@ -188,7 +187,7 @@ def _item(
     sink: Sink, want: Want, there: bool, mount_from: Sequence[str], present: Callable[[Descriptor], bool]
 ) -> Item:
     assembler = sink if isinstance(sink, Assembler) else None
-    mounter = sink if mount_from and isinstance(sink, Mounter) else None
+    mounter = sink if mount_from and isinstance(sink, Remote) else None
     return Item(
         target=want.target,
         content=want.content,

@@ -214,9 +214,9 @@ def _form(
 
 def _own_registry(here: "ArtifactPlace", there: "ArtifactPlace") -> tuple[str, ...]:
     """The source's repository, where the target is one of the same registry."""
-    from epoch_oci.stores.base import Mounter
+    from epoch_oci.stores.base import Remote
 
-    if not (isinstance(here.store, Mounter) and isinstance(there.store, Mounter)):
+    if not (isinstance(here.store, Remote) and isinstance(there.store, Remote)):
         return ()
     (host, _, name), other = here.where.partition("/"), there.where.partition("/")[0]
     return (name,) if host == other else ()
@@ -224,7 +224,7 @@ def _own_registry(here: "ArtifactPlace", there: "ArtifactPlace") -> tuple[str, .
 
 def _target_tags(there: "ArtifactPlace", here: "ArtifactPlace", also: tuple[str, ...], word: str) -> tuple[str, ...]:
     """The tags to set: as written, else the source's own; none for a digest's copy in a registry."""
-    from epoch_oci.stores.base import Mounter
+    from epoch_oci.stores.base import Remote
 
     if there.digest is not None:
         raise UsageError(
@@ -232,7 +232,7 @@ def _target_tags(there: "ArtifactPlace", here: "ArtifactPlace", also: tuple[str,
         )
     tag = there.tag or (here.named() if here.digest is None else None)
     if tag is None or tag.startswith("sha256:"):
-        if not isinstance(there.store, Mounter):
+        if not isinstance(there.store, Remote):
             raise UsageError(f"{safe(word)} names no tag", object=word, hint="in a layout nobody finds it without one")
         return also
     return (tag, *also)

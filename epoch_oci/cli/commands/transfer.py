@@ -344,9 +344,9 @@ def _target(run: Run, word: str) -> "ArtifactPlace":
 def siblings(place: "ArtifactPlace", words: Sequence[str]) -> tuple[str, ...]:
     """Repositories of the target's own registry, written with or without its host."""
     from epoch_oci.oci.reference import is_registry, repository_problem
-    from epoch_oci.stores.base import Mounter
+    from epoch_oci.stores.base import Remote
 
-    if words and not isinstance(place.store, Mounter):
+    if words and not isinstance(place.store, Remote):
         raise UsageError("--mount-from works within one registry, and the target is none", object="--mount-from")
     host = place.where.partition("/")[0] + "/"
     found = tuple(word.removeprefix("docker://").removeprefix(host) for word in words)
