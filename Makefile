@@ -11,7 +11,7 @@ REGCTL_VERSION   := v0.11.7
 REGISTRY_VERSION := v3.1.2
 VERSITY_VERSION  := v1.8.0
 
-.PHONY: demo test test-long coverage mutants check docs bench bench-quick peers format clean
+.PHONY: demo test test-long coverage mutants check docs bench bench-quick peers format package test-package clean
 
 demo: $(BIN)/.run
 	$(BIN)/epoch-oci demo
@@ -55,6 +55,21 @@ docs: $(BIN)/.docs
 	rm -rf site/.doctrees site/.buildinfo
 	$(BIN)/python .ci/check_site.py site
 
+# dist/ with what can be published: the wheel built from the source archive, both checked, and built once more elsewhere to
+# the same bytes. A release sets SOURCE_DATE_EPOCH to the time of its commit.
+package: export SOURCE_DATE_EPOCH ?= 1735689600
+package: $(BIN)/.package
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/pyroma --min=10 dist/*.tar.gz
+	$(BIN)/python .ci/check_package.py dist
+
+# What was packed passes its own tests, in an environment of its own.
+test-package: package
+	sh .ci/test_package.sh dist $(PYTHON)
+
 # Push and pull beside every foreign client that is found; writes benchmarks/RESULTS.md, and VERSIONS.md for
 # what versions of a guest cost. About 45 minutes.
 bench: $(BIN)/.dev peers
@@ -87,6 +102,10 @@ $(BIN)/.dev: $(BIN)/python pyproject.toml
 $(BIN)/.docs: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	@touch $@
+
+$(BIN)/.package: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[package]"
+	@touch $@ $(BIN)/.run
 
 clean:
 	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage mutants
