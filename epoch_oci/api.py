@@ -18,7 +18,6 @@ from epoch_oci.locate import (
     Connection,
     Place,
     SoleEntry,
-    full_name,
     key_in,
     locate,
     locate_artifact,
@@ -60,7 +59,7 @@ def push(
     place = locate_artifact(os.fspath(to), connection=connection, create=True)
     if place.digest is not None:
         raise UsageError(f"{place.where}: a push target has no digest, for it follows from the snapshot")
-    return push_snapshot(source, key, place.store, place.tag, where=place.where, options=options, on_event=on_event)
+    return push_snapshot(source, key, place.store, place.tag, options=options, on_event=on_event)
 
 
 def pull(
@@ -86,10 +85,10 @@ def pull(
     if files is not None:
         sink = open_files(Path(files), connection=connection)
         place = locate_artifact(os.fspath(reference), connection=connection)
-        return pull_to_files(place.store, place.named(), sink, where=place.where, options=options, on_event=on_event)
+        return pull_to_files(place.store, place.named(), sink, options=options, on_event=on_event)
     store = open_store(os.fspath(to or ""), connection=connection, create=True)
     place = locate_artifact(os.fspath(reference), connection=connection)
-    return pull_to_store(place.store, place.named(), store, where=place.where, options=options, on_event=on_event)
+    return pull_to_store(place.store, place.named(), store, options=options, on_event=on_event)
 
 
 def inspect(word: Word, *, store: Word | None = None, connection: Connection | None = None) -> "Inspection":
@@ -98,11 +97,10 @@ def inspect(word: Word, *, store: Word | None = None, connection: Connection | N
 
     place = _place(word, store, connection or _from_environment())
     if isinstance(place, ArtifactPlace):
-        name = place.named()
-        return inspect_artifact(place.store, name, where=full_name(place.where, name))
+        return inspect_artifact(place.store, place.named())
     if place.key is None:
         raise UsageError(f"{place.where} is a whole store", hint="name a snapshot in it, and the store beside it")
-    return inspect_snapshot(place.store, place.key, where=str(place.key))
+    return inspect_snapshot(place.store, place.key)
 
 
 def verify(
@@ -130,17 +128,15 @@ def verify_place(place: Place, options: "VerifyOptions", on_event: OnEvent = ign
 
     if isinstance(place, ArtifactPlace):
         if place.name is not None or not isinstance(place.store, SoleEntry):
-            name = place.named()
-            where = full_name(place.where, name)
-            return verify_artifacts(place.store, [name], where=where, options=options, on_event=on_event)
+            return verify_artifacts(place.store, [place.named()], options=options, on_event=on_event)
         what, names = "artifact is listed", place.store.artifacts()
-        result = verify_artifacts(place.store, names, where=place.where, options=options, on_event=on_event, whole=True)
+        result = verify_artifacts(place.store, names, options=options, on_event=on_event, whole=True)
     elif place.key is not None:
-        return verify_snapshots(place.store, [place.key], where=str(place.key), options=options, on_event=on_event)
+        return verify_snapshots(place.store, [place.key], options=options, on_event=on_event)
     else:
         keys = [SnapshotKey(entry.name, entry.tag) for entry in place.store.snapshots()]
         what, names = "snapshot is", [str(key) for key in keys]
-        result = verify_snapshots(place.store, keys, where=place.where, options=options, on_event=on_event, whole=True)
+        result = verify_snapshots(place.store, keys, options=options, on_event=on_event, whole=True)
     if not names:
         result.notes.append(f"{place.where}: no {what} there")
     audit(place.store, result)

@@ -97,17 +97,25 @@ class SnapshotPlace:
 
     store: SnapshotStore
     key: SnapshotKey | None
-    where: str
+
+    @property
+    def where(self) -> str:
+        """What people call the store."""
+        return self.store.where
 
 
 @dataclass(frozen=True, slots=True)
 class ArtifactPlace:
-    """An artifact in a repository or layout; with neither tag nor digest, all of it. `where` has neither."""
+    """An artifact in a repository or layout; with neither tag nor digest, all of it."""
 
     store: ArtifactStore
     tag: str | None
     digest: Digest | None
-    where: str
+
+    @property
+    def where(self) -> str:
+        """What people call the repository or layout."""
+        return self.store.where
 
     @property
     def name(self) -> str | None:
@@ -124,11 +132,6 @@ class ArtifactPlace:
 Place = SnapshotPlace | ArtifactPlace
 
 
-def full_name(where: str, name: str) -> str:
-    """`where` and a tag or digest, as a reference is written."""
-    return f"{where}{'@' if name.startswith('sha256:') else ':'}{name}"
-
-
 def locate(word: str | Location, *, store: str | None, connection: Connection, create: bool = False) -> Place:
     """What `word` means. `store` is where plain names are looked up; `create` lets a layout be made.
 
@@ -143,7 +146,7 @@ def locate(word: str | Location, *, store: str | None, connection: Connection, c
         case ArchiveLocation():
             return _archive(found, connection, create=create)
         case StoreLocation():
-            return SnapshotPlace(open_store(found, connection=connection), None, found.word)
+            return SnapshotPlace(open_store(found, connection=connection), None)
         case NameLocation():
             return _named(found.word, store, connection)
 
@@ -275,7 +278,7 @@ def _is_root(path: Path) -> bool:
 def _named(word: str, store: str | None, connection: Connection) -> SnapshotPlace:
     if store is not None:
         opened = open_store(store, connection=connection)
-        return SnapshotPlace(opened, key_in(opened, word), store)
+        return SnapshotPlace(opened, key_in(opened, word))
     if (registry := location.bare_registry(word)) is not None:
         raise location.lacks_repository(word, registry)
     raise UsageError(
@@ -288,7 +291,7 @@ def _cocoon_root(found: StoreLocation, connection: Connection) -> SnapshotStore:
     from epoch_oci.cocoon.root import CocoonRoot
 
     assert found.path is not None
-    return CocoonRoot(found.path, cache_dir=connection.cache_directory, warn=connection.warn)
+    return CocoonRoot(found.path, where=found.word, cache_dir=connection.cache_directory, warn=connection.warn)
 
 
 def _directory_store(found: StoreLocation, connection: Connection) -> SnapshotStore:
@@ -356,7 +359,7 @@ def _repository(found: RepositoryLocation, connection: Connection) -> ArtifactPl
 
     reference = found.reference
     store = RegistryRepository(reference, registry_settings(reference.registry, connection))
-    return ArtifactPlace(store, reference.tag, reference.digest, reference.name)
+    return ArtifactPlace(store, reference.tag, reference.digest)
 
 
 def open_registry(host: str, *, connection: Connection) -> "RegistryHost":
@@ -406,7 +409,7 @@ def _layout(found: LayoutLocation, connection: Connection, *, create: bool) -> A
     if names is not None:
         _refuse_no_layout(found.path, names, create=create)
     layout = OciLayout(found.path, warn=connection.warn, marks=_marks(connection))
-    return ArtifactPlace(layout, found.tag, found.digest, f"oci:{found.path}")
+    return ArtifactPlace(layout, found.tag, found.digest)
 
 
 def _archive(found: ArchiveLocation, connection: Connection, *, create: bool) -> ArtifactPlace:
@@ -419,4 +422,4 @@ def _archive(found: ArchiveLocation, connection: Connection, *, create: bool) ->
         raise NotFoundError(f"there is no archive {path}", object=str(path), hint="look at the spelling")
     spool = Path(connection.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 (files there have no name)
     archive = OciArchive(path, spool=spool, warn=connection.warn, marks=_marks(connection))
-    return ArtifactPlace(archive, found.tag, found.digest, f"oci-archive:{path}")
+    return ArtifactPlace(archive, found.tag, found.digest)

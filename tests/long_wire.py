@@ -62,7 +62,6 @@ class Wire:
             self.made.key,
             sink,
             "v1",
-            where=name,
             options=PushOptions(jobs=1, allow_public=True),
         )
         return name
@@ -72,7 +71,7 @@ class Wire:
         copy = self.path / f"copy-{next(self.numbers)}"
         source = self.repository(address or self.registry.address, name, **changes)
         try:
-            pull_to_store(source, "v1", open_store(copy), where=f"x/{name}", options=PullOptions(jobs=1))
+            pull_to_store(source, "v1", open_store(copy), options=PullOptions(jobs=1))
         finally:
             there = in_store(copy, self.made)
         assert there and set(tree(copy)) == {*tree(self.path / "store"), "catalog.json"}

@@ -52,8 +52,8 @@ def layout(root: Root, tmp_path: Path) -> OciLayout:
     found = OciLayout(tmp_path / "layout")
     # Parts of 4 KiB and more, so that one of the files is cut.
     options = PushOptions(part_size=4096)
-    report = push(CocoonRoot(root.path), SnapshotKey("bot", "v2"), found, None, where="oci:layout", options=options)
-    assert (report.name, report.tag, report.reference) == ("bot", "v2", "oci:layout:v2")
+    report = push(CocoonRoot(root.path), SnapshotKey("bot", "v2"), found, None, options=options)
+    assert (report.name, report.tag, report.reference) == ("bot", "v2", f"oci:{tmp_path}/layout:v2")
     assert report.warnings == ()
     return found
 
@@ -62,7 +62,7 @@ def test_to_another_node(root: Root, layout: OciLayout, tmp_path: Path) -> None:
     """The files, the base image, and all that Cocoon said of the snapshot but its ID."""
     other = make_root(tmp_path / "other")
     store = CocoonRoot(other.path)
-    report = pull_to_store(layout, "v2", store, where="oci:layout", options=PullOptions(jobs=2))
+    report = pull_to_store(layout, "v2", store, options=PullOptions(jobs=2))
     assert all(blob.action == "received" for blob in report.blobs if blob.size)
     [(snapshot_id, entry)] = other.index["snapshots"].items()
     assert {**entry, "id": ID, "data_dir": None} == {**root.index["snapshots"][ID], "data_dir": None}
@@ -103,7 +103,7 @@ def test_to_an_archive_and_into_the_artifact_again(root: Root, layout: OciLayout
 def test_pushed_twice_it_is_one_artifact(root: Root, layout: OciLayout) -> None:
     before = layout.resolve("v2")
     options = PushOptions(part_size=4096)
-    report = push(CocoonRoot(root.path), SnapshotKey("bot", "v2"), layout, None, where="oci:layout", options=options)
+    report = push(CocoonRoot(root.path), SnapshotKey("bot", "v2"), layout, None, options=options)
     assert {blob.action for blob in report.blobs} == {"skipped"}
     assert layout.resolve("v2") == before
 
@@ -137,9 +137,9 @@ def test_settings_of_later_versions_go_from_root_to_root(root: Root, tmp_path: P
     members = {**record(name="bot:v2"), **SETTINGS}
     root.write_index({ID: {**members, "size_bytes": 5, "last_accessed_at": "2026-07-01T10:00:00Z"}})
     found = OciLayout(tmp_path / "carried")
-    push(CocoonRoot(root.path), SnapshotKey("bot", "v2"), found, None, where="oci:carried")
+    push(CocoonRoot(root.path), SnapshotKey("bot", "v2"), found, None)
     other = make_root(tmp_path / "other")
-    pull_to_store(found, "v2", CocoonRoot(other.path), where="oci:carried")
+    pull_to_store(found, "v2", CocoonRoot(other.path))
     [(snapshot_id, entry)] = other.index["snapshots"].items()
     assert {**entry, "id": ID, "data_dir": members["data_dir"]} == members
     once, twice = (CocoonRoot(node.path).resolve("bot:v2") for node in (root, other))

@@ -92,7 +92,7 @@ def stored(path: Path, digest: object) -> Path:
 
 
 def pulled(source: OciLayout, path: Path, **options):
-    return pull_to_store(source, "v1", open_store(path), where="oci:layout", options=PullOptions(key=KEY, **options))
+    return pull_to_store(source, "v1", open_store(path), options=PullOptions(key=KEY, **options))
 
 
 def holds_it_all(store: Path, name: str = "bot") -> None:
@@ -151,15 +151,15 @@ def test_a_dry_run_changes_nothing(layout, tmp_path):
 
 
 def test_files_under_their_own_names_unfolded(layout, tmp_path):
-    pull_to_files(layout, "v1", FilesDirectory(tmp_path / "files"), where="oci:layout")
+    pull_to_files(layout, "v1", FilesDirectory(tmp_path / "files"))
     assert tree(tmp_path / "files") == {name: unfolded(name) for name in FILES}
-    again = pull_to_files(layout, "v1", FilesDirectory(tmp_path / "files"), where="oci:layout")
+    again = pull_to_files(layout, "v1", FilesDirectory(tmp_path / "files"))
     assert again.transferred == 0
 
 
 def test_only_some_files(layout, tmp_path):
     options = PullOptions(only=("*.raw",))
-    pull_to_files(layout, "v1", FilesDirectory(tmp_path / "files"), where="oci:layout", options=options)
+    pull_to_files(layout, "v1", FilesDirectory(tmp_path / "files"), options=options)
     assert sorted(tree(tmp_path / "files")) == ["cow.raw", "data-a.raw"]
 
 
@@ -189,7 +189,7 @@ def test_only_what_is_wanted_is_decoded(tmp_path, form):
 
 def test_only_what_is_wanted_unfolds_as_ever(layout, tmp_path):
     options = PullOptions(only=("memory*",))
-    pull_to_files(layout, "v1", FilesDirectory(tmp_path / "files"), where="oci:layout", options=options)
+    pull_to_files(layout, "v1", FilesDirectory(tmp_path / "files"), options=options)
     assert tree(tmp_path / "files") == {"memory-ranges": unfolded("memory-ranges")}
 
 
@@ -197,7 +197,7 @@ def test_inspect_reads_no_layer(layout, tmp_path):
     for name in ENCODED:
         for raw in FILES[name].layers:
             stored(tmp_path / "layout", Digest.of(raw)).unlink(missing_ok=True)
-    found = inspect_artifact(layout, "v1", where="oci:layout:v1")
+    found = inspect_artifact(layout, "v1")
     rows = {file.name: file.to_json() for file in found.files}
     assert list(rows) == list(FILES)
     assert {name for name, row in rows.items() if row["digest"] is None} == set(ENCODED)
@@ -215,11 +215,11 @@ def test_inspect_on_the_command_line(layout, tmp_path):
 
 
 def test_verify_hashes_and_decodes(layout):
-    good = verify_artifacts(layout, ["v1"], where="x", options=VerifyOptions())
+    good = verify_artifacts(layout, ["v1"], options=VerifyOptions())
     layers = real_artifact().layers
     assert good.ok and good.blobs == len({layer.digest for layer in layers})
     assert good.bytes == sum({layer.digest: layer.size for layer in layers}.values())
-    fast = verify_artifacts(layout, ["v1"], where="x", options=VerifyOptions(fast=True))
+    fast = verify_artifacts(layout, ["v1"], options=VerifyOptions(fast=True))
     assert fast.ok and fast.blobs == good.blobs and fast.bytes == 0
 
 
@@ -228,7 +228,7 @@ def test_verify_names_every_layer_that_is_wrong(layout, tmp_path):
     raw = stored(tmp_path / "layout", first).read_bytes()
     stored(tmp_path / "layout", first).write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     stored(tmp_path / "layout", second).unlink()
-    bad = verify_artifacts(layout, ["v1"], where="x", options=VerifyOptions())
+    bad = verify_artifacts(layout, ["v1"], options=VerifyOptions())
     assert [(item.object, item.code) for item in bad.findings] == [
         ("v1: cow.raw", "DIGEST"),
         ("v1: cow.raw", "NOT_FOUND"),
@@ -240,8 +240,8 @@ def test_verify_names_every_layer_that_is_wrong(layout, tmp_path):
 def test_what_was_pulled_can_be_pushed_and_comes_back(layout, tmp_path, dialect):
     pulled(layout, tmp_path / "store")
     again = OciLayout(tmp_path / "again")
-    push(open_store(tmp_path / "store"), KEY, again, None, where="x", options=PushOptions(dialect=dialect))
-    pull_to_store(again, "v1", open_store(tmp_path / "back"), where="oci:again", options=PullOptions(key=KEY))
+    push(open_store(tmp_path / "store"), KEY, again, None, options=PushOptions(dialect=dialect))
+    pull_to_store(again, "v1", open_store(tmp_path / "back"), options=PullOptions(key=KEY))
     first, second = tree(tmp_path / "store"), tree(tmp_path / "back")
     assert first.pop("catalog.json") and second.pop("catalog.json")
     assert first == second
@@ -306,7 +306,7 @@ class TestMemory:
     def test_a_wrong_memory_is_made_anew_within_the_run(self, layout, tmp_path):
         options = PullOptions(key=SnapshotKey("bot", "v1"), decode_cache=tmp_path / "cache")
         for name in ("first", "second", "third"):
-            pull_to_store(layout, "v1", open_store(tmp_path / name), where="oci:layout", options=options)
+            pull_to_store(layout, "v1", open_store(tmp_path / name), options=options)
             assert open_store(tmp_path / name).resolve("bot:v1") == open_store(tmp_path / "first").resolve("bot:v1")
             if name == "first":
                 self.forge(layout, tmp_path / "cache")
@@ -416,22 +416,20 @@ def test_bytes_after_a_plain_chunk_are_never_read_and_verify_sees_them(tmp_path)
         file.write(b"\0")
     pulled(layout, tmp_path / "store")
     assert stored(tmp_path / "store", Digest.of(PLAIN)).read_bytes() == PLAIN
-    assert [item.code for item in verify_artifacts(layout, ["v1"], where="x", options=VerifyOptions()).findings] == [
-        "SIZE"
-    ]
+    assert [item.code for item in verify_artifacts(layout, ["v1"], options=VerifyOptions()).findings] == ["SIZE"]
 
 
 def nothing_comes_of_it(layout: OciLayout, tmp_path: Path, *codes: str) -> None:
     for pull in (
         lambda: pulled(layout, tmp_path / "store"),
-        lambda: pull_to_files(layout, "v1", FilesDirectory(tmp_path / "files"), where="oci:layout"),
+        lambda: pull_to_files(layout, "v1", FilesDirectory(tmp_path / "files")),
     ):
         with pytest.raises(ContentError) as caught:
             pull()
         assert caught.value.code in codes, str(caught.value)
     for place in (tmp_path / "store", tmp_path / "files"):
         assert not place.exists() or tree(place) == {}
-    checked = verify_artifacts(layout, ["v1"], where="x", options=VerifyOptions())
+    checked = verify_artifacts(layout, ["v1"], options=VerifyOptions())
     assert not checked.ok and {item.code for item in checked.findings} <= set(codes)
     ran = run_cli("pull", f"oci:{tmp_path / 'layout'}:v1", "--store", tmp_path / "third", "--as", "bot:v1")
     assert ran.code == 3 and ran.out == ""

@@ -33,10 +33,10 @@ def rooms(tmp_path):
 
         def push(self, made: Made, tag=None, **options):
             put_snapshot(self.first, made)
-            return push(self.source, made.key, self.sink, tag, where="oci:layout", options=PushOptions(**options))
+            return push(self.source, made.key, self.sink, tag, options=PushOptions(**options))
 
         def pull(self, name: str, **options):
-            return pull_to_store(self.sink, name, self.target, where="oci:layout", options=PullOptions(**options))
+            return pull_to_store(self.sink, name, self.target, options=PullOptions(**options))
 
     return Rooms()
 
@@ -110,7 +110,7 @@ def test_a_dry_run_says_what_would_move_and_changes_nothing(rooms):
 def test_files_land_under_their_own_names_unfolded(rooms):
     made = make_snapshot("W3b")
     rooms.push(made)
-    report = pull_to_files(rooms.sink, "v1", FilesDirectory(rooms.files), where="oci:layout")
+    report = pull_to_files(rooms.sink, "v1", FilesDirectory(rooms.files))
     files = tree(rooms.files)
     config, *blobs = report.blobs
     assert (config.title, config.size) == (None, len(made.raw))
@@ -127,10 +127,10 @@ def test_files_land_under_their_own_names_unfolded(rooms):
 def test_only_chooses_files(rooms):
     rooms.push(make_snapshot())
     sink = FilesDirectory(rooms.files)
-    pull_to_files(rooms.sink, "v1", sink, where="x", options=PullOptions(only=("*.json",)))
+    pull_to_files(rooms.sink, "v1", sink, options=PullOptions(only=("*.json",)))
     assert sorted(tree(rooms.files)) == ["config.json", "state.json"]
     with pytest.raises(UsageError, match="matches no file"):
-        pull_to_files(rooms.sink, "v1", sink, where="x", options=PullOptions(only=("*.txt",)))
+        pull_to_files(rooms.sink, "v1", sink, options=PullOptions(only=("*.txt",)))
 
 
 def test_a_tag_that_holds_something_else_is_a_conflict_without_force(rooms):
@@ -165,7 +165,7 @@ def test_an_altered_blob_never_gets_a_tag(rooms):
     raw[-1] ^= 1
     victim.write_bytes(raw)
     with pytest.raises(ContentError) as caught:
-        push(rooms.source, made.key, rooms.sink, None, where="oci:layout")
+        push(rooms.source, made.key, rooms.sink, None)
     assert caught.value.code == "DIGEST"
     with pytest.raises(NotFoundError):
         rooms.sink.resolve("v1")
@@ -179,7 +179,7 @@ def test_a_missing_blob_is_said_before_anything_moves(rooms, damage):
     victim = rooms.first / "blobs/sha256" / next(iter(made.blobs))
     victim.unlink() if damage == "missing" else victim.write_bytes(victim.read_bytes()[:-1])
     with pytest.raises(NotFoundError if damage == "missing" else ContentError, match=r"cidata\.img"):
-        push(rooms.source, made.key, rooms.sink, None, where="oci:layout")
+        push(rooms.source, made.key, rooms.sink, None)
     assert not (rooms.layout / "blobs").exists() or not any((rooms.layout / "blobs/sha256").iterdir())
 
 
@@ -188,7 +188,7 @@ def test_a_tag_that_oci_does_not_allow_needs_another(rooms, tag):
     made = make_snapshot(tag=tag)
     with pytest.raises(UsageError, match="name a target tag"):
         rooms.push(made)
-    assert rooms.push(made, "fine").reference == "oci:layout:fine"
+    assert rooms.push(made, "fine").reference == f"oci:{rooms.layout}:fine"
     rooms.pull("fine", key=made.key)
     assert rooms.target.resolve(str(made.key)).raw == made.raw
 
@@ -198,7 +198,7 @@ def test_a_retagged_snapshot_travels_under_its_key(rooms):
     made = make_snapshot("W1", tag="old")
     made.key = SnapshotKey("team/bot", "new")
     report = rooms.push(made)
-    assert (report.tag, report.reference) == ("new", "oci:layout:new")
+    assert (report.tag, report.reference) == ("new", f"oci:{rooms.layout}:new")
     rooms.pull("new")
     assert rooms.target.resolve("team/bot:new").raw == made.raw
 
@@ -217,33 +217,33 @@ def test_verify_finds_what_is_wrong(rooms):
     made = make_snapshot()
     rooms.push(made)
     options = VerifyOptions(round_trip=True)
-    good = verify_snapshots(rooms.source, [made.key], where="first", options=options)
+    good = verify_snapshots(rooms.source, [made.key], options=options)
     assert good.ok and good.blobs == len(made.blobs) and good.bytes == sum(map(len, made.blobs.values()))
-    assert verify_artifacts(rooms.sink, ["v1"], where="layout", options=options).ok
+    assert verify_artifacts(rooms.sink, ["v1"], options=options).ok
     victim = next(iter(made.blobs))
     for place in (rooms.first, rooms.layout):
         path = place / "blobs/sha256" / victim
         path.write_bytes(bytes(len(made.blobs[victim])))
-    bad = verify_snapshots(rooms.source, [made.key], where="first", options=options)
+    bad = verify_snapshots(rooms.source, [made.key], options=options)
     assert [item.code for item in bad.findings] == ["DIGEST"] and "cidata.img" in bad.findings[0].object
-    bad = verify_artifacts(rooms.sink, ["v1"], where="layout", options=options)
+    bad = verify_artifacts(rooms.sink, ["v1"], options=options)
     assert [item.code for item in bad.findings] == ["DIGEST"]
     fast = VerifyOptions(fast=True)
-    assert verify_snapshots(rooms.source, [made.key], where="first", options=fast).ok
+    assert verify_snapshots(rooms.source, [made.key], options=fast).ok
     (rooms.first / "blobs/sha256" / victim).unlink()
-    gone = verify_snapshots(rooms.source, [made.key], where="first", options=fast)
+    gone = verify_snapshots(rooms.source, [made.key], options=fast)
     assert [item.code for item in gone.findings] == ["NOT_FOUND"]
 
 
 def test_inspect_says_what_is_missing(rooms):
     made = make_snapshot("W2b")
     rooms.push(made)
-    seen = inspect_snapshot(rooms.source, str(made.key), where="first")
+    seen = inspect_snapshot(rooms.source, str(made.key))
     assert (seen.manifest.writer, seen.kind, seen.dialect) == ("W2b", "snapshot", "epoch")
     assert any("image blob" in line for line in seen.missing)
     assert any("cocoon.json" in line for line in seen.warnings)
-    remote = inspect_artifact(rooms.sink, "v1", where="layout")
+    remote = inspect_artifact(rooms.sink, "v1")
     assert (remote.dialect, remote.derived) == ("cocoon", False)
     assert [file.name for file in remote.files] == [file.name for file in seen.files]
     (rooms.first / "blobs/sha256" / next(iter(made.blobs))).unlink()
-    assert any("cidata.img" in line for line in inspect_snapshot(rooms.source, str(made.key), where="x").missing)
+    assert any("cidata.img" in line for line in inspect_snapshot(rooms.source, str(made.key)).missing)

@@ -178,7 +178,7 @@ def test_a_guard_that_cannot_see_lets_nothing_pass(fake_registry, tmp_path):
     registry.fault("GET", "/tags/list", Respond(503))
     repository, _ = room(registry, login=True, attempts=2)
     with pytest.raises(NetworkError):
-        push(open_store(tmp_path / "store"), made.key, repository, "v1", where="x/acme/bot")
+        push(open_store(tmp_path / "store"), made.key, repository, "v1")
     assert not registry.blobs("acme/bot")
 
 
@@ -188,8 +188,8 @@ def test_a_verb_that_does_not_say_what_a_manifest_names_is_guarded_too(fake_regi
     put_snapshot(tmp_path / "store", made)
     repository, _ = room(fake_registry(auth=readable()), login=True)
     options = epoch_oci.PushOptions(allow_public=True)
-    push(open_store(tmp_path / "store"), made.key, repository, "v1", where="x/acme/bot", options=options)
-    publication = Publication(repository, "x/acme/bot", allow_public=False, replace=False)
+    push(open_store(tmp_path / "store"), made.key, repository, "v1", options=options)
+    publication = Publication(repository, allow_public=False, replace=False)
     with pytest.raises(PolicyError, match=r"state\.json"):
         publication.commit("v2", repository.resolve("v1"))
 
@@ -202,14 +202,14 @@ def test_an_index_of_what_is_there_already_is_guarded_by_its_blobs(fake_registry
     registry.fault("GET", "/tags/list", Respond(403))
     repository, _ = room(registry, login=True)
     options = epoch_oci.PushOptions(allow_public=True)
-    push(open_store(tmp_path / "store"), made.key, repository, "v1", where="x/acme/bot", options=options)
+    push(open_store(tmp_path / "store"), made.key, repository, "v1", options=options)
     child = repository.resolve("v1").descriptor.to_json()
     raw = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [child]}).encode()
     registry.put_manifest("acme/bot", "many", raw)
     with pytest.raises(PolicyError, match="memory-ranges"):
-        add_tags(repository, "many", ["new"], where="x", force=False, allow_public=False, dry_run=False)
+        add_tags(repository, "many", ["new"], force=False, allow_public=False, dry_run=False)
     with pytest.raises(PolicyError, match="memory-ranges"):
-        copy(repository, "many", repository, ["new"], origin="x", where="x")
+        copy(repository, "many", repository, ["new"])
     assert repository.digest_of("new") is None
 
 

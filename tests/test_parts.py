@@ -111,7 +111,7 @@ def store(tmp_path):
 
 
 def send(source, made: Made, sink, tag: str | None = None, **options):
-    return push(source, made.key, sink, tag, where="there", options=PushOptions(part_size=PART, **options))
+    return push(source, made.key, sink, tag, options=PushOptions(part_size=PART, **options))
 
 
 def known_beforehand(made: Made) -> str:
@@ -176,7 +176,7 @@ def test_a_part_is_sent_before_the_next_but_one_is_read(fake_registry, tmp_path,
             content = source.content(target)
             return Noted(content) if target.size > 5 * PART else content
 
-    push(Source(), made.key, repository, "v1", where="there", options=PushOptions(part_size=PART // 8, jobs=1))
+    push(Source(), made.key, repository, "v1", options=PushOptions(part_size=PART // 8, jobs=1))
     assert order.index("put") < order.index("whole file read")
 
 

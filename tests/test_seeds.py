@@ -124,7 +124,7 @@ def test_files_come_from_a_seed_as_they_come_from_a_registry(rooms: Rooms):
 
 
 def seeded(plan: Plan, seed: EpochStore) -> Plan:
-    return Plan(tuple(replace(item, seeds=(Seed(seed, "seed"),)) for item in plan.items))
+    return Plan(tuple(replace(item, seeds=(Seed(seed),)) for item in plan.items))
 
 
 def test_zeros_of_a_seed_become_holes(tmp_path):
@@ -137,7 +137,7 @@ def test_zeros_of_a_seed_become_holes(tmp_path):
         [(FileTarget(name="disk.raw", blob=target), BytesContent(b""))],
         replace=False,
     )
-    plan = Plan(tuple(replace(item, seeds=(Seed(seed, "seed"),)) for item in plan.items))
+    plan = Plan(tuple(replace(item, seeds=(Seed(seed),)) for item in plan.items))
     (outcome,) = execute(plan, moved="received")
     assert (outcome.action, outcome.bytes) == ("reused", 0)
     assert (tmp_path / "files/disk.raw").read_bytes() == raw
@@ -318,6 +318,8 @@ def test_a_cocoon_root_is_a_seed_and_shares_no_file(tmp_path, capsys, monkeypatc
 class Unreachable:
     """A seed that says it has everything, and cannot be reached."""
 
+    where = "the other one"
+
     def __init__(self) -> None:
         self.asked = 0
 
@@ -336,7 +338,7 @@ def test_what_a_seed_has_is_not_counted_as_bytes_to_move_and_a_failed_one_is_not
         for raw in contents
     ]
     source, events = Unreachable(), []
-    plan = with_seeds(plan_blobs(store, wants), [Seed(source, "the other one")], events.append, jobs=1)
+    plan = with_seeds(plan_blobs(store, wants), [Seed(source)], events.append, jobs=1)
     assert (plan.to_move, plan.size) == (0, 6_000)
     outcomes = execute(plan, moved="received", jobs=1, on_event=events.append)
     assert [outcome.action for outcome in outcomes] == ["received"] * 3

@@ -336,7 +336,7 @@ def test_an_error_while_verifying_does_not_wait_for_the_other_blobs(tmp_path):
 
     started = time.monotonic()
     with pytest.raises(NetworkError):
-        verify_snapshots(Source(), [made.key], where="here", options=VerifyOptions(jobs=2))
+        verify_snapshots(Source(), [made.key], options=VerifyOptions(jobs=2))
     took = time.monotonic() - started
     let_go.set()
     assert took < 5

@@ -20,11 +20,11 @@ _MOST = 250_000
 class Journal:
     """`homes`: by blob, a container of the target that has it. `told`: by artifact, the Epoch manifest it decodes to.
 
-    Kept below `directory` (None: nowhere) for the target that is called `where`. A file that cannot be read is none.
+    Kept below `directory` (None: nowhere) for `target`, a place as people call it. A file that cannot be read is none.
     """
 
-    def __init__(self, directory: Path | None, where: str) -> None:
-        name = hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    def __init__(self, directory: Path | None, target: str) -> None:
+        name = hashlib.sha256(target.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         self._path = None if directory is None else directory / "sync" / f"{name}.json"
         kept = self._read()
         self.homes: dict[Digest, str] = _digests(kept.get("homes"))

@@ -34,8 +34,8 @@ def open_side(word: str, *, connection: Connection, repositories: Sequence[str] 
         place = locate_artifact(word, connection=connection, create=create)
         if place.name is not None:
             raise UsageError(f"{shown(word)} names one artifact", object=word, hint="use `copy`, or leave the tag out")
-        return LayoutSide(place.store, place.where)
-    return StoreSide(open_store(word, connection=connection, create=create), word)
+        return LayoutSide(place.store)
+    return StoreSide(open_store(word, connection=connection, create=create))
 
 
 def open_single(word: str, *, connection: Connection) -> Side:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from epoch_oci.bulk.retention import Candidate, Policy
 from epoch_oci.bulk.select import latest
-from epoch_oci.bulk.sides import Entry, RegistrySide, Side, StoreSide, store_of
+from epoch_oci.bulk.sides import Entry, RegistrySide, Side, store_of
 from epoch_oci.bulk.states import in_parallel
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import EpochOciError
@@ -49,7 +49,7 @@ class Pruning:
     its own clean-up frees the bytes, which `registry` says.
     """
 
-    where: str
+    location: str
     removed: list[Entry] = field(default_factory=list)
     kept: int = 0
     names: dict[Entry, str] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Pruning:
         """As the command-line contract spells it."""
         return {
             "command": "prune",
-            "location": self.where,
+            "location": self.location,
             "dryRun": self.dry_run,
             "removed": [self.names[entry] for entry in self.removed],
             "kept": self.kept,
@@ -90,7 +90,7 @@ def look(side: Side, policy: Policy, grace: float, *, now: datetime | None = Non
     by_label = {_candidate(item): item for item in seen if not is_fallback_tag(item.entry.tag)}
     gone = [by_label[item].entry for item in policy.removed(by_label, now or datetime.now(UTC))]
     gone += _lists_of(gone, seen)
-    found = Pruning(where=side.where, removed=sorted(gone), kept=len(seen) - len(gone), dry_run=True)
+    found = Pruning(location=side.where, removed=sorted(gone), kept=len(seen) - len(gone), dry_run=True)
     found.names = {entry: side.reference(entry) for entry in gone}
     _count(found, seen)
     if isinstance(side, RegistrySide):
@@ -111,7 +111,7 @@ def carry_out(side: Side, found: Pruning, grace: float) -> Pruning:
     failures = [(found.names[entry], error) for entry, (_, error) in zip(targets, outcomes, strict=True) if error]
     failed = {name for name, _ in failures}
     done = Pruning(
-        where=found.where,
+        location=found.location,
         removed=[entry for entry in found.removed if found.names[entry] not in failed],
         kept=found.kept + len(failed),
         names=found.names,
@@ -184,5 +184,4 @@ def _count(found: Pruning, seen: list[_Seen]) -> None:
 
 
 def _removable(side: Side, entry: Entry) -> Removable:
-    where = "" if isinstance(side, StoreSide) else side.reference(entry).removesuffix(f":{entry.ref}")
-    return Removable(store_of(side, entry), entry.ref, where)
+    return Removable(store_of(side, entry), entry.ref)

@@ -82,8 +82,12 @@ class StoreSide:
     """An Epoch store."""
 
     store: SnapshotStore
-    where: str
     kind: Kind = "store"
+
+    @property
+    def where(self) -> str:
+        """As `Side.where`."""
+        return self.store.where
 
     def entries(self) -> Iterator[Entry | EpochOciError]:
         """As `Side.entries`."""
@@ -200,8 +204,12 @@ class LayoutSide:
     """An OCI image layout, in which `NAME:TAG` has the tag `NAME--TAG`, each slash of the name as `--`."""
 
     layout: TaggedStore
-    where: str
     kind: Kind = "layout"
+
+    @property
+    def where(self) -> str:
+        """As `Side.where`."""
+        return self.layout.where
 
     def entries(self) -> Iterator[Entry | EpochOciError]:
         """As `Side.entries`; a name that the tag does not tell is the title that the artifact has."""

@@ -99,7 +99,7 @@ def do_blob(task: BlobTask, source: Side, target: Side, manner: Manner, local: L
     sink = store_of(target, task.target)
     blob = Descriptor(media_type=media_types.OCTET_STREAM, digest=task.digest, size=task.size)
     content = _content(task, source)
-    publication = Publication(sink, target.where, allow_public=manner.allow_public, replace=False)
+    publication = Publication(sink, allow_public=manner.allow_public, replace=False)
     publication.check_write()
     if task.secret is not None:
         publication.admit([task.secret])
@@ -150,7 +150,6 @@ def do_snapshot(
     if target.kind == "store":
         return _to_store(task, source, target, manner, local, on_event)
     homes = _homes(task, target)
-    where = target.reference(task.target).removesuffix(f":{task.target.ref}")
     if source.kind == "store":
         options = PushOptions(
             dialect=manner.dialect,
@@ -165,7 +164,7 @@ def do_snapshot(
             chunking=Chunking(journals=local.packs, cache=local.cache) if manner.chunked else None,
         )
         key = SnapshotKey.parse(task.source.ref)
-        report = push(store, key, sink, task.target.ref, where=where, options=options, on_event=on_event)
+        report = push(store, key, sink, task.target.ref, options=options, on_event=on_event)
         return _done(report)
     copying = CopyOptions(
         referrers=manner.referrers,
@@ -175,7 +174,6 @@ def do_snapshot(
         jobs=manner.jobs,
         throttle=local.throttle,
     )
-    origin = source.reference(task.source).removesuffix(f":{task.source.ref}")
     # A listing of referrers is the registry's own; what it lists is entered into the target's, however that keeps it.
     tags = () if is_fallback_tag(task.source.tag) and _is_listing(task, source) else (task.target.ref,)
     report = copy_artifact(
@@ -183,8 +181,6 @@ def do_snapshot(
         str(task.pinned),
         sink,  # type: ignore[arg-type]
         tags,
-        origin=origin,
-        where=where,
         options=copying,
         on_event=on_event,
     )
@@ -207,8 +203,7 @@ def _to_store(task: SnapshotTask, source: Side, target: Side, manner: Manner, lo
     if source.kind == "store":
         report = transplant(store, SnapshotKey.parse(task.source.ref), sink, options=options, on_event=on_event)
         return _done(report)
-    where = source.reference(task.source).removesuffix(f":{task.source.ref}")
-    report = pull_to_store(store, str(task.pinned), sink, where=where, options=options, on_event=on_event)
+    report = pull_to_store(store, str(task.pinned), sink, options=options, on_event=on_event)
     return replace(_done(report), digest=sink.resolve(task.target.ref).digest)
 
 

@@ -159,14 +159,14 @@ class Demo:
 
     def _push(self, store: Path, target: str) -> TransferReport:
         place = _layout(target)
-        report = push(open_store(str(store)), KEY, place.store, place.tag, where=place.where, on_event=self.on_event)
+        report = push(open_store(str(store)), KEY, place.store, place.tag, on_event=self.on_event)
         self.tell(f"   sent {size_text(report.transferred)}, there already {size_text(report.reused)}")
         self._step("push", digest=str(report.digest), bytes=report.transferred)
         return report
 
     def _pull(self, target: str, store: Path) -> None:
         place = _layout(target)
-        report = pull_to_store(place.store, KEY.tag, open_store(str(store)), where=place.where, on_event=self.on_event)
+        report = pull_to_store(place.store, KEY.tag, open_store(str(store)), on_event=self.on_event)
         self.tell(f"   received {size_text(report.transferred)} in {len(report.blobs)} blobs")
         self._step("pull", location=str(store), bytes=report.transferred)
 
@@ -186,7 +186,7 @@ class Demo:
 
     def _unpack(self, target: str, directory: Path, sample: Sample) -> None:
         place = _layout(target)
-        pull_to_files(place.store, KEY.tag, open_files(directory), where=place.where, on_event=self.on_event)
+        pull_to_files(place.store, KEY.tag, open_files(directory), on_event=self.on_event)
         for file in sample.files:
             _check_file(directory / file.name, file)
         found = [(directory / file.name).stat() for file in sample.files]

@@ -188,7 +188,7 @@ def prune_lines(found: "Pruning") -> list[str]:
         lines.append(f"{counted(garbage.young, 'blob')} that nothing refers to are too young")
     shared = f", {size_text(found.shared)} are shared with what is kept" if found.shared else ""
     by = "its own clean-up frees" if found.registry else "frees" if found.dry_run else "freed"
-    return [*lines, f"{found.where}: {counted(found.kept, 'tag')} kept, {by} {size_text(found.frees)}{shared}"]
+    return [*lines, f"{found.location}: {counted(found.kept, 'tag')} kept, {by} {size_text(found.frees)}{shared}"]
 
 
 def sync_lines(report: "SyncReport") -> list[str]:

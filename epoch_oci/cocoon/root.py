@@ -64,14 +64,15 @@ class CocoonRoot:
     """The snapshots of a Cocoon root directory, named by `SnapshotKey`s: a name, an ID, or the beginning of an ID.
 
     A source and a sink. `cache_dir` remembers digests between runs, for a snapshot's files must be read once to know
-    them; `clock` and `random` date and name new records; `lock_seconds` is how long Cocoon's lock is waited for. `warn`
-    is told what is at risk in the root, each thing once.
+    them; `where` is what people call the root, `clock` and `random` date and name new records; `lock_seconds` is how
+    long Cocoon's lock is waited for. `warn` is told what is at risk in the root, each thing once.
     """
 
     def __init__(
         self,
         path: Path,
         *,
+        where: str | None = None,
         cache_dir: Path | None = None,
         clock: Callable[[], str] = utc_now,
         random: Callable[[int], bytes] = secrets.token_bytes,
@@ -80,6 +81,7 @@ class CocoonRoot:
     ) -> None:
         self._leases: dict[str, int] = {}
         self._tree = Tree(path, warn)
+        self._where = where or f"cocoon:{path}"
         marks = Marks(Facts(cache_dir))
         self._digests = Digests(marks)
         self._stage = DirectoryBackend(self._tree.path / STAGE, warnings=self._tree.warnings, marks=marks)
@@ -94,6 +96,11 @@ class CocoonRoot:
             lock_seconds=lock_seconds,
         )
         self._found: dict[Digest, LocalFile] = {}
+
+    @property
+    def where(self) -> str:
+        """As `Source.where`."""
+        return self._where
 
     @property
     def root(self) -> str:

@@ -126,13 +126,9 @@ def read_config(source: Readable, image: ImageManifest) -> Document | None:
     return Document(target.media_type, b"".join(blocks))
 
 
-def reference_key(where: str, name: str) -> SnapshotKey:
-    """What a snapshot is called by the reference to it alone: repository and tag, "" where it has none.
-
-    `where` names the place, with or without `name`, the tag or digest.
-    """
-    place = where.removesuffix(name)[:-1] if where.endswith((f":{name}", f"@{name}")) else where
-    return SnapshotKey(repository_in(place), "" if name.startswith("sha256:") else name)
+def reference_key(source: Source, name: str) -> SnapshotKey:
+    """What a snapshot is called by the reference to it alone: repository and tag, "" where it has none."""
+    return SnapshotKey(repository_in(source.where), "" if name.startswith("sha256:") else name)
 
 
 def _image(source: Source, document: Document, what: str, nesting: int) -> ImageManifest:

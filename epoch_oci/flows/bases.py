@@ -16,7 +16,7 @@ from epoch_oci.flows.chunked import index_of_image
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import CREATED, MANIFESTS
-from epoch_oci.stores.base import Readable, Sink, Source, TagLister
+from epoch_oci.stores.base import Readable, Sink, Source, TagLister, full_name
 
 _QUESTIONS = 8
 _TAGS_ASKED = 32
@@ -26,15 +26,19 @@ _Problem = (ContentError, NotFoundError, NetworkError, AccessError, LocalIOError
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """An artifact that may share chunks: `name` in `source`, which people call `where`.
+    """An artifact that may share chunks: `name` in `source`.
 
     `repository` is None where the packs are in the target; else the one to mount them from, "" where that cannot be.
     """
 
     source: Source
     name: str
-    where: str
     repository: str | None = None
+
+    @property
+    def where(self) -> str:
+        """What people call it."""
+        return full_name(self.source, self.name)
 
 
 @dataclass(slots=True)
@@ -67,7 +71,7 @@ class Bases:
             return False
         return True
 
-    def learn_all(self, bases: Sequence[Base], sink: Sink, where: str, there: tuple[str, ImageManifest | None]) -> None:
+    def learn_all(self, bases: Sequence[Base], sink: Sink, there: tuple[str, ImageManifest | None]) -> None:
         """Those that were named; else what the target's tag holds, and its newest tags."""
         for base in bases:
             self.learn(base)
@@ -76,9 +80,9 @@ class Bases:
             return
         tag, image = there
         if image is not None and is_chunked(image):
-            self.learn(Base(source, tag, f"{where}:{tag}"), image)
+            self.learn(Base(source, tag), image)
         for name, found in newest(source, tag):
-            self.learn(Base(source, name, f"{where}:{name}"), found)
+            self.learn(Base(source, name), found)
 
     def learn_journal(self, journal: PackJournal) -> None:
         """Take over what an earlier push sent before it was killed."""

@@ -132,6 +132,11 @@ class ChunkedSource:
     open_pack: Callable[[Stored, int, int], AbstractContextManager[ByteReader]] | None = None
     keep: Callable[[int], Keep | None] | None = None
 
+    @property
+    def where(self) -> str:
+        """As `Source.where`."""
+        return self.source.where
+
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`."""
         return self.source.resolve(name)

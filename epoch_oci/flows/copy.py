@@ -14,7 +14,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest, is_index, subject_of
-from epoch_oci.stores.base import Keeper, Pointing, Referring, Sink, Source
+from epoch_oci.stores.base import Keeper, Pointing, Referring, Sink, Source, full_name
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs
 from epoch_oci.transfer.throttle import Throttle
@@ -71,19 +71,16 @@ def copy(
     sink: ArtifactSink,
     tags: Sequence[str],
     *,
-    origin: str,
-    where: str,
     options: CopyOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> CopyReport:
     """Copy what `name` (a tag or a digest) is in `source`, and tag it last; without `tags` it has its digest alone.
 
-    `origin` and `where` name source and target without tag or digest. Raises ContentError for a wrong document or blob,
-    NotFoundError, ConflictError for a tag that holds something else, PolicyError, and whatever source and sink raise;
-    no tag has moved then, and blobs that were sent stay.
+    Raises ContentError for a wrong document or blob, NotFoundError, ConflictError for a tag that holds something else,
+    PolicyError, and whatever source and sink raise; no tag has moved then, and blobs that were sent stay.
     """
     how = options or CopyOptions()
-    return once_more(lambda hear: _copy(source, name, sink, tags, origin, where, how, hear), on_event)
+    return once_more(lambda hear: _copy(source, name, sink, tags, how, hear), on_event)
 
 
 def _copy(
@@ -91,16 +88,14 @@ def _copy(
     name: str,
     sink: ArtifactSink,
     tags: Sequence[str],
-    origin: str,
-    where: str,
     options: CopyOptions,
     on_event: OnEvent,
 ) -> CopyReport:
     started = time.monotonic()
     root = source.resolve(name)
-    graph = read_graph(source, root, full_name(origin, name), referrers=options.referrers)
-    publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
-    missing = [tag for tag in tags if not holds(sink, tag, root.digest, where, force=options.force)]
+    graph = read_graph(source, root, full_name(source, name), referrers=options.referrers)
+    publication = Publication(sink, allow_public=options.allow_public, replace=options.force)
+    missing = [tag for tag in tags if not holds(sink, tag, root.digest, force=options.force)]
     for blob in graph.blobs.values():
         publication.check_limits(blob.title or str(blob.digest), [blob])
     wants = [Want(target=blob, content=source.content(blob), title=blob.title) for blob in graph.blobs.values()]
@@ -110,7 +105,7 @@ def _copy(
     files = _files(source, graph)
     if options.dry_run:
         blobs, notes = planned(plan, "send"), publication.foretold(files)
-        return _report(graph, blobs, origin, where, name, tags, started, dry_run=True, notes=notes)
+        return _report(graph, blobs, full_name(source, name), sink, tags, started, dry_run=True, notes=notes)
     if missing or absent or not plan.all_there:
         publication.check_write()
         publication.admit(files)
@@ -120,10 +115,10 @@ def _copy(
         publication.keep(sink, document)
     for tag in tags:
         publication.commit(tag, root, files, blobs=graph.blobs.values(), known=tag not in missing)
-    return _report(graph, done(outcomes), origin, where, name, tags, started)
+    return _report(graph, done(outcomes), full_name(source, name), sink, tags, started)
 
 
-def holds(sink: object, tag: str, digest: Digest, where: str, *, force: bool) -> bool:
+def holds(sink: ArtifactSink, tag: str, digest: Digest, *, force: bool) -> bool:
     """Whether a tag points to `digest`. Raises ConflictError when it points elsewhere, unless `force`."""
     try:
         there = pointed(sink, tag)
@@ -136,8 +131,8 @@ def holds(sink: object, tag: str, digest: Digest, where: str, *, force: bool) ->
     if force:
         return False
     raise ConflictError(
-        f"{where}:{tag} holds {there}, which is another artifact",
-        object=f"{where}:{tag}",
+        f"{sink.where}:{tag} holds {there}, which is another artifact",
+        object=f"{sink.where}:{tag}",
         hint="choose another tag, or replace it with --force",
     )
 
@@ -150,11 +145,6 @@ def pointed(store: object, name: str) -> Digest | None:
         return store.resolve(name).digest  # type: ignore[attr-defined, no-any-return]
     except NotFoundError:
         return None
-
-
-def full_name(where: str, name: str) -> str:
-    """`where` and a tag or digest, as a reference is written."""
-    return f"{where}{'@' if name.startswith('sha256:') else ':'}{name}"
 
 
 def _absent_documents(sink: object, graph: Graph, tags: Sequence[str]) -> list[Document]:
@@ -180,9 +170,8 @@ def _files(source: Source, graph: Graph) -> list[Named]:
 def _report(
     graph: Graph,
     blobs: tuple[BlobReport, ...],
-    origin: str,
-    where: str,
-    name: str,
+    source: str,
+    sink: ArtifactSink,
     tags: Sequence[str],
     started: float,
     *,
@@ -192,8 +181,8 @@ def _report(
     root = graph.root
     return CopyReport(
         command="copy",
-        source=full_name(origin, name),
-        reference=full_name(where, tags[0] if tags else str(root.digest)),
+        source=source,
+        reference=full_name(sink, tags[0] if tags else str(root.digest)),
         document=root,
         artifact_type=root.media_type if is_index(root) else ImageManifest.parse(root).kind,
         name="",
@@ -208,23 +197,23 @@ def _report(
 
 
 def add_tags(
-    store: ArtifactSink, name: str, tags: Sequence[str], *, where: str, force: bool, allow_public: bool, dry_run: bool
+    store: ArtifactSink, name: str, tags: Sequence[str], *, force: bool, allow_public: bool, dry_run: bool
 ) -> dict[str, Any]:
     """Give what `name` is in `store` further tags there. Raises as `copy`; unless all are free, none moves."""
     if not tags:
         raise UsageError("no new tag is given")
     root = store.resolve(name)
-    missing = [tag for tag in tags if not holds(store, tag, root.digest, where, force=force)]
+    missing = [tag for tag in tags if not holds(store, tag, root.digest, force=force)]
     if missing and not dry_run:
-        graph = read_graph(store, root, full_name(where, name), referrers=False)
-        publication = Publication(store, where, allow_public=allow_public, replace=force)
+        graph = read_graph(store, root, full_name(store, name), referrers=False)
+        publication = Publication(store, allow_public=allow_public, replace=force)
         files = _files(store, graph)
         publication.admit(files)
         for tag in missing:
             publication.commit(tag, root, files, blobs=graph.blobs.values())
     return {
         "command": "tag",
-        "reference": full_name(where, name),
+        "reference": full_name(store, name),
         "digest": str(root.digest),
         "tags": [{"tag": tag, "action": "set" if tag in missing else "held"} for tag in tags],
         "dryRun": dry_run,

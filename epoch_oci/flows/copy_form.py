@@ -12,7 +12,7 @@ from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.artifact import FoundDocuments, artifact_of, read_documents, reference_key
-from epoch_oci.flows.copy import ArtifactSink, CopyOptions, CopyReport, copy, full_name
+from epoch_oci.flows.copy import ArtifactSink, CopyOptions, CopyReport, copy
 from epoch_oci.flows.encoded import Decoding
 from epoch_oci.flows.packing import Chunking
 from epoch_oci.flows.push import PushOptions, push
@@ -22,7 +22,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
-from epoch_oci.stores.base import Content, Source
+from epoch_oci.stores.base import Content, Source, full_name
 
 _DIALECT = "cocoon"
 
@@ -45,8 +45,6 @@ def copy_in_form(
     tags: Sequence[str],
     form: Form,
     *,
-    origin: str,
-    where: str,
     options: CopyOptions,
     on_event: OnEvent = ignore,
 ) -> CopyReport:
@@ -57,10 +55,10 @@ def copy_in_form(
     """
     found = read_documents(source, name)
     if form.chunking is None and _is_plain(found):
-        return copy(source, name, sink, tags, origin=origin, where=where, options=options, on_event=on_event)
+        return copy(source, name, sink, tags, options=options, on_event=on_event)
     if not tags:
         raise UsageError("an artifact that is written anew needs a tag", hint="name one in the target")
-    key = _key(found.told(), origin, name)
+    key = _key(found.told(), reference_key(source, name))
     decoding = Decoding(cache=form.cache, jobs=options.jobs, throttle=options.throttle, on_event=on_event)
     snapshot = stored_artifact(artifact_of(source, found, decoding), key)
     how = PushOptions(
@@ -76,8 +74,8 @@ def copy_in_form(
         throttle=options.throttle,
         chunking=form.chunking,
     )
-    report = push(_Unwrapped(snapshot, key), key, sink, tags[0], where=where, options=how, on_event=on_event)
-    return _report(report, snapshot, full_name(origin, name))
+    report = push(_Unwrapped(snapshot, key), key, sink, tags[0], options=how, on_event=on_event)
+    return _report(report, snapshot, full_name(source, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +84,11 @@ class _Unwrapped:
 
     snapshot: StoredSnapshot
     key: SnapshotKey
+
+    @property
+    def where(self) -> str:
+        """As `Source.where`."""
+        return self.snapshot.source.where
 
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`: the Epoch manifest."""
@@ -107,9 +110,9 @@ def _is_plain(found: FoundDocuments) -> bool:
     return isinstance(snapshot, Snapshot) and snapshot.dialect == _DIALECT and not is_chunked(found.image)
 
 
-def _key(told: Snapshot | EncodedSnapshot, where: str, name: str) -> SnapshotKey:
+def _key(told: Snapshot | EncodedSnapshot, said: SnapshotKey) -> SnapshotKey:
     """What the snapshot says it is called, else what the reference says."""
-    own, said = told.manifest if isinstance(told, Snapshot) else told, reference_key(where, name)
+    own = told.manifest if isinstance(told, Snapshot) else told
     title, tag = own.name or said.name, own.tag or said.tag
     if not title or not tag:
         raise UsageError("the artifact does not say what the snapshot is called", hint="name its tag, not its digest")

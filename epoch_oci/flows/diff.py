@@ -38,9 +38,12 @@ class Change(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One side: its files by name. `chunks` gives the digests of a file's chunks joined, None where nobody knows."""
+    """One side, as it was `asked` for: its files by name.
 
-    where: str
+    `chunks` gives the digests of a file's chunks joined, None where nobody knows.
+    """
+
+    asked: str
     files: dict[str, tuple[Digest, int]]
     chunks: Callable[[str], bytes | None]
 
@@ -90,19 +93,19 @@ class SnapshotDiff:
         return {"a": self.a, "b": self.b, "same": self.same, "files": [file.to_json() for file in self.files]}
 
 
-def version_of_artifact(source: Source, name: str, where: str, *, deep: bool) -> Version:
+def version_of_artifact(source: Source, name: str, asked: str, *, deep: bool) -> Version:
     """A side that is an artifact; its chunks are told by its index, or, when `deep`, by reading its files.
 
     Raises ContentError (TYPE) for one whose digests are only known after decoding, and what reading raises.
     """
-    return _of_documents(source, read_documents(source, name), where, deep=deep)
+    return _of_documents(source, read_documents(source, name), asked, deep=deep)
 
 
-def _of_documents(source: Source, found: FoundDocuments, where: str, *, deep: bool) -> Version:
+def _of_documents(source: Source, found: FoundDocuments, asked: str, *, deep: bool) -> Version:
     snapshot = found.told()
     if isinstance(snapshot, EncodedSnapshot) and snapshot.undigested:
         raise ContentError(
-            f"{where} is compressed, so that only a pull tells what its files are", code="TYPE", object=where
+            f"{asked} is compressed, so that only a pull tells what its files are", code="TYPE", object=asked
         )
     if isinstance(snapshot, EncodedSnapshot):
         snapshot = snapshot.finish({})
@@ -114,25 +117,25 @@ def _of_documents(source: Source, found: FoundDocuments, where: str, *, deep: bo
         return carried_content(inner, files[file]) if files[file].size else BytesContent(b"")
 
     named = {name: (file.digest, file.size) for name, file in files.items()}
-    return Version(where, named, _chunks(index, named, content, snapshot.manifest, deep=deep))
+    return Version(asked, named, _chunks(index, named, content, snapshot.manifest, deep=deep))
 
 
-def version_of_snapshot(source: Source, name: str, where: str, *, deep: bool) -> Version:
+def version_of_snapshot(source: Source, name: str, asked: str, *, deep: bool) -> Version:
     """A side that is a snapshot in an Epoch store; its chunks are told by reading it, when `deep`."""
     key = SnapshotKey.parse(name)
     manifest = read_stored(source, key)
     if isinstance(manifest, FoundDocuments):
-        return _of_documents(ArtifactsOf(source, key.name), manifest, where, deep=deep)
+        return _of_documents(ArtifactsOf(source, key.name), manifest, asked, deep=deep)
     layers = {layer.filename: layer for layer in (*manifest.layers, *manifest.base_images)}
     named = {name: (layer.digest, layer.size) for name, layer in layers.items()}
     content = lambda file: source.content(layers[file].descriptor)  # noqa: E731
-    return Version(where, named, _chunks(None, named, content, manifest, deep=deep))
+    return Version(asked, named, _chunks(None, named, content, manifest, deep=deep))
 
 
 def diff(a: Version, b: Version) -> SnapshotDiff:
     """Hold two versions against each other, in the order of B's files, then those that only A has."""
     names = [*b.files, *(name for name in a.files if name not in b.files)]
-    return SnapshotDiff(a.where, b.where, tuple(_file(name, a, b) for name in names))
+    return SnapshotDiff(a.asked, b.asked, tuple(_file(name, a, b) for name in names))
 
 
 def _file(name: str, a: Version, b: Version) -> FileDiff:

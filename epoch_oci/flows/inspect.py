@@ -18,7 +18,7 @@ from epoch_oci.flows.stored import read_stored
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
-from epoch_oci.stores.base import Node, Source
+from epoch_oci.stores.base import Node, Source, full_name
 from epoch_oci.transfer.plan import refuse_other_size
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
@@ -134,16 +134,16 @@ def known_time(text: str) -> str | None:
     return text if text and text != _ZERO_TIME else None
 
 
-def inspect_snapshot(source: Source, key: SnapshotKey | str, *, where: str) -> Inspection:
+def inspect_snapshot(source: Source, key: SnapshotKey | str) -> Inspection:
     """Look at a snapshot of an Epoch store, of whichever generation. Raises ContentError, NotFoundError."""
     key = SnapshotKey.parse(key) if isinstance(key, str) else key
     stored = read_stored(source, key)
     if isinstance(stored, Manifest):
-        return _of_epoch(source, stored, where)
-    return _of_artifact(source, stored, key, where)
+        return _of_epoch(source, stored, str(key))
+    return _of_artifact(source, stored, key, str(key))
 
 
-def _of_epoch(source: Source, manifest: Manifest, where: str) -> Inspection:
+def _of_epoch(source: Source, manifest: Manifest, location: str) -> Inspection:
     rows: list[tuple[str, Role, Descriptor]] = [
         *((layer.filename, "layer", _blob(layer)) for layer in manifest.layers),
         *((layer.filename, "base-image", _blob(layer)) for layer in manifest.base_images),
@@ -153,7 +153,7 @@ def _of_epoch(source: Source, manifest: Manifest, where: str) -> Inspection:
     )
     absent = tuple(_absence(source, blob, title, "in the store") for title, _, blob in rows if not source.has(blob))
     return Inspection(
-        location=where,
+        location=location,
         dialect="epoch",
         document=manifest.document,
         manifest=manifest,
@@ -167,13 +167,13 @@ def _of_epoch(source: Source, manifest: Manifest, where: str) -> Inspection:
     )
 
 
-def inspect_artifact(source: Source, name: str, *, where: str) -> Inspection:
+def inspect_artifact(source: Source, name: str) -> Inspection:
     """Look at an artifact in a repository or layout, at its documents alone. Raises ContentError, NotFoundError."""
     found = read_documents(source, name)
-    return _of_artifact(source, found, reference_key(where, name), where)
+    return _of_artifact(source, found, reference_key(source, name), full_name(source, name))
 
 
-def _of_artifact(source: Source, found: FoundDocuments, key: SnapshotKey, where: str) -> Inspection:
+def _of_artifact(source: Source, found: FoundDocuments, key: SnapshotKey, location: str) -> Inspection:
     told = found.told()
     unknown = {file.name for file in told.undigested} if isinstance(told, EncodedSnapshot) else set()
     snapshot = identified(_sketched(told) if isinstance(told, EncodedSnapshot) else told, key.name, key.tag)
@@ -181,7 +181,7 @@ def _of_artifact(source: Source, found: FoundDocuments, key: SnapshotKey, where:
     chunked = unchunked(source, found.image, snapshot) if not absent else source
     figures, of_file = _figures(chunked)
     return Inspection(
-        location=where,
+        location=location,
         dialect=snapshot.dialect,
         document=found.image.document,
         manifest=snapshot.manifest,

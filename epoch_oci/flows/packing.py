@@ -202,20 +202,20 @@ class Packing:
 
 @contextmanager
 def packing_into(
-    sending: Sending, chunking: Chunking, size: int, where: str, there: tuple[str, ImageManifest | None]
+    sending: Sending, chunking: Chunking, size: int, there: tuple[str, ImageManifest | None]
 ) -> Iterator[Packing]:
-    """Packing for the place called `where`, beside all that is known there of earlier versions.
+    """Packing for a sink, beside all that is known there of earlier versions.
 
     `there` is the tag that is pushed to, and what it holds. When the context is left without an error the snapshot was
     published, and what a killed push would have left is forgotten.
     """
     known = Known()
     bases = Bases(known, _warning(sending.on_event), kept_indexes(chunking.cache) if chunking.cache else None)
-    journal = PackJournal(chunking.journals, where) if chunking.journals else None
+    journal = PackJournal(chunking.journals, sending.sink.where) if chunking.journals else None
     with closing(journal) if journal else nullcontext():
         if journal is not None:
             bases.learn_journal(journal)
-        bases.learn_all(chunking.bases, sending.sink, where, there)
+        bases.learn_all(chunking.bases, sending.sink, there)
         sending = replace(sending, journal=journal, mounts=bases.mounts)
         with Packing(known, size, chunking.level, sending) as packing:
             yield packing

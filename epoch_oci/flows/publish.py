@@ -38,14 +38,13 @@ _WAYS_OUT: dict[Openness, str] = {
 
 @dataclass(slots=True)
 class Publication:
-    """One manifest on its way to a name in `sink`; `where` is what people call the sink, without that name.
+    """One manifest on its way to a name in `sink`.
 
     `admit` is called before the first byte moves and `commit` after the last one. Without `allow_public` a manifest
     that names a guest's memory or state does not get where anybody can read it.
     """
 
     sink: Sink
-    where: str
     allow_public: bool
     replace: bool
     _admitted: bool = False
@@ -56,7 +55,7 @@ class Publication:
         for carrier in carriers:
             if largest is not None and carrier.size > largest:
                 raise UsageError(
-                    f"{name} needs a layer of {carrier.size} bytes, and {self.where} takes {largest} at most",
+                    f"{name} needs a layer of {carrier.size} bytes, and {self.sink.where} takes {largest} at most",
                     object=name,
                     hint="cut it with --part-size 1GiB",
                 )
@@ -95,8 +94,8 @@ class Publication:
     def conflict(self, tag: str, there: Document) -> ConflictError:
         """The tag holds something else."""
         return ConflictError(
-            f"{self.where}:{tag} holds {there.digest}, which is another artifact",
-            object=f"{self.where}:{tag}",
+            f"{self.sink.where}:{tag} holds {there.digest}, which is another artifact",
+            object=f"{self.sink.where}:{tag}",
             hint="push to another tag, or replace it with --force",
         )
 
@@ -164,9 +163,9 @@ class Publication:
         if (openness := self.sink.openness(blob)) is not None:
             more = f" and {len(secrets) - _NAMES_SHOWN} more" if len(secrets) > _NAMES_SHOWN else ""
             raise PolicyError(
-                f"anybody can read {self.where}, and what was in the guest's memory is in "
+                f"anybody can read {self.sink.where}, and what was in the guest's memory is in "
                 f"{', '.join(secrets[:_NAMES_SHOWN])}{more}",
-                object=self.where,
+                object=self.sink.where,
                 hint=f"{_WAYS_OUT[openness]}, or push it all the same with --allow-public",
             )
 

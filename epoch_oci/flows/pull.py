@@ -24,7 +24,7 @@ from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.flows.seeds import foreseen, with_seeds
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
-from epoch_oci.stores.base import Content, Expecting, FileSink, FileTarget, Node, Sink, Source
+from epoch_oci.stores.base import Content, Expecting, FileSink, FileTarget, Node, Sink, Source, full_name
 from epoch_oci.transfer.execute import Outcome, execute
 from epoch_oci.transfer.plan import Plan, Seed, Want, most_of, plan_blobs, plan_files
 from epoch_oci.transfer.throttle import Throttle
@@ -61,27 +61,23 @@ def pull_to_store(
     name: str,
     sink: Sink,
     *,
-    where: str,
     options: PullOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> TransferReport:
     """Restore a snapshot into an Epoch store: blobs, then the manifest's exact bytes, then the catalog.
 
-    `name` is a tag or a digest; `where` names the repository or layout, for messages and the report. Raises
-    ContentError, NotFoundError, ConflictError, and whatever source and sink raise.
+    `name` is a tag or a digest. Raises ContentError, NotFoundError, ConflictError, and whatever source and sink raise.
     """
     options = options or PullOptions()
-    return _with_good_memory(_pull_to_store, source, name, sink, where, options, on_event)
+    return _with_good_memory(_pull_to_store, source, name, sink, options, on_event)
 
 
-def _pull_to_store(
-    source: Source, name: str, sink: Sink, where: str, options: PullOptions, on_event: OnEvent
-) -> TransferReport:
+def _pull_to_store(source: Source, name: str, sink: Sink, options: PullOptions, on_event: OnEvent) -> TransferReport:
     started = time.monotonic()
     phase(on_event, "reading the manifest")
     found = read_artifact(source, name, decoding(options, on_event))
     phase(on_event, "looking at what is there")
-    key = options.key or _key(found.snapshot, name, where)
+    key = options.key or _key(found.snapshot, reference_key(source, name))
     found = found.identified(key)
     known = isinstance(sink, Expecting) and sink.expect(str(key), found.snapshot.epoch, replace=options.force)
     _refuse_absent(found.snapshot, sink)
@@ -94,12 +90,14 @@ def _pull_to_store(
     contents = layer_contents(source, found.snapshot) if isinstance(sink, Node) else None
     notes = obstacles(found.snapshot.manifest, contents, node=sink)
     if options.dry_run:
-        return pull_report(found, key, _foretold(plan), where, name, started, dry_run=True, notes=notes, known=known)
+        return pull_report(
+            found, key, _foretold(plan), full_name(source, name), started, dry_run=True, notes=notes, known=known
+        )
     phase(on_event, "receiving")
     outcomes = _fetch(source, plan, options, on_event)
-    publication = Publication(sink, str(key), allow_public=False, replace=options.force)
+    publication = Publication(sink, allow_public=False, replace=options.force)
     publication.commit(str(key), found.snapshot.epoch, files_of(found.snapshot.manifest))
-    return pull_report(found, key, done(outcomes), where, name, started, notes=notes, known=known)
+    return pull_report(found, key, done(outcomes), full_name(source, name), started, notes=notes, known=known)
 
 
 def pull_to_files(
@@ -107,7 +105,6 @@ def pull_to_files(
     name: str,
     sink: FileSink,
     *,
-    where: str,
     options: PullOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> TransferReport:
@@ -116,16 +113,16 @@ def pull_to_files(
     Raises UsageError when `only` matches nothing, and what `pull_to_store` raises.
     """
     options = options or PullOptions()
-    return _with_good_memory(_pull_to_files, source, name, sink, where, options, on_event)
+    return _with_good_memory(_pull_to_files, source, name, sink, options, on_event)
 
 
 def _pull_to_files(
-    source: Source, name: str, sink: FileSink, where: str, options: PullOptions, on_event: OnEvent
+    source: Source, name: str, sink: FileSink, options: PullOptions, on_event: OnEvent
 ) -> TransferReport:
     started = time.monotonic()
     phase(on_event, "reading the manifest")
     choose = partial(_chosen, only=options.only) if options.only else None
-    found = read_artifact(source, name, decoding(options, on_event), choose).identified(reference_key(where, name))
+    found = read_artifact(source, name, decoding(options, on_event), choose).identified(reference_key(source, name))
     phase(on_event, "looking at what is there")
     source = at_hand_source(found, options)
     files = _chosen(found.snapshot.files, options.only)
@@ -136,11 +133,20 @@ def _pull_to_files(
     notes = () if options.only else obstacles(found.snapshot.manifest, contents)
     if options.dry_run:
         return pull_report(
-            found, key, _foretold(plan), where, name, started, dry_run=True, notes=notes, known=not plan.to_move
+            found,
+            key,
+            _foretold(plan),
+            full_name(source, name),
+            started,
+            dry_run=True,
+            notes=notes,
+            known=not plan.to_move,
         )
     phase(on_event, "receiving")
     outcomes = _fetch(source, plan, options, on_event)
-    return pull_report(found, key, done(outcomes), where, name, started, notes=notes, known=not plan.to_move)
+    return pull_report(
+        found, key, done(outcomes), full_name(source, name), started, notes=notes, known=not plan.to_move
+    )
 
 
 def at_hand_source(found: FoundArtifact, options: PullOptions, *places: object) -> Source:
@@ -155,17 +161,16 @@ def _with_good_memory(
     source: Source,
     name: str,
     sink: object,
-    where: str,
     options: PullOptions,
     on_event: OnEvent,
 ) -> TransferReport:
     """Pull; once more, when what went wrong may be what was remembered of an earlier decoding, and not the artifact."""
     try:
-        return pull(source, name, sink, where, options, on_event)
+        return pull(source, name, sink, options, on_event)
     except ContentError:
         if not forget_decoded(source, name, options):
             raise
-    return pull(source, name, sink, where, options, on_event)
+    return pull(source, name, sink, options, on_event)
 
 
 def forget_decoded(source: Source, name: str, options: PullOptions) -> bool:
@@ -230,12 +235,12 @@ def _chosen(files: Sequence[_Named], only: Sequence[str]) -> list[_Named]:
     return chosen
 
 
-def _key(snapshot: Snapshot, name: str, where: str) -> SnapshotKey:
+def _key(snapshot: Snapshot, said: SnapshotKey) -> SnapshotKey:
     """Under the document's name and the reference's tag; the document's tag when pulled by digest.
 
     A derived document without a name is called as its repository is.
     """
-    manifest, said = snapshot.manifest, reference_key(where, name)
+    manifest = snapshot.manifest
     title = manifest.name or (said.name if snapshot.derived else "")
     # The reference is what was asked for; the document inside may be of before a re-tag (trap 3).
     tag = said.tag or manifest.tag
@@ -262,8 +267,7 @@ def pull_report(
     found: FoundArtifact,
     key: SnapshotKey,
     blobs: tuple[BlobReport, ...],
-    where: str,
-    name: str,
+    reference: str,
     started: float,
     *,
     dry_run: bool = False,
@@ -276,7 +280,7 @@ def pull_report(
     """
     return TransferReport(
         command="pull",
-        reference=f"{where}{'@' if name.startswith('sha256:') else ':'}{name}",
+        reference=reference,
         document=found.image.document,
         artifact_type=found.artifact_type,
         name=key.name,

@@ -27,7 +27,7 @@ from epoch_oci.flows.pull import (
 )
 from epoch_oci.flows.report import BlobReport, TransferReport
 from epoch_oci.oci.verify import ByteReader
-from epoch_oci.stores.base import Content, Source
+from epoch_oci.stores.base import Content, Source, full_name
 from epoch_oci.transfer.content import WatchedContent
 from epoch_oci.transfer.throttle import Throttle
 
@@ -39,7 +39,6 @@ def pull_to_archive(
     name: str,
     write: Write,
     *,
-    where: str,
     options: PullOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> TransferReport:
@@ -51,7 +50,7 @@ def pull_to_archive(
     options = options or PullOptions()
     started = time.monotonic()
     phase(on_event, "reading the manifest")
-    found = read_artifact(source, name, decoding(options, on_event)).identified(reference_key(where, name))
+    found = read_artifact(source, name, decoding(options, on_event)).identified(reference_key(source, name))
     found = replace(found, source=at_hand_source(found, options))
     manifest = found.snapshot.manifest
     layers = disk_layers(manifest) if manifest.is_cloud_image else manifest.layers
@@ -70,8 +69,7 @@ def pull_to_archive(
         found,
         key,
         rows,
-        where,
-        name,
+        full_name(source, name),
         started,
         dry_run=options.dry_run,
         notes=obstacles(manifest, layer_contents(found.source, found.snapshot), with_base_images=False),

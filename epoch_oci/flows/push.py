@@ -26,7 +26,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import EMPTY_CONTENT
 from epoch_oci.oci.manifest import ImageManifest
-from epoch_oci.stores.base import BytesContent, Content, Sink, Source
+from epoch_oci.stores.base import BytesContent, Content, Sink, Source, full_name
 from epoch_oci.transfer.content import SliceContent
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Late, Plan, Want, cut_late, plan_blobs, require
@@ -87,20 +87,19 @@ def push(
     sink: Sink,
     tag: str | None,
     *,
-    where: str,
     options: PushOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> TransferReport:
     """Translate a snapshot, move what the sink lacks, and tag it last.
 
-    `tag` None means the snapshot's own; `where` names the target without its tag, for messages and the report.
-    Raises ContentError for a wrong manifest or blob, NotFoundError for a missing one, ConflictError, UsageError, and
-    whatever source and sink raise. Whatever is raised, the tag is then what it was, and blobs that were sent stay.
+    `tag` None means the snapshot's own. Raises ContentError for a wrong manifest or blob, NotFoundError for a missing
+    one, ConflictError, UsageError, and whatever source and sink raise; the tag is then what it was, and blobs that were
+    sent stay.
     """
     how = options or PushOptions()
 
     def run(hear: OnEvent) -> TransferReport:
-        return _push(source, snapshot, sink, tag, where, how, hear)
+        return _push(source, snapshot, sink, tag, how, hear)
 
     try:
         return once_more(run, on_event)
@@ -116,35 +115,30 @@ def _push(
     snapshot: SnapshotKey,
     sink: Sink,
     tag: str | None,
-    where: str,
     options: PushOptions,
     on_event: OnEvent,
 ) -> TransferReport:
     if options.chunking is not None:
         from epoch_oci.flows.push_chunked import push_chunked
 
-        return push_chunked(
-            source, snapshot, sink, tag, where=where, options=options, chunking=options.chunking, on_event=on_event
-        )
+        return push_chunked(source, snapshot, sink, tag, options=options, chunking=options.chunking, on_event=on_event)
     if options.encoding is not None:
         from epoch_oci.flows.push_encoded import push_encoded
 
-        return push_encoded(
-            source, snapshot, sink, tag, where=where, options=options, encoding=options.encoding, on_event=on_event
-        )
+        return push_encoded(source, snapshot, sink, tag, options=options, encoding=options.encoding, on_event=on_event)
     started = time.monotonic()
-    publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
+    publication = Publication(sink, allow_public=options.allow_public, replace=options.force)
     phase(on_event, "reading the manifest")
     stored = read_stored(source, snapshot)
     target = legal_target(tag or snapshot.tag, snapshot)
     if isinstance(stored, FoundDocuments) and isinstance(sink, ArtifactSink) and _goes_as_it_is(stored, options):
-        return _copied(source, snapshot, sink, target, where, options, on_event)
+        return _copied(source, snapshot, sink, target, options, on_event)
     found = as_snapshot(source, snapshot, stored, decoding_for(options, on_event))
     ready = _prepare(found, snapshot, publication, target, options, on_event)
     files = files_of(ready.snapshot.manifest)
     if options.dry_run:
         notes = publication.foretold(files)
-        return _report(ready, _foretold(ready), where, started, dry_run=True, notes=notes)
+        return _report(ready, _foretold(ready), sink, started, dry_run=True, notes=notes)
     # Not for a run that changes nothing: a registry that may only be read is fine then.
     if ready.also or not ready.tagged or not ready.plan.all_there:
         publication.check_write()
@@ -157,14 +151,14 @@ def _push(
             raise
         # A remembered part digest may be what is wrong, and not the blob: it is learnt anew, once. Nothing is looked up
         # then, for what is remembered in a cache that cannot be written to cannot be forgotten either.
-        return _push(source, snapshot, sink, tag, where, replace(options, part_cache=None), on_event)
+        return _push(source, snapshot, sink, tag, replace(options, part_cache=None), on_event)
     ready = _settled(ready, publication, options)
     # A tag that was right before is not published again: some registries count that as a push, and others forbid it.
     known = ready.tagged and all(outcome.action == "skipped" for outcome in outcomes)
     publication.commit(ready.tag, ready.artifact.manifest, files, known=known)
     for tag in ready.also:
         publication.commit(tag, ready.artifact.manifest, files)
-    return _report(ready, _in_order(done(outcomes), ready.image), where, started)
+    return _report(ready, _in_order(done(outcomes), ready.image), sink, started)
 
 
 def decoding_for(options: PushOptions, on_event: OnEvent) -> Decoding:
@@ -179,7 +173,7 @@ def _goes_as_it_is(found: FoundDocuments, options: PushOptions) -> bool:
 
 
 def _copied(
-    source: Source, key: SnapshotKey, sink: ArtifactSink, tag: str, where: str, options: PushOptions, on_event: OnEvent
+    source: Source, key: SnapshotKey, sink: ArtifactSink, tag: str, options: PushOptions, on_event: OnEvent
 ) -> TransferReport:
     how = CopyOptions(
         referrers=False,
@@ -192,7 +186,7 @@ def _copied(
         throttle=options.throttle,
     )
     artifacts, tags = ArtifactsOf(source, key.name), [tag, *options.also]
-    report = copy(artifacts, key.tag, sink, tags, origin=key.name, where=where, options=how, on_event=on_event)
+    report = copy(artifacts, key.tag, sink, tags, options=how, on_event=on_event)
     return replace(report.plain(), command="push", name=key.name, tag=key.tag)
 
 
@@ -325,7 +319,7 @@ def _in_order(rows: Sequence[BlobReport], image: ImageManifest) -> tuple[BlobRep
 def _report(
     ready: _Prepared,
     blobs: tuple[BlobReport, ...],
-    where: str,
+    sink: Sink,
     started: float,
     *,
     dry_run: bool = False,
@@ -338,7 +332,7 @@ def _report(
     ]
     return TransferReport(
         command="push",
-        reference=f"{where}:{ready.tag}",
+        reference=full_name(sink, ready.tag),
         document=None if ready.cuts.late else ready.artifact.manifest,
         artifact_type=ready.image.kind,
         name=ready.key.name,

@@ -30,7 +30,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import TITLE
 from epoch_oci.oci.parts import PartTable
-from epoch_oci.stores.base import BytesContent, Sink
+from epoch_oci.stores.base import BytesContent, Sink, full_name
 from epoch_oci.transfer.execute import Outcome, execute
 from epoch_oci.transfer.plan import Plan, Want, plan_blobs
 
@@ -40,19 +40,17 @@ def push_archive(
     sink: Sink,
     tag: str | None,
     *,
-    where: str,
     options: PushOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> TransferReport:
     """Send the files of `archive` one by one, translate the manifest that they make, and tag it last.
 
-    `tag` None means the snapshot's own; `where` names the target without its tag, for messages and the report.
-    Raises ContentError for an archive that is wrong, ConflictError, UsageError, PolicyError, and whatever reading and
-    `sink` raise. Whatever is raised, the tag is then what it was.
+    `tag` None means the snapshot's own. Raises ContentError for an archive that is wrong, ConflictError, UsageError,
+    PolicyError, and whatever reading and `sink` raise. Whatever is raised, the tag is then what it was.
     """
     started = time.monotonic()
     with ExitStack() as stack:
-        stream = _Stream(archive, sink, tag, where, options or PushOptions(), on_event, stack)
+        stream = _Stream(archive, sink, tag, options or PushOptions(), on_event, stack)
         stream.send_files()
         return stream.finish(started)
 
@@ -62,7 +60,6 @@ class _Stream:
     archive: ExportArchive
     sink: Sink
     tag: str | None
-    where: str
     options: PushOptions
     on_event: OnEvent
     stack: ExitStack
@@ -74,7 +71,7 @@ class _Stream:
 
     def __post_init__(self) -> None:
         options = self.options
-        self.publication = Publication(self.sink, self.where, allow_public=options.allow_public, replace=options.force)
+        self.publication = Publication(self.sink, allow_public=options.allow_public, replace=options.force)
 
     def send_files(self) -> None:
         if not self.options.dry_run:
@@ -105,7 +102,7 @@ class _Stream:
             self.on_event(Event(event="done", bytes=sum(row.moved for row in self.blobs.values())))
         return TransferReport(
             command="push",
-            reference=f"{self.where}:{tag}",
+            reference=full_name(self.sink, tag),
             document=artifact.manifest,
             artifact_type=image.kind,
             name=key.name,
@@ -161,7 +158,7 @@ class _Stream:
             dry_run=options.dry_run,
         )
         size = epoch.memory + epoch.storage if epoch else 0
-        return self.stack.enter_context(packing_into(sending, chunking, size, self.where, (tag, there)))
+        return self.stack.enter_context(packing_into(sending, chunking, size, (tag, there)))
 
     def _packed(self) -> ChunkLayers | None:
         """The layers that carry what was cut; None for the plain form."""

@@ -25,7 +25,7 @@ from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.parts import PartTable
-from epoch_oci.stores.base import Sink, Source
+from epoch_oci.stores.base import Sink, Source, full_name
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Plan, in_parallel, plan_blobs, require
 
@@ -36,7 +36,6 @@ def push_chunked(
     sink: Sink,
     tag: str | None,
     *,
-    where: str,
     options: PushOptions,
     chunking: Chunking,
     on_event: OnEvent = ignore,
@@ -50,7 +49,7 @@ def push_chunked(
         raise UsageError(f"the dialect {options.dialect} has no chunked form", hint="leave --dialect or --chunked out")
     stored = as_snapshot(source, snapshot, read_stored(source, snapshot), decoding_for(options, on_event))
     tag = legal_target(tag or snapshot.tag, snapshot)
-    publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
+    publication = Publication(sink, allow_public=options.allow_public, replace=options.force)
     return _Push(stored, snapshot, publication, tag, options, chunking, on_event).run()
 
 
@@ -87,7 +86,7 @@ class _Push:
         large, plain = self._divided()
         self._admit(large, plain)
         size = sum(file.size for file in large)
-        with packing_into(self._sending(), self.chunking, size, self.publication.where, (self.tag, there)) as packing:
+        with packing_into(self._sending(), self.chunking, size, (self.tag, there)) as packing:
             self.on_event(Event(event="plan", bytes=size, total=size))
             self._cut(large, packing)
             chunks, rows = packing.finish()
@@ -227,7 +226,7 @@ class _Push:
                 self.publication.commit(tag, artifact.manifest, files, known=taken)
         return TransferReport(
             command="push",
-            reference=f"{self.publication.where}:{self.tag}",
+            reference=full_name(self.sink, self.tag),
             document=artifact.manifest,
             artifact_type=artifact.image.kind,
             name=self.key.name,

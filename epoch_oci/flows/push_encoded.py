@@ -29,7 +29,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import OCTET_STREAM, TITLE
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
-from epoch_oci.stores.base import BytesContent, Content, Sink, Source
+from epoch_oci.stores.base import BytesContent, Content, Sink, Source, full_name
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs, require
 
@@ -56,7 +56,6 @@ def push_encoded(
     sink: Sink,
     tag: str | None,
     *,
-    where: str,
     options: PushOptions,
     encoding: Encoding,
     on_event: OnEvent,
@@ -68,7 +67,7 @@ def push_encoded(
     if stored.manifest.is_cloud_image:
         raise UsageError(f"{snapshot} is a cloud image, and only snapshots have a second version", object=str(snapshot))
     tag = legal_target(tag or snapshot.tag, snapshot)
-    publication = Publication(sink, where, allow_public=options.allow_public, replace=options.force)
+    publication = Publication(sink, allow_public=options.allow_public, replace=options.force)
     return _Push(stored, snapshot, publication, tag, options, encoding, on_event).run()
 
 
@@ -177,7 +176,7 @@ class _Push:
         order = dict.fromkeys(str(blob.digest) for blob in artifact.image.successors)
         return TransferReport(
             command="push",
-            reference=f"{self.publication.where}:{self.tag}",
+            reference=full_name(self.publication.sink, self.tag),
             document=artifact.manifest,
             artifact_type=artifact.image.kind,
             name=self.key.name,

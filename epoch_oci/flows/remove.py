@@ -6,24 +6,28 @@ from dataclasses import dataclass
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NotFoundError, UsageError
 from epoch_oci.flows.copy import pointed
 from epoch_oci.oci.digest import Digest
-from epoch_oci.stores.base import Remover, TagLister
+from epoch_oci.stores.base import Remover, SnapshotLister, Source, TagLister, full_name
 
 
 @dataclass(slots=True)
 class Removable:
-    """What is to be removed from `store`: `name` as the store has it, `where` what people call the store."""
+    """What is to be removed from `store`: `name` as the store has it."""
 
-    store: object
+    store: Source
     name: str
-    where: str
     digest: Digest | None = None
+
+    @property
+    def label(self) -> str:
+        """What people call it; a snapshot's name says enough."""
+        return self.name if isinstance(self.store, SnapshotLister) else full_name(self.store, self.name)
 
 
 def removed(targets: Sequence[Removable], *, dry_run: bool) -> Iterator[tuple[Removable, EpochOciError | None]]:
     """Remove one after another; each with what kept it from being removed, if anything did."""
     gone: set[tuple[str, str]] = set()
     for target in targets:
-        if (target.where, target.name) in gone:
+        if (target.store.where, target.name) in gone:
             yield target, None
             continue
         try:
@@ -38,14 +42,13 @@ def removed(targets: Sequence[Removable], *, dry_run: bool) -> Iterator[tuple[Re
 
 def _look(target: Removable) -> None:
     if not isinstance(target.store, Remover):
-        raise UsageError(f"{target.where or target.name}: nothing can be removed from such a place", object=target.name)
+        raise UsageError(f"{target.label}: nothing can be removed from such a place", object=target.name)
     try:
         target.digest = pointed(target.store, target.name)
     except ContentError:  # what is damaged can be removed all the same
         return
     if target.digest is None:
-        name = f"{target.where}:{target.name}".lstrip(":")
-        raise NotFoundError(f"{name} is not there", object=name)
+        raise NotFoundError(f"{target.label} is not there", object=target.label)
 
 
 def _remove(target: Removable, targets: Sequence[Removable]) -> set[tuple[str, str]]:
@@ -55,12 +58,12 @@ def _remove(target: Removable, targets: Sequence[Removable]) -> set[tuple[str, s
         target.store.remove(target.name)
     except AccessError:
         tags = _tags_of(target)
-        wanted = {item.name for item in targets if item.where == target.where}
+        wanted = {item.name for item in targets if item.store.where == target.store.where}
         if target.digest is None or len(tags) < 2 or not tags <= wanted:
             raise
         target.store.remove(str(target.digest))
-        return {(target.where, tag) for tag in tags}
-    return {(target.where, target.name)}
+        return {(target.store.where, tag) for tag in tags}
+    return {(target.store.where, target.name)}
 
 
 def _tags_of(target: Removable) -> set[str]:

@@ -47,9 +47,9 @@ def _asking(seed: Seed, on_event: OnEvent) -> Callable[[Descriptor], bool]:
             return seed.source.has(target)
         except (NetworkError, AccessError) as error:
             seed.failed = True
-            problem = f"{seed.where} is of no use as a seed: {error.message}"
+            problem = f"{seed.source.where} is of no use as a seed: {error.message}"
         except (ContentError, NotFoundError, LocalIOError) as error:
-            problem = f"{seed.where} cannot say whether it has {target.digest}: {error.message}"
+            problem = f"{seed.source.where} cannot say whether it has {target.digest}: {error.message}"
         on_event(Event(event="warning", message=problem))
         return False
 

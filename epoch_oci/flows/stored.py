@@ -23,6 +23,11 @@ class ArtifactsOf:
     store: Source
     name: str
 
+    @property
+    def where(self) -> str:
+        """As `Source.where`."""
+        return self.name
+
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`."""
         return self.store.resolve(str(SnapshotKey(self.name, name)))
@@ -116,6 +121,10 @@ class _Decoded:
 
     store: Source
     files: Mapping[Digest, SnapshotFile] = field(repr=False)
+
+    @property
+    def where(self) -> str:
+        return self.store.where
 
     def resolve(self, name: str) -> Document:
         return self.store.resolve(name)

@@ -58,7 +58,7 @@ def _transplant(
         blobs = planned(plan, "send")
     else:
         blobs = done(execute(plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle))
-        publication = Publication(sink, str(target), allow_public=False, replace=options.force)
+        publication = Publication(sink, allow_public=False, replace=options.force)
         publication.commit(str(target), manifest.document, files_of(manifest), known=known and plan.all_there)
     return TransferReport(
         command="sync",

@@ -23,7 +23,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verify import VerifyingReader
-from epoch_oci.stores.base import Auditor, Remembering, Source
+from epoch_oci.stores.base import Auditor, Remembering, Source, full_name
 from epoch_oci.transfer.plan import refuse_other_size
 from epoch_oci.transfer.pool import GrowingPool
 from epoch_oci.transfer.unpack import digest_of
@@ -93,7 +93,6 @@ def verify_snapshots(
     source: Source,
     keys: Iterable[SnapshotKey],
     *,
-    where: str,
     options: VerifyOptions,
     on_event: OnEvent = ignore,
     whole: bool = False,
@@ -106,17 +105,18 @@ def verify_snapshots(
     keys = list(keys)
     if len(keys) == 1 and not whole:
         source.resolve(str(keys[0]))
-    result = _verify_snapshots(source, keys, where, options, on_event)
+    location = source.where if whole else ", ".join(map(str, keys))
+    result = _verify_snapshots(source, keys, location, options, on_event)
     if not result.ok and isinstance(source, Remembering) and source.forget():
         # What was remembered of files may be what is wrong, and not the files.
-        result = _verify_snapshots(source, keys, where, options, on_event)
+        result = _verify_snapshots(source, keys, location, options, on_event)
     return result
 
 
 def _verify_snapshots(
-    source: Source, keys: Iterable[SnapshotKey], where: str, options: VerifyOptions, on_event: OnEvent
+    source: Source, keys: Iterable[SnapshotKey], location: str, options: VerifyOptions, on_event: OnEvent
 ) -> Verification:
-    result, found = Verification(where), _Found()
+    result, found = Verification(location), _Found()
     for key in keys:
         _note_names(key, result)
         result.documents += 1
@@ -136,7 +136,6 @@ def verify_artifacts(
     source: Source,
     names: Iterable[str],
     *,
-    where: str,
     options: VerifyOptions,
     on_event: OnEvent = ignore,
     whole: bool = False,
@@ -149,7 +148,8 @@ def verify_artifacts(
     names = list(names)
     if len(names) == 1 and not whole:
         source.resolve(names[0])
-    result, found = Verification(where), _Found()
+    location = source.where if whole else ", ".join(full_name(source, name) for name in names)
+    result, found = Verification(location), _Found()
     for name in names:
         result.documents += 1
         try:

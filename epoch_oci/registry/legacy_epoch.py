@@ -82,8 +82,14 @@ class EpochServer:
 
     def __init__(self, address: ServerAddress, settings: RegistrySettings) -> None:
         self._where = address.host
+        self._plain = address.plain
         self._settings = settings
         self._client = _ServerClient(address.host, settings)
+
+    @property
+    def where(self) -> str:
+        """As `Source.where`."""
+        return f"epoch+{'http' if self._plain else 'https'}://{self._where}"
 
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`: the manifest's exact bytes. Raises ContentError (TYPE) for one of a newer generation."""

@@ -108,6 +108,11 @@ class RegistryRepository:
         self._writable = False
         self._openness: dict[bool, Openness | None] = {}
 
+    @property
+    def where(self) -> str:
+        """As `Source.where`."""
+        return self._where
+
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`."""
         url = self._client.url(f"{self._repository}/manifests/{name}")

@@ -38,6 +38,10 @@ class Content(Protocol):
 class Source(Protocol):
     """Where documents and blobs come from."""
 
+    @property
+    def where(self) -> str:
+        """What people call it, as a command line spells it: without the tag, digest or key of what is in it."""
+
     def resolve(self, name: str) -> Document:
         """The exact bytes published under `name`. Raises NotFoundError; ContentError for bytes of another digest."""
 
@@ -66,6 +70,10 @@ class VanishedError(NotFoundError):
 class Sink(Protocol):
     """Where documents and blobs go."""
 
+    @property
+    def where(self) -> str:
+        """As `Source.where`."""
+
     def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
         """Whether a blob is here that can be counted on, so that it need not be put.
 
@@ -90,6 +98,11 @@ class Sink(Protocol):
         Raises NotFoundError when something it refers to is missing, ConflictError when `name` holds another document
         and `replace` is false. Publishing the same bytes again changes nothing.
         """
+
+
+def full_name(store: Source | Sink, name: str) -> str:
+    """A tag or digest in a store, as a reference is written."""
+    return f"{store.where}{'@' if name.startswith('sha256:') else ':'}{name}"
 
 
 @runtime_checkable

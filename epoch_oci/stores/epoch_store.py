@@ -68,6 +68,11 @@ class EpochStore:
         self._batch: _Batch | _Unlisted | None = None
         self._modern: bool | None = None
 
+    @property
+    def where(self) -> str:
+        """As `Source.where`."""
+        return self._where
+
     def find(self, word: str) -> SnapshotKey:
         """As `Naming.find`."""
         first, *others = SnapshotKey.readings(word)

@@ -336,6 +336,11 @@ class OciArchive(OciLayout):
         self._archive = ArchiveBackend(path, spool=spool, warnings=Warnings(str(path), warn), marks=marks or Marks())
         super().__init__(path, backend=self._archive)
 
+    @property
+    def where(self) -> str:
+        """As `Source.where`."""
+        return f"oci-archive:{self._where}"
+
     def close(self) -> None:
         """Let go of the files; they are opened again when needed."""
         self._archive.close()

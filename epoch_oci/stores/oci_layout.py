@@ -62,6 +62,11 @@ class OciLayout:
         self._where = str(directory)
         self._subjects: tuple[bytes, dict[Digest, dict[Digest, Descriptor]]] = (b"", {})
 
+    @property
+    def where(self) -> str:
+        """As `Source.where`."""
+        return f"oci:{self._where}"
+
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`; a digest also finds what only another index of the layout refers to.
 

@@ -219,10 +219,10 @@ class _Run:
                 if not item.present():
                     reuse(item, content, assembly)
         except (ContentError, NotFoundError, LocalIOError) as error:
-            self._warn(f"{seed.where} has no good copy of {item.title or item.target.digest}: {error.message}")
+            self._warn(f"{seed.source.where} has no good copy of {item.title or item.target.digest}: {error.message}")
         except (NetworkError, AccessError) as error:
             seed.failed = True
-            self._warn(f"{seed.where} is of no use as a seed: {error.message}")
+            self._warn(f"{seed.source.where} is of no use as a seed: {error.message}")
         else:
             return True
         return False

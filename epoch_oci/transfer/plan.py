@@ -41,10 +41,9 @@ class Want:
 
 @dataclass(slots=True)
 class Seed:
-    """A place that may hold blobs already; `where` is what people call it, and once `failed` it is asked no more."""
+    """A place that may hold blobs already; once `failed` it is asked no more."""
 
     source: Source
-    where: str
     failed: bool = False
 
 

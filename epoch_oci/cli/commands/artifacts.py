@@ -66,8 +66,6 @@ def copy(
             there.store,
             tags,
             form,
-            origin=here.where,
-            where=there.where,
             options=options,
             on_event=run.listen,
         )
@@ -78,8 +76,6 @@ def copy(
         name,
         there.store,
         tags,
-        origin=here.where,
-        where=there.where,
         options=options,
         on_event=run.listen,
     )
@@ -109,7 +105,6 @@ def tag(
         place.store,
         place.named(),
         tuple(dict.fromkeys(new)),
-        where=place.where,
         force=force,
         allow_public=allow_public,
         dry_run=dry_run,
@@ -131,11 +126,10 @@ def rm(
     Asks on a terminal. Blobs stay: see `prune` for stores and layouts, and the registry's own clean-up for it.
     """
     from epoch_oci.flows.remove import removed
-    from epoch_oci.locate import full_name
 
     words = tuple(dict.fromkeys(reference))
     targets = [_removable(run, word, store) for word in words]
-    names = [full_name(item.where, item.name) if item.where else item.name for item in targets]
+    names = [item.label for item in targets]
     if not dry_run:
         confirm(run, [f"remove {name}" for name in names], yes=yes)
     failures: list[EpochOciError] = []
@@ -184,10 +178,10 @@ def _removable(run: Run, word: str, store: str | None) -> "Removable":
     if isinstance(place, SnapshotPlace):
         if place.key is None or ":" not in word:
             raise UsageError(f"{safe(word)} does not say which snapshot", object=word, hint="write NAME:TAG")
-        return Removable(place.store, str(place.key), "")
+        return Removable(place.store, str(place.key))
     if place.name is None:
         raise UsageError(f"{safe(word)} is all of it", object=word, hint="name a tag or a digest; `prune` takes many")
-    return Removable(place.store, place.name, place.where)
+    return Removable(place.store, place.name)
 
 
 def _form(

@@ -155,7 +155,7 @@ def _given_artifact(run: Run, word: str) -> _Given:
     place = artifact_of(run, word)
     asked = place.named()
     found = read_documents(place.store, asked)
-    said = reference_key(place.where, asked)
+    said = reference_key(place.store, asked)
     return _Given(manifest=found.image.document, config=found.config, name=said.name, tag=said.tag)
 
 

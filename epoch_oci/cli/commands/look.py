@@ -21,7 +21,7 @@ def inspect(run: Run, location: flags.Location, store: flags.Store = None) -> No
     Kind, files, sizes, digests, the VM's resources, who wrote it, and what is missing.
     """
     from epoch_oci.flows.inspect import inspect_artifact, inspect_snapshot
-    from epoch_oci.locate import SnapshotPlace, full_name
+    from epoch_oci.locate import SnapshotPlace
 
     place = place_of(run, location, store)
     if isinstance(place, SnapshotPlace):
@@ -31,10 +31,9 @@ def inspect(run: Run, location: flags.Location, store: flags.Store = None) -> No
                 object=location,
                 hint=f"name a snapshot: `epoch-oci inspect NAME:TAG --store {location}`, or list them with `ls`",
             )
-        found = inspect_snapshot(place.store, place.key, where=str(place.key))
+        found = inspect_snapshot(place.store, place.key)
     else:
-        name = place.named()
-        found = inspect_artifact(place.store, name, where=full_name(place.where, name))
+        found = inspect_artifact(place.store, place.named())
     _show_card(run, found)
 
 
@@ -121,12 +120,13 @@ def _list_snapshots(run: Run, place: "SnapshotPlace", word: str | None) -> None:
 
 
 def _list_tags(run: Run, place: "ArtifactPlace", *, long: bool, every: bool) -> None:
-    from epoch_oci.locate import SoleEntry, full_name
+    from epoch_oci.locate import SoleEntry
     from epoch_oci.oci.reference import is_fallback_tag
+    from epoch_oci.stores.base import full_name
 
     if place.name is not None:
         raise UsageError(
-            f"{full_name(place.where, place.name)} is one artifact", hint="leave the tag out, or use `inspect`"
+            f"{full_name(place.store, place.name)} is one artifact", hint="leave the tag out, or use `inspect`"
         )
     tags = [tag for tag in place.store.tags() if every or not is_fallback_tag(tag)]
     untagged: list[str] = []

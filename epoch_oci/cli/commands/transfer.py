@@ -92,7 +92,6 @@ def push(
             key,
             place.store,
             place.tag,
-            where=place.where,
             options=replace(options, chunking=chunking, encoding=encoding),
             on_event=run.listen,
         )
@@ -159,19 +158,18 @@ def chunking_for(
 def _base(run: Run, place: "ArtifactPlace", word: str) -> "Base":
     """A tag of the target, or an artifact in a repository of the same registry, from which packs can be mounted."""
     from epoch_oci.flows.bases import Base
-    from epoch_oci.locate import full_name
     from epoch_oci.location import repository_in
     from epoch_oci.oci.reference import tag_problem
 
     if tag_problem(word) is None:
-        return Base(place.store, word, full_name(place.where, word))
+        return Base(place.store, word)
     other = artifact_of(run, word)
     name = other.named()
     host, _, repository = other.where.partition("/")
     if other.where == place.where:
-        return Base(place.store, name, full_name(place.where, name))
+        return Base(place.store, name)
     near = bool(repository_in(other.where)) and host == place.where.partition("/")[0]
-    return Base(other.store, name, full_name(other.where, name), repository if near else "")
+    return Base(other.store, name, repository if near else "")
 
 
 def _push_input(
@@ -190,13 +188,12 @@ def _push_input(
         )
     with read_archive(sys.stdin.buffer, run.settings.spool_directory, "standard input") as archive:
         options = replace(options, chunking=chunking)
-        report = push_archive(archive, place.store, place.tag, where=place.where, options=options, on_event=run.listen)
+        report = push_archive(archive, place.store, place.tag, options=options, on_event=run.listen)
     if also and not options.dry_run:  # only now is it known what the artifact is
         add_tags(
             place.store,
             report.tag if place.tag is None else place.tag,
             also,
-            where=place.where,
             force=options.force,
             allow_public=options.allow_public,
             dry_run=options.dry_run,
@@ -249,7 +246,7 @@ def pull(
     def pulled(pull: Callable[..., "TransferReport"], sink: object) -> "TransferReport":
         place = artifact_of(run, reference)
         name, more = place.named(), replace(options, seeds=_seeds(run, seed))
-        return pull(place.store, name, sink, where=place.where, options=more, on_event=run.listen)
+        return pull(place.store, name, sink, options=more, on_event=run.listen)
 
     # What is wrong with the target is said before anybody is asked for the source.
     if output is not None:
@@ -272,7 +269,7 @@ def _pull_to_output(run: Run, reference: str, options: "PullOptions") -> None:
         )
     place = artifact_of(run, reference)
     name, write = place.named(), to_descriptor(sys.stdout.fileno())
-    report = pull_to_archive(place.store, name, write, where=place.where, options=options, on_event=run.listen)
+    report = pull_to_archive(place.store, name, write, options=options, on_event=run.listen)
     show(run, report, "standard output", aside=not options.dry_run)
 
 
@@ -295,7 +292,7 @@ def _seeds(run: Run, words: Sequence[str]) -> "tuple[Seed, ...]":
     found = []
     for word in words:
         try:
-            found.append(Seed(open_seed(word, connection=run.connection), word))
+            found.append(Seed(open_seed(word, connection=run.connection)))
         except (AccessError, NetworkError) as error:
             run.warn(f"{word} is of no use as a seed: {error.message}")
     return tuple(found)
