@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,30 +84,13 @@ class Guest:
 
     def store(self, path: Path, name: str = "guest") -> int:
         """Write this version as NAME:vN; returns the bytes of all its files."""
-        blobs = path / "blobs" / "sha256"
-        blobs.mkdir(parents=True, exist_ok=True)
-        tag = f"v{self.version}"
-        small = {"config.json": b'{"cpus":{"boot_vcpus":4}}', "state.json": f'{{"version":{self.version}}}'.encode()}
-        rows = []
-        for file in TYPES:
-            parts = (
-                iter([small[file]])
-                if file in small
-                else self.blocks(self.memory if file.startswith("m") else self.disk)
-            )
-            digest, size = _written(blobs, parts)
-            rows.append({"digest": digest, "size": size, "filename": file, "mediaType": TYPES[file]})
-        total = sum(row["size"] for row in rows)
-        document = {"schemaVersion": 1, "name": name, "tag": tag, "snapshotId": f"{name}-{tag}", "layers": rows}
-        document |= {
-            "totalSize": total,
-            "createdAt": f"2026-04-0{self.version}T10:00:00Z",
-            "pushedAt": "2026-04-09T10:00:00Z",
+        parts = {
+            "config.json": iter([b'{"cpus":{"boot_vcpus":4}}']),
+            "memory-ranges": self.blocks(self.memory),
+            "overlay.qcow2": self.blocks(self.disk),
+            "state.json": iter([f'{{"version":{self.version}}}'.encode()]),
         }
-        manifest = path / "manifests" / name / f"{tag}.json"
-        manifest.parent.mkdir(parents=True, exist_ok=True)
-        manifest.write_text(json.dumps(document))
-        return total
+        return write_version(path, parts, self.version, name)
 
     def _fresh(self, kind: str) -> tuple[str, int]:
         self._next += 1
@@ -134,12 +117,41 @@ def _text_pages(chosen: random.Random) -> list[bytes]:
     return pages
 
 
+def write_version(path: Path, files: Mapping[str, Iterator[bytes]], version: int, name: str = "guest") -> int:
+    """Write the files, by name, into the store at `path` as NAME:vVERSION; returns the bytes of all of them."""
+    blobs, tag = path / "blobs" / "sha256", f"v{version}"
+    blobs.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for file, parts in files.items():
+        digest, size = _written(blobs, parts)
+        rows.append({"digest": digest, "size": size, "filename": file, "mediaType": _type(file)})
+    total = sum(row["size"] for row in rows)
+    document = {"schemaVersion": 1, "name": name, "tag": tag, "snapshotId": f"{name}-{tag}", "layers": rows}
+    document |= {
+        "totalSize": total,
+        "createdAt": f"2026-04-0{version}T10:00:00Z",
+        "pushedAt": "2026-04-09T10:00:00Z",
+    }
+    manifest = path / "manifests" / name / f"{tag}.json"
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(json.dumps(document))
+    return total
+
+
+def _type(file: str) -> str:
+    kind = "memory" if "memory" in file else "disk.qcow2" if file.endswith(".qcow2") else "disk.raw"
+    return TYPES.get(file, f"application/vnd.cocoon.{kind}")
+
+
 def _written(directory: Path, parts: Iterator[bytes]) -> tuple[str, int]:
+    """Zeros at the end of a part become a hole."""
     hasher, size, scratch = hashlib.sha256(), 0, directory / ".writing"
     with scratch.open("wb") as file:
         for part in parts:
-            file.write(part)
+            file.seek(size)
+            file.write(part.rstrip(b"\0"))
             hasher.update(part)
             size += len(part)
+        file.truncate(size)
     scratch.rename(directory / hasher.hexdigest())
     return hasher.hexdigest(), size

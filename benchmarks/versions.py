@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import measure
-from benchmarks.guest import Guest
+from benchmarks.guest import CHUNK, PAGE, Guest, write_version
 from benchmarks.line import Line
 from benchmarks.measure import MIB
 from benchmarks.registry import SEARCH_PATH, Registry, find_registry
@@ -28,7 +28,10 @@ RATE, DELAY = 25 * MIB, 0.020
 WINDOW = 16 * MIB
 SCATTERED = 64  # MiB that are read here and there out of a mount
 TIMEOUT = 1800
-OURS = (sys.executable, "-m", "epoch_oci")
+FORMS = {"plain": (), "chunked": ("--chunked",), "cocoonstack": ("--dialect", "cocoonstack", "--zstd", "1")}
+"""Flags of a push; `cocoonstack` with `--zstd` is snapshot.v2, in windows of 16 MiB."""
+LARGE, LARGE_MARK, LARGE_READS = 20 << 30, 8 << 10, 200
+"""Bytes of the file that a mount is timed with, bytes of noise in each of its chunks, MiB read here and there."""
 
 
 @dataclass
@@ -72,7 +75,6 @@ class Bench:
         return row
 
     def push(self, form: str, tag: str, line: str) -> Row:
-        flags = ("--chunked",) if form == "chunked" else ()
         return self.run(
             f"push {tag}, {form}",
             line,
@@ -81,7 +83,7 @@ class Bench:
             f"LINE/{line}/{form}:{tag}",
             "--store",
             "store",
-            *flags,
+            *FORMS[form],
             "-q",
         )
 
@@ -94,6 +96,9 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.versions", description=__doc__)
     parser.add_argument("--memory", type=int, default=768, help="MiB of memory (default: 768)")
     parser.add_argument("--disk", type=int, default=192, help="MiB of disk (default: 192)")
+    parser.add_argument(
+        "--large", type=int, default=LARGE >> 20, help="MiB of the file that is mounted (default: 20480)"
+    )
     parser.add_argument("--out", type=Path, default=HERE, help="where the results go (default: beside this file)")
     options = parser.parse_args(words)
     binary, load = find_registry(), os.getloadavg()[0]
@@ -106,9 +111,11 @@ def main(words: list[str] | None = None) -> int:
         registry.start()
         try:
             bench = Bench(work, registry)
-            facts = _inputs(work, options.memory, options.disk)
+            real = os.environ.get("EPOCH_OCI_BENCH_GUEST")
+            facts = _dumps(work, Path(real)) if real else _inputs(work, options.memory, options.disk)
             _measure(bench)
-            facts["mount"] = _mounted(bench)
+            facts["mount"] = _mounted(bench, "loopback/chunked:v3", SCATTERED)
+            facts["large"] = _large(bench, options.large * MIB)
         finally:
             registry.stop()
     facts["load"] = max(load, os.getloadavg()[0])
@@ -133,6 +140,36 @@ def _inputs(work: Path, memory: int, disk: int) -> dict:
     return {"sizes": sizes, "changed": changed, "windows": sent}
 
 
+def _dumps(work: Path, directory: Path) -> dict:
+    """The same of real dumps: DIRECTORY/v1, v2 and v3 hold the files of each version."""
+    sizes, windows, sent, changed = [], _Windows(), [], []
+    for number in (1, 2, 3):
+        files = {path.name: path for path in sorted((directory / f"v{number}").iterdir())}
+        sizes.append(write_version(work / "store", {name: _chunks(path) for name, path in files.items()}, number))
+        sent.append(sum(windows.file(_chunks(path)) for path in files.values()))
+        if number > 1:
+            pairs = [(directory / f"v{number - 1}" / name, path) for name, path in files.items()]
+            changed.append(_changed([pair for pair in pairs if pair[0].exists() and "memory" in pair[1].name]))
+    return {"sizes": sizes, "changed": changed, "windows": sent, "real": True}
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(CHUNK):
+            yield block
+
+
+def _changed(pairs: list[tuple[Path, Path]]) -> dict[str, float]:
+    """Shares of pages and of chunks of memory that differ."""
+    chunks = pages = changed_chunks = changed_pages = 0
+    for before, now in pairs:
+        for old, new in zip(_chunks(before), _chunks(now), strict=False):
+            differ = sum(old[at : at + PAGE] != new[at : at + PAGE] for at in range(0, len(new), PAGE))
+            chunks, pages = chunks + 1, pages + len(new) // PAGE
+            changed_chunks, changed_pages = changed_chunks + bool(differ), changed_pages + differ
+    return {"pages": changed_pages / max(1, pages), "chunks": changed_chunks / max(1, chunks)}
+
+
 class _Windows:
     """What cocoon-common's snapshot.v2 sends: files cut into fixed windows, each compressed and sent once."""
 
@@ -140,9 +177,10 @@ class _Windows:
         self._seen: set[bytes] = set()
 
     def of(self, guest: Guest) -> int:
-        return sum(self._file(guest.blocks(pages)) for pages in (guest.memory, guest.disk))
+        return sum(self.file(guest.blocks(pages)) for pages in (guest.memory, guest.disk))
 
-    def _file(self, blocks: Iterator[bytes]) -> int:
+    def file(self, blocks: Iterator[bytes]) -> int:
+        """Bytes sent of a file that comes in chunks."""
         sent = 0
         while window := b"".join(block for block, _ in zip(blocks, range(WINDOW // (64 << 10)), strict=False)):
             digest = hashlib.sha256(window).digest()
@@ -153,11 +191,11 @@ class _Windows:
 
 
 def _measure(bench: Bench) -> None:
-    for form in ("plain", "chunked"):
+    for form in FORMS:
         for tag in ("v1", "v2", "v3"):
             bench.push(form, tag, "loopback")
     _others(bench)
-    for form in ("plain", "chunked"):
+    for form in FORMS:
         bench.pull(f"{form}, into nothing", form, "v2", "loopback", f"fresh-{form}")
         bench.pull(f"{form}, into nothing", form, "v1", "loopback", f"node-{form}")
         bench.pull(f"{form}, v1 at hand", form, "v2", "loopback", f"node-{form}")
@@ -177,25 +215,53 @@ def _others(bench: Bench) -> None:
             words = ("push", "--plain-http", "--disable-path-validation", f"LINE/oras/guest:{tag}")
             files = [str(bench.work / f"files-{tag}" / name) for name in names]
             bench.run(f"push {tag}, oras", "loopback", *words, *files, program=(oras,))
+        if (regctl := shutil.which("regctl", path=SEARCH_PATH)) is not None:
+            words = (
+                "--host",
+                "reg=LINE,tls=disabled",
+                "artifact",
+                "put",
+                "--artifact-type",
+                "application/x",
+                "--file-title",
+            )
+            files = [
+                word
+                for name in names
+                for word in ("-m", "application/octet-stream", "-f", str(bench.work / f"files-{tag}" / name))
+            ]
+            bench.run(f"push {tag}, regctl", "loopback", *words, *files, f"LINE/regctl/guest:{tag}", program=(regctl,))
     bench.rows = [row for row in bench.rows if not row.what.startswith("files of")]
 
 
-def _mounted(bench: Bench) -> dict | None:
+def _large(bench: Bench, size: int) -> dict | None:
+    """The same of a file of `size` bytes, an eighth of each chunk of which is noise."""
+    store = bench.work / "large"
+    chunks = (random.Random(number).randbytes(LARGE_MARK).ljust(CHUNK, b"\0") for number in range(size // CHUNK))
+    write_version(store, {"memory-ranges": chunks}, 1)
+    words = ("push", "guest:v1", "LINE/large:v1", "--store", "large", "--chunked", "-q")
+    push = bench.run("push of the large file, chunked", "loopback", *words)
+    shutil.rmtree(store)
+    found = None if push.error else _mounted(bench, "large:v1", LARGE_READS)
+    return found and found | {"size": size}
+
+
+def _mounted(bench: Bench, name: str, wanted: int) -> dict | None:
     """Seconds until a mount stands, and bytes that move for scattered reads; None where this user cannot mount."""
     if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
         return None
     directory, line = bench.work / "mnt", bench.lines["loopback"]
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     line.taken()
     begin = time.perf_counter()
-    words = [sys.executable, "-m", "epoch_oci", "mount", f"{line.address}/loopback/chunked:v3", str(directory), "-f"]
+    words = [sys.executable, "-m", "epoch_oci", "mount", f"{line.address}/{name}", str(directory), "-f"]
     with subprocess.Popen(words, env=bench.env, stderr=subprocess.DEVNULL) as process:
         try:
             while not os.path.ismount(directory) and process.poll() is None:
                 time.sleep(0.01)
             ready = time.perf_counter() - begin
             chosen, size = random.Random(1), (directory / "memory-ranges").stat().st_size
-            spots = chosen.sample(range(0, size, MIB), min(SCATTERED, size // MIB))
+            spots = chosen.sample(range(0, size, MIB), min(wanted, size // MIB))
             begin = time.perf_counter()
             with (directory / "memory-ranges").open("rb", buffering=0) as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
@@ -212,7 +278,10 @@ def _mounted(bench: Bench) -> dict | None:
 def report(facts: dict) -> str:
     """VERSIONS.md."""
     sizes, rows = facts["sizes"], {(row["what"], row["line"]): row for row in facts["rows"]}
-    share = [rows[f"push v{number}, chunked", "loopback"]["up"] / size for number, size in enumerate(sizes, 1)]
+    share, stack = (
+        [rows[f"push v{number}, {form}", "loopback"]["up"] / size for number, size in enumerate(sizes, 1)]
+        for form in ("chunked", "cocoonstack")
+    )
     windows = [sent / size for sent, size in zip(facts["windows"], sizes, strict=True)]
     changed = ", ".join(f"{each['pages']:.1%} of pages and {each['chunks']:.1%} of chunks" for each in facts["changed"])
     lines = [
@@ -220,7 +289,7 @@ def report(facts: dict) -> str:
         "",
         f"Written by `python -m benchmarks.versions` on {facts['cores']} cores, against CNCF distribution "
         f"{facts['registry']} on loopback, through a proxy that counts and, for the long line, gives each connection "
-        f"25 MiB/s and 20 ms one way. The guest is made up (`guest.py`): {sizes[0] / MIB:.0f} MiB; of its memory there "
+        f"25 MiB/s and 20 ms one way. {_origin(facts)}: {sizes[0] / MIB:.0f} MiB; of its memory there "
         f"changed, version by version: {changed}. Load of the machine before or after: {facts['load']:.1f}; above the "
         "number of cores, seconds say little.",
         "",
@@ -229,7 +298,8 @@ def report(facts: dict) -> str:
         "| Share of the snapshot that is sent | first | second | third | wanted |",
         "|---|--:|--:|--:|---|",
         _shares("`push --chunked`", share, "35 %, then 8 %"),
-        _shares("windows of 16 MiB, zstd (the form of snapshot.v2; computed)", windows, ""),
+        _shares("`push --dialect cocoonstack --zstd 1` (snapshot.v2)", stack, ""),
+        _shares("every window of 16 MiB sent once, computed", windows, ""),
         "",
         "| Command | Line | sent MiB | received MiB | requests | seconds | CPU s | peak MiB |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
@@ -241,6 +311,10 @@ def report(facts: dict) -> str:
     ]
     lines += ["", *_verdicts(facts, rows)]
     return "\n".join(lines) + "\n"
+
+
+def _origin(facts: dict) -> str:
+    return "The guest is a real one" if facts.get("real") else "The guest is made up (`guest.py`)"
 
 
 def _shares(what: str, shares: list[float], wanted: str) -> str:
@@ -258,10 +332,14 @@ def _verdicts(facts: dict, rows: dict) -> list[str]:
         f"- Chunked pull on loopback: {near[0] / near[1]:.2f} of the plain pull's speed (wanted: 0.7); on the long "
         f"line {far[0] / far[1]:.1f} times as fast (wanted: 3).",
     ]
-    if (mount := facts.get("mount")) is not None:
+    for what, mount in (("v3", facts.get("mount")), ("a file of 20 GiB", facts.get("large"))):
+        if mount is None:
+            continue
+        if "size" in mount:
+            what = f"a file of {mount['size'] / 2**30:g} GiB, an eighth of it noise,"
         found.append(
-            f"- `mount` of v3 stands after {mount['ready']:.2f} s; {mount['read'] / MIB:.0f} MiB read here and there, "
-            f"1 MiB at a time, move {mount['down'] / MIB:.1f} MiB ({mount['down'] / mount['read']:.2f} of them; "
+            f"- `mount` of {what} stands after {mount['ready']:.2f} s; {mount['read'] / MIB:.0f} MiB read here and "
+            f"there, 1 MiB at a time, move {mount['down'] / MIB:.1f} MiB ({mount['down'] / mount['read']:.2f} of them; "
             f"wanted: at most 1.3) in {mount['seconds']:.1f} s."
         )
     return found
@@ -272,10 +350,10 @@ def picture(facts: dict) -> str:
     rows = {(row["what"], row["line"]): row for row in facts["rows"]}
     forms = {
         "whole files": [rows[f"push v{number}, plain", "loopback"]["up"] for number in (1, 2, 3)],
-        "16 MiB windows, zstd": facts["windows"],
+        "snapshot.v2": [rows[f"push v{number}, cocoonstack", "loopback"]["up"] for number in (1, 2, 3)],
         "push --chunked": [rows[f"push v{number}, chunked", "loopback"]["up"] for number in (1, 2, 3)],
     }
-    colours = {"whole files": "#9aa7b4", "16 MiB windows, zstd": "#c8a24a", "push --chunked": "#0b7a75"}
+    colours = {"whole files": "#9aa7b4", "snapshot.v2": "#c8a24a", "push --chunked": "#0b7a75"}
     parts, top = [], 56
     for number, size in enumerate(facts["sizes"]):
         parts.append(f'<text x="16" y="{top + 34}" class="title">v{number + 1}</text>')
