@@ -21,7 +21,7 @@ from benchmarks.line import Line
 from benchmarks.measure import MIB
 from benchmarks.registry import SEARCH_PATH, Registry, find_registry
 from benchmarks.tools import environment
-from epoch_oci.chunks.layout import zstd
+from epoch_oci.chunks.chunk import zstd
 
 HERE = Path(__file__).parent
 RATE, DELAY = 25 * MIB, 0.020

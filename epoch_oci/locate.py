@@ -26,7 +26,7 @@ from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.stores.base import FileSink, Keeper, Naming, Sink, SnapshotEntry, Source
 
 if TYPE_CHECKING:
-    from epoch_oci.disk.marks import Marks
+    from epoch_oci.disk.facts import Marks
     from epoch_oci.registry.policy import RegistrySettings
     from epoch_oci.registry.repository import RegistryHost
 
@@ -340,8 +340,7 @@ def _server_store(found: StoreLocation, connection: Connection) -> SnapshotStore
 
 def _marks(connection: Connection) -> "Marks":
     """What is remembered of files of this machine."""
-    from epoch_oci.disk.facts import Facts
-    from epoch_oci.disk.marks import Marks
+    from epoch_oci.disk.facts import Facts, Marks
 
     return Marks(Facts(connection.cache_directory))
 

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from epoch_oci.chunks.chunked_file import ChunkedFile
 from epoch_oci.chunks.encode import Encoder, LaidPack, Layer, index_of
 from epoch_oci.chunks.index import CutFile, Index, Stored, annotations
 from epoch_oci.chunks.known import Known
-from epoch_oci.chunks.read import ChunkedFile
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 

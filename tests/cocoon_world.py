@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from epoch_oci.cocoon.derived import StoredFile
+from epoch_oci.cocoon.epoch_manifest import StoredFile
 from epoch_oci.cocoon.export_archive import read_archive
 from epoch_oci.cocoon.import_archive import write_import_archive
 from epoch_oci.epoch.manifest import Layer, Manifest

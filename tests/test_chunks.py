@@ -17,13 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epoch_oci.chunks import pack as packs
+from epoch_oci.chunks.chunk import Compressor, Encoding, Extension, chunk_digest, decode, raw_frame, raw_overhead, zstd
+from epoch_oci.chunks.chunked_file import ChunkedFile, Task
 from epoch_oci.chunks.figures import figures_of
-from epoch_oci.chunks.frames import Compressor, decode, raw_frame, raw_overhead
 from epoch_oci.chunks.index import CutFile, Header, Index, Piece, Stored, annotations, write_index
 from epoch_oci.chunks.known import Known
-from epoch_oci.chunks.layout import Encoding, Extension, chunk_digest, zstd
 from epoch_oci.chunks.pack import Row, closing, read_closing, target_size
-from epoch_oci.chunks.read import ChunkedFile, Task
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import Digest
 from tests.chunked import CHUNK, Version, described, encode

@@ -30,10 +30,9 @@ from cocoon_world import (
 )
 from support.registry_auth import PASSWORD, USER, BearerAuth
 
-from epoch_oci.cocoon.local_file import LocalFile, _form
+from epoch_oci.cocoon.root_file import RootFile, _form
 from epoch_oci.cocoon.tree import IMAGE_BLOBS, Tree
-from epoch_oci.disk.facts import Facts
-from epoch_oci.disk.marks import Marks
+from epoch_oci.disk.facts import Facts, Marks
 from epoch_oci.oci.digest import Digest
 
 EXPORT = DATA / "export-0.3.8.tar"
@@ -63,7 +62,7 @@ def misremember(node, folder: str, *names: str, what: bytes = b"") -> None:
     """As if these files had been read once, and had another content then, or all `what`; on the disk, nothing tells."""
     marks = Marks(Facts(Path.home() / ".cache/epoch-oci"))
     for name in names:
-        file = LocalFile.find(Tree(node.path), folder, name, packed=folder != IMAGE_BLOBS)
+        file = RootFile.find(Tree(node.path), folder, name, packed=folder != IMAGE_BLOBS)
         marks.was_written(file.found, Digest.of(what or name.encode()), _form(file))
 
 

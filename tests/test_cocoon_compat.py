@@ -8,8 +8,8 @@ from cocoon_world import BLOB_ID, OTHER_BLOB_ID, config
 from snapshots import make_snapshot
 
 from epoch_oci.cocoon.compat import clone_warnings, config_layers, outside_paths
-from epoch_oci.cocoon.derived import StoredFile, manifest_of
 from epoch_oci.cocoon.envelope import Envelope
+from epoch_oci.cocoon.epoch_manifest import StoredFile, manifest_of
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError

@@ -10,10 +10,8 @@ from cocoon_world import BLOB_ID, DATA, OTHER_BLOB_ID, bodies, config, envelope
 from snapshots import WRITERS, make_snapshot
 
 from epoch_oci import schemas
-from epoch_oci.cocoon.carried import envelope_of
-from epoch_oci.cocoon.derived import manifest_of
-from epoch_oci.cocoon.envelope import CONFIG_KEYS, ENVELOPE_LIMIT, Envelope
-from epoch_oci.cocoon.names import key_of, record_name
+from epoch_oci.cocoon.envelope import CONFIG_KEYS, ENVELOPE_LIMIT, Envelope, key_of, record_name
+from epoch_oci.cocoon.epoch_manifest import envelope_of, manifest_of
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, UsageError

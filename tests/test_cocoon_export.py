@@ -33,7 +33,7 @@ from cocoon_world import (
 from epoch_oci import schemas
 from epoch_oci.cocoon.envelope import ENVELOPE_LIMIT
 from epoch_oci.cocoon.export_archive import read_archive
-from epoch_oci.cocoon.tar_blocks import PAX_LIMIT
+from epoch_oci.cocoon.tar import PAX_LIMIT
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT, media_type_for_file
 from epoch_oci.errors import ContentError, EpochOciError, LocalIOError
 from epoch_oci.oci.digest import Digest

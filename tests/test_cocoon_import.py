@@ -31,15 +31,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from snapshots import WRITERS, make_snapshot
 
-from epoch_oci.cocoon.derived import StoredFile, manifest_of
 from epoch_oci.cocoon.envelope import Envelope
+from epoch_oci.cocoon.epoch_manifest import StoredFile, manifest_of
 from epoch_oci.cocoon.import_archive import (
     disk_layers,
     to_descriptor,
     write_cloud_image,
     write_import_archive,
 )
-from epoch_oci.cocoon.tar_blocks import PAX_LIMIT
+from epoch_oci.cocoon.tar import PAX_LIMIT
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.manifest import Layer, Manifest
 from epoch_oci.epoch.sparse import unpacking

@@ -45,7 +45,7 @@ from contract.contents import Raw
 from disks import FailingCall
 from snapshots import WRITERS, Made, make_snapshot
 
-from epoch_oci.cocoon.carried import envelope_of
+from epoch_oci.cocoon.epoch_manifest import envelope_of
 from epoch_oci.cocoon.root import CocoonRoot
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import SnapshotKey

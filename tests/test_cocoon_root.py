@@ -42,9 +42,9 @@ from contract.source_cases import Reading
 from disks import OBSTACLES
 
 from epoch_oci import schemas
-from epoch_oci.cocoon.carried import envelope_of
-from epoch_oci.cocoon.local_file import MAP_LIMIT, pax_records
+from epoch_oci.cocoon.epoch_manifest import envelope_of
 from epoch_oci.cocoon.root import CocoonRoot
+from epoch_oci.cocoon.root_file import MAP_LIMIT, pax_records
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT, Manifest
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import ConflictError, ContentError, EpochOciError, NotFoundError, UsageError
@@ -415,7 +415,7 @@ def test_digests_are_remembered(root: Root, tmp_path: Path, monkeypatch: pytest.
     cache = tmp_path / "cache"
     first = CocoonRoot(root.path, cache_dir=cache).resolve("warm")
     assert not cache.exists()
-    monkeypatch.setattr("epoch_oci.disk.marks.time.time_ns", lambda: 4 * 10**18)
+    monkeypatch.setattr("epoch_oci.disk.facts.time.time_ns", lambda: 4 * 10**18)
     assert CocoonRoot(root.path, cache_dir=cache).resolve("warm") == first
     assert {oct(path.stat().st_mode & 0o777) for path in [cache, *cache.iterdir()]} == {"0o700", "0o600"}
 
@@ -423,7 +423,7 @@ def test_digests_are_remembered(root: Root, tmp_path: Path, monkeypatch: pytest.
         raise AssertionError("was read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("epoch_oci.cocoon.local_file.LocalFile.hashed", unread)
+        patch.setattr("epoch_oci.cocoon.root_file.RootFile.hashed", unread)
         assert CocoonRoot(root.path, cache_dir=cache).resolve("warm") == first
     for path in cache.iterdir():
         path.write_text("not a digest")
@@ -451,7 +451,7 @@ def test_leases_of_later_versions(root: Root) -> None:
 
 
 def test_listing_reads_no_file(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("epoch_oci.cocoon.local_file.LocalFile.hashed", None)
+    monkeypatch.setattr("epoch_oci.cocoon.root_file.RootFile.hashed", None)
     [found] = CocoonRoot(root.path).listing()
     assert (str(found.key), found.id, found.created_at) == ("warm:latest", ID, CREATED)
     assert found.size == sum(len(blob_of(root, name)) for name in FILES)

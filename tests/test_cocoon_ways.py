@@ -24,8 +24,8 @@ from cocoon_world import (
     written,
 )
 
-from epoch_oci.cocoon.carried import envelope_of
 from epoch_oci.cocoon.envelope import Envelope
+from epoch_oci.cocoon.epoch_manifest import envelope_of
 from epoch_oci.cocoon.import_archive import write_import_archive
 from epoch_oci.cocoon.root import CocoonRoot
 from epoch_oci.epoch.keys import SnapshotKey

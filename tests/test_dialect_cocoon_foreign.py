@@ -8,7 +8,7 @@ from cocoon_artifacts import decode, encode, findings
 from epoch_strategies import EMPTY_HEX
 
 from epoch_oci.dialects.base import EncodeOptions
-from epoch_oci.dialects.derive import identified
+from epoch_oci.dialects.foreign import identified
 from epoch_oci.errors import ContentError
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import EMPTY

@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 
 from epoch_oci import schemas
 from epoch_oci.dialects.base import EncodeOptions
-from epoch_oci.dialects.derive import identified
+from epoch_oci.dialects.foreign import identified
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
 from epoch_oci.errors import ContentError, PolicyError, UsageError

@@ -26,7 +26,7 @@ from cocoonstack_artifacts import (
 )
 
 from epoch_oci import dialects
-from epoch_oci.dialects.derive import identified
+from epoch_oci.dialects.foreign import identified
 from epoch_oci.epoch import sparse
 from epoch_oci.errors import ContentError
 from epoch_oci.oci import media_types

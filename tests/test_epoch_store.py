@@ -23,7 +23,7 @@ from contract.contents import Raw
 from disks import CALLS, OBSTACLES, FailingCall, drafts, put_in_the_way, tmpfs, within
 from support.content import noise
 
-from epoch_oci.epoch import times
+from epoch_oci.epoch.gojson import is_time
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import ConflictError, ContentError, EpochOciError, LocalIOError, NotFoundError, UsageError
@@ -621,13 +621,13 @@ class TestClock:
     def test_writes_as_go_does(self, monkeypatch: pytest.MonkeyPatch, nanoseconds: int, text: str) -> None:
         monkeypatch.setattr(time, "time_ns", lambda: nanoseconds)
         assert go_now() == text
-        assert times.is_time(text)
+        assert is_time(text)
 
     def test_is_the_time_of_day(self, store: EpochStore, root: Path) -> None:
         fill(EpochStore(DirectoryBackend(root), "s"), "bot:v1", BLOB)
         catalog = store.catalog()
         assert catalog is not None
-        assert times.is_time(catalog.updated_at)
+        assert is_time(catalog.updated_at)
         assert catalog.updated_at[:13] in {time.strftime("%Y-%m-%dT%H", time.gmtime(time.time() - s)) for s in (0, 60)}
 
 

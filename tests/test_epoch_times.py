@@ -2,7 +2,7 @@
 
 import pytest
 
-from epoch_oci.epoch.times import ZERO_TIME, is_set, is_time
+from epoch_oci.epoch.gojson import ZERO_TIME, is_set_time, is_time
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,6 @@ def test_no_times(text):
 
 
 def test_the_zero_time_and_nothing_are_not_set():
-    assert not is_set(ZERO_TIME)
-    assert not is_set("")
-    assert is_set("2026-04-02T13:07:33Z")
+    assert not is_set_time(ZERO_TIME)
+    assert not is_set_time("")
+    assert is_set_time("2026-04-02T13:07:33Z")

@@ -18,8 +18,8 @@ from support.content import noise
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.draft import Draft
 from epoch_oci.disk.facts import Facts
+from epoch_oci.disk.journals import PrivateDirectory
 from epoch_oci.disk.lock import open_locked
-from epoch_oci.disk.private import PrivateDirectory
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest

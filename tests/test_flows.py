@@ -6,9 +6,9 @@ import pytest
 from snapshots import WRITERS, Made, make_snapshot, open_store, put_snapshot, tree
 
 from epoch_oci import dialects
-from epoch_oci.cocoon.carried import envelope_of
+from epoch_oci.cocoon.epoch_manifest import envelope_of
 from epoch_oci.dialects.base import EncodeOptions
-from epoch_oci.dialects.derive import identified
+from epoch_oci.dialects.foreign import identified
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ConflictError, ContentError, NotFoundError, UsageError
 from epoch_oci.flows.inspect import inspect_artifact, inspect_snapshot

@@ -14,8 +14,7 @@ from snapshots import Made, make_snapshot, put_snapshot, tree
 from support.content import noise
 
 from epoch_oci.disk import facts as facts_module
-from epoch_oci.disk.facts import LIMIT, Facts
-from epoch_oci.disk.marks import Marks
+from epoch_oci.disk.facts import LIMIT, Facts, Marks
 from epoch_oci.errors import NotFoundError
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
@@ -133,7 +132,7 @@ class TestBlobs:
         path = blob_of(tmp_path / "place", raw)
         path.parent.mkdir(parents=True)
         path.write_bytes(raw)
-        monkeypatch.setattr("epoch_oci.disk.marks.time.time_ns", lambda: path.stat().st_ctime_ns + 3 * 10**9)
+        monkeypatch.setattr("epoch_oci.disk.facts.time.time_ns", lambda: path.stat().st_ctime_ns + 3 * 10**9)
         with counted() as read:
             assert opener(tmp_path / "place", tmp_path / "cache").holds(descriptor(raw))
         assert len(raw) <= sum(read) < len(raw) + 2000

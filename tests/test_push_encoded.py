@@ -9,7 +9,7 @@ from snapshots import Made, make_snapshot, noise, put_snapshot
 from test_chunked import comes_back, snapshot
 
 from epoch_oci import schemas
-from epoch_oci.chunks.layout import zstd
+from epoch_oci.chunks.chunk import zstd
 from epoch_oci.oci.digest import Digest
 
 MIB = 1 << 20

@@ -12,7 +12,7 @@ from object_stores import Bucket
 from snapshots import Made, make_snapshot, noise, open_store, put_snapshot, tree
 from support import s3
 
-from epoch_oci.disk.sharing import clone
+from epoch_oci.disk.draft import clone
 from epoch_oci.epoch.keys import blob_key
 from epoch_oci.errors import NetworkError
 from epoch_oci.flows.seeds import with_seeds

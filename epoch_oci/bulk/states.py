@@ -12,7 +12,7 @@ from epoch_oci.bulk.plan import Blob, Place, Wanted
 from epoch_oci.bulk.select import Selection, latest
 from epoch_oci.bulk.sides import Entry, LayoutSide, RegistrySide, Side, StoreSide, store_of
 from epoch_oci.dialects.base import EncodedSnapshot, EncodeOptions
-from epoch_oci.dialects.derive import identified
+from epoch_oci.dialects.foreign import identified
 from epoch_oci.dialects.profile import ROLE
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest

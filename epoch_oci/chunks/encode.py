@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
-from epoch_oci.chunks.frames import Compressor
+from epoch_oci.chunks.chunk import CHUNK_SIZE, Compressor, Encoding, chunk_digest
 from epoch_oci.chunks.index import CutFile, Piece, Stored, write_index
 from epoch_oci.chunks.known import ZERO_ROW, Known
-from epoch_oci.chunks.layout import CHUNK_SIZE, Encoding, chunk_digest
 from epoch_oci.chunks.pack import ROWS_LIMIT, Row, closing, target_size
 from epoch_oci.oci.verify import BLOCK, ByteReader
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from epoch_oci.chunks.chunk import Encoding
 from epoch_oci.chunks.index import Chunk, Index, Stored
 from epoch_oci.chunks.known import KNOWN_LIMIT, Known
-from epoch_oci.chunks.layout import Encoding
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from epoch_oci.chunks.read import Part, Watch, Write
+from epoch_oci.chunks.chunked_file import Part, Watch, Write
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.verify import BLOCK, ByteReader
 

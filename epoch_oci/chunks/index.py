@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from epoch_oci.chunks.frames import FRAME_OVERHEAD
-from epoch_oci.chunks.layout import (
+from epoch_oci.chunks.chunk import (
     BLAKE3,
     CHUNK_SIZE,
     DIGEST_SIZE,
     EXTENSIONS_LIMIT,
+    FRAME_OVERHEAD,
     LARGEST_CHUNK_LOG,
     SMALLEST_CHUNK_LOG,
     VERSION,

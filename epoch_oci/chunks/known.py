@@ -4,9 +4,8 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from epoch_oci.chunks.frames import FRAME_OVERHEAD
+from epoch_oci.chunks.chunk import DIGEST_SIZE, FRAME_OVERHEAD, Encoding
 from epoch_oci.chunks.index import Chunk, Index, Stored
-from epoch_oci.chunks.layout import DIGEST_SIZE, Encoding
 from epoch_oci.oci.digest import Digest
 
 ZERO_ROW = 0

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from mmap import mmap
 
-from epoch_oci.chunks.frames import FRAME_OVERHEAD, decode, raw_overhead
-from epoch_oci.chunks.layout import (
+from epoch_oci.chunks.chunk import (
     BLAKE3,
     DIGEST_SIZE,
     EXTENSIONS_LIMIT,
+    FRAME_OVERHEAD,
     LARGEST_CHUNK_LOG,
     VERSION,
     Encoding,
@@ -18,6 +18,8 @@ from epoch_oci.chunks.layout import (
     broken,
     check_encodings,
     check_version,
+    decode,
+    raw_overhead,
     read_extensions,
     write_extensions,
 )

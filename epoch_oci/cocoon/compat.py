@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from epoch_oci.cocoon.carried import envelope_of, has_envelope, is_firecracker
+from epoch_oci.cocoon.epoch_manifest import envelope_of, has_envelope, is_firecracker
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.manifest import Layer, Manifest, blob_id
 from epoch_oci.errors import ContentError

@@ -1,21 +1,24 @@
-"""`snapshot.json`, the envelope of Cocoon's archives: what Cocoon knows of a snapshot beside its files.
+"""What Cocoon says of a snapshot beside its files: its name, and `snapshot.json`, the envelope of its archives.
 
 Cocoon up to 0.3.5 writes `{"version": 1, "config": {…}}`, later ones `config` first, and the keys within `config` moved
-as well (epoch-formats 5.2 and 5.5). The bytes as found are authoritative.
+as well (epoch-formats 5.2 and 5.5). The bytes as found are authoritative. A Cocoon snapshot has one free name, an Epoch
+snapshot a name and a tag: `key_of` and `record_name` lead from one to the other.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
 
 from epoch_oci.epoch import gojson
-from epoch_oci.epoch.keys import hostile_problem
-from epoch_oci.epoch.members import Members
+from epoch_oci.epoch.gojson import Members
+from epoch_oci.epoch.keys import DEFAULT_TAG, SnapshotKey, hostile_problem
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import filename, strict_json
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.manifest import LAYER_LIMIT
+from epoch_oci.oci.reference import tag_problem
 
 ENVELOPE = "snapshot.json"
 ENVELOPE_LIMIT = 1 << 20
@@ -170,3 +173,31 @@ def _files(members: Members) -> tuple[str, ...] | None:
         if (why := filename.problem(name)) is not None:
             members.found.append(Finding(f"$.files[{index}]", "NAME", why))
     return tuple(name for name in names if isinstance(name, str))
+
+
+PLAIN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+"""Names that every Cocoon takes; up to 0.3.8 it takes any text (epoch-formats 5.2)."""
+DIVIDED = r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,62}"
+"""What one of the two Cocoons that came after it takes; the other one takes PLAIN names alone (epoch-formats 5.7)."""
+
+
+def key_of(name: str) -> SnapshotKey:
+    """The key of the Cocoon snapshot `name`: what follows its only colon is the tag when it can be one, else `latest`.
+
+    Two names never have the same key, and `record_name` is the way back.
+    """
+    head, colon, tail = name.rpartition(":")
+    if colon and head and ":" not in head and tail != DEFAULT_TAG and tag_problem(tail) is None:
+        return SnapshotKey(head, tail)
+    return SnapshotKey(name, DEFAULT_TAG)
+
+
+def record_name(key: SnapshotKey) -> str:
+    """What Cocoon is to call the snapshot `key`."""
+    return key.name if key.tag == DEFAULT_TAG else f"{key.name}:{key.tag}"
+
+
+def spelled(name: str, rule: str) -> str:
+    """A name close to `name` that `rule` allows, PLAIN or DIVIDED."""
+    kept = "a-zA-Z0-9._/:-" if rule == DIVIDED else "a-zA-Z0-9._-"
+    return re.sub(f"[^{kept}]+", "-", name).lstrip("._/:-")[:63].rstrip("/:") or "snapshot"

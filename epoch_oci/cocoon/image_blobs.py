@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from epoch_oci.cocoon.local_file import Digests, LocalFile
+from epoch_oci.cocoon.root_file import Digests, RootFile
 from epoch_oci.cocoon.tree import IMAGE_BLOBS, Tree
 from epoch_oci.disk import local
 from epoch_oci.disk.draft import Draft, sweep
@@ -33,7 +33,7 @@ class ImageBlobs:
                 code="NAME",
                 object=layer.filename,
             )
-        file = LocalFile.find(self._tree, IMAGE_BLOBS, layer.filename, packed=False)
+        file = RootFile.find(self._tree, IMAGE_BLOBS, layer.filename, packed=False)
         if file is None:
             return False
         if file.size == layer.size and self._digests.fits(file, layer.digest):

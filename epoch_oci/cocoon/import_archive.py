@@ -9,9 +9,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from epoch_oci.cocoon import tar_blocks
-from epoch_oci.cocoon.carried import envelope_of
+from epoch_oci.cocoon import tar
 from epoch_oci.cocoon.envelope import ENVELOPE
+from epoch_oci.cocoon.epoch_manifest import envelope_of
 from epoch_oci.disk.local import local_errors
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.manifest import Layer, Manifest, is_disk
@@ -129,7 +129,7 @@ def _entry(manifest: Manifest, layer: Layer) -> _Entry:
     mode = (header.mode if header else 0) & _PERMISSIONS or DEFAULT_MODE
     records = {key: text for key, text in (header.pax_records if header else {}).items() if key.startswith(_OURS)}
     unpacking = sparse.unpacking(records, layer.size)
-    if unpacking is not None and not tar_blocks.fits(layer.filename, layer.size, records):
+    if unpacking is not None and not tar.fits(layer.filename, layer.size, records):
         return _Entry(unpacking.logical_size, mode, {}, unpacking)
     return _Entry(layer.size, mode, records)
 
@@ -168,9 +168,9 @@ class _Archive:
         self.written = 0
 
     def header(self, name: str, size: int, mode: int, records: Mapping[str, str]) -> None:
-        records_part, header = tar_blocks.file_header(name, size, mode, records)
+        records_part, header = tar.file_header(name, size, mode, records)
         if records_part:
-            self._emit(records_part, ends=tar_blocks.BLOCK_SIZE)
+            self._emit(records_part, ends=tar.BLOCK_SIZE)
         self._emit(header, ends=0 if size == 0 else None)
 
     def body(self, blocks: Iterator[bytes] | list[bytes], size: int) -> None:
@@ -180,11 +180,11 @@ class _Archive:
             if left:
                 self._emit(block, ends=None)
             else:
-                padding = tar_blocks.padding(size)
+                padding = tar.padding(size)
                 self._emit(block + bytes(padding), ends=padding)
 
     def finish(self) -> None:
-        self._emit(2 * tar_blocks.ZERO_BLOCK, ends=None)
+        self._emit(2 * tar.ZERO_BLOCK, ends=None)
 
     def _emit(self, data: bytes, *, ends: int | None) -> None:
         """Write `data`, behind what was held back; `ends` when the stream could be taken for ended behind it.

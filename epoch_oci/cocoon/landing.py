@@ -14,15 +14,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from epoch_oci.cocoon.envelope import record_name, spelled
 from epoch_oci.cocoon.image_blobs import ImageBlobs
-from epoch_oci.cocoon.local_file import Digests, LocalFile
-from epoch_oci.cocoon.lock import index_locked
-from epoch_oci.cocoon.names import record_name, spelled
-from epoch_oci.cocoon.new_directory import NewDirectory, remove_abandoned
-from epoch_oci.cocoon.new_record import config_of, created_at, is_meant, new_record
-from epoch_oci.cocoon.records import Record, SnapshotIndex
-from epoch_oci.cocoon.tree import DATABASE, INDEX, SNAPSHOTS, STAGE, Tree
-from epoch_oci.cocoon.waiting import BLOBS, WaitingBlobs
+from epoch_oci.cocoon.records import Record, SnapshotIndex, config_of, created_at, is_meant, new_record
+from epoch_oci.cocoon.root_file import Digests, RootFile
+from epoch_oci.cocoon.stage import BLOBS, NewDirectory, WaitingBlobs, remove_abandoned
+from epoch_oci.cocoon.tree import DATABASE, INDEX, SNAPSHOTS, STAGE, Tree, index_locked
 from epoch_oci.disk import local
 from epoch_oci.disk.draft import Draft, sweep
 from epoch_oci.epoch import sparse
@@ -158,7 +155,7 @@ class Landing:
         return all(self._is_there(folder, layer, _packed(manifest, layer)) for layer in manifest.layers)
 
     def _is_there(self, folder: str, layer: Layer, packed: Unpacking | None) -> bool:
-        file = LocalFile.find(self.tree, folder, layer.filename)
+        file = RootFile.find(self.tree, folder, layer.filename)
         if file is None:
             return False
         if file.segments == (packed.segments if packed else None):  # the same form: its digest may be known

@@ -1,4 +1,7 @@
-"""`snapshots.json`, Cocoon's index of snapshots (epoch-formats 5.2): read strictly, changed without losing a key."""
+"""`snapshots.json`, Cocoon's index of snapshots, and the records in it (epoch-formats 5.2 and 5.7).
+
+Read strictly, changed without losing a key; a new record is as Cocoon's import makes it.
+"""
 
 import base64
 import json
@@ -8,11 +11,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
 
-from epoch_oci.cocoon.envelope import RECORD_KEYS, Envelope
-from epoch_oci.cocoon.names import DIVIDED, PLAIN, key_of, record_name
-from epoch_oci.epoch import gojson, times
+from epoch_oci.cocoon.envelope import DIVIDED, PLAIN, RECORD_KEYS, Envelope, key_of, record_name
+from epoch_oci.cocoon.epoch_manifest import envelope_of
+from epoch_oci.epoch import gojson
+from epoch_oci.epoch.gojson import Members
 from epoch_oci.epoch.keys import DEFAULT_TAG, SnapshotKey, hostile_problem
-from epoch_oci.epoch.members import Members
+from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, Finding, NotFoundError, UsageError
 from epoch_oci.oci import filename, strict_json
 from epoch_oci.oci.digest import shown
@@ -215,6 +219,57 @@ def _record(snapshot_id: str, members: Members) -> Record:
         id=snapshot_id,
         name=members.text("name"),
         pending=pending is True,
-        created_at=created_at if times.is_time(created_at) else "",
+        created_at=created_at if gojson.is_time(created_at) else "",
         members=MappingProxyType(members.value),
     )
+
+
+def config_of(manifest: Manifest, name: str) -> dict[str, Any]:
+    """What the snapshot is, in Cocoon's words: its envelope, with every base image pinned. Raises ContentError.
+
+    Settings that are not known here stay, for a later Cocoon knows them. What only a record may say does not: somebody
+    else's `pending` or `data_dir` would be taken for the node's own.
+    """
+    envelope = envelope_of(manifest)
+    known = {key: value for key, value in envelope.config.items() if key not in RECORD_KEYS}
+    blobs = sorted({*envelope.image_blob_ids, *manifest.pinned_blobs})
+    config = {**({} if "id" in known else {"id": ""}), **known, "name": name}
+    if blobs:
+        said = known.get("image_blob_ids") or {}
+        config["image_blob_ids"] = {blob: said.get(blob) or {} for blob in blobs}
+    return config
+
+
+def new_record(
+    index: SnapshotIndex,
+    snapshot_id: str,
+    config: Mapping[str, Any],
+    *,
+    created_at: str,
+    root: str,
+    size: int,
+    now: str,
+) -> dict[str, Any]:
+    """A record for `index`, that of a Cocoon in the directory `root`; `size` is that of the files in bytes.
+
+    Later Cocoon versions evict what was not used for long, and so need to know when a snapshot was; where the others'
+    records say so, this one does.
+    """
+    place = {"created_at": created_at, "data_dir": index.data_dir(snapshot_id, root)}
+    counts = dict(zip(COUNTS, (size, now), strict=True)) if index.is_counted else {}
+    return {**config, "id": snapshot_id, **place, **counts}
+
+
+def is_meant(record: Record, config: Mapping[str, Any]) -> bool:
+    """Whether a record says of its snapshot what `config` says, whichever ID it has."""
+    return _essence(record.members) == _essence(config)
+
+
+def created_at(manifest: Manifest, now: str) -> str:
+    """When the snapshot was made, as it says; where it does not say, it is taken for made now, as an import does."""
+    return manifest.created_at if gojson.is_set_time(manifest.created_at) else now
+
+
+def _essence(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the ID and without what Go would not write."""
+    return {key: value for key, value in config.items() if key not in RECORD_KEYS and key != "id" and value}

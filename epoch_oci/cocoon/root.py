@@ -16,16 +16,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from epoch_oci.cocoon import tree as places
-from epoch_oci.cocoon.derived import StoredFile, manifest_of
+from epoch_oci.cocoon.epoch_manifest import StoredFile, manifest_of
 from epoch_oci.cocoon.landing import Landing
-from epoch_oci.cocoon.local_file import Digests, LocalFile
 from epoch_oci.cocoon.records import INDEX_LIMIT, Record, SnapshotIndex
+from epoch_oci.cocoon.root_file import Digests, RootFile
 from epoch_oci.cocoon.tree import DATABASE, IMAGE_BLOBS, INDEX, SNAPSHOTS, STAGE, Tree
 from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
-from epoch_oci.disk.facts import Facts
+from epoch_oci.disk.facts import Facts, Marks
 from epoch_oci.disk.lock import try_lock
-from epoch_oci.disk.marks import Marks
 from epoch_oci.epoch.keys import SnapshotKey, blob_key
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ConflictError, ContentError, Finding, NotFoundError
@@ -95,7 +94,7 @@ class CocoonRoot:
             random=random,
             lock_seconds=lock_seconds,
         )
-        self._found: dict[Digest, LocalFile] = {}
+        self._found: dict[Digest, RootFile] = {}
 
     @property
     def where(self) -> str:
@@ -264,7 +263,7 @@ class CocoonRoot:
                 hint="use its archives: `cocoon snapshot export NAME -o -` into `epoch-oci push -`, and the way back",
             )
 
-    def _files(self, record: Record) -> list[LocalFile]:
+    def _files(self, record: Record) -> list[RootFile]:
         """The files of a snapshot in Cocoon's order. Raises NotFoundError, ContentError for whatever else is there."""
         folder = f"{SNAPSHOTS}/{record.id}"
         with self._tree.folder(folder) as directory:
@@ -276,27 +275,27 @@ class CocoonRoot:
         for name, _ in self._tree.names(folder):
             if (why := filename.problem(name)) is not None:
                 raise ContentError(f"{self._tree.what(folder)}: {why}", code="NAME", object=shown(name))
-            if (file := LocalFile.find(self._tree, folder, name)) is not None:
+            if (file := RootFile.find(self._tree, folder, name)) is not None:
                 files.append(file)
         return files
 
-    def _base_images(self, record: Record) -> dict[str, LocalFile]:
+    def _base_images(self, record: Record) -> dict[str, RootFile]:
         """The cloud images that the snapshot's disk builds on, by blob ID; the layers of OCI images are elsewhere."""
         found = {}
         for blob in record.envelope().image_blob_ids:
             names = (f"{blob}{extension}" for extension in _EXTENSIONS)
-            files = (LocalFile.find(self._tree, IMAGE_BLOBS, name, packed=False) for name in names)
+            files = (RootFile.find(self._tree, IMAGE_BLOBS, name, packed=False) for name in names)
             if (file := next(filter(None, files), None)) is not None:
                 found[blob] = file
         return found
 
-    def _hashed(self, files: list[LocalFile]) -> list[StoredFile]:
+    def _hashed(self, files: list[RootFile]) -> list[StoredFile]:
         with ThreadPoolExecutor(max_workers=_HASHERS, thread_name_prefix="hash") as pool:
             digests = list(pool.map(self._digests.of, files))
         self._found.update(zip(digests, files, strict=True))
         return [file.stored(digest) for file, digest in zip(files, digests, strict=True)]
 
-    def _candidates(self, size: int) -> Iterator[LocalFile]:
+    def _candidates(self, size: int) -> Iterator[RootFile]:
         """Files that are stored as so many bytes: base images, and those of finished snapshots."""
         for name, _ in self._tree.names(IMAGE_BLOBS):
             yield from self._of_size(IMAGE_BLOBS, name, size, packed=False)
@@ -305,10 +304,10 @@ class CocoonRoot:
             for name, _ in self._tree.names(folder):
                 yield from self._of_size(folder, name, size, packed=True)
 
-    def _of_size(self, folder: str, name: str, size: int, *, packed: bool) -> Iterator[LocalFile]:
+    def _of_size(self, folder: str, name: str, size: int, *, packed: bool) -> Iterator[RootFile]:
         # A stray link or pipe among them is an error for whoever wants that file, not for one who looks for a blob.
         with contextlib.suppress(ContentError):
-            file = LocalFile.find(self._tree, folder, name, packed=packed)
+            file = RootFile.find(self._tree, folder, name, packed=packed)
             if file is not None and file.size == size:
                 yield file
 

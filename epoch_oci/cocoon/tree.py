@@ -1,4 +1,4 @@
-"""Folders below a Cocoon root, opened without following a link."""
+"""Folders below a Cocoon root, opened without following a link, and Cocoon's own lock on its index."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from epoch_oci.disk import local
+from epoch_oci.disk.local import local_errors, make_usable
+from epoch_oci.disk.lock import wait_for_lock
 from epoch_oci.errors import LocalIOError
 
 DATABASE = "snapshot/db"
@@ -100,3 +102,34 @@ class Tree:
             with os.scandir(directory) as entries:
                 found = [(entry.name, entry.stat(follow_symlinks=False).st_mode) for entry in entries]
         return sorted(found)
+
+
+@contextmanager
+def index_locked(tree: Tree, seconds: float) -> Iterator[int]:
+    """Hold the lock; gives a descriptor of the directory that the index is in.
+
+    Raises LocalIOError when somebody else holds it for more than `seconds`.
+    """
+    what = tree.what(DATABASE, LOCK)
+    with tree.own(DATABASE) as directory:
+        with local_errors(what):
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            held = os.open(LOCK, flags, 0o600, dir_fd=directory)
+        try:
+            with local_errors(what):
+                make_usable(held)
+            _wait(held, what, seconds, tree.warnings.no_locks)
+            yield directory
+        finally:
+            os.close(held)
+
+
+def _wait(descriptor: int, what: str, seconds: float, unlocked: Callable[[], None]) -> None:
+    with local_errors(what):
+        held = wait_for_lock(descriptor, seconds)
+    if held is None:  # no Cocoon holds one either then
+        unlocked()
+    if held is False:
+        raise LocalIOError(
+            f"{what} is held by another process", object=what, hint="see what Cocoon is doing, and run this again"
+        )

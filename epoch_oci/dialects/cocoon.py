@@ -5,7 +5,7 @@ from typing import Any
 
 from epoch_oci.dialects import profile
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, Role, Snapshot, SnapshotFile
-from epoch_oci.dialects.derive import from_layers
+from epoch_oci.dialects.foreign import from_layers
 from epoch_oci.dialects.layers import (
     BASE_IMAGE,
     CarriedFile,

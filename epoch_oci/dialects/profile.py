@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
-from epoch_oci.epoch import times
+from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import hostile_problem
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, Finding, UsageError
@@ -73,7 +73,7 @@ class Labels:
             if text and (why := hostile_problem(text)) is not None:
                 found.append(Finding(member_path("$.annotations", key), "NAME", f"{shown(text)} {why}"))
         created, warnings = notes.get(media_types.CREATED, ""), []
-        if created and not times.is_time(created):
+        if created and not gojson.is_time(created):
             path = member_path("$.annotations", media_types.CREATED)
             problem = f"{shown(created)} is not a time (RFC 3339) and is left out"
             warnings.append(Finding(path, "SCHEMA", problem, "warning"))
@@ -96,7 +96,7 @@ class Labels:
 
 def annotations_of(manifest: Manifest) -> dict[str, str]:
     """What an Epoch manifest says of the snapshot, as annotations."""
-    created = next((text for text in (manifest.created_at, manifest.pushed_at) if times.is_set(text)), "")
+    created = next((text for text in (manifest.created_at, manifest.pushed_at) if gojson.is_set_time(text)), "")
     values = {
         media_types.CREATED: created,
         media_types.TITLE: manifest.name,

@@ -17,11 +17,10 @@ from itertools import accumulate
 from types import TracebackType
 from typing import Self
 
-from epoch_oci.disk.draft import RECORD_HEAD, Shown, reveal
+from epoch_oci.disk.draft import RECORD_HEAD, Shown, clone, link, may_link, reveal
 from epoch_oci.disk.holes import Run, write_sparse
 from epoch_oci.disk.local import OUR_PREFIX, local_errors, make_usable
 from epoch_oci.disk.lock import open_locked
-from epoch_oci.disk.sharing import clone, link, may_link
 from epoch_oci.errors import ConflictError, ContentError
 from epoch_oci.oci import verify
 from epoch_oci.oci.descriptor import Descriptor

@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from epoch_oci.epoch import gojson
+from epoch_oci.epoch.gojson import Members
 from epoch_oci.epoch.keys import SnapshotKey, manifest_key
-from epoch_oci.epoch.members import Members
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import strict_json
 from epoch_oci.oci.digest import shown

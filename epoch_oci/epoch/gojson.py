@@ -1,13 +1,21 @@
-"""JSON as Go's encoding/json writes it (Go 1.22 and later; epoch-formats 1.1).
+"""JSON as Go's encoding/json writes and reads it (Go 1.22 and later; epoch-formats 1.1).
 
-Struct members keep their order, so a dict is written in its own; a Go map is sorted, so sort it or ask for
+Written: struct members keep their order, so a dict is written in its own; a Go map is sorted, so sort it or ask for
 `sort_keys`. No line feed follows the last byte, `<`, `>`, `&`, U+2028 and U+2029 are escaped, an empty map is `{}`.
+Read: a missing or null member is the zero value. Times are text and never a datetime, for nanoseconds and offsets must
+survive.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from json.encoder import encode_basestring
 from typing import Any
+
+from epoch_oci.errors import Finding
+from epoch_oci.oci import strict_json
+from epoch_oci.oci.descriptor import size_problem
+from epoch_oci.oci.digest import shown
 
 # Go escapes these by default, so that JSON can stand in a page (SetEscapeHTML).
 _HTML_SAFE = (
@@ -103,3 +111,110 @@ def _float(value: float) -> str:
     whole, _, fraction = mantissa.partition(".")
     digits, point = whole + fraction, len(whole) + int(exponent)
     return sign + (digits.ljust(point, "0") if point > 0 else "0." + "0" * -point + digits)
+
+
+ZERO_TIME = "0001-01-01T00:00:00Z"
+"""Go's zero time; it means that nobody set one."""
+
+# Go reads nine fractional digits, no week dates, no 24:00 and no leap second; Python's own parser reads all of these
+# and drops digits.
+_TIME = re.compile(
+    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
+    r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])\Z"
+)
+_SHORT_MONTHS = {"02": 29, "04": 30, "06": 30, "09": 30, "11": 30}
+
+
+def is_time(text: str) -> bool:
+    """Whether Go's decoder reads `text` as a time: RFC 3339, upper-case T and Z, no leap second."""
+    match = _TIME.match(text)
+    if match is None:
+        return False
+    day = int(match[2])
+    if day <= 28:
+        return True
+    year = int(text[:4])
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    return day <= _SHORT_MONTHS.get(match[1], 31) - (match[1] == "02" and not leap)
+
+
+def is_set_time(text: str) -> bool:
+    """Whether `text` is a time that somebody meant: neither absent nor Go's zero time."""
+    return text not in ("", ZERO_TIME)
+
+
+class Members:
+    """The members of one parsed object at `path`; what is wrong with them is added to `found`.
+
+    After a finding a reader returns the zero value, so that the rest of the document is still looked at.
+    """
+
+    __slots__ = ("found", "path", "value")
+
+    def __init__(self, value: Any, path: str, found: list[Finding], known: Collection[str] = ()) -> None:
+        self.path = path
+        self.found = found
+        if isinstance(value, dict):
+            self.value: dict[str, Any] = value
+            found.extend(strict_json.alias_findings(value, known, path))
+            return
+        self.value = {}
+        if value is not None:
+            found.append(Finding(path, "SCHEMA", f"{shown(value)} is not an object"))
+
+    def text(self, key: str) -> str:
+        """A string, "" by default."""
+        value = self.value.get(key)
+        if isinstance(value, str):
+            return value
+        if value is not None:
+            self.refuse(key, "SCHEMA", f"{shown(value)} is not a string")
+        return ""
+
+    def time(self, key: str) -> str:
+        """A time as the text it was written in, "" by default; an empty string is no time."""
+        value = self.text(key)
+        # Go's decoder takes null for no time and refuses an empty text (epoch-formats 1.1).
+        if isinstance(self.value.get(key), str) and not is_time(value):
+            self.refuse(key, "SCHEMA", f"{shown(value)} is not a time (RFC 3339)")
+        return value
+
+    def number(self, key: str, code: str = "SCHEMA") -> int:
+        """An integer from 0 to 2^53-1, 0 by default."""
+        value = self.value.get(key)
+        if value is None:
+            return 0
+        if (why := size_problem(value)) is not None:
+            self.refuse(key, code, why)
+            return 0
+        assert isinstance(value, int)
+        return value
+
+    def array(self, key: str, limit: int) -> list[Any]:
+        """An array of at most `limit` elements, [] by default."""
+        value = self.value.get(key)
+        if value is None:
+            return []
+        if isinstance(value, list) and len(value) <= limit:
+            return value
+        what = f"{len(value)} elements are more than {limit}" if isinstance(value, list) else "it is not an array"
+        self.refuse(key, "SCHEMA", what)
+        return []
+
+    def map(self, key: str) -> dict[str, Any]:
+        """An object of any keys, {} by default."""
+        return Members(self.value.get(key), self.below(key), self.found).value
+
+    def text_map(self, key: str) -> dict[str, str]:
+        """An object of strings, {} by default; a null in it is "", as in Go."""
+        members = Members(self.value.get(key), self.below(key), self.found)
+        return {name: members.text(name) for name in members.value}
+
+    def below(self, key: str) -> str:
+        """The path of a member."""
+        return strict_json.member_path(self.path, key)
+
+    def refuse(self, key: str, code: str, problem: str) -> None:
+        """Add a finding about a member."""
+        self.found.append(Finding(self.below(key), code, problem))

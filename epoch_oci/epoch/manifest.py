@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from epoch_oci.epoch import sparse, times
+from epoch_oci.epoch import sparse
 from epoch_oci.epoch.extra_members import OF_MANIFESTS
+from epoch_oci.epoch.gojson import Members, is_set_time
 from epoch_oci.epoch.keys import hostile_problem
-from epoch_oci.epoch.members import Members
 from epoch_oci.errors import ContentError, Finding, counted
 from epoch_oci.oci import filename
 from epoch_oci.oci.descriptor import Descriptor
@@ -333,7 +333,7 @@ def _writer(value: Mapping[str, Any], layers: tuple[Layer, ...]) -> Writer:
     """
     if not OF_MANIFESTS.isdisjoint(value):
         return "epoch-oci"
-    pushed, created = (times.is_set(value.get(key) or "") for key in ("pushedAt", "createdAt"))
+    pushed, created = (is_set_time(value.get(key) or "") for key in ("pushedAt", "createdAt"))
     if value.get("layerHeaders") is not None:
         return "W3b" if pushed else "unknown"
     if "snapshotID" in value or value.get("schemaVersion") is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from epoch_oci.epoch import gojson, times
+from epoch_oci.epoch import gojson
 from epoch_oci.epoch.extra_members import OF_MANIFESTS
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, LayerHeader, Manifest
 from epoch_oci.oci.digest import Digest
@@ -76,8 +76,8 @@ def mint(
         "layers": [_layer(file) for file in rows],
         "baseImages": [_layer(file) for file in bases],
         "totalSize": sum(file.size for file in (*rows, *bases)),
-        "createdAt": facts.created_at or times.ZERO_TIME,
-        "pushedAt": facts.pushed_at or times.ZERO_TIME,
+        "createdAt": facts.created_at or gojson.ZERO_TIME,
+        "pushedAt": facts.pushed_at or gojson.ZERO_TIME,
         "layerHeaders": gojson.sorted_map(
             {file.name: _header(file.header) for file in rows if file.header is not None}
         ),

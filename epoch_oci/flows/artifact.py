@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot
-from epoch_oci.dialects.derive import identified
+from epoch_oci.dialects.foreign import identified
 from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT

@@ -6,14 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from epoch_oci.chunks.chunk import Encoding, chunk_digest, zstd
+from epoch_oci.chunks.chunked_file import Keep
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.chunks.index import HEADER_DIGEST_KEY, HEADER_LIMIT, HEADER_SIZE_KEY, Index
 from epoch_oci.chunks.known import KNOWN_LIMIT, Known
-from epoch_oci.chunks.layout import Encoding, chunk_digest, zstd
-from epoch_oci.chunks.read import Keep
 from epoch_oci.dialects.profile import CHUNK_INDEX
-from epoch_oci.disk.kept import KeptBlobs
-from epoch_oci.disk.kept_parts import KeptPart, KeptParts
+from epoch_oci.disk.kept import KeptBlobs, KeptPart, KeptParts
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import EpochOciError
 from epoch_oci.flows.chunked import ChunkedSource, UnfoldedContent, folds_of, kept_indexes
@@ -72,11 +71,11 @@ class ChunksAtHand:
                 self.known.add(digest, number, at, 1, Encoding.ZSTD)
 
     def has(self, digest: bytes) -> bool:
-        """As `chunks.read.AtHand.has`."""
+        """As `chunks.chunked_file.AtHand.has`."""
         return self.known.find(digest) > 0
 
     def read(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """As `chunks.read.AtHand.read`; what cannot be read is passed over."""
+        """As `chunks.chunked_file.AtHand.read`; what cannot be read is passed over."""
         places = sorted((self.known.place(row)[:2], digest) for digest in digests if (row := self.known.find(digest)))
         for run in _runs(places):
             number, first = run[0][0]

@@ -9,8 +9,8 @@ from epoch_oci.chunks.index import Stored
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.pack import read_closing
 from epoch_oci.dialects.layers import is_chunked
+from epoch_oci.disk.journals import PackJournal
 from epoch_oci.disk.kept import KeptBlobs
-from epoch_oci.disk.pack_journal import PackJournal
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, LocalIOError, NetworkError, NotFoundError
 from epoch_oci.flows.chunked import index_of_image
 from epoch_oci.oci.digest import Digest

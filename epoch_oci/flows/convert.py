@@ -6,7 +6,7 @@ from typing import Any
 
 from epoch_oci import dialects, schemas
 from epoch_oci.dialects.base import Artifact, EncodeOptions, Snapshot
-from epoch_oci.dialects.derive import identified
+from epoch_oci.dialects.foreign import identified
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.errors import UsageError
 from epoch_oci.oci.document import Document

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
 
+from epoch_oci.chunks.chunk import CHUNK_SIZE, DIGEST_SIZE, Encoding, chunk_digest
 from epoch_oci.chunks.encode import full_blocks
 from epoch_oci.chunks.index import Index
 from epoch_oci.chunks.known import KNOWN_LIMIT, Known
-from epoch_oci.chunks.layout import CHUNK_SIZE, DIGEST_SIZE, Encoding, chunk_digest
 from epoch_oci.dialects.base import EncodedSnapshot
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest

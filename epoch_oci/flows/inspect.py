@@ -5,7 +5,7 @@ from typing import Any
 
 from epoch_oci.chunks.figures import Figures, FileFigures, PackFigures, figures_of
 from epoch_oci.dialects.base import EncodedSnapshot, Encoding, Role, Snapshot, SnapshotFile
-from epoch_oci.dialects.derive import identified
+from epoch_oci.dialects.foreign import identified
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest, Writer

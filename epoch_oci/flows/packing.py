@@ -12,16 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from epoch_oci.chunks.chunk import CHUNK_SIZE, chunk_digest
 from epoch_oci.chunks.encode import Encoder, LaidPack, Layer, index_of
 from epoch_oci.chunks.fold import Fold, Unfolding
 from epoch_oci.chunks.index import CutFile, Stored, annotations
 from epoch_oci.chunks.known import ZERO_ROW, Known
-from epoch_oci.chunks.layout import CHUNK_SIZE, chunk_digest
 from epoch_oci.chunks.pack import PACKS_LIMIT
 from epoch_oci.chunks.pack import closing as closing_frame
 from epoch_oci.dialects.base import ChunkLayers
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
-from epoch_oci.disk.pack_journal import PackJournal
+from epoch_oci.disk.journals import PackJournal
 from epoch_oci.errors import ContentError
 from epoch_oci.events import Event, Kind, OnEvent
 from epoch_oci.flows.bases import Base, Bases

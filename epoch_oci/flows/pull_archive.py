@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from epoch_oci.cocoon.envelope import record_name
 from epoch_oci.cocoon.import_archive import Write, disk_layers, write_cloud_image, write_import_archive
-from epoch_oci.cocoon.names import record_name
 from epoch_oci.dialects.base import SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Layer

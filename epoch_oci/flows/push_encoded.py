@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from epoch_oci import dialects
-from epoch_oci.chunks.layout import zstd
+from epoch_oci.chunks.chunk import zstd
 from epoch_oci.dialects.base import Artifact, EncodeOptions, SnapshotFile, WrittenFile
 from epoch_oci.dialects.profile import SNAPSHOT_ID
 from epoch_oci.disk.spool import Spool

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from mmap import ACCESS_READ, mmap
 
+from epoch_oci.chunks.chunk import Encoding, chunk_digest
 from epoch_oci.chunks.index import Index, Stored
 from epoch_oci.chunks.known import Known
-from epoch_oci.chunks.layout import Encoding, chunk_digest
 from epoch_oci.chunks.pack import TRAILER_SIZE, Table, checked_chunks, closing_size, read_closing
 from epoch_oci.dialects.base import Snapshot, SnapshotFile
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from epoch_oci.disk.private import PrivateDirectory
+from epoch_oci.disk.journals import PrivateDirectory
 from epoch_oci.oci.digest import Digest
 
 LIFE = 7 * 86400.0

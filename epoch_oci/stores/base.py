@@ -305,7 +305,7 @@ class Ranged(Protocol):
 
 
 class Part(Protocol):
-    """A part of a content that can be had by itself; see `chunks.read.Part`."""
+    """A part of a content that can be had by itself; see `chunks.chunked_file.Part`."""
 
     @property
     def spans(self) -> list[tuple[int, int]]:

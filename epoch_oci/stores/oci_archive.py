@@ -19,9 +19,9 @@ from pathlib import Path
 from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.draft import Draft, sweep
+from epoch_oci.disk.facts import Marks, is_same
 from epoch_oci.disk.local import Warnings, unheard
 from epoch_oci.disk.lock import locked, try_lock
-from epoch_oci.disk.marks import Marks, is_same
 from epoch_oci.errors import ContentError, Finding, LocalIOError, NotFoundError, UsageError
 from epoch_oci.oci import media_types, verify
 from epoch_oci.oci.descriptor import Descriptor

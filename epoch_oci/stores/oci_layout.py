@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from epoch_oci.disk.assembly import Assembly
+from epoch_oci.disk.facts import Marks
 from epoch_oci.disk.local import Warnings, unheard
-from epoch_oci.disk.marks import Marks
 from epoch_oci.errors import ContentError, Finding, NotFoundError, UsageError
 from epoch_oci.oci import media_types, strict_json, verify
 from epoch_oci.oci.descriptor import Descriptor

@@ -1,14 +1,19 @@
-"""The config of a snapshot, Epoch's `SnapshotConfig`, as a view (epoch-formats 4.4 and 4.10)."""
+"""The config of a snapshot, Epoch's `SnapshotConfig`: as a view, and as Epoch would have made it of a manifest.
+
+epoch-formats 4.4 and 4.10.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
-from epoch_oci.epoch import sparse
-from epoch_oci.epoch.extra_members import EPOCH, FLAGS, TEXTS
-from epoch_oci.epoch.manifest import MANIFEST_LIMIT, MODE_LIMIT
-from epoch_oci.epoch.members import Members
+from epoch_oci.dialects.base import WrittenFile
+from epoch_oci.dialects.cocoonstack.words import SNAPSHOT_CONFIG
+from epoch_oci.epoch import gojson, sparse
+from epoch_oci.epoch.extra_members import EPOCH, FLAGS, MODERN, TEXTS
+from epoch_oci.epoch.gojson import Members
+from epoch_oci.epoch.manifest import MANIFEST_LIMIT, MODE_LIMIT, LayerHeader, Manifest
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import filename
 from epoch_oci.oci.digest import Digest, shown
@@ -97,6 +102,72 @@ class SnapshotConfig:
         return result
 
 
+def file_entries(epoch: Manifest) -> dict[str, FileEntry]:
+    """One entry for each layer; without one a reader must suspect a packed file whose map was lost (trap 8)."""
+    return {layer.filename: entry_of(epoch.layer_headers.get(layer.filename)) for layer in epoch.layers}
+
+
+def entry_of(header: LayerHeader | None) -> FileEntry:
+    """The entry of a file; an empty one when nothing is known of its mode and the blob is the file itself."""
+    if header is None:
+        return FileEntry()
+    if not sparse.is_packed(header.pax_records):
+        return FileEntry(mode=header.mode)
+    size = int(header.pax_records[sparse.SIZE])
+    return FileEntry(mode=header.mode, sparse_map=header.pax_records[sparse.MAP], sparse_size=size)
+
+
+def mint_config(
+    epoch: Manifest,
+    others: Mapping[str, Any],
+    embedded: Mapping[str, Any] | None,
+    written: Mapping[str, WrittenFile] | None = None,
+) -> Document:
+    """The config of `epoch`, in compact form as Go writes it; `others` are members that `epoch` has no place for.
+
+    `written` has the files that are cut or compressed, and makes it one of version 2.
+    """
+    entries = {name: _members(entry) for name, entry in file_entries(epoch).items()}
+    for layer in epoch.layers if written is not None else ():
+        entries[layer.filename] |= _encoded(layer.size, (written or {}).get(layer.filename))
+    members = {
+        **{key: value for key, value in others.items() if key not in MINTED},
+        "schemaVersion": "v1" if written is None else "v2",
+        "snapshotId": epoch.snapshot_id,
+        "image": epoch.image,
+        "imageBlobIds": {blob: {} for blob in epoch.pinned_blobs},
+        "cpu": epoch.cpu,
+        "memory": epoch.memory,
+        "storage": epoch.storage,
+        "nics": epoch.nics,
+        "files": gojson.sorted_map(entries),
+        "createdAt": created_at(epoch) or gojson.ZERO_TIME,
+        EPOCH: dict(embedded or {}),
+    }
+    filled = {key: value for key, value in members.items() if value or key not in MINTED or key == "snapshotId"}
+    return Document(SNAPSHOT_CONFIG, gojson.dumps(_ordered(filled), indent=None))
+
+
+def check_config(config: Document) -> None:
+    """Raise ContentError when Epoch's decoder would not take a minted config.
+
+    What rode in the manifest may be anybody's invention, and Go refuses a config with a member of a wrong type.
+    """
+    try:
+        SnapshotConfig.parse(config)
+    except ContentError as error:
+        found = [
+            Finding(f"$.{MODERN}.config{item.path.removeprefix('$')}", item.code, item.problem)
+            for item in error.findings
+        ]
+        raise ContentError.of("the Epoch manifest", found) from None
+
+
+def created_at(epoch: Manifest) -> str:
+    """When the snapshot was made, else when it was pushed, as the text Epoch wrote; "" when it does not say."""
+    return next((text for text in (epoch.created_at, epoch.pushed_at) if gojson.is_set_time(text)), "")
+
+
 def _version(members: Members) -> str:
     value = members.value.get("schemaVersion")
     # Two versions under one media type: only this member tells (epoch-formats 4.10).
@@ -168,3 +239,21 @@ def _others(members: Members) -> Mapping[str, Any]:
             members.refuse("imageDigest", "DIGEST", error.message)
     kept = {key: value for key, value in members.value.items() if key not in MINTED}
     return MappingProxyType({key: value for key, value in kept.items() if key not in HOMELESS or value})
+
+
+def _encoded(size: int, written: WrittenFile | None) -> dict[str, Any]:
+    """The size of every file, and the order of the layers of one that is cut (epoch-formats 4.10)."""
+    chunks = [str(piece.digest) for piece in written.layers] if written is not None else []
+    return {"size": size, **({"chunks": chunks} if len(chunks) > 1 else {})}
+
+
+def _members(entry: FileEntry) -> dict[str, Any]:
+    members = {"mode": entry.mode, "sparseMap": entry.sparse_map, "sparseSize": entry.sparse_size}
+    return {key: value for key, value in members.items() if value}
+
+
+def _ordered(members: dict[str, Any]) -> dict[str, Any]:
+    """Epoch's members in Epoch's order, then the unknown ones in theirs, the manifest that rides at the end."""
+    known = {key: members[key] for key in ORDER if key in members}
+    rest = {key: value for key, value in members.items() if key not in known and key != EPOCH}
+    return {**known, **rest, **({EPOCH: members[EPOCH]} if EPOCH in members else {})}

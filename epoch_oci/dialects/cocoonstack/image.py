@@ -13,8 +13,8 @@ from itertools import pairwise
 from epoch_oci.dialects import profile
 from epoch_oci.dialects.base import Artifact, EncodeOptions, Snapshot, SnapshotFile
 from epoch_oci.dialects.cocoonstack import words
+from epoch_oci.dialects.cocoonstack.derived import derived, file_findings
 from epoch_oci.dialects.cocoonstack.extra import Extra
-from epoch_oci.dialects.cocoonstack.minted import derived, file_findings
 from epoch_oci.dialects.layers import url_warnings
 from epoch_oci.dialects.profile import Labels
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Layer, Manifest, media_type_for_file

@@ -10,10 +10,10 @@ from typing import Any
 
 from epoch_oci.dialects import profile
 from epoch_oci.dialects.base import Artifact, EncodedSnapshot, EncodeOptions, Snapshot, SnapshotFile, WrittenFile
-from epoch_oci.dialects.cocoonstack import embedded, layers, words
-from epoch_oci.dialects.cocoonstack.config import SnapshotConfig
-from epoch_oci.dialects.cocoonstack.extra import Extra
-from epoch_oci.dialects.cocoonstack.minted import absent_words, check, derived, disagreements, file_entries, mint
+from epoch_oci.dialects.cocoonstack import snapshot_files, words
+from epoch_oci.dialects.cocoonstack.config import SnapshotConfig, check_config, file_entries, mint_config
+from epoch_oci.dialects.cocoonstack.derived import absent_words, derived, disagreements
+from epoch_oci.dialects.cocoonstack.extra import Extra, embed, extract
 from epoch_oci.dialects.layers import url_warnings
 from epoch_oci.dialects.profile import Labels
 from epoch_oci.epoch import sparse
@@ -57,12 +57,12 @@ def _config(
     epoch: Manifest, extra: Extra, written: Mapping[str, WrittenFile] | None
 ) -> tuple[Document, tuple[str, ...]]:
     """The config, with the Epoch manifest embedded in it unless this makes it too large, and what is lost."""
-    bare = mint(epoch, extra, None, written)
+    bare = mint_config(epoch, extra.config, None, written)
     if bare.size > MANIFEST_LIMIT:
         problem = f"the config would be {bare.size} bytes, more than the {MANIFEST_LIMIT} allowed"
         raise ContentError(problem, code="SIZE", object=str(epoch.document.digest))
-    check(bare)
-    full = mint(epoch, extra, embedded.embed(epoch.document, file_entries(epoch)), written)
+    check_config(bare)
+    full = mint_config(epoch, extra.config, embed(epoch.document, file_entries(epoch)), written)
     # Epoch itself reads no version 2, and cocoon-common takes a config of any size that we write.
     lost, limit = list(absent_words(epoch)), words.EPOCH_CONFIG_LIMIT if written is None else MANIFEST_LIMIT
     if bare.size > limit:
@@ -119,18 +119,18 @@ def read(manifest: ImageManifest, document: Document | None, dialect: str) -> En
     """What an artifact of type snapshot.v1 or .v2 and its config tell. Raises ContentError with every finding."""
     config = SnapshotConfig.parse(profile.checked_config(manifest, document, words.SNAPSHOT_CONFIG))
     found = _version_findings(manifest, config)
-    rows = layers.titled_layers(manifest, found)
-    files = layers.read_files(rows, config, manifest, found)
+    rows = snapshot_files.titled_layers(manifest, found)
+    files = snapshot_files.read_files(rows, config, manifest, found)
     labels = Labels.read(manifest, found)
     if found:
         raise ContentError.of("the artifact", found)
     warnings = (
         *labels.warnings,
-        *layers.type_warnings(rows),
-        *layers.unproven(files, config),
+        *snapshot_files.type_warnings(rows),
+        *snapshot_files.unproven(files, config),
         *url_warnings(manifest),
     )
-    reader = _Reader(dialect, manifest, config, labels, warnings, tuple(layers.lost_of(rows)))
+    reader = _Reader(dialect, manifest, config, labels, warnings, tuple(snapshot_files.lost_of(rows)))
     return EncodedSnapshot(
         dialect=dialect,
         files=files,
@@ -172,7 +172,7 @@ class _Reader:
         """Some files alone, to be written under their names; what is derived for them is no whole manifest."""
         if self.config.embedded is None:
             return self._derived(files)
-        document = embedded.extract(self.config.embedded, self.config.files)
+        document = extract(self.config.embedded, self.config.files)
         epoch = Manifest.parse(document, "the Epoch manifest in the config")
         told = {layer.filename: (layer.digest, layer.size) for layer in epoch.layers}
         found = [
@@ -222,7 +222,7 @@ class _Reader:
         )
 
     def _original(self, files: tuple[SnapshotFile, ...]) -> Snapshot:
-        document = embedded.extract(self.config.embedded, self.config.files)
+        document = extract(self.config.embedded, self.config.files)
         epoch = Manifest.parse(document, "the Epoch manifest in the config")
         if found := disagreements(epoch, self.config, files):
             raise ContentError.of("the Epoch manifest in the config", found)

@@ -15,8 +15,8 @@ from pathlib import Path
 from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.draft import Draft, Shown, is_ours, stale, sweep
+from epoch_oci.disk.facts import Marks, is_same
 from epoch_oci.disk.lock import locked
-from epoch_oci.disk.marks import Marks, is_same
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
 from epoch_oci.oci import verify
 from epoch_oci.oci.descriptor import Descriptor

@@ -185,7 +185,7 @@ def _decoder(head: bytes) -> Callable[[Any], Any] | None:
     if head.startswith(b"\x1f\x8b"):
         return lambda packed: gzip.GzipFile(fileobj=packed)
     if head.startswith(b"\x28\xb5\x2f\xfd"):
-        from epoch_oci.chunks.layout import zstd
+        from epoch_oci.chunks.chunk import zstd
 
         return zstd().ZstdFile  # type: ignore[no-any-return]
     return None

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from epoch_oci.cocoon.derived import StoredFile
+from epoch_oci.cocoon.epoch_manifest import StoredFile
 from epoch_oci.cocoon.tree import Tree
 from epoch_oci.disk import local
+from epoch_oci.disk.facts import Marks
 from epoch_oci.disk.holes import RunReader, data_runs, is_zero_outside
-from epoch_oci.disk.marks import Marks
 from epoch_oci.epoch import gojson, sparse
 from epoch_oci.epoch.sparse import Segment, Unpacking
 from epoch_oci.errors import ContentError, NotFoundError
@@ -27,7 +27,7 @@ MAP_LIMIT = 800 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class LocalFile:
+class RootFile:
     """A regular file as it was found. `segments` are its runs of data where it is stored packed, None where whole.
 
     `state` is device, inode, size and time of the last change of its content; whoever reads the file later looks
@@ -44,7 +44,7 @@ class LocalFile:
     pax_records: Mapping[str, str]
 
     @classmethod
-    def find(cls, tree: Tree, folder: str, name: str, *, packed: bool = True) -> "LocalFile | None":
+    def find(cls, tree: Tree, folder: str, name: str, *, packed: bool = True) -> "RootFile | None":
         """Look at a file; None when it is not there. Unless `packed`, it is stored whole whatever holes it has.
 
         Raises ContentError (TYPE) for anything but a regular file.
@@ -144,9 +144,9 @@ class Digests:
 
     def __init__(self, marks: Marks) -> None:
         self._marks = marks
-        self._told: dict[tuple[str, str], LocalFile] = {}
+        self._told: dict[tuple[str, str], RootFile] = {}
 
-    def of(self, file: LocalFile, *, anew: bool = False) -> Digest:
+    def of(self, file: RootFile, *, anew: bool = False) -> Digest:
         """The digest of the file's stored form; with `anew` the file is read. Raises what reading it raises."""
         form = _form(file)
         digest = None if anew else self._marks.digest(file.found, form)
@@ -157,7 +157,7 @@ class Digests:
             self._told[file.what, form] = file
         return digest
 
-    def fits(self, file: LocalFile, digest: Digest) -> bool:
+    def fits(self, file: RootFile, digest: Digest) -> bool:
         """Whether `digest` is that of the file; it is read before that is denied."""
         return self._marks.digest(file.found, _form(file)) == digest or self.of(file, anew=True) == digest
 
@@ -169,7 +169,7 @@ class Digests:
         return bool(told)
 
 
-def _form(file: LocalFile) -> str:
+def _form(file: RootFile) -> str:
     """The packed form follows the holes, which can change while the file does not."""
     if file.segments is None:
         return "sha256"

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
 
-from epoch_oci.chunks.frames import decode
+from epoch_oci.chunks.chunk import Encoding, broken, decode
 from epoch_oci.chunks.index import Chunk, Index, Stored
-from epoch_oci.chunks.layout import Encoding, broken
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.verify import BLOCK, ByteReader
 
