@@ -14,7 +14,7 @@ from epoch_oci.bulk.select import Selection
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, StoreSide, mounts_within, store_of
 from epoch_oci.bulk.states import LeftOut, Rules, Survey, There, held, survey
 from epoch_oci.bulk.work import Done, Local, Manner
-from epoch_oci.errors import EpochOciError, NotFoundError, PolicyError, UsageError
+from epoch_oci.errors import EpochOciError, NotFoundError, PolicyError, UsageError, counted
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import is_fallback_tag
@@ -79,6 +79,7 @@ def sync(
         planned = replace(planned, carries=())  # what versions share they share by chunks, and not by files
     report.total, report.union, report.mounted, report.old = planned.total, planned.union, planned.mounted, found.old
     report.shared = sum(carry.blob.size for carry in planned.carries)
+    report.warnings += _nothing(found, source)
     report.rows += [_there(item, target) for item in found.there]
     report.total += sum(row.size for row in report.rows)
     report.rows += [_left_out(item, target, exit_code) for item in found.left_out]
@@ -268,6 +269,16 @@ def _refuse_empty(found: Survey, source: Side, options: SyncOptions) -> None:
             object=source.where,
             hint="look at the source; to empty a target, use `prune` or `rm`",
         )
+
+
+def _nothing(found: Survey, source: Side) -> list[str]:
+    """That nothing is brought deserves a word: a prefix or a pattern may be misspelt."""
+    if found.wanted or found.there or found.left_out or found.old:
+        return []
+    if not found.listed:
+        return [f"{source.where} lists no snapshot"]
+    count = counted(len(found.listed), "snapshot")
+    return [f"none of the {count} of {source.where} is meant by --include and --exclude"]
 
 
 def _delete(found: Survey, target: Side, options: SyncOptions, report: SyncReport, exit_code: ExitCode) -> None:
