@@ -16,6 +16,8 @@ TYPE_CHECKING = False  # `typing` itself costs a fifth of what it takes until a 
 if TYPE_CHECKING:
     from epoch_oci import errors, locate, schemas
     from epoch_oci.api import inspect, list_snapshots, pull, push, verify
+    from epoch_oci.artifacts.bases import Base
+    from epoch_oci.artifacts.packing import Chunking
     from epoch_oci.chunks.figures import FileFigures, PackFigures
     from epoch_oci.chunks.index import Stored
     from epoch_oci.dialects.base import Artifact, Snapshot, SnapshotFile
@@ -38,15 +40,12 @@ if TYPE_CHECKING:
         UsageError,
     )
     from epoch_oci.events import Event, OnEvent
-    from epoch_oci.flows.bases import Base
     from epoch_oci.flows.convert import to_epoch, to_oci
     from epoch_oci.flows.inspect import InspectedFile, Inspection, inspect_artifact, inspect_snapshot
     from epoch_oci.flows.listing import ListedSnapshot
-    from epoch_oci.flows.packing import Chunking
     from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
     from epoch_oci.flows.push import PushOptions
     from epoch_oci.flows.push_encoded import Encoding
-    from epoch_oci.flows.report import BlobReport, TransferReport
     from epoch_oci.flows.validate import DocumentReport, validate
     from epoch_oci.flows.verify import Problem, Verification, VerifyOptions, verify_artifacts, verify_snapshots
     from epoch_oci.locate import (
@@ -68,6 +67,7 @@ if TYPE_CHECKING:
     from epoch_oci.reading.remote_file import RemoteFile, open_file
     from epoch_oci.stores.base import Content, FileSink, FileTarget, Sink, SnapshotEntry, Source
     from epoch_oci.transfer.plan import Seed
+    from epoch_oci.transfer.report import BlobReport, TransferReport
     from epoch_oci.transfer.throttle import Throttle
 
 __version__ = "0.2.0"

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from epoch_oci.flows.listing import ListedSnapshot
     from epoch_oci.flows.pull import PullOptions
     from epoch_oci.flows.push import PushOptions
-    from epoch_oci.flows.report import TransferReport
     from epoch_oci.flows.verify import Verification, VerifyOptions
+    from epoch_oci.transfer.report import TransferReport
 
 Word = str | os.PathLike[str]
 """A location as the command line takes it; a path is one on this machine."""

@@ -24,13 +24,13 @@ from cocoon_world import (
     written,
 )
 
+from epoch_oci.artifacts.read import joined, read_artifact
 from epoch_oci.cocoon.envelope import Envelope
 from epoch_oci.cocoon.epoch_manifest import envelope_of
 from epoch_oci.cocoon.import_archive import write_import_archive
 from epoch_oci.cocoon.root import CocoonRoot
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Layer, Manifest
-from epoch_oci.flows.artifact import joined, read_artifact
 from epoch_oci.flows.pull import PullOptions, pull_to_store
 from epoch_oci.flows.push import PushOptions, push
 from epoch_oci.stores.base import BytesContent, Content

@@ -16,9 +16,9 @@ from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth, NoAuth
 from support.wire import Answer, Request
 
 import epoch_oci
+from epoch_oci.artifacts.publish import Publication, secret_names
 from epoch_oci.errors import NetworkError, PolicyError
 from epoch_oci.flows.copy import add_tags, copy
-from epoch_oci.flows.publish import Publication, secret_names
 from epoch_oci.flows.push import push
 from epoch_oci.oci.media_types import INDEX, MANIFEST
 
@@ -242,4 +242,4 @@ def test_no_other_way_leads_to_a_published_manifest():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr == "publish"
     }
-    assert found == {"flows/publish.py", "cli/demo.py"}
+    assert found == {"artifacts/publish.py", "cli/demo.py"}

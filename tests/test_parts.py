@@ -15,14 +15,13 @@ from epoch_oci.dialects.base import EncodeOptions
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ConflictError, ContentError
-from epoch_oci.flows.parts import cut_size
 from epoch_oci.flows.push import PushOptions, push
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PART_LIMIT, PartTable, fitting_size, spans
 from epoch_oci.stores.base import BytesContent
 from epoch_oci.stores.oci_layout import OciLayout
-from epoch_oci.transfer.parts import PartCache, part_table
+from epoch_oci.transfer.cuts import PartCache, cut_size, part_table
 
 RAW = bytes(range(251)) * 40
 

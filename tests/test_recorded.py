@@ -29,10 +29,10 @@ from recorded import (
 )
 
 from epoch_oci import dialects
+from epoch_oci.artifacts.decode import told
 from epoch_oci.dialects.base import EncodedSnapshot, EncodeOptions, Snapshot
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
-from epoch_oci.flows.encoded import told
 from epoch_oci.flows.validate import validate
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest

@@ -15,7 +15,6 @@ from support import s3
 from epoch_oci.disk.draft import clone
 from epoch_oci.epoch.keys import blob_key
 from epoch_oci.errors import NetworkError
-from epoch_oci.flows.seeds import with_seeds
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK
@@ -25,6 +24,7 @@ from epoch_oci.stores.epoch_store import EpochStore
 from epoch_oci.stores.files import FilesDirectory
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Plan, Seed, Want, plan_blobs, plan_files
+from epoch_oci.transfer.seeds import with_seeds
 
 SEVERAL = noise("seed", 5 * BLOCK + 77)
 

@@ -18,7 +18,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.stores.base import BytesContent
 from epoch_oci.transfer import unpack
-from epoch_oci.transfer.unpack import UnpackedContent, ZstdReader, digest_of
+from epoch_oci.transfer.zstd import UnpackedContent, ZstdReader, digest_of
 
 try:
     zstd = unpack.zstd_module()

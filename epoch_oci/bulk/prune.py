@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, runtime_checkable
 
+from epoch_oci.artifacts.read import epoch_of, is_epoch
 from epoch_oci.bulk.retention import Candidate, Policy
 from epoch_oci.bulk.select import latest
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, store_of
@@ -12,7 +13,6 @@ from epoch_oci.bulk.states import in_parallel
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import EpochOciError
 from epoch_oci.flows.remove import Removable, removed
-from epoch_oci.flows.stored import epoch_of, is_epoch
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index

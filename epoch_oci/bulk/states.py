@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from epoch_oci import dialects
+from epoch_oci.artifacts.graph import Graph, read_graph
+from epoch_oci.artifacts.publish import secret_names
+from epoch_oci.artifacts.read import ArtifactsOf, FoundDocuments, read_documents, read_stored
 from epoch_oci.bulk.journal import Journal
 from epoch_oci.bulk.plan import Blob, Place, Wanted
 from epoch_oci.bulk.select import Selection, latest
@@ -18,12 +21,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ConflictError, EpochOciError, NotFoundError
 from epoch_oci.events import OnEvent, Phase, ignore
-from epoch_oci.flows.artifact import FoundDocuments, read_documents
 from epoch_oci.flows.copy import pointed
-from epoch_oci.flows.graph import Graph, read_graph
-from epoch_oci.flows.parts import plan_cuts
-from epoch_oci.flows.publish import secret_names
-from epoch_oci.flows.stored import ArtifactsOf, read_stored
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -31,6 +29,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
 from epoch_oci.oci.reference import is_fallback_tag
 from epoch_oci.stores.base import Referring, Source
+from epoch_oci.transfer.cuts import plan_cuts
 
 ASKED_AT_ONCE = 16
 """Questions under way at a time: small ones, of which each is a round trip."""

@@ -5,20 +5,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from epoch_oci import dialects
+from epoch_oci.artifacts.decode import carried_content
+from epoch_oci.artifacts.packing import Chunking
+from epoch_oci.artifacts.publish import Publication
+from epoch_oci.artifacts.read import read_artifact
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, store_of
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import NotFoundError
 from epoch_oci.events import OnEvent
-from epoch_oci.flows.artifact import read_artifact
 from epoch_oci.flows.copy import CopyOptions
 from epoch_oci.flows.copy import copy as copy_artifact
-from epoch_oci.flows.encoded import carried_content
-from epoch_oci.flows.packing import Chunking
-from epoch_oci.flows.parts import cut_size, cut_table
-from epoch_oci.flows.publish import Publication
 from epoch_oci.flows.pull import PullOptions, pull_to_store
 from epoch_oci.flows.push import PushOptions, file_wants, push
-from epoch_oci.flows.report import TransferReport
 from epoch_oci.flows.transplant import transplant
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
@@ -27,8 +25,10 @@ from epoch_oci.oci.manifest import is_index
 from epoch_oci.oci.parts import spans
 from epoch_oci.oci.reference import is_fallback_tag
 from epoch_oci.stores.base import Content
+from epoch_oci.transfer.cuts import cut_size, cut_table
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs
+from epoch_oci.transfer.report import TransferReport
 from epoch_oci.transfer.throttle import Throttle
 
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from epoch_oci.flows.convert import Conversion
     from epoch_oci.flows.inspect import InspectedFile, Inspection
     from epoch_oci.flows.listing import ListedArtifact, ListedSnapshot
-    from epoch_oci.flows.report import BlobReport, TransferReport
     from epoch_oci.flows.validate import DocumentReport
     from epoch_oci.flows.verify import Verification
+    from epoch_oci.transfer.report import BlobReport, TransferReport
 
 _UNTITLED = {".chunks.index.v1": "(chunk index)", ".chunks.pack.v1": "(pack of chunks)"}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")

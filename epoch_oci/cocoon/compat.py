@@ -2,15 +2,18 @@
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from epoch_oci.cocoon.epoch_manifest import envelope_of, has_envelope, is_firecracker
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.manifest import Layer, Manifest, blob_id
-from epoch_oci.errors import ContentError
+from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci import strict_json
 from epoch_oci.oci.digest import shown
+from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.stores.base import Content, Node
 
 DEFAULT_ROOT = "/var/lib/cocoon"
 CONFIG_LIMIT = 4 << 20
@@ -153,3 +156,31 @@ def _leads_out(path: str, inside: str) -> bool:
 def _some(items: list[str]) -> str:
     more = f" and {len(items) - _MOST} more" if len(items) > _MOST else ""
     return ", ".join(shown(item).strip('"') for item in items[:_MOST]) + more
+
+
+Contents = Callable[[Layer], Content | None]
+"""Where the stored bytes of a file can be had; None when nothing carries them."""
+
+
+def obstacles(
+    manifest: Manifest, contents: Contents | None, *, node: object = None, with_base_images: bool = True
+) -> tuple[str, ...]:
+    """As `cocoon.compat.clone_warnings`; the VM's configuration is read from `contents`, where that is not None.
+
+    `node` is the store the snapshot is in or goes to; when it is a Cocoon root, paths are held against it. A file that
+    is missing or wrong is passed over, for whoever reads it for its own sake says so. Raises what else reading raises.
+    """
+    root = node.root if isinstance(node, Node) else DEFAULT_ROOT
+    found = dict(_configs(manifest, contents)) if contents is not None else {}
+    return tuple(clone_warnings(manifest, found, root=root, with_base_images=with_base_images))
+
+
+def _configs(manifest: Manifest, contents: Contents) -> Iterator[tuple[str, bytes]]:
+    for layer in config_layers(manifest):
+        with suppress(ContentError, NotFoundError):
+            content = contents(layer)
+            if content is None:
+                continue
+            with content.open() as reader:
+                blocks = list(VerifyingReader(reader, layer.descriptor, layer.filename).blocks())
+            yield layer.filename, b"".join(blocks)

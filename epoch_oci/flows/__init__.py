@@ -1,1 +1,1 @@
-"""The verbs, one file each. They see ports, never a concrete store."""
+"""The verbs, one file each, and nothing else. They see ports, never a concrete store."""

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
+from epoch_oci.artifacts.graph import Graph, read_graph
+from epoch_oci.artifacts.publish import Named, Publication, named_by
 from epoch_oci.errors import AccessError, ConflictError, ContentError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore
-from epoch_oci.flows.graph import Graph, read_graph
-from epoch_oci.flows.publish import Named, Publication, named_by
-from epoch_oci.flows.report import BlobReport, TransferReport, done, once_more, planned
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
@@ -17,6 +16,7 @@ from epoch_oci.oci.manifest import ImageManifest, is_index, subject_of
 from epoch_oci.stores.base import Keeper, Pointing, Referring, Sink, Source, full_name
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs
+from epoch_oci.transfer.report import BlobReport, TransferReport, done, once_more, planned
 from epoch_oci.transfer.throttle import Throttle
 
 

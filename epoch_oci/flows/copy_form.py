@@ -4,6 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from epoch_oci.artifacts.decode import Decoding
+from epoch_oci.artifacts.packing import Chunking
+from epoch_oci.artifacts.read import (
+    FoundDocuments,
+    StoredSnapshot,
+    artifact_of,
+    read_documents,
+    reference_key,
+    stored_artifact,
+)
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot
 from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.dialects.profile import MANIFEST_KEYS, NAMESPACE
@@ -11,18 +21,14 @@ from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.events import OnEvent, ignore
-from epoch_oci.flows.artifact import FoundDocuments, artifact_of, read_documents, reference_key
 from epoch_oci.flows.copy import ArtifactSink, CopyOptions, CopyReport, copy
-from epoch_oci.flows.encoded import Decoding
-from epoch_oci.flows.packing import Chunking
 from epoch_oci.flows.push import PushOptions, push
-from epoch_oci.flows.report import TransferReport
-from epoch_oci.flows.stored import StoredSnapshot, stored_artifact
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.stores.base import Content, Source, full_name
+from epoch_oci.transfer.report import TransferReport
 
 _DIALECT = "cocoon"
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
 
+from epoch_oci.artifacts.chunked import ChunkedSource, UnfoldedContent, folds_of
+from epoch_oci.artifacts.decode import carried_content
+from epoch_oci.artifacts.read import ArtifactsOf, FoundDocuments, read_documents, read_stored, unchunked
 from epoch_oci.chunks.chunk import CHUNK_SIZE, DIGEST_SIZE, Encoding, chunk_digest
 from epoch_oci.chunks.encode import full_blocks
 from epoch_oci.chunks.index import Index
@@ -13,10 +16,6 @@ from epoch_oci.dialects.base import EncodedSnapshot
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError
-from epoch_oci.flows.artifact import FoundDocuments, read_documents, unchunked
-from epoch_oci.flows.chunked import ChunkedSource, UnfoldedContent, folds_of
-from epoch_oci.flows.encoded import carried_content
-from epoch_oci.flows.stored import ArtifactsOf, read_stored
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK
 from epoch_oci.stores.base import BytesContent, Content, Source

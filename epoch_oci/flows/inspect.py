@@ -3,18 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
+from epoch_oci.artifacts.chunked import ChunkedSource
+from epoch_oci.artifacts.read import FoundDocuments, read_documents, read_stored, reference_key, unchunked
 from epoch_oci.chunks.figures import Figures, FileFigures, PackFigures, figures_of
+from epoch_oci.cocoon.compat import obstacles
 from epoch_oci.dialects.base import EncodedSnapshot, Encoding, Role, Snapshot, SnapshotFile
 from epoch_oci.dialects.foreign import identified
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest, Writer
 from epoch_oci.errors import ContentError
-from epoch_oci.flows.artifact import FoundDocuments, read_documents, reference_key, unchunked
-from epoch_oci.flows.chunked import ChunkedSource
-from epoch_oci.flows.cloning import obstacles
 from epoch_oci.flows.pull import layer_contents
-from epoch_oci.flows.stored import read_stored
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from epoch_oci import dialects
+from epoch_oci.artifacts.read import epoch_of, is_epoch
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, NotFoundError
-from epoch_oci.flows.stored import epoch_of, is_epoch
 from epoch_oci.oci import media_types
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index

@@ -8,25 +8,25 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from epoch_oci.artifacts.at_hand import with_chunks_at_hand
+from epoch_oci.artifacts.chunked import kept_indexes
+from epoch_oci.artifacts.decode import Decoding, Named, carried_content, forgot
+from epoch_oci.artifacts.publish import Publication, files_of
+from epoch_oci.artifacts.read import FoundArtifact, read_artifact, read_documents, reference_key
+from epoch_oci.cocoon.compat import obstacles
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.epoch.manifest import Layer, Manifest
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore, phase
-from epoch_oci.flows.artifact import FoundArtifact, read_artifact, read_documents, reference_key
-from epoch_oci.flows.at_hand import with_chunks_at_hand
-from epoch_oci.flows.chunked import kept_indexes
-from epoch_oci.flows.cloning import obstacles
-from epoch_oci.flows.encoded import Decoding, Named, carried_content, forgot
-from epoch_oci.flows.publish import Publication, files_of
-from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
-from epoch_oci.flows.seeds import foreseen, with_seeds
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
 from epoch_oci.stores.base import Content, Expecting, FileSink, FileTarget, Node, Sink, Source, full_name
 from epoch_oci.transfer.execute import Outcome, execute
 from epoch_oci.transfer.plan import Plan, Seed, Want, most_of, plan_blobs, plan_files
+from epoch_oci.transfer.report import BlobReport, TransferReport, done, planned
+from epoch_oci.transfer.seeds import foreseen, with_seeds
 from epoch_oci.transfer.throttle import Throttle
 
 _Named = TypeVar("_Named", bound=Named)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from epoch_oci.artifacts.read import FoundArtifact, read_artifact, reference_key
+from epoch_oci.cocoon.compat import obstacles
 from epoch_oci.cocoon.envelope import record_name
 from epoch_oci.cocoon.import_archive import Write, disk_layers, write_cloud_image, write_import_archive
 from epoch_oci.dialects.base import SnapshotFile
@@ -14,8 +16,6 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Layer
 from epoch_oci.errors import ContentError
 from epoch_oci.events import Action, Event, OnEvent, ignore, phase
-from epoch_oci.flows.artifact import FoundArtifact, read_artifact, reference_key
-from epoch_oci.flows.cloning import obstacles
 from epoch_oci.flows.pull import (
     PullOptions,
     at_hand_source,
@@ -25,10 +25,10 @@ from epoch_oci.flows.pull import (
     layer_contents,
     pull_report,
 )
-from epoch_oci.flows.report import BlobReport, TransferReport
 from epoch_oci.oci.verify import ByteReader
 from epoch_oci.stores.base import Content, Source, full_name
 from epoch_oci.transfer.content import WatchedContent
+from epoch_oci.transfer.report import BlobReport, TransferReport
 from epoch_oci.transfer.throttle import Throttle
 
 _REPORT_SECONDS = 0.1

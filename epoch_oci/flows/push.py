@@ -8,28 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci import dialects
+from epoch_oci.artifacts.decode import Decoding
+from epoch_oci.artifacts.packing import Chunking
+from epoch_oci.artifacts.publish import Publication, files_of, legal_target
+from epoch_oci.artifacts.read import ArtifactsOf, FoundDocuments, StoredSnapshot, as_snapshot, forgets, read_stored
 from epoch_oci.dialects.base import Artifact, EncodeOptions, SnapshotFile
 from epoch_oci.dialects.layers import is_placeholder
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError
 from epoch_oci.events import OnEvent, ignore, phase
-from epoch_oci.flows.artifact import FoundDocuments
 from epoch_oci.flows.copy import ArtifactSink, CopyOptions, copy
-from epoch_oci.flows.encoded import Decoding
-from epoch_oci.flows.packing import Chunking
-from epoch_oci.flows.parts import Cuts, plan_cuts
-from epoch_oci.flows.publish import Publication, files_of, legal_target
-from epoch_oci.flows.report import BlobReport, TransferReport, done, once_more, planned
-from epoch_oci.flows.stored import ArtifactsOf, StoredSnapshot, as_snapshot, forgets, read_stored
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import EMPTY_CONTENT
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.stores.base import BytesContent, Content, Sink, Source, full_name
 from epoch_oci.transfer.content import SliceContent
+from epoch_oci.transfer.cuts import Cuts, plan_cuts
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Late, Plan, Want, cut_late, plan_blobs, require
+from epoch_oci.transfer.report import BlobReport, TransferReport, done, once_more, planned
 from epoch_oci.transfer.throttle import Throttle
 
 if TYPE_CHECKING:

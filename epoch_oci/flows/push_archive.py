@@ -9,6 +9,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from epoch_oci import dialects, schemas
+from epoch_oci.artifacts.packing import SMALL, Chunking, Packing, Sending, packing_into
+from epoch_oci.artifacts.publish import Publication, files_of, legal_target
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.cocoon.export_archive import ArchivedFile, ExportArchive
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions
@@ -19,11 +21,7 @@ from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.events import Event, OnEvent, ignore, phase
-from epoch_oci.flows.packing import SMALL, Chunking, Packing, Sending, packing_into
-from epoch_oci.flows.parts import cut_size, cut_table
-from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.push import PushOptions, file_wants, small_wants, wanted_parts
-from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
@@ -31,8 +29,10 @@ from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import TITLE
 from epoch_oci.oci.parts import PartTable
 from epoch_oci.stores.base import BytesContent, Sink, full_name
+from epoch_oci.transfer.cuts import cut_size, cut_table
 from epoch_oci.transfer.execute import Outcome, execute
 from epoch_oci.transfer.plan import Plan, Want, plan_blobs
+from epoch_oci.transfer.report import BlobReport, TransferReport, done, planned
 
 
 def push_archive(

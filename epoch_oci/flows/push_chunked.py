@@ -6,28 +6,27 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from epoch_oci import dialects
+from epoch_oci.artifacts.bases import as_source
+from epoch_oci.artifacts.chunked import folds_of
+from epoch_oci.artifacts.packing import SMALL, Chunking, Packing, Sending, packing_into
+from epoch_oci.artifacts.publish import Publication, files_of, legal_target
+from epoch_oci.artifacts.read import StoredSnapshot, as_snapshot, read_artifact, read_stored
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, SnapshotFile
 from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.events import Event, OnEvent, ignore
-from epoch_oci.flows.artifact import read_artifact
-from epoch_oci.flows.bases import as_source
-from epoch_oci.flows.chunked import folds_of
-from epoch_oci.flows.packing import SMALL, Chunking, Packing, Sending, packing_into
-from epoch_oci.flows.parts import cut_size, cut_table
-from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.push import PushOptions, decoding_for, file_wants, small_wants
-from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
-from epoch_oci.flows.stored import StoredSnapshot, as_snapshot, read_stored
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.parts import PartTable
 from epoch_oci.stores.base import Sink, Source, full_name
+from epoch_oci.transfer.cuts import cut_size, cut_table
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Plan, in_parallel, plan_blobs, require
+from epoch_oci.transfer.report import BlobReport, TransferReport, done, planned
 
 
 def push_chunked(

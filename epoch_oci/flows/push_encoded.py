@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from epoch_oci import dialects
+from epoch_oci.artifacts.publish import Publication, files_of, legal_target
+from epoch_oci.artifacts.read import StoredSnapshot, as_snapshot, read_stored
 from epoch_oci.chunks.chunk import zstd
 from epoch_oci.dialects.base import Artifact, EncodeOptions, SnapshotFile, WrittenFile
 from epoch_oci.dialects.profile import SNAPSHOT_ID
@@ -21,10 +23,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.events import Event, OnEvent
-from epoch_oci.flows.publish import Publication, files_of, legal_target
 from epoch_oci.flows.push import PushOptions, decoding_for, small_wants
-from epoch_oci.flows.report import BlobReport, TransferReport, done, planned
-from epoch_oci.flows.stored import StoredSnapshot, as_snapshot, read_stored
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import OCTET_STREAM, TITLE
@@ -32,6 +31,7 @@ from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import BytesContent, Content, Sink, Source, full_name
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs, require
+from epoch_oci.transfer.report import BlobReport, TransferReport, done, planned
 
 SMALL = 1 << 20
 """Smaller files stay as they are, as cocoon-common leaves them (epoch-formats 4.10)."""

@@ -2,18 +2,18 @@
 
 import time
 
+from epoch_oci.artifacts.decode import Decoding
+from epoch_oci.artifacts.publish import Publication, files_of
+from epoch_oci.artifacts.read import as_snapshot, forgets, read_stored
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError
 from epoch_oci.events import OnEvent, ignore
-from epoch_oci.flows.encoded import Decoding
-from epoch_oci.flows.publish import Publication, files_of
 from epoch_oci.flows.pull import PullOptions
-from epoch_oci.flows.report import TransferReport, done, planned
-from epoch_oci.flows.stored import as_snapshot, forgets, read_stored
 from epoch_oci.oci.digest import Digest
 from epoch_oci.stores.base import Expecting, Sink, Source
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs, require
+from epoch_oci.transfer.report import TransferReport, done, planned
 
 
 def transplant(

@@ -5,16 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epoch_oci import dialects
+from epoch_oci.artifacts.decode import carried_content
+from epoch_oci.artifacts.graph import read_graph
+from epoch_oci.artifacts.read import ArtifactsOf, FoundDocuments, epoch_of, is_epoch, read_config, read_documents
 from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, EncodeOptions, Snapshot
 from epoch_oci.dialects.layers import is_chunked, packs_of
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, EpochOciError, Finding, NotFoundError, counted
 from epoch_oci.events import Event, OnEvent, ignore, phase
-from epoch_oci.flows.artifact import FoundDocuments, read_config, read_documents
-from epoch_oci.flows.encoded import carried_content
-from epoch_oci.flows.graph import read_graph
-from epoch_oci.flows.stored import ArtifactsOf, epoch_of, is_epoch
 from epoch_oci.flows.verify_chunked import ChunkedCheck
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
@@ -26,7 +25,7 @@ from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.base import Auditor, Remembering, Source, full_name
 from epoch_oci.transfer.plan import refuse_other_size
 from epoch_oci.transfer.pool import GrowingPool
-from epoch_oci.transfer.unpack import digest_of
+from epoch_oci.transfer.zstd import digest_of
 
 
 @dataclass(frozen=True, slots=True)

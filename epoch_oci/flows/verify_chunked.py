@@ -9,14 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from mmap import ACCESS_READ, mmap
 
-from epoch_oci.chunks.chunk import Encoding, chunk_digest
-from epoch_oci.chunks.index import Index, Stored
-from epoch_oci.chunks.known import Known
-from epoch_oci.chunks.pack import TRAILER_SIZE, Table, checked_chunks, closing_size, read_closing
-from epoch_oci.dialects.base import Snapshot, SnapshotFile
-from epoch_oci.errors import ContentError, EpochOciError, NotFoundError
-from epoch_oci.events import Event, OnEvent
-from epoch_oci.flows.chunked import (
+from epoch_oci.artifacts.chunked import (
     ChunkedSource,
     check_files,
     folds_of,
@@ -24,6 +17,13 @@ from epoch_oci.flows.chunked import (
     pack_layer,
     spooled,
 )
+from epoch_oci.chunks.chunk import Encoding, chunk_digest
+from epoch_oci.chunks.index import Index, Stored
+from epoch_oci.chunks.known import Known
+from epoch_oci.chunks.pack import TRAILER_SIZE, Table, checked_chunks, closing_size, read_closing
+from epoch_oci.dialects.base import Snapshot, SnapshotFile
+from epoch_oci.errors import ContentError, EpochOciError, NotFoundError
+from epoch_oci.events import Event, OnEvent
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest

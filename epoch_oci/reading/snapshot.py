@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from epoch_oci.artifacts.at_hand import with_reading_kept
+from epoch_oci.artifacts.chunked import ChunkedContent, UnfoldedContent, folds_of
+from epoch_oci.artifacts.decode import Decoding, carried_content
+from epoch_oci.artifacts.read import StoredSnapshot, as_snapshot, read_artifact, read_stored
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.errors import NotFoundError, UsageError
-from epoch_oci.flows.artifact import read_artifact
-from epoch_oci.flows.at_hand import with_reading_kept
-from epoch_oci.flows.chunked import ChunkedContent, UnfoldedContent, folds_of
-from epoch_oci.flows.encoded import Decoding, carried_content
-from epoch_oci.flows.stored import StoredSnapshot, as_snapshot, read_stored
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.stores.base import BytesContent, Content, Source

@@ -15,13 +15,12 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PartTable
 from epoch_oci.oci.verify import BLOCK
 from epoch_oci.stores.base import Scattered
-from epoch_oci.transfer.assemble import assemble
+from epoch_oci.transfer.assemble import assemble, scatter
 from epoch_oci.transfer.content import CancelledError, WatchedContent
-from epoch_oci.transfer.parts import part_digests
+from epoch_oci.transfer.cuts import part_digests
 from epoch_oci.transfer.plan import Item, Late, Plan, Seed
 from epoch_oci.transfer.pool import MOST, START, Climb, GrowingPool
-from epoch_oci.transfer.reuse import reuse
-from epoch_oci.transfer.scatter import scatter
+from epoch_oci.transfer.seeds import reuse
 from epoch_oci.transfer.throttle import Throttle
 
 _SHUTDOWN_SECONDS = 4.0

@@ -13,8 +13,8 @@ from support.legacy_epoch import LegacyEpoch
 
 from contract.cases import ARTIFACT, CASES, EPOCH, Kind, Store, StoreCase, descriptor
 from contract.contents import Raw
+from epoch_oci.artifacts.chunked import ChunkedSource
 from epoch_oci.cocoon.root import CocoonRoot
-from epoch_oci.flows.chunked import ChunkedSource
 from epoch_oci.locate import Connection, open_store
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.oci_layout import OciLayout

@@ -150,7 +150,7 @@ def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
 
 
 def _given_artifact(run: Run, word: str) -> _Given:
-    from epoch_oci.flows.artifact import read_documents, reference_key
+    from epoch_oci.artifacts.read import read_documents, reference_key
 
     place = artifact_of(run, word)
     asked = place.named()

@@ -13,14 +13,14 @@ from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import AccessError, NetworkError, UsageError
 
 if TYPE_CHECKING:
-    from epoch_oci.flows.bases import Base
-    from epoch_oci.flows.packing import Chunking
+    from epoch_oci.artifacts.bases import Base
+    from epoch_oci.artifacts.packing import Chunking
     from epoch_oci.flows.pull import PullOptions
     from epoch_oci.flows.push import PushOptions
     from epoch_oci.flows.push_encoded import Encoding
-    from epoch_oci.flows.report import TransferReport
     from epoch_oci.locate import ArtifactPlace
     from epoch_oci.transfer.plan import Seed
+    from epoch_oci.transfer.report import TransferReport
     from epoch_oci.transfer.throttle import Throttle
 
 
@@ -139,7 +139,7 @@ def chunking_for(
     run: Run, place: "ArtifactPlace", chunked: bool, bases: Sequence[str], level: int
 ) -> "Chunking | None":
     """What --chunked asks for; None where nobody did."""
-    from epoch_oci.flows.packing import Chunking
+    from epoch_oci.artifacts.packing import Chunking
 
     if not chunked:
         for name in ("base", "level"):
@@ -157,7 +157,7 @@ def chunking_for(
 
 def _base(run: Run, place: "ArtifactPlace", word: str) -> "Base":
     """A tag of the target, or an artifact in a repository of the same registry, from which packs can be mounted."""
-    from epoch_oci.flows.bases import Base
+    from epoch_oci.artifacts.bases import Base
     from epoch_oci.location import repository_in
     from epoch_oci.oci.reference import tag_problem
 

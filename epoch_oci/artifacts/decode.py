@@ -27,7 +27,7 @@ from epoch_oci.transfer.content import CheckedContent, JoinedContent
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Item, Plan
 from epoch_oci.transfer.throttle import Throttle
-from epoch_oci.transfer.unpack import UnpackedContent, digest_of
+from epoch_oci.transfer.zstd import UnpackedContent, digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from epoch_oci import dialects
+from epoch_oci.artifacts.read import FoundDocuments, read_config
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import AccessError, ConflictError, ContentError, NotFoundError, PolicyError, UsageError
-from epoch_oci.flows.artifact import FoundDocuments, read_config
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from epoch_oci.artifacts.bases import Base, Bases
+from epoch_oci.artifacts.chunked import kept_indexes, pack_layer
 from epoch_oci.chunks.chunk import CHUNK_SIZE, chunk_digest
 from epoch_oci.chunks.encode import Encoder, LaidPack, Layer, index_of
 from epoch_oci.chunks.fold import Fold, Unfolding
@@ -24,9 +26,6 @@ from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.disk.journals import PackJournal
 from epoch_oci.errors import ContentError
 from epoch_oci.events import Event, Kind, OnEvent
-from epoch_oci.flows.bases import Base, Bases
-from epoch_oci.flows.chunked import kept_indexes, pack_layer
-from epoch_oci.flows.report import BlobReport, done
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
@@ -35,6 +34,7 @@ from epoch_oci.stores.base import BytesContent, Content, Remote, Sink
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, in_parallel, plan_blobs
 from epoch_oci.transfer.pool import GrowingPool
+from epoch_oci.transfer.report import BlobReport, done
 from epoch_oci.transfer.throttle import Throttle
 
 SMALL = 1 << 20

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from epoch_oci.artifacts.chunked import index_of_image
 from epoch_oci.chunks.index import Stored
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.pack import read_closing
@@ -12,7 +13,6 @@ from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.disk.journals import PackJournal
 from epoch_oci.disk.kept import KeptBlobs
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, LocalIOError, NetworkError, NotFoundError
-from epoch_oci.flows.chunked import index_of_image
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import CREATED, MANIFESTS

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from epoch_oci.artifacts.chunked import ChunkedSource, UnfoldedContent, folds_of, kept_indexes
 from epoch_oci.chunks.chunk import Encoding, chunk_digest, zstd
 from epoch_oci.chunks.chunked_file import Keep
 from epoch_oci.chunks.fold import Fold
@@ -15,7 +16,6 @@ from epoch_oci.dialects.profile import CHUNK_INDEX
 from epoch_oci.disk.kept import KeptBlobs, KeptPart, KeptParts
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import EpochOciError
-from epoch_oci.flows.chunked import ChunkedSource, UnfoldedContent, folds_of, kept_indexes
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
