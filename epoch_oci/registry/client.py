@@ -3,7 +3,7 @@
 import re
 import ssl
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import oras.provider
@@ -21,12 +21,12 @@ from epoch_oci.redaction import without
 from epoch_oci.registry.auth import BACKEND, Authenticator, Scope
 from epoch_oci.registry.http_errors import PROXY_LOGIN, dismiss, foreign_errors, refusal
 from epoch_oci.registry.policy import Attempts, RegistrySettings, UnreachableError
-from epoch_oci.registry.transport import Adapter, sending
+from epoch_oci.registry.transport import Adapter, Body, sending
 from epoch_oci.registry.trust import Origin, check_hop, context_of, joined, redacted
 
 PULL, PUSH = "pull", "pull,push"
-_KEEPS_METHOD = frozenset({307, 308})
-REDIRECTS = frozenset({301, 302, 303}) | _KEEPS_METHOD
+KEEPS_METHOD = frozenset({307, 308})
+REDIRECTS = frozenset({301, 302, 303}) | KEEPS_METHOD
 _HOPS = 5
 _PATH = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags|referrers)(?:/|\Z)")
 _WARNING = re.compile(r'\b299 (?:-|[!-~]+) "((?:[^"\\]|\\.)*)"')
@@ -34,16 +34,6 @@ _WARNING_LIMIT = 4096
 _WARNINGS = 8
 """Of a registry's, in a run: whoever has more to say than that has nothing to say."""
 _HUB = "registry-1.docker.io"
-
-
-class Body(Protocol):
-    """A request body that is sent block by block with a Content-Length; `left` was not handed to the socket."""
-
-    left: int
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Any: ...
 
 
 class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
@@ -209,7 +199,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
     def _stays(self, response: requests.Response) -> bool:
         """Whether an answer has the same request made again elsewhere in the registry."""
-        if response.status_code not in _KEEPS_METHOD:
+        if response.status_code not in KEEPS_METHOD:
             return False
         dismiss(response)
         return self.is_home(self.location(response))

@@ -25,10 +25,11 @@ from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import media_type_of
 from epoch_oci.registry.auth import Scope
-from epoch_oci.registry.client import Body, RegistryClient, read_bounded
+from epoch_oci.registry.client import RegistryClient, read_bounded
 from epoch_oci.registry.download import BlobContent
 from epoch_oci.registry.http_errors import dismiss, was_kept_waiting
 from epoch_oci.registry.policy import RegistrySettings
+from epoch_oci.registry.transport import Body
 from epoch_oci.registry.trust import Origin, redacted
 from epoch_oci.stores.base import Content, SnapshotEntry
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
 
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verify import BLOCK, ByteReader
 
 _POOL = 32
 _MOST_INFORMATIONAL = 1_000
@@ -34,6 +34,25 @@ _EARLY = 64 << 10
 _STATUS = re.compile(rb"HTTP/[0-9.]+\s+([0-9]{3})(?=\s)")
 _HEAD = re.compile(rb".*?\n\r?\n", re.DOTALL)
 _TARGET = re.compile(r"/[!-~]*\Z")
+
+
+class Body:
+    """Bytes of one request, `length` of them, block by block as requests sends what has a length.
+
+    `left` are those that were not handed to the socket: an answer may come first.
+    """
+
+    def __init__(self, reader: ByteReader, length: int) -> None:
+        self._reader, self._length = reader, length
+        self.left = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self.left and (block := self._reader.read(min(BLOCK, self.left))):
+            yield block
+            self.left -= len(block)
 
 
 @dataclass(frozen=True, slots=True)

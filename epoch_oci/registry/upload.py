@@ -5,27 +5,27 @@ whether the blob is there after all, and if not how far it got. What it says to 
 it came in and in whichever run; the rest follows in ranges. Where it does not say, a new session is opened.
 """
 
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import requests
-
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, UsageError
-from epoch_oci.oci.verify import BLOCK, VerifyingReader
+from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.registry.http_errors import may_have_acted
 from epoch_oci.registry.policy import Attempts, HeldError
 from epoch_oci.registry.profiles import Shape
+from epoch_oci.registry.transport import Body
 from epoch_oci.registry.upload_journal import Claim, UploadJournal, UploadKey
 from epoch_oci.registry.upload_ranged import RangedUpload
 from epoch_oci.registry.upload_session import (
-    HOPS,
-    Body,
     Destination,
     DigestRefusedError,
     Session,
     SessionLostError,
     ShapeRefusedError,
     StaleTokenError,
-    read_ahead,
 )
 from epoch_oci.stores.base import Content
 
@@ -115,9 +115,9 @@ class Upload:
             claim.note(session.location, 0, at_once=True)
         try:
             if shape == "put":
-                session.finish(self._whole("PUT", session, session.closing))
+                session.finish(session.send("PUT", session.closing, self._whole))
             else:
-                response = self._whole("PATCH", session, session.location)
+                response = session.send("PATCH", session.location, self._whole)
                 session.expect(response, (201, 202, 204))
                 session.move(response)
                 session.close(attempts)
@@ -131,23 +131,12 @@ class Upload:
             raise
         _drop(claim)
 
-    def _whole(self, method: str, session: Session, url: str) -> requests.Response:
-        """The whole content in one request, made again when it was only a token that was too old for it."""
-        try:
-            return self._once(method, session, url)
-        except StaleTokenError:  # nothing of it was taken
-            return self._once(method, session, url)
-
-    def _once(self, method: str, session: Session, url: str) -> requests.Response:
-        """The last block is held back until the hash is right. It goes on within the registry where that leads it."""
+    @contextmanager
+    def _whole(self) -> Iterator[Body]:
+        """The whole content. The last block is held back until the hash is right."""
         target = self.destination.target
-        for hop in range(HOPS):
-            with self.content.open() as reader, read_ahead(VerifyingReader(reader, target), target.size) as ahead:
-                response = session.send(method, url, Body(ahead, target.size))
-            if not session.leads_on(response) or hop == HOPS - 1:
-                break
-            url = session.led_on(response)
-        return response
+        with self.content.open() as reader, _read_ahead(VerifyingReader(reader, target), target.size) as ahead:
+            yield Body(ahead, target.size)
 
     def _send(self, upload: RangedUpload, claim: Claim | None) -> None:
         """Run it. What another run can go on with is left as it is, and all else is given up."""
@@ -239,3 +228,61 @@ def _can_go_on(error: BaseException, *, progressed: bool) -> bool:
 def _drop(claim: Claim | None) -> None:
     if claim is not None:
         claim.forget()
+
+
+_AHEAD = 2
+"""Blocks read before the socket asks for them; each costs its size in memory, for every transfer."""
+_WORTH_A_THREAD = 4 * BLOCK
+
+
+@contextmanager
+def _read_ahead(reader: ByteReader, size: int) -> Iterator[ByteReader]:
+    """`reader`, read (and so hashed, where it verifies) by a thread of its own while what came before is being sent.
+
+    What `reader` raises is raised in place of the block it was asked for, so no later block is ever handed out.
+    """
+    if size < _WORTH_A_THREAD:
+        yield reader
+        return
+    ahead = _Ahead(reader)
+    try:
+        yield ahead
+    finally:
+        ahead.stop()
+
+
+class _Ahead:
+    def __init__(self, reader: ByteReader) -> None:
+        self._reader = reader
+        self._blocks: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
+        self._stopped = self._ended = False
+        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+        self._thread.start()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next block, whatever its length; `size` is at least BLOCK, or bounds the last one."""
+        if self._ended:
+            return b""
+        block = self._blocks.get()
+        if isinstance(block, BaseException):
+            raise block
+        self._ended = not block
+        return block
+
+    def stop(self) -> None:
+        """Let the thread end, and wait for it: it must not read from what its owner is about to close."""
+        self._stopped = True
+        while self._thread.is_alive():
+            try:
+                self._blocks.get(timeout=0.05)
+            except queue.Empty:
+                self._thread.join(0)
+
+    def _run(self) -> None:
+        try:
+            block = b"-"
+            while block and not self._stopped:
+                block = self._reader.read(BLOCK)
+                self._blocks.put(block)
+        except BaseException as error:  # raised again by whoever reads
+            self._blocks.put(error)

@@ -1,7 +1,8 @@
 """PATCHes with ranges: the shape of upload that can go on after a failure, and in another run (oci-registries 3.6)."""
 
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import requests
 
@@ -10,8 +11,9 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verify import BLOCK, ByteReader, check
 from epoch_oci.registry.http_errors import dismiss, may_have_acted
 from epoch_oci.registry.policy import Attempts
+from epoch_oci.registry.transport import Body
 from epoch_oci.registry.upload_journal import Claim
-from epoch_oci.registry.upload_session import HOPS, Body, Session, SessionLostError, StaleTokenError
+from epoch_oci.registry.upload_session import Session, SessionLostError
 from epoch_oci.stores.base import Content
 
 # Quay puts `bytes=` before it and counts, others give the last byte's index; no bytes at all are `0-0` or `0--1`
@@ -141,21 +143,15 @@ class RangedUpload:
         self._realign(error)
 
     def _chunk(self, method: str, url: str, length: int) -> requests.Response:
-        try:
-            return self._once(method, url, length)
-        except StaleTokenError:  # nothing of it was taken
-            return self._once(method, url, length)
+        """Send the next bytes as one range."""
+        start = self._offset
 
-    def _once(self, method: str, url: str, length: int) -> requests.Response:
-        start, end = self._offset, self._offset + length - 1
-        for hop in range(HOPS):
+        @contextmanager
+        def body() -> Iterator[Body]:
             with self._opened(start, length) as reader:
-                body = Body(_Hashed(self, reader, start), length)
-                response = self.session.send(method, url, body, {"Content-Range": f"{start}-{end}"})
-            if not self.session.leads_on(response) or hop == HOPS - 1:
-                break
-            url = self.session.led_on(response)
-        return response
+                yield Body(_Hashed(self, reader, start), length)
+
+        return self.session.send(method, url, body, {"Content-Range": f"{start}-{start + length - 1}"})
 
     def _opened(self, start: int, length: int) -> AbstractContextManager[ByteReader]:
         """Some of the bytes; the last ones are opened to the end, to learn whether there is more than declared."""

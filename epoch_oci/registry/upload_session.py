@@ -1,12 +1,8 @@
-"""One upload session: where it is, what may be sent to it, and what its answers mean (oci-registries 5.3, 5.4).
+"""One upload session: where it is, what may be sent to it, and what its answers mean (oci-registries 5.3, 5.4)."""
 
-A request's body is a known number of bytes of a reader, block by block.
-"""
-
-import queue
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import io
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,105 +10,25 @@ import requests
 
 from epoch_oci.errors import EpochOciError, NetworkError
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.verify import BLOCK, ByteReader, check
+from epoch_oci.oci.verify import check
 from epoch_oci.registry.auth import Scope
-from epoch_oci.registry.client import PUSH, REDIRECTS, RegistryClient, header_digest
+from epoch_oci.registry.client import KEEPS_METHOD, PUSH, REDIRECTS, RegistryClient, header_digest
 from epoch_oci.registry.download import Presence
 from epoch_oci.registry.http_errors import Refusal, dismiss
 from epoch_oci.registry.policy import Attempts, HeldError
 from epoch_oci.registry.profiles import Manner
-
-_AHEAD = 2
-"""Blocks read before the socket asks for them; each costs its size in memory, for every transfer."""
-_WORTH_A_THREAD = 4 * BLOCK
-
-
-class Body:
-    """Bytes of one request, `length` of them, block by block as requests sends what has a length.
-
-    `left` are those that were not handed to the socket: an answer may come first.
-    """
-
-    def __init__(self, reader: ByteReader, length: int) -> None:
-        self._reader, self._length = reader, length
-        self.left = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[bytes]:
-        while self.left and (block := self._reader.read(min(BLOCK, self.left))):
-            yield block
-            self.left -= len(block)
-
-
-@contextmanager
-def read_ahead(reader: ByteReader, size: int) -> Iterator[ByteReader]:
-    """`reader`, read (and so hashed, where it verifies) by a thread of its own while what came before is being sent.
-
-    What `reader` raises is raised in place of the block it was asked for, so no later block is ever handed out.
-    """
-    if size < _WORTH_A_THREAD:
-        yield reader
-        return
-    ahead = _Ahead(reader)
-    try:
-        yield ahead
-    finally:
-        ahead.stop()
-
-
-class _Ahead:
-    def __init__(self, reader: ByteReader) -> None:
-        self._reader = reader
-        self._blocks: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
-        self._stopped = self._ended = False
-        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
-        self._thread.start()
-
-    def read(self, size: int = -1, /) -> bytes:
-        """The next block, whatever its length; `size` is at least BLOCK, or bounds the last one."""
-        if self._ended:
-            return b""
-        block = self._blocks.get()
-        if isinstance(block, BaseException):
-            raise block
-        self._ended = not block
-        return block
-
-    def stop(self) -> None:
-        """Let the thread end, and wait for it: it must not read from what its owner is about to close."""
-        self._stopped = True
-        while self._thread.is_alive():
-            try:
-                self._blocks.get(timeout=0.05)
-            except queue.Empty:
-                self._thread.join(0)
-
-    def _run(self) -> None:
-        try:
-            block = b"-"
-            while block and not self._stopped:
-                block = self._reader.read(BLOCK)
-                self._blocks.put(block)
-        except BaseException as error:  # raised again by whoever reads
-            self._blocks.put(error)
-
-
-class _Empty:
-    def read(self, size: int = -1, /) -> bytes:
-        return b""
-
-
-NOTHING = Body(_Empty(), 0)
-
+from epoch_oci.registry.transport import Body
 
 # Said of a body that a registry, or a proxy before it, takes in no such shape (oci-registries 2.3).
 _NOT_TAKEN = frozenset({404, 405, 411, 413, 415, 416, 501})
 _GONE = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
-HOPS = 3
+_HOPS = 3
 """Requests that one body may take when it is led on."""
 _OCTETS = {"Content-Type": "application/octet-stream"}
+_NOTHING = Body(io.BytesIO(), 0)
+
+Bodies = Callable[[], AbstractContextManager[Body]]
+"""Makes one and the same body again and again, from its first byte."""
 
 
 class ShapeRefusedError(Exception):
@@ -124,7 +40,7 @@ class ShapeRefusedError(Exception):
 
 
 class StaleTokenError(Exception):
-    """A body was answered with 401; the token is renewed once."""
+    """A body was answered with 401, and there is another token to send it with."""
 
 
 class SessionLostError(NetworkError):
@@ -196,8 +112,30 @@ class Session:
         """The closing URL: the digest is appended as text, for the rest may be signed."""
         return f"{self.location}{'&' if '?' in self.location else '?'}digest={self.destination.target.digest}"
 
-    def send(self, method: str, url: str, body: Body, headers: Mapping[str, str] | None = None) -> requests.Response:
-        """Send a body, once. Raises StaleTokenError for a 401 that a new token may mend."""
+    def send(self, method: str, url: str, body: Bodies, headers: Mapping[str, str] | None = None) -> requests.Response:
+        """Send a body, made anew for each place within the registry that it is led to.
+
+        Raises StaleTokenError for a 401 that a new token did not mend.
+        """
+        try:
+            return self._send_on(method, url, body, headers)
+        except StaleTokenError:
+            # A body that is answered so was not looked at: the session is as it was.
+            return self._send_on(method, url, body, headers)
+
+    def _send_on(self, method: str, url: str, body: Bodies, headers: Mapping[str, str] | None) -> requests.Response:
+        for hop in range(_HOPS):
+            with body() as made:
+                response = self._send_once(method, url, made, headers)
+            if response.status_code not in KEEPS_METHOD or hop == _HOPS - 1:
+                break
+            dismiss(response)
+            url = self._client.upload_location(response)
+        return response
+
+    def _send_once(
+        self, method: str, url: str, body: Body, headers: Mapping[str, str] | None = None
+    ) -> requests.Response:
         client, scope = self._client, self.destination.scope
         response = client.do_request(
             url,
@@ -210,19 +148,11 @@ class Session:
         if response.status_code == 401 and client.is_home(url):
             client.auth.answer_body(response, scope, self._what)
             raise StaleTokenError
+        # Said before the end, success cannot be about all of it.
         if body.left and response.status_code < 300:
             response.close()
             raise NetworkError(f"{self._what}: {response.status_code} came before all was sent", object=self._what)
         return response
-
-    def leads_on(self, response: requests.Response) -> bool:
-        """Whether an answer wants the same body at another place."""
-        return response.status_code in (307, 308)
-
-    def led_on(self, response: requests.Response) -> str:
-        """That place. Raises as `RegistryClient.upload_location`."""
-        dismiss(response)
-        return self._client.upload_location(response)
 
     def status(self) -> requests.Response:
         """How far the registry got, as it says. Raises NetworkError, AccessError, PolicyError."""
@@ -239,7 +169,7 @@ class Session:
         """End a session that has had all bytes; nothing of them is lost while the registry holds the blob back."""
         while True:
             try:
-                return self.finish(self.send("PUT", self.closing, NOTHING))
+                return self.finish(self._send_once("PUT", self.closing, _NOTHING))
             except HeldError as error:
                 attempts.again(error)
 
