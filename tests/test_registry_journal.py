@@ -112,7 +112,7 @@ def test_a_body_in_one_request_goes_on_in_another_run_too(fake_registry, tmp_pat
     repository, _ = room(registry, profile=profile, state_directory=tmp_path)
     with pytest.raises(StoppedError):
         repository.put(blob(RAW), Stopping(RAW))
-    registry.recording.settle()
+    registry.recording.settle(1, "PUT" if shape == "put" else "PATCH")
     arrived = sum(registry.uploads(REPO).values())
     assert arrived > CHUNK and len(list((tmp_path / "uploads").glob("*.json"))) == 1
     repository, heard = room(registry, profile=profile, state_directory=tmp_path)
@@ -129,7 +129,7 @@ def test_a_body_that_changed_meanwhile_is_found_out(fake_registry, tmp_path):
     repository, _ = room(registry, profile=profile, state_directory=tmp_path)
     with pytest.raises(StoppedError):
         repository.put(blob(RAW), Stopping(RAW))
-    registry.recording.settle()
+    registry.recording.settle(1, "PUT")
     repository, _ = room(registry, profile=profile, state_directory=tmp_path)
     with pytest.raises(ContentError):
         repository.put(blob(RAW), BytesContent(b"!" + RAW[1:]))
