@@ -23,6 +23,7 @@ from epoch_oci.location import (
     StoreLocation,
 )
 from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.options import Checked
 from epoch_oci.stores.base import FileSink, Keeper, Naming, Sink, SnapshotEntry, Source
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class SoleEntry(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
+class Connection(Checked):
     """How registries, buckets and servers are reached. Secrets never show in `repr`.
 
     `environ` serves credentials, proxies and the settings of object stores, and nothing else. `retry_for` is in

@@ -1,6 +1,7 @@
 """What `import epoch_oci` offers."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import json
@@ -16,6 +17,7 @@ import pytest
 from snapshots import make_snapshot, open_store, put_snapshot
 
 import epoch_oci
+from epoch_oci.options import Checked
 
 HEAVY = ("requests", "urllib3", "oras", "obstore", "jsonschema", "jsonschema_rs", "typer", "rich")
 
@@ -143,3 +145,59 @@ def test_words_that_cannot_be_meant_are_usage_errors(tmp_path):
         with pytest.raises(epoch_oci.UsageError):
             wrong()
     assert not (tmp_path / "layout").exists()
+
+
+def every_options_class() -> list[type]:
+    public = [getattr(epoch_oci, name) for name in epoch_oci.__all__]
+    return [each for each in public if inspect.isclass(each) and issubclass(each, Checked)]
+
+
+def made(kind: type, **given: object) -> object:
+    """Options with what has no default, too."""
+    needed = {"level": 1, "chunk_size": 1 << 20, "spool": "/var/tmp"} if kind.__name__ == "Encoding" else {}
+    return kind(**{**needed, **given})
+
+
+@pytest.mark.parametrize("kind", every_options_class(), ids=lambda kind: kind.__name__)
+def test_a_wrong_option_is_a_usage_error_that_names_it(kind):
+    wrong = {object(), "a text", b"bytes", 3.5, -1, True, None}
+    for field in dataclasses.fields(kind):
+        refused = 0
+        for value in wrong:
+            try:
+                made(kind, **{field.name: value})
+            except epoch_oci.UsageError as error:
+                refused += 1
+                assert error.object == field.name and field.name in str(error)
+                assert "a text" not in str(error)
+        assert refused >= 2, field.name
+    assert made(kind) == made(kind)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: epoch_oci.PushOptions(jobs=0),
+        lambda: epoch_oci.PullOptions(jobs=1000),
+        lambda: epoch_oci.PullOptions(only="*.json"),
+        lambda: epoch_oci.PullOptions(seeds=("/data/epoch",)),
+        lambda: epoch_oci.PushOptions(annotations={"a": 1}),
+        lambda: epoch_oci.PushOptions(encoding={"level": 3}),
+        lambda: epoch_oci.PushOptions(throttle=1 << 20),
+        lambda: epoch_oci.Chunking(level=20),
+        lambda: epoch_oci.Connection(trusted_hosts="ghcr.io"),
+        lambda: epoch_oci.Connection(retry_for=-1),
+        lambda: epoch_oci.Throttle(0),
+        lambda: epoch_oci.Throttle("50M"),
+    ],
+)
+def test_options_that_are_easily_taken_for_right(make):
+    with pytest.raises(epoch_oci.UsageError):
+        make()
+
+
+def test_options_take_paths_and_lists_in_any_form(tmp_path):
+    assert epoch_oci.PushOptions(part_cache=str(tmp_path)) == epoch_oci.PushOptions(part_cache=tmp_path)
+    assert epoch_oci.PullOptions(only=["a", "b"]) == epoch_oci.PullOptions(only=("a", "b"))
+    assert epoch_oci.Connection(trusted_hosts={"a"}).trusted_hosts == frozenset({"a"})
+    assert epoch_oci.Connection(ca_file=tmp_path / "ca.pem").ca_file == str(tmp_path / "ca.pem")

@@ -4,13 +4,13 @@ import contextlib
 import os
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from epoch_oci.artifacts.bases import Base, Bases
 from epoch_oci.artifacts.chunked import kept_indexes, pack_layer
@@ -30,6 +30,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.options import Checked
 from epoch_oci.stores.base import BytesContent, Content, Remote, Sink
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, in_parallel, plan_blobs
@@ -48,7 +49,7 @@ _READ_ANEW = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chunking:
+class Chunking(Checked):
     """How files are put into chunks: `level` is zstd's, 1 to 19.
 
     `bases` are earlier versions; where none is named, what the tag holds and the newest tags are. `journals` is a
@@ -56,6 +57,7 @@ class Chunking:
     also files of which the target has a plain layer are cut.
     """
 
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"level": (1, 19)}
     level: int = 1
     bases: tuple[Base, ...] = ()
     journals: Path | None = None

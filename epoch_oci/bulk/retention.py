@@ -1,11 +1,13 @@
 """Which tags a policy keeps. Nothing here asks anybody."""
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import ClassVar
 
 from epoch_oci.bulk.select import moment_of
+from epoch_oci.options import Checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +25,13 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(Checked):
     """What is kept: of each name the newest `last`, what is not older than `within`, what a pattern of `keep` takes.
 
     With neither `last` nor `within` everything is.
     """
 
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"last": (1, 1_000_000)}
     last: int | None = None
     within: timedelta | None = None
     keep: tuple[str, ...] = ()

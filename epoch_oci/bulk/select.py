@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from epoch_oci.errors import UsageError
+from epoch_oci.options import Checked
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -15,7 +16,7 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(Checked):
     """`include` and `exclude` are glob patterns on `NAME:TAG`, where `*` takes in slashes; exclude outweighs.
 
     `renames` are regular expressions and their replacements, applied in order to `NAME:TAG`. `newer_than` is a moment.

@@ -1,10 +1,10 @@
 """Many snapshots from one place to another: look, plan, move, and take away what the source no longer has."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from epoch_oci.bulk.journal import Journal
 from epoch_oci.bulk.plan import Carry, SyncPlan, Wanted, plan
@@ -18,13 +18,15 @@ from epoch_oci.errors import EpochOciError, NotFoundError, PolicyError, UsageErr
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import is_fallback_tag
+from epoch_oci.options import Checked
 from epoch_oci.stores.base import Remover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SyncOptions:
+class SyncOptions(Checked):
     """What to sync and how. `jobs` are pieces under way at a time; `delete` takes away what the source has no more."""
 
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"jobs": (1, 64)}
     selection: Selection = field(default_factory=Selection)
     manner: Manner = field(default_factory=Manner)
     local: Local = field(default_factory=Local)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from epoch_oci import dialects
 from epoch_oci.artifacts.decode import carried_content
@@ -24,6 +25,7 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import is_index
 from epoch_oci.oci.parts import spans
 from epoch_oci.oci.reference import is_fallback_tag
+from epoch_oci.options import Checked
 from epoch_oci.stores.base import Content
 from epoch_oci.transfer.cuts import cut_size, cut_table
 from epoch_oci.transfer.execute import execute
@@ -33,9 +35,10 @@ from epoch_oci.transfer.throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
+class Manner(Checked):
     """How every piece is done, as `PushOptions` has it; `jobs` is how many transfers one piece may have under way."""
 
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"jobs": (1, 64)}
     dialect: str = "cocoon"
     part_size: int | None = None
     allow_loss: bool = False
@@ -47,7 +50,7 @@ class Manner:
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class Local(Checked):
     """What only this process has: directories to remember things in, and the rate that all pieces share."""
 
     cache: Path | None = None

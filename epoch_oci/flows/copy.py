@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from epoch_oci.artifacts.graph import Graph, read_graph
 from epoch_oci.artifacts.publish import Named, Publication, named_by
@@ -13,6 +13,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest, is_index, subject_of
+from epoch_oci.options import Checked
 from epoch_oci.stores.base import Keeper, Pointing, Referring, Sink, Source, full_name
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs
@@ -26,13 +27,14 @@ class ArtifactSink(Source, Sink, Keeper, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CopyOptions:
+class CopyOptions(Checked):
     """How to copy. `referrers`: what refers to the artifact comes along.
 
     `mount_from` are repositories of the sink's own registry that may hold the blobs already, `homes` says of
     some blobs which of them does; the rest as in a push.
     """
 
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"jobs": (1, 64)}
     referrers: bool = True
     mount_from: tuple[str, ...] = ()
     homes: Mapping[Digest, str] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.options import Checked
 from epoch_oci.stores.base import Content, Source, full_name
 from epoch_oci.transfer.report import TransferReport
 
@@ -34,7 +35,7 @@ _DIALECT = "cocoon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class Form(Checked):
     """The form to write: with `chunking` the chunked one, else the plain one.
 
     `cache` is a directory that remembers digests, as `PushOptions.part_cache`.

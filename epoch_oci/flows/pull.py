@@ -2,11 +2,11 @@
 
 import fnmatch
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from epoch_oci.artifacts.at_hand import with_chunks_at_hand
 from epoch_oci.artifacts.chunked import kept_indexes
@@ -22,6 +22,7 @@ from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore, phase
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
+from epoch_oci.options import Checked
 from epoch_oci.stores.base import Content, Expecting, FileSink, FileTarget, Node, Sink, Source, full_name
 from epoch_oci.transfer.execute import Outcome, execute
 from epoch_oci.transfer.plan import Plan, Seed, Want, most_of, plan_blobs, plan_files
@@ -35,7 +36,7 @@ _DEFAULT_MODE = 0o600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PullOptions:
+class PullOptions(Checked):
     """How to pull. `only` are glob patterns over file names, for files alone; `force` replaces what is in the way.
 
     A blob is there if `Sink.holds` says so; with `force` those on this machine are read and hashed once more, and
@@ -45,6 +46,7 @@ class PullOptions:
     `read_cache` one that keeps what was read of snapshots in chunks (`reading.snapshot.files_at`).
     """
 
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"jobs": (1, 64)}
     key: SnapshotKey | None = None
     only: tuple[str, ...] = ()
     force: bool = False

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from epoch_oci import dialects
 from epoch_oci.artifacts.decode import Decoding
@@ -23,6 +23,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import EMPTY_CONTENT
 from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.options import Checked
 from epoch_oci.stores.base import BytesContent, Content, Sink, Source, full_name
 from epoch_oci.transfer.content import SliceContent
 from epoch_oci.transfer.cuts import Cuts, plan_cuts
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PushOptions:
+class PushOptions(Checked):
     """How to push. `force` replaces a tag that holds another artifact; `also` are further tags for it.
 
     `key` names the snapshot of an archive, which may bring no name.
@@ -49,6 +50,7 @@ class PushOptions:
     the chunked form, with `encoding` one of version 2 of the `cocoonstack` dialect.
     """
 
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"jobs": (1, 64)}
     dialect: str = "cocoon"
     also: tuple[str, ...] = ()
     key: SnapshotKey | None = None

@@ -6,11 +6,12 @@ from there, while the next one is being made. Each file of the snapshot is read 
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from epoch_oci import dialects
 from epoch_oci.artifacts.publish import Publication, files_of, legal_target
@@ -28,6 +29,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import OCTET_STREAM, TITLE
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.options import Checked
 from epoch_oci.stores.base import BytesContent, Content, Sink, Source, full_name
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs, require
@@ -39,12 +41,13 @@ _MOST_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Encoding:
+class Encoding(Checked):
     """How files are encoded: `level` is zstd's; files of more than `chunk_size` bytes are cut (0: never).
 
     `spool` is a directory for what waits to be sent: one layer that is being made, and one that is being sent.
     """
 
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"level": (1, 19)}
     level: int
     chunk_size: int
     spool: Path

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from epoch_oci import dialects
 from epoch_oci.artifacts.decode import carried_content
@@ -22,6 +22,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.options import Checked
 from epoch_oci.stores.base import Auditor, Remembering, Source, full_name
 from epoch_oci.transfer.plan import refuse_other_size
 from epoch_oci.transfer.pool import GrowingPool
@@ -76,12 +77,13 @@ _READERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyOptions:
+class VerifyOptions(Checked):
     """`fast` asks for presence and size only; `round_trip` also translates there and back and compares the bytes.
 
     `rebuild` makes the chunk index anew from the packs, and compares.
     """
 
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"jobs": (1, 64)}
     fast: bool = False
     round_trip: bool = False
     rebuild: bool = False

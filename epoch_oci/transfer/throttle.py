@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from epoch_oci.errors import UsageError
 from epoch_oci.oci.verify import BLOCK
 
 BURST_SECONDS = 0.25
@@ -18,12 +19,12 @@ class Throttle:
     """`rate` bytes a second, handed out in the order in which they are asked for. Safe for threads.
 
     Each transfer asks for no more than `grain` bytes at a time, so that those who share the rate get equal parts of it.
-    `clock` is monotonic, in seconds.
+    `clock` is monotonic, in seconds. Raises UsageError for a rate below 1.
     """
 
     def __init__(self, rate: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        if rate < 1:
-            raise ValueError(f"a rate of {rate} bytes a second lets nothing through")
+        if not isinstance(rate, int) or rate < 1:
+            raise UsageError(f"a rate cannot be {rate!r} bytes a second: it has to be a whole number, 1 or more")
         self.rate = rate
         self._clock = clock
         self._lock = threading.Lock()
