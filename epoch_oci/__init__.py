@@ -164,6 +164,8 @@ _HOMES = {
         "push",
         "verify",
     ),
+    "artifacts.bases": ("Base",),
+    "artifacts.packing": ("Chunking",),
     "chunks.figures": (
         "FileFigures",
         "PackFigures",
@@ -186,7 +188,6 @@ _HOMES = {
         "Event",
         "OnEvent",
     ),
-    "flows.bases": ("Base",),
     "flows.convert": (
         "to_epoch",
         "to_oci",
@@ -198,7 +199,6 @@ _HOMES = {
         "inspect_snapshot",
     ),
     "flows.listing": ("ListedSnapshot",),
-    "flows.packing": ("Chunking",),
     "flows.pull": (
         "PullOptions",
         "pull_to_files",
@@ -206,10 +206,6 @@ _HOMES = {
     ),
     "flows.push": ("PushOptions",),
     "flows.push_encoded": ("Encoding",),
-    "flows.report": (
-        "BlobReport",
-        "TransferReport",
-    ),
     "flows.validate": (
         "DocumentReport",
         "validate",
@@ -250,6 +246,10 @@ _HOMES = {
         "Source",
     ),
     "transfer.plan": ("Seed",),
+    "transfer.report": (
+        "BlobReport",
+        "TransferReport",
+    ),
     "transfer.throttle": ("Throttle",),
 }
 _MODULES = frozenset({"errors", "locate", "schemas"})

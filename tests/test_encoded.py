@@ -19,12 +19,12 @@ from cocoonstack_artifacts import DATA, EncodedArtifact, Packed, documents, enco
 from snapshots import noise, open_store, tree
 from test_live_kills import finish, kill_at
 
+from epoch_oci.artifacts import decode
 from epoch_oci.artifacts.decode import Decoding, carried_content
 from epoch_oci.artifacts.read import read_artifact, read_documents
 from epoch_oci.dialects.base import EncodedSnapshot
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, NotFoundError
-from epoch_oci.flows import encoded
 from epoch_oci.flows.inspect import inspect_artifact
 from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
 from epoch_oci.flows.push import PushOptions, push
@@ -288,7 +288,7 @@ class TestMemory:
 
     def forge(self, layout, cache: Path) -> None:
         """Something wrong is remembered of every file."""
-        memory = encoded._Memory(cache)
+        memory = decode._Memory(cache)
         for index, file in enumerate(read_documents(layout, "v1").told().undigested):
             assert memory.recall(file) is not None
             memory.keep(file, Digest("sha256", f"{index:064x}"))

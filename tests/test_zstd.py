@@ -17,11 +17,11 @@ from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.stores.base import BytesContent
-from epoch_oci.transfer import unpack
+from epoch_oci.transfer import zstd as layers
 from epoch_oci.transfer.zstd import UnpackedContent, ZstdReader, digest_of
 
 try:
-    zstd = unpack.zstd_module()
+    zstd = layers.zstd_module()
 except UsageError:
     pytest.skip("no zstd decoder is installed", allow_module_level=True)
 
@@ -39,7 +39,7 @@ def unpacked(*layers, size, compressed=True):
     return UnpackedContent([of(raw) for raw in layers], size, compressed, "cow.raw")
 
 
-def read(content, start=0, length=None, step=unpack.BLOCK):
+def read(content, start=0, length=None, step=layers.BLOCK):
     with content.open(start, length) as reader:
         return b"".join(iter(lambda: reader.read(step), b""))
 
@@ -81,7 +81,7 @@ def test_one_stream_as_cocoon_common_spools_it():
     assert digest_of(content).hex == (V2 / "decoded.sha256").read_text().split("  cow.raw")[0]
 
 
-@pytest.mark.parametrize("step", [1, 7, 65536, unpack.BLOCK, 3 * MIB])
+@pytest.mark.parametrize("step", [1, 7, 65536, layers.BLOCK, 3 * MIB])
 def test_any_read_size_gives_the_same_bytes(step):
     plain = text(3000) if step < 100 else text(2 * MIB + 3)
     assert read(unpacked(zstd.compress(plain), size=len(plain)), step=step) == plain
@@ -157,7 +157,7 @@ def test_a_dictionary_is_not_there():
 
 
 def test_too_many_frames(monkeypatch):
-    monkeypatch.setattr(unpack, "FRAME_LIMIT", 5)
+    monkeypatch.setattr(layers, "FRAME_LIMIT", 5)
     with pytest.raises(ContentError) as caught:
         read(unpacked(zstd.compress(b"") * 5 + zstd.compress(b"a"), size=1))
     assert "frames" in caught.value.message
@@ -240,12 +240,12 @@ def test_what_lies_ahead_is_bounded_and_let_go():
             reader.read()
         peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < (unpack.AHEAD + 12 * MIB) * (unpack._DECODERS + 1)
+    assert peak < (layers.AHEAD + 12 * MIB) * (layers._DECODERS + 1)
     for _ in range(200):
         if len(opened) == len(closed):
             break
         time.sleep(0.05)
-    assert len(opened) == len(closed) <= unpack._DECODERS + 1
+    assert len(opened) == len(closed) <= layers._DECODERS + 1
 
 
 def test_an_error_ahead_waits_for_its_turn():
