@@ -10,7 +10,8 @@ from epoch_oci import schemas
 def main() -> int:
     """Check them all; 1 when anything is wrong."""
     wrong = 0
-    for kind in schemas.kinds():
+    kinds = (*schemas.kinds(), *schemas.interfaces())
+    for kind in kinds:
         schema = schemas.schema(kind)
         Draft202012Validator.check_schema(schema)
         if not schema["$id"].endswith(kind) or not schema.get("examples"):
@@ -20,8 +21,8 @@ def main() -> int:
             for finding in schemas.findings(example, kind):
                 wrong += 1
                 sys.stderr.write(f"{kind}: example {index}: {finding}\n")
-    sys.stdout.write(f"{len(schemas.kinds())} schemas checked\n")
-    return 1 if wrong or not schemas.kinds() else 0
+    sys.stdout.write(f"{len(kinds)} schemas checked\n")
+    return 1 if wrong or not kinds else 0
 
 
 if __name__ == "__main__":

@@ -55,13 +55,19 @@ _LIMITS = {
 @cache
 def kinds() -> tuple[str, ...]:
     """The kinds of document there is a schema for: the stems of the schema files, sorted."""
-    return tuple(sorted(path.name.removesuffix(_SUFFIX) for path in _folder().glob(f"*{_SUFFIX}")))
+    return _stems("")
+
+
+@cache
+def interfaces() -> tuple[str, ...]:
+    """The kinds of what the command line prints and reads as JSON or TOML: `cli/push.v1` and so on, sorted."""
+    return _stems("cli/")
 
 
 @cache
 def schema(kind: str) -> dict[str, Any]:
     """The schema of `kind`. Raises UsageError for a kind that has none."""
-    if kind not in kinds():
+    if kind not in (*kinds(), *interfaces()):
         raise UsageError(f"there is no schema {shown(kind)}", hint=f"one of: {', '.join(kinds())}")
     text = (_folder() / f"{kind}{_SUFFIX}").read_text(encoding="utf-8")
     value: dict[str, Any] = json.loads(text)
@@ -135,6 +141,11 @@ _TELLS = (
     ("cocoonstack-snapshot-config.v1", lambda value: isinstance(value.get("schemaVersion"), str)),
     ("epoch-manifest.v1", lambda value: "layers" in value or "snapshotId" in value or "snapshotID" in value),
 )
+
+
+def _stems(below: str) -> tuple[str, ...]:
+    found = (_folder() / below).glob(f"*{_SUFFIX}")
+    return tuple(sorted(below + path.name.removesuffix(_SUFFIX) for path in found))
 
 
 def _folder() -> Path:

@@ -1,14 +1,18 @@
-"""The command line under test: as a process of its own, or in this one where only speed matters."""
+"""The command line under test: as a process of its own, or in this one where only speed matters.
+
+Whatever it prints as JSON is held to its schema (`interface`), whichever test it is that runs it.
+"""
 
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import interface
 from support.nursery import Child, Nursery
 
 import epoch_oci
@@ -78,7 +82,7 @@ def run_cli(
     child = start_cli(*words, env=env, cwd=cwd)
     out, err = child.communicate(input, timeout)
     assert child.returncode is not None
-    return Ran(child.returncode, out.decode(), err.decode())
+    return _ran(words, environment(env), child.returncode, out.decode(), err.decode())
 
 
 def run_fresh(*words: object, env: Mapping[str, str] | None = None, input: bytes = b"", cwd: object = None) -> Ran:
@@ -86,7 +90,12 @@ def run_fresh(*words: object, env: Mapping[str, str] | None = None, input: bytes
     done = subprocess.run(
         command(*map(str, words)), env=environment(env), input=input, cwd=cwd, capture_output=True, timeout=TIMEOUT
     )
-    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return _ran(words, environment(env), done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def _ran(words: Sequence[object], env: Mapping[str, str], code: int, out: str, err: str) -> Ran:
+    interface.check([str(word) for word in words], env, out, err)
+    return Ran(code, out, err)
 
 
 class Here:
@@ -99,4 +108,4 @@ class Here:
         self._capsys.readouterr()
         code = main.run([str(word) for word in words], environment(env))
         out, err = self._capsys.readouterr()
-        return Ran(code, out, err)
+        return _ran(words, environment(env), code, out, err)

@@ -51,13 +51,17 @@ def blobs(path) -> set[str]:
     return {item.name for item in (path / "blobs" / "sha256").iterdir() if not item.name.startswith(".")}
 
 
+def removed(result, action: str = "removed") -> list[str]:
+    return [row["reference"] for row in result["removed"] if row["action"] == action]
+
+
 def own(name: str, tag: str) -> str:
     return Digest.of(noise(f"{name}/{tag}", 5_000)).hex
 
 
 def test_the_newest_are_kept_and_what_only_the_others_had_goes(cli, store):
     dry = cli("prune", "store", "--keep-last", "2", "--dry-run", "--format", "json")
-    assert dry.code == 0 and dry.json["removed"] == ["bot:v1", "web:v1"]
+    assert dry.code == 0 and removed(dry.json, "remove") == ["bot:v1", "web:v1"]
     assert dry.json["bytesFreed"] == 10_000 and dry.json["bytesShared"] == len(BASE) + 16
     before = tree(store)
     assert cli("prune", "store", "--keep-last", "2", "--dry-run").code == 0 and tree(store) == before
@@ -121,7 +125,7 @@ def test_copies_under_digests_and_documents_of_other_formats_keep_what_they_name
 
 def test_patterns_and_ages_spare(cli, store):
     done = cli("prune", "store", "--keep-last", "1", "--keep", "bot:v1", "--keep", "v2", "--yes", "--format", "json")
-    assert done.json["removed"] == ["web:v1"]
+    assert removed(done.json) == ["web:v1"]
     done = cli("prune", "store", "--keep-within", "99999d", "--yes", "--format", "json")
     assert done.json["removed"] == []
 
@@ -160,7 +164,7 @@ def test_a_repository_loses_tags_and_says_who_frees_the_bytes(cli, store, fake_r
     assert cli("sync", "store", f"{registry.address}/m").code == 0
     target = f"{registry.address}/m/bot"
     dry = cli("prune", target, "--keep-last", "1", "--dry-run", "--format", "json").json
-    assert dry["removed"] == [f"{target}:v1", f"{target}:v2"] and dry["freedByRegistry"] is True
+    assert removed(dry, "remove") == [f"{target}:v1", f"{target}:v2"] and dry["freedByRegistry"] is True
     assert dry["bytesShared"] == len(BASE) + 16 and 10_000 < dry["bytesFreed"] < 13_000
     done = cli("prune", target, "--keep-last", "1", "--yes")
     assert done.code == 0 and "its own clean-up frees" in done.out
@@ -182,7 +186,7 @@ def test_a_registry_that_does_not_delete_fails_tag_by_tag(cli, store, fake_regis
     registry = fake_registry(deletes=False)
     assert cli("sync", "store", f"{registry.address}/m").code == 0
     done = cli("prune", f"{registry.address}/m/bot", "--keep-last", "1", "--yes", "--format", "json")
-    assert done.code == 10 and len(done.json["failures"]) == 2 and done.json["removed"] == []
+    assert done.code == 10 and len(removed(done.json, "failed")) == len(done.json["removed"]) == 2
 
 
 def test_a_bucket_that_somebody_writes_to_is_left_alone(cli, store):

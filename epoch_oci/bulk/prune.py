@@ -66,7 +66,14 @@ class Pruning:
             "command": "prune",
             "location": self.location,
             "dryRun": self.dry_run,
-            "removed": [self.names[entry] for entry in self.removed],
+            "removed": [
+                {"reference": self.names[entry], "action": "remove" if self.dry_run else "removed", "error": None}
+                for entry in self.removed
+            ]
+            + [
+                {"reference": name, "action": "failed", "error": {"code": error.code, "message": str(error)}}
+                for name, error in self.failures
+            ],
             "kept": self.kept,
             "blobs": dict(self.garbage.blobs),
             "leftovers": dict(self.garbage.leftovers),
@@ -75,9 +82,6 @@ class Pruning:
             "bytesFreed": self.frees,
             "bytesShared": self.shared,
             "freedByRegistry": self.registry,
-            "failures": [
-                {"reference": name, "code": error.code, "message": str(error)} for name, error in self.failures
-            ],
         }
 
 

@@ -89,7 +89,7 @@ class ListedArtifact:
             "digest": self.digest,
             "size": self.size,
             "kind": self.kind,
-            "created": self.created or None,
+            "createdAt": self.created or None,
         }
 
 

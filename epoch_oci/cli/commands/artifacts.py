@@ -141,7 +141,7 @@ def rm(
                 "reference": name,
                 "digest": str(item.digest) if item.digest else None,
                 "action": "failed" if error else "remove" if dry_run else "removed",
-                "error": {"code": error.code, "message": error.message} if error else None,
+                "error": {"code": error.code, "message": str(error)} if error else None,
             }
         )
     if len(targets) == 1 and failures:
