@@ -11,7 +11,7 @@ REGCTL_VERSION   := v0.11.7
 REGISTRY_VERSION := v3.1.2
 VERSITY_VERSION  := v1.8.0
 
-.PHONY: demo test test-long coverage mutants check docs bench bench-quick peers format package test-package clean
+.PHONY: demo test test-long coverage mutants check docs docs-cli bench bench-quick peers format package test-package clean
 
 demo: $(BIN)/.run
 	$(BIN)/epoch-oci demo
@@ -43,6 +43,11 @@ check: $(BIN)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python .ci/check_schemas.py
+	$(BIN)/python .ci/docs_cli.py --check
+
+# The parts of docs/cli.md that repeat the parser.
+docs-cli: $(BIN)/.dev
+	$(BIN)/python .ci/docs_cli.py
 
 format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .

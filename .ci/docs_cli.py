@@ -53,7 +53,7 @@ def common() -> str:
 def _row(flag: Flag) -> tuple[str, str]:
     values = "\\|".join(flag.choices) or flag.metavar
     named = ", ".join(f"`{word}`" for word in flag.words) + (f" {values}" if values else "")
-    variables = "".join(f"; also `{name}`" for name in flag.variables)
+    variables = "".join(f" Also `{name}`." for name in flag.variables)
     more = " May be repeated." if flag.kind == "many" and "repeated" not in flag.help else ""
     return named, f"{_escaped(flag.help)}{more}{variables}"
 
@@ -86,7 +86,7 @@ def _table(rows: Iterable[Sequence[str]], head: Sequence[str] = ("", "")) -> lis
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
 
 
 def _escaped(text: str) -> str:

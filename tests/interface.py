@@ -1,6 +1,7 @@
 """What the command line prints as JSON, held to its schemas (`schemas/cli/`): by the harness, after every command.
 
-The schemas are open, for members may be added; what a command prints today has to be all in them, so here they are closed.
+The schemas are open, for members may be added. What a command prints today has to be all in them, so here they are
+closed.
 """
 
 import json
@@ -14,6 +15,8 @@ import jsonschema_rs
 from epoch_oci import schemas
 from epoch_oci.cli.app import VERBS
 
+SEEN: dict[str, int] = {}
+"""How often each schema was held to something."""
 NOT_JSON = frozenset({"cat", "mount", "completion"})
 """Commands whose standard output is something else, whatever the format."""
 
@@ -43,7 +46,7 @@ def _check_result(verb: str, words: Sequence[str], env: Mapping[str, str], out: 
 
 def _is_written(words: Sequence[str], env: Mapping[str, str]) -> bool:
     """Whether `convert` writes files and prints a report; else it prints the document."""
-    return any(word in ("-o", "--output") or word.startswith("--output=") for word in words) or "EPOCH_OCI_OUTPUT" in env
+    return "-o" in words or bool(_asked("--output", words, env))
 
 
 def _asked(flag: str, words: Sequence[str], env: Mapping[str, str]) -> str:
@@ -63,6 +66,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _hold(value: Any, kind: str) -> None:
+    SEEN[kind] = SEEN.get(kind, 0) + 1
     errors = [f"{error.instance_path}: {error.message}" for error in _closed(kind).iter_errors(value)]
     assert not errors, f"{kind}: {errors}\n{json.dumps(value, indent=1)[:4000]}"
 
