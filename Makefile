@@ -10,8 +10,9 @@ CRANE_VERSION    := v0.22.1
 REGCTL_VERSION   := v0.11.7
 REGISTRY_VERSION := v3.1.2
 VERSITY_VERSION  := v1.8.0
+ACTIONLINT_VERSION := v1.7.12
 
-.PHONY: demo test test-long coverage mutants check docs docs-cli bench bench-quick peers format package test-package clean
+.PHONY: demo test test-long coverage mutants check docs docs-cli bench bench-quick peers format package test-package lint-deploy clean
 
 demo: $(BIN)/.run
 	$(BIN)/epoch-oci demo
@@ -75,6 +76,10 @@ package: $(BIN)/.package
 test-package: package
 	sh .ci/test_package.sh dist $(PYTHON)
 
+# examples/deploy and the workflows, each by its own linter.
+lint-deploy: $(BIN)/.deploy
+	PATH="$(CURDIR)/$(BIN):$(PEERS):$$PATH" sh .ci/lint_deploy.sh
+
 # Push and pull beside every foreign client that is found; writes benchmarks/RESULTS.md, and VERSIONS.md for
 # what versions of a guest cost. About 45 minutes.
 bench: $(BIN)/.dev peers
@@ -88,7 +93,7 @@ bench-quick: $(BIN)/.dev peers
 # Foreign clients for the live tests and benchmarks: from Debian where this is root, with Go where there is a toolchain.
 peers:
 	@sh .ci/peers.sh "$(PEERS)" $(ORAS_VERSION) $(CRANE_VERSION) $(REGCTL_VERSION) $(REGISTRY_VERSION) \
-	  $(VERSITY_VERSION)
+	  $(VERSITY_VERSION) $(ACTIONLINT_VERSION)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
@@ -107,6 +112,10 @@ $(BIN)/.dev: $(BIN)/python pyproject.toml
 $(BIN)/.docs: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	@touch $@
+
+$(BIN)/.deploy: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[deploy]"
+	@touch $@ $(BIN)/.run
 
 $(BIN)/.package: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[package]"

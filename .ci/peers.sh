@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs foreign clients and servers for the live tests, in pinned versions:
-# peers.sh DIR ORAS CRANE REGCTL REGISTRY VERSITY.
+# peers.sh DIR ORAS CRANE REGCTL REGISTRY VERSITY ACTIONLINT.
 # What cannot be installed here is named and left out; the tests that need it say so.
 set -u
 dir=$1
@@ -32,4 +32,5 @@ golang crane "github.com/google/go-containerregistry/cmd/crane@$3"
 golang regctl "github.com/regclient/regclient/cmd/regctl@$4"
 golang registry "github.com/distribution/distribution/v3/cmd/registry@$5"
 golang versitygw "github.com/versity/versitygw/cmd/versitygw@$6"
-echo "peers: $(ls "$dir" | tr '\n' ' ')"
+golang actionlint "github.com/rhysd/actionlint/cmd/actionlint@$7"
+echo "peers: $(cd "$dir" && echo ./*)"
