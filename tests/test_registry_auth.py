@@ -390,7 +390,7 @@ def test_a_token_service_that_refuses_is_quoted(fake_registry, status, logs_in):
 )
 def test_a_login_is_tried_also_where_nobody_is_asked(fake_registry, auth, password, taken):
     registry = fake_registry(auth=auth())
-    settings = room(registry, credentials=CredentialStore(explicit=Credential(USER, password)))[0]._settings
+    settings = room(registry, credentials=CredentialStore(explicit=Credential(USER, password)))[0]._client.settings
     if taken:
         return verify_login(registry.address, settings)
     with pytest.raises(AccessError) as caught:

@@ -126,7 +126,7 @@ def test_registries_behind_proxies_of_every_kind(fake_registry, make_proxy, tls_
     )
     with repository.content(blob(RAW)).open() as reader:
         assert b"".join(iter(reader.read, b"")) == RAW
-    assert proxy.asked and "p@ss" not in "".join(heard.debug) + repr(repository._settings)
+    assert proxy.asked and "p@ss" not in "".join(heard.debug) + repr(repository._client.settings)
 
 
 def test_a_proxy_that_is_itself_encrypted(fake_registry, make_proxy, tls_kit):

@@ -136,7 +136,7 @@ def test_secrets_are_in_no_message_and_no_debug_line(fake_registry):
     registry.fault("GET", "/manifests/", Respond(403, f"no, {PASSWORD}".encode()))
     with pytest.raises(AccessError) as caught:
         repository.resolve("v1")
-    said = "\n".join([*heard.debug, str(caught.value), repr(repository._settings)])
+    said = "\n".join([*heard.debug, str(caught.value), repr(repository._client.settings)])
     sent = [request.header("authorization") for request in registry.recording.find("GET", BLOB)]
     tokens = [header.split(" ")[1] for header in sent if header]
     assert tokens

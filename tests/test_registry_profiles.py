@@ -158,7 +158,7 @@ def test_a_registry_is_known_under_another_name_for_good(fake_registry):
         parse_challenges('Bearer realm="https://h/jwt/auth",service="container_registry"')
     )
     assert repository._manner.profile.name == "harbor"
-    settings = replace(repository._settings, profile="unknown")
+    settings = replace(repository._client.settings, profile="unknown")
     named = RegistryRepository(Reference.parse(f"{registry.address}/{REPO}"), settings)
     named.has(blob(RAW))
     assert named._manner.profile.name == "unknown"

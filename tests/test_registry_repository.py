@@ -235,7 +235,7 @@ def test_logging_in_is_asking(fake_registry):
     good, bad = fake_registry(auth=BasicAuth()), fake_registry(auth=BasicAuth(password="another"))
     for registry in (good, bad):
         _, _ = room(registry, login=True)
-    settings = room(good, login=True)[0]._settings
+    settings = room(good, login=True)[0]._client.settings
     verify_login(good.address, settings)
     with pytest.raises(AccessError):
         verify_login(bad.address, settings)

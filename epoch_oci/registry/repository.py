@@ -5,38 +5,33 @@ import threading
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote, urlencode
 
-import requests
-
 from epoch_oci.errors import (
     AccessError,
-    ConflictError,
     ContentError,
-    EpochOciError,
     NetworkError,
     NotFoundError,
     UsageError,
 )
 from epoch_oci.events import Event
-from epoch_oci.oci import media_types, verify
+from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.document import MANIFEST_LIMIT, Document
-from epoch_oci.oci.manifest import as_stated, subject_of, successors
+from epoch_oci.oci.document import Document
 from epoch_oci.oci.parts import CUT_ABOVE, CUT_INTO
 from epoch_oci.oci.reference import Reference
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.auth_token import Challenge
-from epoch_oci.registry.client import PUSH, REDIRECTS, RegistryClient, header_digest
+from epoch_oci.registry.client import PUSH, RegistryClient
 from epoch_oci.registry.download import BlobContent, Presence
-from epoch_oci.registry.http_errors import Refusal, dismiss, may_have_acted
-from epoch_oci.registry.manifests import Referrers, Removal
+from epoch_oci.registry.http_errors import dismiss
+from epoch_oci.registry.manifests import Manifests
 from epoch_oci.registry.openness import Onlooker
 from epoch_oci.registry.policy import Attempts, RegistrySettings
 from epoch_oci.registry.profiles import Manner, profile_for, profile_told
 from epoch_oci.registry.upload import Upload
 from epoch_oci.registry.upload_journal import UploadJournal
 from epoch_oci.registry.upload_session import Destination, Session
-from epoch_oci.stores.base import Content, Limits, Openness, VanishedError
+from epoch_oci.stores.base import Content, Limits, Openness
 
 _CATALOG = Scope("catalog", "*", kind="registry")
 _ABSENT = frozenset({404, 405, 501})
@@ -49,9 +44,9 @@ class RegistryHost:
         self.registry = registry
         self.settings = settings
         self.client = RegistryClient(registry, settings)
-        self.named = profile_for(registry, settings.profile)
-        self.manner = Manner(self.named)
-        if settings.profile is None and self.named.name == "unknown":
+        self._named = profile_for(registry, settings.profile)
+        self.manner = Manner(self._named)
+        if settings.profile is None and self._named.name == "unknown":
             self.client.auth.on_challenge = self._recognise
         state = settings.state_directory
         self.journal = UploadJournal(state / "uploads") if state is not None else None
@@ -81,14 +76,10 @@ class RegistryHost:
 
     def _recognise(self, challenges: Sequence[Challenge]) -> None:
         """Learn from what the registry asks for which kind it is; once known, it stays."""
-        if self.manner.profile is self.named and (profile := profile_told(challenges)) is not None:
+        if self.manner.profile is self._named and (profile := profile_told(challenges)) is not None:
             self.manner.become(profile)
             if (say := self.settings.on_debug) is not None:
                 say(f"{self.client.hostname} asks for credentials as {profile.name} does, and is taken for one")
-
-
-_ACCEPT = ", ".join((media_types.MANIFEST, media_types.INDEX, media_types.DOCKER_MANIFEST, media_types.DOCKER_INDEX))
-_MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 
 
 class RegistryRepository:
@@ -101,8 +92,8 @@ class RegistryRepository:
         host = host or RegistryHost(reference.registry, settings)
         self._repository = _hub_name(reference)
         self._where = reference.name
-        self._settings = settings
-        self._client, self._named, self._manner, self._journal = host.client, host.named, host.manner, host.journal
+        self._client, self._manner, self._journal = host.client, host.manner, host.journal
+        self._manifests = Manifests(host.client, self._repository, self._where)
         self._onlooker = Onlooker(self._client, self._repository)
         self._asking = threading.Lock()
         self._writable = False
@@ -115,15 +106,7 @@ class RegistryRepository:
 
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`."""
-        url = self._client.url(f"{self._repository}/manifests/{name}")
-        what = f"{self._where}{'@' if ':' in name else ':'}{name}"
-        found = self._client.read(url, what=what, limit=MANIFEST_LIMIT, headers={"Accept": _ACCEPT})
-        if found is None:
-            raise NotFoundError(f"{what} is not there", object=what, hint=f"see `epoch-oci ls {self._where}`")
-        response, raw = found
-        document = Document(response.headers.get("Content-Type", "").partition(";")[0].strip(), raw)
-        self._check_document(document, name, response, what)
-        return as_stated(document, what, self._client.quoted)
+        return self._manifests.resolve(name)
 
     def has(self, target: Descriptor) -> bool:
         """As `Source.has`."""
@@ -142,48 +125,27 @@ class RegistryRepository:
         Upload(self._destination(target), content, self._journal).run()
 
     def publish(self, name: str, document: Document, *, replace: bool = False) -> None:
-        """As `Sink.publish`: the manifest's exact bytes under a tag."""
-        successors(document, f"the manifest for {self._where}:{name}")
-        if not replace and self._holds_another(name, document):
-            raise self._conflict(name)
-        confirmed = self._store(name, document, replace=replace)
-        self._look_again(name, document, confirmed=confirmed)
+        """As `Sink.publish`: the manifest's exact bytes under a tag, looked at afterwards."""
+        self._manifests.publish(name, document, replace=replace)
 
     def keep(self, document: Document) -> None:
-        """As `stores.base.Keeper`: the manifest's exact bytes under its digest alone."""
-        successors(document, f"the manifest {document.digest} for {self._where}")
-        if not self._store(str(document.digest), document, replace=True):
-            self._look_again(str(document.digest), document, confirmed=False)
+        """As `Keeper.keep`."""
+        self._manifests.keep(document)
 
     def digest_of(self, name: str) -> Digest | None:
-        """As `stores.base.Pointing`: one HEAD, or where that does not tell one GET."""
-        url, what = self._client.url(f"{self._repository}/manifests/{name}"), f"{self._where}:{name}"
-        try:
-            response = self._client.call("HEAD", url, (200, 404), what=what, headers={"Accept": _ACCEPT})
-        except NetworkError:
-            raise
-        except EpochOciError:  # a HEAD is refused without a word, and some registries know none
-            pass
-        else:
-            dismiss(response)
-            stated = header_digest(response)
-            if response.status_code == 404 or stated is not None:
-                return stated if response.status_code == 200 else None
-        try:
-            return self.resolve(name).digest
-        except NotFoundError:
-            return None
+        """As `Pointing.digest_of`."""
+        return self._manifests.digest_of(name)
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """As `stores.base.Referring`."""
-        return self._referrers.of(digest)
+        """As `Referring.referrers`."""
+        return self._manifests.referrers(digest)
 
     def remove(self, name: str) -> None:
-        """As `stores.base.Remover`. A registry that deletes manifests only is asked to when no other tag has this one.
+        """As `Remover.remove`; a digest is removed with every tag it has.
 
         Raises AccessError where the registry does not delete, or would take other tags away as well.
         """
-        Removal(self._client, self._repository, self._where, self.digest_of, self.tags).of(name)
+        self._manifests.remove(name, self.tags)
 
     def tags(self) -> Iterator[str]:
         """As `TagLister.tags`: every page of the registry's list, sorted because distribution 2 does not."""
@@ -229,172 +191,8 @@ class RegistryRepository:
         profile = self._manner.profile
         return Limits(largest=profile.largest, cut_above=CUT_ABOVE, part_size=CUT_INTO, jobs=profile.jobs)
 
-    @property
-    def _referrers(self) -> Referrers:
-        def put(tag: str, document: Document) -> None:
-            self._store(tag, document, replace=True)
-
-        return Referrers(self._client, self._repository, self._where, self.resolve, put)
-
-    def _store(self, name: str, document: Document, *, replace: bool) -> bool:
-        """Send a manifest, and list it with what it refers to where the registry does not do so itself.
-
-        Returns whether the registry said that it stored these very bytes.
-        """
-        response = self._put_manifest(name, document, replace=replace)
-        # None is said where the answer was lost and the manifest is found to be there.
-        stated = header_digest(response) if response is not None else None
-        listed = response is not None and "OCI-Subject" in response.headers
-        confirmed = stated is not None and stated.algorithm == document.digest.algorithm
-        if response is not None:
-            dismiss(response)
-        if stated is not None and confirmed:
-            verify.check(document.digest, stated, f"the manifest that {self._client.hostname} stored")
-        subject = subject_of(document)
-        if subject is not None and not listed:
-            self._referrers.enlist(document, subject.digest, document.json())
-        return confirmed
-
-    def _look_again(self, name: str, document: Document, *, confirmed: bool) -> None:
-        """See what is there under `name` after the registry took `document`; `confirmed`: it named its digest.
-
-        Raises ContentError (DIGEST) for a manifest stored in another form, ConflictError for somebody else's.
-        """
-        found = self._published(name, confirmed=confirmed)
-        if found is None or found.digest == document.digest:
-            return
-        if _same_value(found, document) and not self._is_kept(document):
-            raise ContentError(
-                f"{self._where}:{name} was stored in another form: as {found.digest}, sent was {document.digest}",
-                code="DIGEST",
-                object=f"{self._where}:{name}",
-                hint="a registry that writes manifests anew holds nothing that can be verified; use another one",
-            )
-        raise ConflictError(
-            f"{self._where}:{name} holds {found.digest} now, which somebody else has pushed meanwhile",
-            object=f"{self._where}:{name}",
-            hint="push to another tag, or replace it with --force",
-        )
-
-    def _published(self, name: str, *, confirmed: bool) -> Document | None:
-        """What is there under `name`, once the registry shows it; None where it may not be read."""
-        what = f"{self._where}{'@' if ':' in name else ':'}{name}"
-        attempts = Attempts(self._settings, what)
-        while True:
-            try:
-                return self.resolve(name)
-            except (AccessError, UsageError, NotFoundError) as error:
-                if error.status is None:
-                    attempts.again(NetworkError(f"{what} was taken, and is not shown yet", object=what))
-                else:
-                    if not confirmed:
-                        message = f"{what} was taken and may not be read, so nobody looked at it: {error.message}"
-                        self._settings.on_event(Event(event="warning", message=message))
-                    return None
-
-    def _is_kept(self, document: Document) -> bool:
-        """Whether the registry has these very bytes, under whatever tag."""
-        try:
-            return self.resolve(str(document.digest)).digest == document.digest
-        except (NotFoundError, ContentError):
-            return False
-
     def _destination(self, target: Descriptor) -> Destination:
         return Destination(self._client, self._repository, self._manner, target)
-
-    def _check_document(self, document: Document, name: str, response: requests.Response, what: str) -> None:
-        """Whether these bytes are what was asked for. An encoding is judged by what it did to them."""
-        stated = header_digest(response)
-        if ":" in name:
-            wanted = Digest.parse(name)
-            if wanted.algorithm == "sha256":
-                verify.check(wanted, document.digest, what)
-            else:
-                hasher = wanted.hasher()
-                hasher.update(document.raw)
-                verify.check(wanted, Digest(wanted.algorithm, hasher.hexdigest()), what)
-        elif stated is not None and stated.algorithm == "sha256" and stated != document.digest:
-            message = f"{what}: the registry states digest {stated}, the bytes have {document.digest}"
-            if encoding := response.headers.get("Content-Encoding"):
-                how = f"they came as {self._client.quoted(encoding)}"
-                raise ContentError(
-                    f"{message}; {how}", code="TYPE", object=what, hint="a proxy may do that; go round it"
-                )
-            self._settings.on_event(Event(event="warning", message=message))
-
-    def _holds_another(self, name: str, document: Document) -> bool:
-        try:
-            return self.resolve(name).digest != document.digest
-        except NotFoundError:
-            return False
-
-    def _is_published(self, name: str, document: Document, *, replace: bool) -> bool:
-        """After an answer that was lost: whether the registry acted on the request.
-
-        Raises ConflictError when the tag holds something else now and may not be replaced.
-        """
-        try:
-            found = self.resolve(name)
-        except NotFoundError:
-            return False
-        except (AccessError, ContentError):  # what is there may be unfit to be read, and is to be replaced
-            if not replace:
-                raise
-            return False
-        if found.digest != document.digest and not replace:
-            raise self._conflict(name)
-        return found.digest == document.digest
-
-    def _put_manifest(self, name: str, document: Document, *, replace: bool) -> requests.Response | None:
-        """Send a manifest; None when it is there although no answer said so. It is not sent again unlooked."""
-        url, what = self._client.url(f"{self._repository}/manifests/{name}"), f"publishing {self._where}:{name}"
-        attempts = Attempts(self._settings, what)
-        while True:
-            try:
-                response = self._client.do_request(
-                    url, "PUT", data=document.raw, headers={"Content-Type": document.media_type}
-                )
-                if response.status_code in (200, 201, 202):
-                    return response
-                if response.status_code in REDIRECTS:
-                    raise self._client.refusal(response, what)
-                raise self._refused_manifest(Refusal(response, what, self._client.auth.secrets()), document)
-            except NetworkError as error:
-                attempts.again(error)
-                if may_have_acted(error) and self._is_published(name, document, replace=replace):
-                    return None
-
-    def _holds(self, part: Descriptor) -> bool:
-        if part.media_type in media_types.MANIFESTS | media_types.INDEXES:
-            return self.digest_of(str(part.digest)) is not None
-        return self.has(part)
-
-    def _conflict(self, name: str) -> ConflictError:
-        return ConflictError(
-            f"{self._where}:{name} holds another artifact",
-            object=f"{self._where}:{name}",
-            hint="push to another tag, or replace it with --force",
-        )
-
-    def _refused_manifest(self, refused: Refusal, document: Document) -> Exception:
-        if refused.status not in (400, 404) or not _MISSING & set(refused.codes):
-            return refused.error()
-        missing = [str(part.digest) for part in successors(document) if not self._holds(part)]
-        if not missing:  # its parts do not agree; that passes, or does not
-            message = f"{refused.message}, and says that it has all of it"
-            return NetworkError(message, object=self._where, status=refused.status)
-        return VanishedError(
-            f"{self._where} lacks a blob that the manifest names ({', '.join(missing[:3])})",
-            object=missing[0],
-            hint="run the same command again: what is missing is sent then",
-        )
-
-
-def _same_value(one: Document, other: Document) -> bool:
-    try:
-        return bool(one.json() == other.json())
-    except ContentError:
-        return False
 
 
 _PROBE = Descriptor(media_type=media_types.OCTET_STREAM, digest=Digest.of(b""), size=0)
