@@ -293,3 +293,69 @@ def test_a_store_that_cannot_be_written_is_exit_7(cli, bot, tmp_path):
     cli("push", "team/bot:v1", "oci:layout", "--store", "store")
     ran = cli("pull", "oci:layout", "--store", "/proc/epoch-oci-nowhere")
     assert ran.code == 7 and ran.error.startswith("epoch-oci: IO: ")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_annotations_of_a_file_come_before_those_of_flags(cli, bot, tmp_path, wrapped):
+    found = {"org.example.owner": "file", "org.example.team": "sre: ü"}
+    (tmp_path / "a.json").write_text(json.dumps({"$manifest": found} if wrapped else found))
+    words = ("--annotation-file", "a.json", "-a", "org.example.owner=flag")
+    digest = cli("push", "team/bot:v1", "oci:layout", "--store", "store", *words, "-q").out.strip()
+    raw = (tmp_path / "layout/blobs/sha256" / digest.removeprefix("sha256:")).read_bytes()
+    annotations = json.loads(raw)["annotations"]
+    assert annotations["org.example.owner"] == "flag" and annotations["org.example.team"] == "sre: ü"
+    assert cli("convert", "store/manifests/team/bot/v1.json", *words).out == raw.decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("[]", 3, "no object of texts"),
+        ('{"a": 1}', 3, "no object of texts"),
+        ('{"$manifest": []}', 3, "no object of texts"),
+        ('{"a": "b", "a": "c"}', 3, "a.json"),
+        ("{", 3, "a.json"),
+        ('{"$manifest": {"a": "b"}, "disk.raw": {"c": "d"}}', 2, "disk.raw"),
+        ('{"a": "b", "c": {"d": "e"}}', 2, "annotates"),
+        ('{"org.opencontainers.image.title": "mine"}', 2, "org.opencontainers.image.title"),
+        (None, 5, "a.json"),
+    ],
+)
+def test_a_file_of_annotations_that_is_none(cli, bot, tmp_path, text, code, says):
+    if text is not None:
+        (tmp_path / "a.json").write_text(text)
+    ran = cli("push", "team/bot:v1", "oci:layout", "--store", "store", "--annotation-file", "a.json")
+    assert ran.code == code and says in ran.error
+    assert not (tmp_path / "layout").exists()
+
+
+def test_the_digest_is_written_into_a_file_when_all_is_done(cli, bot, tmp_path):
+    words = ("--digest-file", "d")
+    (tmp_path / "d").write_text("before")
+    assert cli("push", "team/bot:v1", "oci:layout", "--store", "store", "--dry-run", *words).code == 0
+    assert cli("push", "team/none:v1", "oci:layout", "--store", "store", *words).code == 5
+    assert (tmp_path / "d").read_text() == "before"
+    digest = cli("push", "team/bot:v1", "oci:layout", "--store", "store", "-q", *words).out.strip()
+    assert (tmp_path / "d").read_text() == digest  # no line's end, as podman and skopeo write it
+    for line in (
+        ("pull", "oci:layout", "--store", "to"),
+        ("pull", "oci:layout", "-o", "f"),
+        ("copy", "oci:layout", "oci:o"),
+    ):
+        (tmp_path / "d").unlink()
+        assert cli(*line, "--digest-file", "d").code == 0
+        assert (tmp_path / "d").read_text() == digest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "f", "layout", "o", "store", "to"]
+
+
+def test_a_digest_file_that_cannot_be_is_told_before_anything_moves(cli, bot, tmp_path):
+    (tmp_path / "dir").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    for word, code in (("dir", 2), ("fifo", 9), ("link", 9), ("none/d", 5)):
+        assert cli("push", "team/bot:v1", "oci:layout", "--store", "store", "--digest-file", word).code == code
+    assert not (tmp_path / "layout").exists()
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("real")  # a link to a file stays one
+    assert cli("push", "team/bot:v1", "oci:layout", "--store", "store", "--digest-file", "link").code == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text().startswith("sha256:")

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli.session import Run
-from epoch_oci.errors import EpochOciError, LocalIOError, NotFoundError, UsageError
+from epoch_oci.errors import ConflictError, ContentError, EpochOciError, LocalIOError, NotFoundError, UsageError
 from epoch_oci.oci.digest import shown
+from epoch_oci.oci.document import MANIFEST_LIMIT
 from epoch_oci.oci.parts import SMALLEST_PART
 from epoch_oci.oci.reference import refuse_user_info
 
@@ -69,15 +70,81 @@ def _bytes(text: str) -> int:
     return int(match[1]) * _FACTORS[match[2]] if match else 0
 
 
-def annotations_of(pairs: Sequence[str]) -> dict[str, str]:
-    """Keys and values; the last of two with one key counts. Raises UsageError for what is not K=V."""
-    found = {}
+def annotations_of(pairs: Sequence[str], file: str | None = None) -> dict[str, str]:
+    """Keys and values, those of `file` first; the last of two with one key counts.
+
+    Raises UsageError for what is not K=V, ContentError for a file of something else, and what reading raises.
+    """
+    found = _annotations_in(file) if file is not None else {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not key or not equals:
             raise UsageError(f"--annotation {pair} has no key and value", object="--annotation", hint="write K=V")
         found[key] = text
     return found
+
+
+def _annotations_in(file: str) -> dict[str, str]:
+    """An object of texts, or one of objects in which `$manifest` has them, as the users of oras write it."""
+    from epoch_oci.oci import strict_json
+
+    value = strict_json.loads(read_document(file, MANIFEST_LIMIT), file, limit=MANIFEST_LIMIT)
+    if isinstance(value, dict) and any(isinstance(item, dict) for item in value.values()):
+        if others := [key for key in value if key != "$manifest"]:
+            raise UsageError(
+                f"--annotation-file {file} annotates {shown(others[0])}, and only the manifest takes any",
+                object=file,
+                hint="leave $manifest alone in it; what config and layers are annotated with follows from the snapshot",
+            )
+        value = value["$manifest"]
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise ContentError(
+            f"--annotation-file {file} is no object of texts",
+            object=file,
+            hint='write {"KEY": "VALUE", …}, or that as "$manifest" of an object',
+        )
+    return value
+
+
+def output_file(flag: str, word: str) -> str:
+    """The path that `flag` names, links followed. Raises what would keep it from being written at the end of the work.
+
+    That is UsageError for a directory, NotFoundError where there is none for it, ConflictError for what is no file.
+    """
+    path = os.path.realpath(word)
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 (as `realpath`)
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    except OSError as error:
+        raise LocalIOError(f"{flag} {word}: {(error.strerror or str(error)).lower()}", object=word) from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{flag} {word} is a directory", object=word, hint="name a file")
+    if not stat.S_ISREG(mode):
+        raise ConflictError(f"{flag} {word} is no regular file", object=word, hint="name a file, or a new one")
+    if not os.path.isdir(os.path.dirname(path)):  # noqa: PTH112, PTH120 (as `realpath`)
+        raise NotFoundError(f"{flag}: there is no directory for {word}", object=word)
+    return path
+
+
+def write_file(path: str, raw: bytes, *, replace: bool = True) -> None:
+    """Write a file that is there whole or not at all. Raises ConflictError, NotFoundError, LocalIOError."""
+    from pathlib import Path
+
+    from epoch_oci.disk import local
+    from epoch_oci.disk.draft import Draft
+
+    whole = Path(path).absolute()
+    directory = local.open_directory(whole.parent, str(whole.parent))
+    if directory is None:
+        raise NotFoundError(f"there is no directory {whole.parent}", object=str(whole.parent))
+    try:
+        with Draft(directory, path) as draft:
+            draft.write(raw)
+            if not draft.commit(whole.name, replace=replace):
+                raise ConflictError(f"{path} is there already", object=path, hint="replace it with --force")
+    finally:
+        os.close(directory)
 
 
 def read_document(word: str, limit: int) -> bytes:

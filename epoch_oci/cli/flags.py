@@ -184,6 +184,18 @@ Annotations = Annotated[
     tuple[str, ...],
     Flag(("--annotation", "-a"), "Add an annotation; an empty value omits it.", kind="many", metavar="K=V"),
 ]
+AnnotationFile = Annotated[
+    str | None,
+    Flag(
+        ("--annotation-file",),
+        "Add the annotations of this JSON file, an object of texts, or that as `$manifest`; --annotation comes after.",
+        metavar="FILE",
+    ),
+]
+DigestFile = Annotated[
+    str | None,
+    Flag(("--digest-file",), "When all is done, write the artifact's digest into this file.", metavar="FILE"),
+]
 MountFrom = Annotated[
     tuple[str, ...],
     Flag(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.arguments import artifact_of, place_of, several_tags
+from epoch_oci.cli.arguments import artifact_of, output_file, place_of, several_tags
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal, safe
 from epoch_oci.errors import BatchError, EpochOciError, UsageError
@@ -33,6 +33,7 @@ def copy(
     dry_run: flags.DryRun = False,
     jobs: flags.Jobs = None,
     limit_rate: flags.LimitRate = None,
+    digest_file: flags.DigestFile = None,
 ) -> None:
     """Copy one artifact from a registry or layout into another, bytes and digests unchanged.
 
@@ -45,6 +46,7 @@ def copy(
     from epoch_oci.flows.copy_form import copy_in_form
     from epoch_oci.locate import locate_artifact
 
+    digest_path = output_file("--digest-file", digest_file) if digest_file else None
     word, also = several_tags(target)
     here = artifact_of(run, source)
     there = locate_artifact(word, connection=run.connection, create=True)
@@ -69,7 +71,7 @@ def copy(
             options=options,
             on_event=run.listen,
         )
-        show(run, report, there.where)
+        show(run, report, there.where, digest_path=digest_path)
         return
     report = copy_artifact(
         here.store,
@@ -79,7 +81,7 @@ def copy(
         options=options,
         on_event=run.listen,
     )
-    show(run, report, there.where)
+    show(run, report, there.where, digest_path=digest_path)
 
 
 def tag(

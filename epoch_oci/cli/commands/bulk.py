@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NoReturn
 from uuid import uuid4
 
 from epoch_oci.cli import flags
+from epoch_oci.cli.arguments import output_file, write_file
 from epoch_oci.cli.exit_codes import exit_code
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
-from epoch_oci.errors import BatchError, LocalIOError, NotFoundError, UsageError, counted
+from epoch_oci.errors import BatchError, NotFoundError, UsageError, counted
 
 if TYPE_CHECKING:
     from epoch_oci.bulk.cluster import Words
@@ -69,7 +70,8 @@ def sync(
     from epoch_oci.bulk.work import Local, Manner
     from epoch_oci.cli.arguments import part_size as size_of_parts
 
-    _check_report(report)
+    if report is not None:
+        report = output_file("--report", report)
     renames = tuple(rename_of(text) for text in rename)
     state = run.settings.state_directory
     local = Local(run.settings.cache_directory, state / "packs" if state else None, _throttle(limit_rate))
@@ -255,12 +257,13 @@ def _mirror(
 def _round(
     run: Run, here: "Side", there: "Side", options: "SyncOptions", page: str | None, crew: "CrewMaker | None"
 ) -> "SyncReport":
+    from epoch_oci.bulk.page import page as html
     from epoch_oci.bulk.sync import sync as sync_all
 
     result = sync_all(here, there, options=options, exit_code=exit_code, crew=crew, on_event=run.listen)
     result.retries = run.progress.retries
     if page is not None:
-        _write_page(page, result)
+        write_file(page, html(result.to_json()).encode())
     return result
 
 
@@ -273,27 +276,6 @@ def _show(run: Run, result: "SyncReport") -> None:
     if failures := [row.error for row in result.rows if row.error is not None]:
         word = "would fail" if result.dry_run else "failed"
         raise BatchError(f"{len(failures)} of {counted(len(result.rows), 'snapshot')} {word}", failures)
-
-
-def _check_report(path: str | None) -> None:
-    """A page that cannot be written should be known before hours of work."""
-    if path is None:
-        return
-    if Path(path).is_dir():
-        raise UsageError(f"--report {path} is a directory", object=path, hint="name a file: FILE.html")
-    if not Path(path).absolute().parent.is_dir():
-        raise NotFoundError(f"--report: there is no directory for {path}", object=path)
-
-
-def _write_page(path: str, result: "SyncReport") -> None:
-    from epoch_oci.bulk.page import page
-
-    draft = Path(path).with_name(f".{Path(path).name}.new")
-    try:
-        draft.write_text(page(result.to_json()), "utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise LocalIOError(f"{path}: {(error.strerror or 'cannot be written').lower()}", object=path) from error
 
 
 def _listed(run: Run, path: str | None) -> Sequence[str]:

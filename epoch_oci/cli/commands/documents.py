@@ -51,6 +51,7 @@ def convert(
     to: flags.To = None,
     dialect: flags.Dialect = "cocoon",
     annotation: flags.Annotations = (),
+    annotation_file: flags.AnnotationFile = None,
     config: flags.Config = None,
     allow_loss: flags.AllowLoss = False,
     as_: flags.As = None,
@@ -69,7 +70,7 @@ def convert(
         raise UsageError("--config goes with an OCI manifest in a file", object="--config", hint="leave it out")
     if to is None:
         to = "oci" if given.manifest is None else "epoch"
-    options = EncodeOptions(annotations=annotations_of(annotation), allow_loss=allow_loss)
+    options = EncodeOptions(annotations=annotations_of(annotation, annotation_file), allow_loss=allow_loss)
     called = Called(*_key(as_)) if as_ else Called(given.name, given.tag)
     if given.manifest is not None:
         conversion = (

@@ -1,6 +1,5 @@
 """`cat`, `mount` and `diff`: reading snapshots where they are."""
 
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -8,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.arguments import place_of
+from epoch_oci.cli.arguments import place_of, write_file
 from epoch_oci.cli.session import Run
-from epoch_oci.errors import ConflictError, NotFoundError, UsageError
+from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
     from epoch_oci.flows.diff import Version
@@ -90,7 +89,7 @@ def diff(
 
     found = compare(_side(run, a, store, deep), _side(run, b, store, deep))
     if svg is not None:
-        _write_file(Path(svg), diff_picture(found).encode(), force=force)
+        write_file(svg, diff_picture(found).encode(), replace=force)
     run.result(found.to_json(), lambda: diff_lines(found))
 
 
@@ -104,23 +103,6 @@ def _side(run: Run, word: str, store: str | None, deep: bool) -> "Version":
     if place.key is None:
         raise UsageError(f"{word} is a whole store", object=word, hint="name a snapshot in it: NAME:TAG, with --store")
     return version_of_snapshot(place.store, str(place.key), word, deep=deep)
-
-
-def _write_file(path: Path, raw: bytes, *, force: bool) -> None:
-    """A file that is there whole or not at all. Raises ConflictError, NotFoundError, LocalIOError."""
-    from epoch_oci.disk import local
-    from epoch_oci.disk.draft import Draft
-
-    directory = local.open_directory(path.absolute().parent, str(path.parent))
-    if directory is None:
-        raise NotFoundError(f"there is no directory {path.parent}", object=str(path.parent))
-    try:
-        with Draft(directory, str(path)) as draft:
-            draft.write(raw)
-            if not draft.commit(path.name, replace=force):
-                raise ConflictError(f"{path} is there already", object=str(path), hint="replace it with --force")
-    finally:
-        os.close(directory)
 
 
 def _files(run: Run, location: str, store: str | None, cache: str | None) -> "Mapping[str, ReadableFile]":

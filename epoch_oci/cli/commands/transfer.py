@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.arguments import annotations_of, artifact_of, several_tags, snapshot_in
+from epoch_oci.cli.arguments import annotations_of, artifact_of, output_file, several_tags, snapshot_in, write_file
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import AccessError, NetworkError, UsageError
@@ -32,6 +32,7 @@ def push(
     dialect: flags.Dialect = "cocoon",
     part_size: flags.PartSize = "auto",
     annotation: flags.Annotations = (),
+    annotation_file: flags.AnnotationFile = None,
     mount_from: flags.MountFrom = (),
     allow_loss: flags.AllowLoss = False,
     allow_public: flags.AllowPublic = False,
@@ -45,6 +46,7 @@ def push(
     zstd: flags.Zstd = None,
     chunk_size: flags.ChunkSize = None,
     as_: flags.As = None,
+    digest_file: flags.DigestFile = None,
 ) -> None:
     """Push a snapshot to a registry or an OCI image layout.
 
@@ -56,9 +58,10 @@ def push(
     from epoch_oci.flows.push import PushOptions
     from epoch_oci.flows.push import push as push_snapshot
 
+    digest_path = output_file("--digest-file", digest_file) if digest_file else None
     options = PushOptions(
         dialect=dialect,
-        annotations=annotations_of(annotation),
+        annotations=annotations_of(annotation, annotation_file),
         allow_loss=allow_loss,
         force=force,
         dry_run=dry_run,
@@ -95,7 +98,7 @@ def push(
             options=replace(options, chunking=chunking, encoding=encoding),
             on_event=run.listen,
         )
-    show(run, report, place.where)
+    show(run, report, place.where, digest_path=digest_path)
 
 
 def _refuse_swapped(snapshot: str, target: str) -> None:
@@ -214,6 +217,7 @@ def pull(
     dry_run: flags.DryRun = False,
     jobs: flags.Jobs = None,
     limit_rate: flags.LimitRate = None,
+    digest_file: flags.DigestFile = None,
 ) -> None:
     """Pull a snapshot into a store, its files into a directory, or onto standard output for Cocoon.
 
@@ -227,6 +231,7 @@ def pull(
     store, output = _destination(run, store, output)
     if only and output in (None, "-"):
         raise UsageError("--only chooses files; stores and archives take them all", hint="write the files with -o DIR")
+    digest_path = output_file("--digest-file", digest_file) if digest_file else None
     options = PullOptions(
         key=SnapshotKey.parse(as_) if as_ else None,
         only=only,
@@ -240,7 +245,7 @@ def pull(
     if output == "-" and (run.origin("seed") or "").startswith("--"):
         raise UsageError("--seed works with --store and -o DIR, and not for an archive", object="--seed")
     if output == "-":
-        _pull_to_output(run, reference, options)
+        _pull_to_output(run, reference, options, digest_path)
         return
 
     def pulled(pull: Callable[..., "TransferReport"], sink: object) -> "TransferReport":
@@ -254,10 +259,10 @@ def pull(
         report = pulled(pull_to_files, open_files(Path(output), connection=run.connection))
     else:
         report = pulled(pull_to_store, open_store(store or "", connection=run.connection, create=True))
-    show(run, report, output or store or "")
+    show(run, report, output or store or "", digest_path=digest_path)
 
 
-def _pull_to_output(run: Run, reference: str, options: "PullOptions") -> None:
+def _pull_to_output(run: Run, reference: str, options: "PullOptions", digest_path: str | None) -> None:
     """The result is the archive, so what is said of it goes to standard error."""
     from epoch_oci.cocoon.import_archive import to_descriptor
     from epoch_oci.flows.pull_archive import pull_to_archive
@@ -270,17 +275,21 @@ def _pull_to_output(run: Run, reference: str, options: "PullOptions") -> None:
     place = artifact_of(run, reference)
     name, write = place.named(), to_descriptor(sys.stdout.fileno())
     report = pull_to_archive(place.store, name, write, options=options, on_event=run.listen)
-    show(run, report, "standard output", aside=not options.dry_run)
+    show(run, report, "standard output", aside=not options.dry_run, digest_path=digest_path)
 
 
-def show(run: Run, report: "TransferReport", where: str, *, aside: bool = False) -> None:
-    """Print what a transfer did, and its warnings."""
+def show(
+    run: Run, report: "TransferReport", where: str, *, aside: bool = False, digest_path: str | None = None
+) -> None:
+    """Print what a transfer did, and its warnings; its digest also goes into the file of `digest_path`."""
     from epoch_oci.cli.render import transfer_lines
 
     run.progress.close()
     report = replace(report, retries=run.progress.retries)
     for warning in report.warnings:
         run.warn(warning)
+    if digest_path is not None and not report.dry_run:
+        write_file(digest_path, str(report.digest).encode())  # no line's end, as podman and skopeo write it
     run.result(report.to_json(), lambda: transfer_lines(report, where), aside=aside)
 
 
