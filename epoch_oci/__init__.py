@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from epoch_oci.api import inspect, list_snapshots, pull, push, verify
     from epoch_oci.artifacts.bases import Base
     from epoch_oci.artifacts.packing import Chunking
+    from epoch_oci.artifacts.write import Encoding, PushOptions
     from epoch_oci.chunks.figures import FileFigures, PackFigures
     from epoch_oci.chunks.index import Stored
     from epoch_oci.dialects.base import Artifact, Snapshot, SnapshotFile
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from epoch_oci.flows.inspect import InspectedFile, Inspection, inspect_artifact, inspect_snapshot
     from epoch_oci.flows.listing import ListedSnapshot
     from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
-    from epoch_oci.flows.push import PushOptions
-    from epoch_oci.flows.push_encoded import Encoding
     from epoch_oci.flows.validate import DocumentReport, validate
     from epoch_oci.flows.verify import Problem, Verification, VerifyOptions, verify_artifacts, verify_snapshots
     from epoch_oci.locate import (
@@ -166,6 +165,10 @@ _HOMES = {
     ),
     "artifacts.bases": ("Base",),
     "artifacts.packing": ("Chunking",),
+    "artifacts.write": (
+        "Encoding",
+        "PushOptions",
+    ),
     "chunks.figures": (
         "FileFigures",
         "PackFigures",
@@ -204,8 +207,6 @@ _HOMES = {
         "pull_to_files",
         "pull_to_store",
     ),
-    "flows.push": ("PushOptions",),
-    "flows.push_encoded": ("Encoding",),
     "flows.validate": (
         "DocumentReport",
         "validate",

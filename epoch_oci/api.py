@@ -26,10 +26,10 @@ from epoch_oci.locate import (
 )
 
 if TYPE_CHECKING:
+    from epoch_oci.artifacts.write import PushOptions
     from epoch_oci.flows.inspect import Inspection
     from epoch_oci.flows.listing import ListedSnapshot
     from epoch_oci.flows.pull import PullOptions
-    from epoch_oci.flows.push import PushOptions
     from epoch_oci.flows.verify import Verification, VerifyOptions
     from epoch_oci.transfer.report import TransferReport
 

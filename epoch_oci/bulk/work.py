@@ -10,6 +10,7 @@ from epoch_oci.artifacts.decode import carried_content
 from epoch_oci.artifacts.packing import Chunking
 from epoch_oci.artifacts.publish import Publication
 from epoch_oci.artifacts.read import read_artifact
+from epoch_oci.artifacts.write import PushOptions, file_wants
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, store_of
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import NotFoundError
@@ -17,7 +18,7 @@ from epoch_oci.events import OnEvent
 from epoch_oci.flows.copy import CopyOptions
 from epoch_oci.flows.copy import copy as copy_artifact
 from epoch_oci.flows.pull import PullOptions, pull_to_store
-from epoch_oci.flows.push import PushOptions, file_wants, push
+from epoch_oci.flows.push import push
 from epoch_oci.flows.transplant import transplant
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
@@ -124,7 +125,7 @@ def do_blob(task: BlobTask, source: Side, target: Side, manner: Manner, local: L
 
 
 def _wanted_parts(manner: Manner) -> int | None:
-    """As `flows.push.wanted_parts`, for a blob of which nobody knows whether it is a cloud image's."""
+    """As `artifacts.write.wanted_parts`, for a blob of which nobody knows whether it is a cloud image's."""
     if manner.part_size is None and not dialects.named(manner.dialect).cuts(cloud_image=False):
         return 0
     return manner.part_size

@@ -14,6 +14,7 @@ from epoch_oci.artifacts.read import (
     reference_key,
     stored_artifact,
 )
+from epoch_oci.artifacts.write import PushOptions
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot
 from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.dialects.profile import MANIFEST_KEYS, NAMESPACE
@@ -22,7 +23,7 @@ from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.copy import ArtifactSink, CopyOptions, CopyReport, copy
-from epoch_oci.flows.push import PushOptions, push
+from epoch_oci.flows.push import push
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document

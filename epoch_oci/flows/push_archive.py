@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from epoch_oci import dialects, schemas
 from epoch_oci.artifacts.packing import SMALL, Chunking, Packing, Sending, packing_into
 from epoch_oci.artifacts.publish import Publication, files_of, legal_target
+from epoch_oci.artifacts.write import PushOptions, file_wants, small_wants, wanted_parts
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.cocoon.export_archive import ArchivedFile, ExportArchive
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions
@@ -21,7 +22,6 @@ from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.events import Event, OnEvent, ignore, phase
-from epoch_oci.flows.push import PushOptions, file_wants, small_wants, wanted_parts
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document

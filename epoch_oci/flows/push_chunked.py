@@ -1,82 +1,45 @@
 """From an Epoch store into a registry or a layout, in the chunked form: what changed since earlier versions is sent."""
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from epoch_oci import dialects
 from epoch_oci.artifacts.bases import as_source
 from epoch_oci.artifacts.chunked import folds_of
 from epoch_oci.artifacts.packing import SMALL, Chunking, Packing, Sending, packing_into
-from epoch_oci.artifacts.publish import Publication, files_of, legal_target
-from epoch_oci.artifacts.read import StoredSnapshot, as_snapshot, read_artifact, read_stored
-from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, SnapshotFile
+from epoch_oci.artifacts.publish import files_of
+from epoch_oci.artifacts.read import read_artifact
+from epoch_oci.artifacts.write import Push, file_wants, small_wants
+from epoch_oci.dialects.base import Artifact, ChunkLayers, SnapshotFile
 from epoch_oci.dialects.layers import is_chunked
-from epoch_oci.epoch.keys import SnapshotKey
-from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.errors import ContentError, NotFoundError, UsageError
-from epoch_oci.events import Event, OnEvent, ignore
-from epoch_oci.flows.push import PushOptions, decoding_for, file_wants, small_wants
+from epoch_oci.errors import ContentError, NotFoundError
+from epoch_oci.events import Event, OnEvent
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.parts import PartTable
-from epoch_oci.stores.base import Sink, Source, full_name
 from epoch_oci.transfer.cuts import cut_size, cut_table
 from epoch_oci.transfer.execute import execute
-from epoch_oci.transfer.plan import Plan, in_parallel, plan_blobs, require
+from epoch_oci.transfer.plan import Plan, Want, in_parallel, require
 from epoch_oci.transfer.report import BlobReport, TransferReport, done, planned
 
 
-def push_chunked(
-    source: Source,
-    snapshot: SnapshotKey,
-    sink: Sink,
-    tag: str | None,
-    *,
-    options: PushOptions,
-    chunking: Chunking,
-    on_event: OnEvent = ignore,
-) -> TransferReport:
-    """As `push`, in the chunked form (docs/format.md, chapter 7).
+@dataclass(slots=True, kw_only=True)
+class ChunkedPush(Push):
+    """The chunked form (docs/format.md, chapter 7).
 
     What the target has of the snapshot in chunks already is not sent and not even read. A base that is of no use is a
-    warning. Raises what `push` raises.
+    warning.
     """
-    if options.dialect != "cocoon":
-        raise UsageError(f"the dialect {options.dialect} has no chunked form", hint="leave --dialect or --chunked out")
-    stored = as_snapshot(source, snapshot, read_stored(source, snapshot), decoding_for(options, on_event))
-    tag = legal_target(tag or snapshot.tag, snapshot)
-    publication = Publication(sink, allow_public=options.allow_public, replace=options.force)
-    return _Push(stored, snapshot, publication, tag, options, chunking, on_event).run()
-
-
-@dataclass(slots=True)
-class _Push:
-    snapshot: StoredSnapshot
-    key: SnapshotKey
-    publication: Publication
-    tag: str
-    options: PushOptions
-    chunking: Chunking
-    on_event: OnEvent
-    started: float = field(default_factory=time.monotonic)
-    warnings: list[str] = field(default_factory=list)
 
     @property
-    def source(self) -> Source:
-        return self.snapshot.source
-
-    @property
-    def manifest(self) -> Manifest:
-        return self.snapshot.manifest
-
-    @property
-    def sink(self) -> Sink:
-        return self.publication.sink
+    def chunking(self) -> Chunking:
+        """How files are put into chunks."""
+        assert self.options.chunking is not None
+        return self.options.chunking
 
     def run(self) -> TransferReport:
+        """As `Push.run`."""
         there = self._there()
         if there is not None and (artifact := self._unchanged(there)) is not None:
             return self._published(artifact, self._all_there(artifact), known=True)
@@ -89,10 +52,10 @@ class _Push:
             self.on_event(Event(event="plan", bytes=size, total=size))
             self._cut(large, packing)
             chunks, rows = packing.finish()
-            artifact = self._encoded(chunks, self._tables(plain))
+            artifact = self.encode(parts=self._tables(plain), chunks=chunks)
             for file in artifact.files:
                 self.publication.check_limits(file.name, file.carriers)
-            plan = self._plan(artifact)
+            plan = self.plan(self._wants(artifact))
             sent = planned(plan, "send") if self.options.dry_run else self._execute(plan)
             return self._published(artifact, (*sent[:1], *rows, *sent[1:]), known=False)
 
@@ -125,7 +88,7 @@ class _Push:
             return None
         with suppress(ContentError, NotFoundError):
             found = read_artifact(source, str(there.document.digest))
-            wanted = self._encoded(_NO_CHUNKS, {}).image.annotations
+            wanted = self.encode(chunks=_NO_CHUNKS).image.annotations
             present = in_parallel(self.sink.holds, there.successors, self.options.jobs)
             if dict(there.annotations) == dict(wanted) and all(present) and found.config is not None:
                 return Artifact(there.document, found.config, found.snapshot.files)
@@ -140,7 +103,7 @@ class _Push:
 
     def _divided(self) -> tuple[list[SnapshotFile], list[SnapshotFile]]:
         """What is cut, and what stays plain: small files, base images, and what is there plain already."""
-        files = [file for file in self._encoded(_NO_CHUNKS, {}).files if file.size]
+        files = [file for file in self.encode(chunks=_NO_CHUNKS).files if file.size]
         images = {file.digest for file in files if file.role != "layer"}
         keep = self.chunking.keep_plain
         large = [
@@ -157,7 +120,7 @@ class _Push:
         needed = [file.blob for file in (*large, *absent)]
         require(self.source, needed, {file.digest: file.name for file in (*large, *absent)}, jobs=self.options.jobs)
         if self.options.dry_run:
-            self.warnings += self.publication.foretold(files_of(self.manifest))
+            self.notes += self.publication.foretold(files_of(self.manifest))
             return
         self.publication.check_write()
         self.publication.admit(files_of(self.manifest))
@@ -182,7 +145,7 @@ class _Push:
     def _heard(self, event: Event) -> None:
         """A base that is of no use is told in the report, beside all else that is odd."""
         if event.event == "warning" and event.message:
-            self.warnings.append(event.message)
+            self.notes.append(event.message)
         else:
             self.on_event(event)
 
@@ -196,20 +159,13 @@ class _Push:
             if size is not None and not self.sink.holds(blob)
         }
 
-    def _encoded(self, chunks: ChunkLayers, tables: dict[Digest, PartTable]) -> Artifact:
-        options = self.options
-        encode = EncodeOptions(
-            annotations=options.annotations, allow_loss=options.allow_loss, parts=tables, chunks=chunks
-        )
-        return dialects.named("cocoon").encode(self.manifest.document, encode)
-
-    def _plan(self, artifact: Artifact) -> Plan:
+    def _wants(self, artifact: Artifact) -> list[Want]:
         """The config first, then what is neither a pack nor the index."""
         wants = small_wants(artifact, artifact.image)
         for file in artifact.files:
             if file.encoding != "chunks":
                 wants += file_wants(self.source.content(file.blob), file.carriers)
-        return plan_blobs(self.sink, wants, mount_from=self.options.mount_from, jobs=self.options.jobs)
+        return wants
 
     def _execute(self, plan: Plan) -> tuple[BlobReport, ...]:
         options = self.options
@@ -223,19 +179,7 @@ class _Push:
             for tag in self.options.also:
                 taken = self.publication.is_tagged(tag, artifact.manifest)
                 self.publication.commit(tag, artifact.manifest, files, known=taken)
-        return TransferReport(
-            command="push",
-            reference=full_name(self.sink, self.tag),
-            document=artifact.manifest,
-            artifact_type=artifact.image.kind,
-            name=self.key.name,
-            tag=self.key.tag,
-            blobs=rows,
-            seconds=time.monotonic() - self.started,
-            dry_run=self.options.dry_run,
-            derived=self.snapshot.derived,
-            warnings=(*self.snapshot.warnings, *self.warnings),
-        )
+        return self.report(artifact, rows)
 
 
 _NO_CHUNKS = ChunkLayers(index=None, packs=(), files=frozenset())

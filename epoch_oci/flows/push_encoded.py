@@ -5,34 +5,26 @@ from there, while the next one is being made. Each file of the snapshot is read 
 """
 
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar
 
-from epoch_oci import dialects
-from epoch_oci.artifacts.publish import Publication, files_of, legal_target
-from epoch_oci.artifacts.read import StoredSnapshot, as_snapshot, read_stored
+from epoch_oci.artifacts.publish import files_of
+from epoch_oci.artifacts.write import Encoding, Push, small_wants
 from epoch_oci.chunks.chunk import zstd
-from epoch_oci.dialects.base import Artifact, EncodeOptions, SnapshotFile, WrittenFile
+from epoch_oci.dialects.base import Artifact, SnapshotFile, WrittenFile
 from epoch_oci.dialects.profile import SNAPSHOT_ID
 from epoch_oci.disk.spool import Spool
-from epoch_oci.epoch.keys import SnapshotKey
-from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
-from epoch_oci.events import Event, OnEvent
-from epoch_oci.flows.push import PushOptions, decoding_for, small_wants
+from epoch_oci.events import Event
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import OCTET_STREAM, TITLE
 from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
-from epoch_oci.options import Checked
-from epoch_oci.stores.base import BytesContent, Content, Sink, Source, full_name
+from epoch_oci.stores.base import BytesContent, Content
 from epoch_oci.transfer.execute import execute
-from epoch_oci.transfer.plan import Want, plan_blobs, require
+from epoch_oci.transfer.plan import Want, require
 from epoch_oci.transfer.report import BlobReport, TransferReport, done, planned
 
 SMALL = 1 << 20
@@ -40,75 +32,36 @@ SMALL = 1 << 20
 _MOST_THREADS = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoding(Checked):
-    """How files are encoded: `level` is zstd's; files of more than `chunk_size` bytes are cut (0: never).
+@dataclass(slots=True, kw_only=True)
+class EncodedPush(Push):
+    """Version 2 of the `cocoonstack` dialect."""
 
-    `spool` is a directory for what waits to be sent: one layer that is being made, and one that is being sent.
-    """
-
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"level": (1, 19)}
-    level: int
-    chunk_size: int
-    spool: Path
-
-
-def push_encoded(
-    source: Source,
-    snapshot: SnapshotKey,
-    sink: Sink,
-    tag: str | None,
-    *,
-    options: PushOptions,
-    encoding: Encoding,
-    on_event: OnEvent,
-) -> TransferReport:
-    """As `push`, in version 2 of the `cocoonstack` dialect. Raises what `push` raises."""
-    if options.dialect != "cocoonstack":
-        raise UsageError("--zstd is for the cocoonstack dialect", hint="add --dialect cocoonstack, or use --chunked")
-    stored = as_snapshot(source, snapshot, read_stored(source, snapshot), decoding_for(options, on_event))
-    if stored.manifest.is_cloud_image:
-        raise UsageError(f"{snapshot} is a cloud image, and only snapshots have a second version", object=str(snapshot))
-    tag = legal_target(tag or snapshot.tag, snapshot)
-    publication = Publication(sink, allow_public=options.allow_public, replace=options.force)
-    return _Push(stored, snapshot, publication, tag, options, encoding, on_event).run()
-
-
-@dataclass(slots=True)
-class _Push:
-    snapshot: StoredSnapshot
-    key: SnapshotKey
-    publication: Publication
-    tag: str
-    options: PushOptions
-    encoding: Encoding
-    on_event: OnEvent
-    started: float = field(default_factory=time.monotonic)
     rows: dict[str, BlobReport] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
     @property
-    def source(self) -> Source:
-        return self.snapshot.source
-
-    @property
-    def manifest(self) -> Manifest:
-        return self.snapshot.manifest
+    def encoding(self) -> Encoding:
+        """How files are encoded."""
+        assert self.options.encoding is not None
+        return self.options.encoding
 
     def run(self) -> TransferReport:
-        files = self._encoded({}).files
+        """As `Push.run`. Raises UsageError for a cloud image."""
+        if self.manifest.is_cloud_image:
+            problem = f"{self.key} is a cloud image, and only snapshots have a second version"
+            raise UsageError(problem, object=str(self.key))
+        files = self.encode(written={}).files
         self._look(files)
         written: dict[str, WrittenFile] = {}
         with ThreadPoolExecutor(1, thread_name_prefix="layers") as sender:
             for file in files:
                 written[file.name] = self._write(file, sender)
-        artifact = self._encoded(written)
+        artifact = self.encode(written=written)
         self._send(small_wants(artifact, artifact.image))
         return self._published(artifact)
 
     def _look(self, files: tuple[SnapshotFile, ...]) -> None:
         """All that can be known to be wrong before anything is read."""
-        sink, names = self.publication.sink, {file.digest: file.name for file in files}
+        sink, names = self.sink, {file.digest: file.name for file in files}
         require(self.source, [file.blob for file in files], names, jobs=self.options.jobs)
         if not self.options.force:
             with suppress(NotFoundError, ContentError):
@@ -152,7 +105,7 @@ class _Push:
     def _send(self, wants: list[Want]) -> None:
         options = self.options
         wants = [want for want in wants if str(want.target.digest) not in self.rows]
-        plan = plan_blobs(self.publication.sink, wants, mount_from=options.mount_from, jobs=options.jobs)
+        plan = self.plan(wants)
         if options.dry_run:
             rows = planned(plan, "send")
         else:
@@ -164,11 +117,6 @@ class _Push:
         if event.event not in ("plan", "done"):
             self.on_event(event)
 
-    def _encoded(self, written: dict[str, WrittenFile]) -> Artifact:
-        options = self.options
-        encode = EncodeOptions(annotations=options.annotations, allow_loss=options.allow_loss, written=written)
-        return dialects.named(options.dialect).encode(self.manifest.document, encode)
-
     def _published(self, artifact: Artifact) -> TransferReport:
         tags = [self.tag, *self.options.also]
         taken = [self.publication.is_tagged(tag, artifact.manifest) for tag in tags]
@@ -177,23 +125,7 @@ class _Push:
             known = there and not sent
             self.publication.commit(tag, artifact.manifest, files_of(self.manifest), known=known)
         order = dict.fromkeys(str(blob.digest) for blob in artifact.image.successors)
-        return TransferReport(
-            command="push",
-            reference=full_name(self.publication.sink, self.tag),
-            document=artifact.manifest,
-            artifact_type=artifact.image.kind,
-            name=self.key.name,
-            tag=self.key.tag,
-            blobs=tuple(self.rows[digest] for digest in order),
-            seconds=time.monotonic() - self.started,
-            derived=self.snapshot.derived,
-            dry_run=self.options.dry_run,
-            warnings=(
-                *self.snapshot.warnings,
-                *(f"{item} has no place in the artifact" for item in (*self.snapshot.lost, *artifact.lost)),
-                *self.notes,
-            ),
-        )
+        return self.report(artifact, tuple(self.rows[digest] for digest in order))
 
 
 class _Limited:

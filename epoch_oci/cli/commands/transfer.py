@@ -15,9 +15,8 @@ from epoch_oci.errors import AccessError, NetworkError, UsageError
 if TYPE_CHECKING:
     from epoch_oci.artifacts.bases import Base
     from epoch_oci.artifacts.packing import Chunking
+    from epoch_oci.artifacts.write import Encoding, PushOptions
     from epoch_oci.flows.pull import PullOptions
-    from epoch_oci.flows.push import PushOptions
-    from epoch_oci.flows.push_encoded import Encoding
     from epoch_oci.locate import ArtifactPlace
     from epoch_oci.transfer.plan import Seed
     from epoch_oci.transfer.report import TransferReport
@@ -53,9 +52,9 @@ def push(
     It is looked up in the store of --store; `-` reads a Cocoon export archive from standard input, which --as names.
     Blobs that are there already are not sent; the tag is set last.
     """
+    from epoch_oci.artifacts.write import PushOptions
     from epoch_oci.cli.arguments import part_size as size_of_parts
     from epoch_oci.epoch.keys import SnapshotKey
-    from epoch_oci.flows.push import PushOptions
     from epoch_oci.flows.push import push as push_snapshot
 
     digest_path = output_file("--digest-file", digest_file) if digest_file else None
@@ -127,8 +126,8 @@ def _refuse_swapped(snapshot: str, target: str) -> None:
 
 def _encoding(run: Run, zstd: int | None, chunk_size: str | None) -> "Encoding | None":
     """What --zstd and --chunk-size ask for; None where nobody did."""
+    from epoch_oci.artifacts.write import Encoding
     from epoch_oci.cli.arguments import chunk_size as size_of_chunks
-    from epoch_oci.flows.push_encoded import Encoding
 
     if zstd is None:
         if (run.origin("chunk_size") or "").startswith("--"):
