@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,3 +110,12 @@ class Here:
         code = main.run([str(word) for word in words], environment(env))
         out, err = self._capsys.readouterr()
         return _ran(words, environment(env), code, out, err)
+
+
+def completed(line: str, **env: str) -> list[str]:
+    """What a shell is offered for the last word of `line`, by argcomplete's protocol."""
+    with tempfile.NamedTemporaryFile() as answer:
+        asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": ""}
+        ran = run_fresh(env={**asked, "_ARGCOMPLETE_STDOUT_FILENAME": answer.name, **env})
+        assert (ran.code, ran.out, ran.err) == (0, "", "")
+        return [word.strip() for word in answer.read().decode().split("\x0b") if word]

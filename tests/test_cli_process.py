@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_runner import Here, command, environment, run_fresh
+from cli_runner import Here, command, completed, environment, run_fresh
 from snapshots import make_snapshot, put_snapshot
 
 from epoch_oci import errors
@@ -39,7 +39,7 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_importing_the_package_loads_nothing():
-    assert loaded_by("import epoch_oci") & (HEAVY | {"typer"}) == set()
+    assert loaded_by("import epoch_oci") & (HEAVY | {"argparse"}) == set()
 
 
 @pytest.mark.parametrize("words", [["--help"], ["push", "--help"], ["psh"], ["completion", "bash"]])
@@ -265,7 +265,8 @@ def test_a_signal_while_modules_are_loaded_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["epoch_oci.errors", "epoch_oci.cli.main", "typer", "epoch_oci.flows.push", "requests", "oras.provider"]
+    "module",
+    ["epoch_oci.errors", "epoch_oci.cli.main", "argparse", "epoch_oci.flows.push", "requests", "oras.provider"],
 )
 def test_an_interrupt_while_a_module_is_loaded_is_one_line(tmp_path, module):
     """Whichever it is: those of the start, and those that a verb loads later."""
@@ -404,28 +405,37 @@ def test_version():
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(cli, shell):
     ran = cli("completion", shell)
-    assert ran.code == 0 and "epoch-oci" in ran.out and "_EPOCH_OCI_COMPLETE" in ran.out
-
-
-def complete(line: str, **env: str) -> list[str]:
-    words = line.split(" ")
-    settings = {"_EPOCH_OCI_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), **env}
-    return run_fresh(env=settings).out.split()
+    assert ran.code == 0 and "epoch-oci" in ran.out and "_ARGCOMPLETE" in ran.out
 
 
 def test_completion_of_commands_flags_and_values():
-    assert complete("epoch-oci pu") == ["push", "pull"]
-    assert complete("epoch-oci push --dr") == ["--dry-run"]
-    assert complete("epoch-oci push --format j") == ["json"]
+    assert completed("epoch-oci pu") == ["push", "pull"]
+    assert completed("epoch-oci push --dr") == ["--dry-run"]
+    assert completed("epoch-oci push --format j") == ["json"]
+    assert completed("epoch-oci validate --schema epoch-c") == ["epoch-catalog.v1"]
+    assert completed("epoch-oci completion ") == ["bash", "zsh", "fish"]
 
 
 def test_completion_of_snapshots(tmp_path):
     put_snapshot(tmp_path, make_snapshot("W1"))
     put_snapshot(tmp_path, make_snapshot("W1", name="other"))
-    assert complete("epoch-oci push te", EPOCH_STORE=str(tmp_path)) == ["team/bot:v1"]
-    assert complete(f"epoch-oci inspect --store {tmp_path} o") == ["other:v1"]
-    assert complete("epoch-oci push te") == []
-    assert complete("epoch-oci push te", EPOCH_STORE=str(tmp_path / "nowhere")) == []
+    assert completed("epoch-oci push te", EPOCH_STORE=str(tmp_path)) == ["team/bot:v1"]
+    assert completed(f"epoch-oci inspect --store {tmp_path} o") == ["other:v1"]
+    assert completed("epoch-oci push te") == []
+    assert completed("epoch-oci push te", EPOCH_STORE=str(tmp_path / "nowhere")) == []
+
+
+def test_completion_is_put_where_the_shell_looks(cli, tmp_path):
+    for shell, where in (
+        ("bash", ".local/share/bash-completion/completions/epoch-oci"),
+        ("zsh", ".local/share/zsh/site-functions/_epoch-oci"),
+        ("fish", ".config/fish/completions/epoch-oci.fish"),
+    ):
+        home = {"HOME": str(tmp_path), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""}
+        ran = cli("--install-completion", env={"SHELL": f"/bin/{shell}", **home})
+        assert ran.code == 0 and f"Wrote {tmp_path / where}" in ran.out
+        shown = cli("--show-completion", env={"SHELL": f"/bin/{shell}"})
+        assert (tmp_path / where).read_text() == shown.out == cli("completion", shell).out
 
 
 def test_what_is_not_needed_is_not_loaded_and_is_there_when_it_is():

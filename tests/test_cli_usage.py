@@ -1,15 +1,18 @@
 """Words and flags: where they may stand, what is refused, and how a refusal reads."""
 
+import re
+import shlex
+
 import pytest
 from cli_runner import Here, run_cli
 from layouts import Layout
 
-from epoch_oci.cli import app, arguments, parser, render, settings
+from epoch_oci.cli import app, arguments, render, settings
 from epoch_oci.cli.flags import COMMON
 from epoch_oci.errors import UsageError
 
 COMMANDS = tuple(app.VERBS)
-SPECS = {name: parser.Spec.of(name, verb) for name, verb in app.VERBS.items()}
+SPECS = {name: app.spec(name) for name in COMMANDS}
 
 
 @pytest.fixture
@@ -75,9 +78,19 @@ def test_help_of_every_command(cli, command):
     ran = cli(command, "--help")
     assert ran.code == 0 and ran.err == ""
     assert ran.out.startswith(f"Usage: epoch-oci {command}")
-    for flag in (*SPECS[command].flags.values(), *COMMON):
-        assert flag.word in ran.out
+    for flag in (*SPECS[command].flags.values(), *SPECS[command].row.common):
+        assert f"  {flag.word}" in ran.out
     assert cli(command, "-h").out == cli("help", command).out == ran.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_two_examples_of_every_command_can_be_typed(cli, command):
+    examples = SPECS[command].row.examples
+    assert len(set(examples)) == 2 and all(f"\n  {example}\n" in cli(command, "--help").out for example in examples)
+    for example in examples:
+        typed = [part for part in re.split(r"[|]|\$\(|\)", example) if part.lstrip().startswith("epoch-oci ")]
+        call = app.parse(shlex.split(typed[0])[1:], {"HOME": "/"})
+        assert not isinstance(call, int) and call.command == command
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",), ("-q",)])

@@ -19,7 +19,7 @@ from snapshots import make_snapshot, open_store, put_snapshot
 import epoch_oci
 from epoch_oci.options import Checked
 
-HEAVY = ("requests", "urllib3", "oras", "obstore", "jsonschema", "jsonschema_rs", "typer", "rich")
+HEAVY = ("requests", "urllib3", "oras", "obstore", "jsonschema", "jsonschema_rs", "argcomplete", "rich")
 
 
 def test_every_public_name_is_there():

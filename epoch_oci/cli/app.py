@@ -1,110 +1,154 @@
 """The program: every command by its name, and what a command line asks for."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import typer
+from epoch_oci.cli.parser import HELP, Call, Invocation, Row, Spec, divided, no_such_command, program_flags
 
-from epoch_oci.cli.commands import about, account, artifacts, bulk, documents, look, read, transfer
-from epoch_oci.cli.parser import (
-    EPILOG,
-    PROGRAM,
-    Call,
-    Command,
-    Group,
-    Invocation,
-    Spec,
-    Verb,
-    group_signature,
-    usage_error,
-)
-
-_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not name it in public
-
-VERBS: Mapping[str, Verb] = {
-    "push": transfer.push,
-    "pull": transfer.pull,
-    "sync": bulk.sync,
-    "copy": artifacts.copy,
-    "tag": artifacts.tag,
-    "rm": artifacts.rm,
-    "prune": bulk.prune,
-    "convert": documents.convert,
-    "validate": documents.validate,
-    "inspect": look.inspect,
-    "verify": look.verify,
-    "ls": look.ls,
-    "cat": read.cat,
-    "mount": read.mount,
-    "diff": read.diff,
-    "login": account.login,
-    "logout": account.logout,
-    "demo": about.demo,
-    "completion": about.completion,
-    "version": about.version,
+VERBS: Mapping[str, Row] = {
+    "push": Row(
+        "transfer",
+        "epoch-oci push bot:v3 ghcr.io/acme/bot:v3 --store /srv/epoch",
+        "cocoon snapshot export bot -o - | epoch-oci push - ghcr.io/acme/bot:v3 --as bot:v3",
+    ),
+    "pull": Row(
+        "transfer",
+        "epoch-oci pull ghcr.io/acme/bot:v3 --store cocoon:/var/lib/cocoon",
+        "epoch-oci pull ghcr.io/acme/bot:v3 -o ./bot --only '*.json'",
+    ),
+    "sync": Row(
+        "bulk",
+        "epoch-oci sync s3://snapshots ghcr.io/acme --include 'team/*' --dry-run",
+        "epoch-oci sync /srv/epoch registry.example/mirror --every 10m --health-file /run/sync.json",
+    ),
+    "copy": Row(
+        "artifacts",
+        "epoch-oci copy ghcr.io/acme/bot:v3 registry.example/acme/bot:v3",
+        "epoch-oci copy ghcr.io/acme/bot:v3 oci-archive:bot.tar:v3",
+    ),
+    "tag": Row(
+        "artifacts",
+        "epoch-oci tag ghcr.io/acme/bot:v3 stable",
+        "epoch-oci tag oci:./layout:v3 v3.0 latest --force",
+    ),
+    "rm": Row(
+        "artifacts",
+        "epoch-oci rm ghcr.io/acme/bot:v1 --dry-run",
+        "epoch-oci rm bot:v1 bot:v2 --store /srv/epoch --yes",
+    ),
+    "prune": Row(
+        "bulk",
+        "epoch-oci prune /srv/epoch --keep-last 5 --dry-run",
+        "epoch-oci prune ghcr.io/acme/bot --keep-within 30d --keep stable --yes",
+    ),
+    "convert": Row(
+        "documents",
+        "epoch-oci convert manifest.json",
+        "epoch-oci convert ghcr.io/acme/bot:v3 --to epoch -o ./documents",
+    ),
+    "validate": Row(
+        "documents",
+        "epoch-oci validate /srv/epoch/manifests/bot/v3.json",
+        "oras manifest fetch ghcr.io/acme/bot:v3 | epoch-oci validate -",
+        registry=False,
+    ),
+    "inspect": Row(
+        "look",
+        "epoch-oci inspect bot:v3 --store /srv/epoch",
+        "epoch-oci inspect ghcr.io/acme/bot:v3 --format json",
+    ),
+    "verify": Row(
+        "look",
+        "epoch-oci verify ghcr.io/acme/bot:v3",
+        "epoch-oci verify /srv/epoch --fast",
+    ),
+    "ls": Row(
+        "look",
+        "epoch-oci ls /srv/epoch",
+        "epoch-oci ls ghcr.io/acme/bot --long",
+    ),
+    "cat": Row(
+        "read",
+        "epoch-oci cat ghcr.io/acme/bot:v3 config.json",
+        "epoch-oci cat bot:v3 memory-ranges --range 0-4095 --store /srv/epoch",
+    ),
+    "mount": Row(
+        "read",
+        "epoch-oci mount ghcr.io/acme/bot:v3 /mnt/bot",
+        "epoch-oci mount ghcr.io/acme/bot:v3 /mnt/bot --cache /var/cache/bot --foreground",
+    ),
+    "diff": Row(
+        "read",
+        "epoch-oci diff ghcr.io/acme/bot:v2 ghcr.io/acme/bot:v3",
+        "epoch-oci diff bot:v2 bot:v3 --store /srv/epoch --deep --svg bot.svg",
+    ),
+    "login": Row(
+        "account",
+        "epoch-oci login ghcr.io",
+        "pass show ghcr | epoch-oci login ghcr.io --username acme --password-stdin",
+    ),
+    "logout": Row(
+        "account",
+        "epoch-oci logout ghcr.io",
+        "epoch-oci logout localhost:5000 --format json",
+        registry=False,
+    ),
+    "demo": Row(
+        "about",
+        "epoch-oci demo",
+        "epoch-oci demo --keep ./demo",
+        registry=False,
+    ),
+    "completion": Row(
+        "about",
+        'eval "$(epoch-oci completion bash)"',
+        "epoch-oci completion --install",
+        registry=False,
+    ),
+    "man": Row(
+        "about",
+        "epoch-oci man push | man -l -",
+        "epoch-oci man -o ~/.local/share/man/man1",
+        registry=False,
+    ),
+    "version": Row(
+        "about",
+        "epoch-oci version",
+        "epoch-oci version --format json",
+        registry=False,
+    ),
 }
 
 
+def spec(name: str) -> Spec:
+    """What the command takes; its module is loaded now."""
+    return Spec.of(name, VERBS[name])
+
+
 def parse(words: Sequence[str], environ: Mapping[str, str]) -> Call | int:
-    """What `words` ask for; an exit code where the parser itself has answered (help, completion).
+    """What `words` ask for; an exit code where the answer has been given already (help).
 
     Raises UsageError, and NotFoundError for a file that a flag names.
     """
     if words[:1] == ["help"]:  # as the users of oras, skopeo and crane type it
         words = [*words[1:], "--help"]
-    try:
-        result = program().main(
-            list(words), prog_name=PROGRAM, standalone_mode=False, obj=Invocation(environ), windows_expand_args=False
-        )
-    except _UsageError as error:
-        raise usage_error(error, PROGRAM) from None
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else 0
-    return result if isinstance(result, Call) else int(result or 0)
+    before, name, after = divided(words)
+    common = program_flags(before, VERBS)
+    if common.asks_help or (name is None and common.stands_for is None):
+        return _help(None)
+    invocation = Invocation(environ, common.given)
+    if common.stands_for is not None:
+        return spec(common.stands_for).call(common.arguments, [], invocation)
+    assert name is not None
+    if name not in VERBS:
+        raise no_such_command(name, VERBS)
+    asked = spec(name)
+    given, typed = asked.read(after)
+    return _help(asked) if given.pop(HELP) else asked.call(given, typed, invocation)
 
 
-@functools.cache
-def program() -> Group:
-    """The parser of the whole command line, built once: what a call brings with it is in its Invocation."""
-    app = typer.Typer(
-        name=PROGRAM,
-        cls=Group,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        invoke_without_command=True,
-        context_settings={"help_option_names": ["--help", "-h"]},
-        epilog=EPILOG,
-        help="Moves Epoch snapshots of Cocoon MicroVMs through OCI registries, byte for byte.",
-    )
-    app.callback()(_group())
-    for name, verb in VERBS.items():
-        spec = Spec.of(name, verb)
-        kind = type("Command", (Command,), {"spec": spec})
-        app.command(name, cls=kind, help=verb.__doc__, epilog=EPILOG)(_callback(spec))
-    group = typer.main.get_command(app)
-    assert isinstance(group, Group)
-    return group
+def _help(of: Spec | None) -> int:
+    from epoch_oci.cli.help import help_text
+    from epoch_oci.cli.streams import write_result
 
-
-def _callback(spec: Spec) -> Callable[..., Call]:
-    def callback(**given: Any) -> Call:
-        context = given.pop("ctx")
-        return spec.call(given, context.obj)
-
-    callback.__signature__ = spec.signature()  # type: ignore[attr-defined]
-    return callback
-
-
-def _group() -> Callable[..., Call | None]:
-    def callback(**given: Any) -> Call | None:
-        context, version = given.pop("ctx"), given.pop("version")
-        context.obj.common = given
-        if version:
-            return Spec.of("version", about.version).call(given, context.obj)
-        if context.invoked_subcommand is None:
-            typer.echo(context.get_help())
-        return None
-
-    callback.__signature__ = group_signature()  # type: ignore[attr-defined]
-    return callback
+    write_result(help_text(of, VERBS))
+    return 0

@@ -12,7 +12,7 @@ class Flag:
     """One flag. Its environment variable is EPOCH_OCI_<FLAG>; `variables` are asked after it.
 
     A `count` may be repeated, a `number` is an integer from 1 to `most`, a `many` is a list: in the environment one
-    value a line. A `duration` is in seconds.
+    value a line. A `duration` is in seconds. `registry` is true for what matters to registries alone.
     """
 
     words: tuple[str, ...]
@@ -22,6 +22,12 @@ class Flag:
     choices: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     most: int = 256
+    registry: bool = False
+
+    @property
+    def takes_value(self) -> bool:
+        """Whether something has to follow it."""
+        return self.kind not in ("switch", "count")
 
     @property
     def word(self) -> str:
@@ -77,6 +83,7 @@ COMMON = (
         "How progress is shown on standard error (auto: bars on a terminal, else a line every 10 s).",
         choices=("auto", "bar", "plain", "json", "none"),
         metavar="MODE",
+        registry=True,
     ),
     Flag(
         ("--quiet", "-q"),
@@ -85,35 +92,39 @@ COMMON = (
     ),
     Flag(("--verbose", "-v"), "Say more about what is done.", kind="count"),
     Flag(("--debug",), "Show HTTP exchanges, without secrets, and the traceback of an error.", kind="switch"),
-    Flag(("--plain-http",), "Speak http to the registry, not https.", kind="switch"),
-    Flag(("--insecure",), "Do not verify the registry's TLS certificate.", kind="switch"),
-    Flag(("--ca-file",), "Trust the certificate authorities of this file as well.", metavar="PEM"),
-    Flag(("--cert-file",), "Show the registry this certificate of ours.", metavar="PEM"),
-    Flag(("--key-file",), "The key of --cert-file (default: it is in that file).", metavar="PEM"),
-    Flag(("--registry-config",), "Read and write credentials in this file.", metavar="FILE"),
+    Flag(("--plain-http",), "Speak http to the registry, not https.", kind="switch", registry=True),
+    Flag(("--insecure",), "Do not verify the registry's TLS certificate.", kind="switch", registry=True),
+    Flag(("--ca-file",), "Trust the certificate authorities of this file as well.", metavar="PEM", registry=True),
+    Flag(("--cert-file",), "Show the registry this certificate of ours.", metavar="PEM", registry=True),
+    Flag(("--key-file",), "The key of --cert-file (default: it is in that file).", metavar="PEM", registry=True),
+    Flag(("--registry-config",), "Read and write credentials in this file.", metavar="FILE", registry=True),
     Flag(
         ("--trust-host",),
         "Let the registry send credentials and content to this host as well.",
         kind="many",
         metavar="HOST",
+        registry=True,
     ),
     Flag(
         ("--profile",),
         "Treat the registry as one of this kind, whatever its host is called.",
         choices=PROFILE_NAMES,
         metavar="NAME",
+        registry=True,
     ),
     Flag(
         ("--retry-for",),
         "How long to wait for a registry that is away, while an object makes no progress; 0 is off (default: 10m).",
         kind="duration",
         metavar="DURATION",
+        registry=True,
     ),
-    Flag(("--username", "-u"), "Log in as this user.", metavar="U"),
+    Flag(("--username", "-u"), "Log in as this user.", metavar="U", registry=True),
     Flag(
         ("--password-stdin",),
         "Read the password, or a token, from standard input (or set EPOCH_OCI_PASSWORD).",
         kind="switch",
+        registry=True,
     ),
 )
 """The flags that every command takes, before its name or after it."""
@@ -149,7 +160,7 @@ Bases = Annotated[
     Flag(
         ("--base",),
         "With --chunked: an earlier version, a tag of the target or a reference "
-        "(default: what the tag holds, and the newest tags); may be repeated.",
+        "(default: what the tag holds, and the newest tags).",
         kind="many",
         metavar="REF",
     ),
@@ -237,7 +248,7 @@ Seeds = Annotated[
     tuple[str, ...],
     Flag(
         ("--seed",),
-        "Take blobs that this store, or oci:DIR, has from there instead of fetching them; may be repeated.",
+        "Take blobs that this store, or oci:DIR, has from there instead of fetching them.",
         kind="many",
         metavar="S",
     ),
@@ -445,4 +456,7 @@ SideA = Annotated[str, Word("A", "A snapshot: a registry reference, oci:DIR[:TAG
 SideB = Annotated[str, Word("B", "The snapshot to hold against it.")]
 Directory = Annotated[str, Word("DIR", "An empty directory.")]
 Host = Annotated[str, Word("HOST", "The registry, HOST[:PORT].")]
-Shell = Annotated[str, Word("SHELL", "bash, zsh or fish.")]
+Shell = Annotated[str | None, Word("SHELL", "bash, zsh or fish (default: the one in $SHELL).", optional=True)]
+Install = Annotated[bool, Flag(("--install",), "Put it where the shell looks for it by itself.", kind="switch")]
+Topic = Annotated[str | None, Word("COMMAND", "The command (default: the program itself).", optional=True)]
+PagesOutput = Annotated[str | None, Flag(("--output", "-o"), "Write all pages into this directory.", metavar="DIR")]

@@ -18,6 +18,8 @@ from epoch_oci.cli.streams import (
 )
 from epoch_oci.errors import ContentError, EpochOciError, InterruptedTransferError, LocalIOError, NetworkError
 
+_ASKED_BY_SHELL = "_ARGCOMPLETE"
+"""What argcomplete sets where a shell asks what a word may become."""
 _KEPT = {
     "push": "what was sent is kept, and the tag is set last; ",
     "sync": "what was sent is kept, and each tag is set after all it names; ",
@@ -67,8 +69,12 @@ def _known(words: Sequence[str], environ: Mapping[str, str]) -> Secrets:
 
 
 def _run(words: Sequence[str], environ: Mapping[str, str], secrets: Secrets) -> int:
-    from epoch_oci.cli.app import parse
+    from epoch_oci.cli.app import VERBS, parse
 
+    if _ASKED_BY_SHELL in environ:
+        from epoch_oci.cli.help import complete
+
+        complete(VERBS)
     call = parse(words, environ)
     if isinstance(call, int):
         return call

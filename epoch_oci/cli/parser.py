@@ -1,46 +1,64 @@
-"""The parser: typer, fed from the table of flags; what it completes, and its complaints in our words.
+"""The parser: a command line becomes a Call, by the table of flags; its complaints in our words.
 
-Parsing runs nothing: it returns what shall be run.
+Parsing runs nothing. The standard library reads the flags; words are counted here, for argparse loses those that stand
+between flags, and what it says of mistakes differs from one Python to the next.
 """
 
-import contextlib
+import argparse
+import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, get_args
+from typing import Any, NoReturn, get_args
 
-import typer
-from typer.core import TyperCommand, TyperGroup
-
-from epoch_oci.cli.flags import COMMON, Flag, Kind, Store, Word
-from epoch_oci.cli.settings import Settings, environment, is_given, settings, value
-from epoch_oci.errors import EpochOciError, UsageError
+from epoch_oci.cli.flags import COMMON, Flag, Kind, Word
+from epoch_oci.cli.settings import Settings, is_given, settings, value
+from epoch_oci.errors import UsageError
 from epoch_oci.redaction import fit_to_show
 
 PROGRAM = "epoch-oci"
+HELP = "help"
 Verb = Callable[..., "int | None"]
 
 # None everywhere stands for "not given": then the environment is looked at, and after it the default.
-_TYPES: dict[Kind, Any] = {
-    "text": str | None,
-    "switch": bool | None,
-    "count": int,
-    "number": str | None,
-    "duration": str | None,
-    "many": list[str] | None,
+ACTIONS: dict[Kind, dict[str, Any]] = {
+    "text": {},
+    "number": {},
+    "duration": {},
+    "switch": {"action": "store_const", "const": True},
+    "count": {"action": "count"},
+    "many": {"action": "append"},
 }
-SHELLS = ("bash", "zsh", "fish")
-_STORES = get_args(Store)[1].sources
-_MOST_COMPLETED = 1000
+_INSTEAD = {
+    "--version": ("version", {}),
+    "--show-completion": ("completion", {}),
+    "--install-completion": ("completion", {"install": True}),
+}
 _SECRET_FLAGS = frozenset(
     {"--password", "--passwd", "--pass", "--token", "--identity-token", "--secret", "--creds", "-p"}
 )
 _PRIVATE = frozenset({"login"})
 """Commands whose stray arguments may be a password, which is not repeated."""
-EPILOG = (
-    "Every flag has an environment variable: EPOCH_OCI_<FLAG>, for example EPOCH_OCI_FORMAT=json. "
-    "Secrets are read from standard input, a credentials file or the environment, never from a flag."
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A command in the table: the module of its verb, two examples, and whether it ever speaks to a registry."""
+
+    module: str
+    first: str
+    second: str
+    registry: bool = True
+
+    @property
+    def examples(self) -> tuple[str, str]:
+        """Command lines that can be typed as they are, but for the names in them."""
+        return self.first, self.second
+
+    @property
+    def common(self) -> Iterable[Flag]:
+        """The common flags that matter to it; it takes the others too, so that one set of them fits all commands."""
+        return (flag for flag in COMMON if self.registry or not flag.registry)
 
 
 @dataclass(slots=True)
@@ -48,7 +66,7 @@ class Invocation:
     """What a parse starts with, and the common flags found before the command's name."""
 
     environ: Mapping[str, str]
-    common: dict[str, Any] = field(default_factory=dict)
+    common: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,117 +85,176 @@ class Spec:
     """The flags and words of one command by the verb's parameter names, with the defaults of its signature."""
 
     name: str
+    row: Row
     verb: Verb
     words: Mapping[str, Word]
     flags: Mapping[str, Flag]
     defaults: Mapping[str, Any]
 
     @classmethod
-    def of(cls, name: str, verb: Verb) -> "Spec":
+    def of(cls, name: str, row: Row) -> "Spec":
         """Read a verb's signature: after the run itself, every parameter is annotated with its Flag or Word."""
+        verb: Verb = getattr(importlib.import_module(f"epoch_oci.cli.commands.{row.module}"), name)
         parameters = list(inspect.signature(verb).parameters.values())[1:]
         rows = {parameter.name: get_args(parameter.annotation)[1] for parameter in parameters}
         return cls(
             name,
+            row,
             verb,
             words={key: row for key, row in rows.items() if isinstance(row, Word)},
             flags={key: row for key, row in rows.items() if isinstance(row, Flag)},
             defaults={parameter.name: parameter.default for parameter in parameters},
         )
 
-    def signature(self) -> inspect.Signature:
-        """What typer reads."""
-        parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-        parameters += [_word_parameter(name, word) for name, word in self.words.items()]
-        parameters += [_flag_parameter(name, flag) for name, flag in self.flags.items()]
-        return inspect.Signature(parameters + common_parameters())
+    @property
+    def path(self) -> str:
+        """As it is typed."""
+        return f"{PROGRAM} {self.name}"
 
-    def call(self, given: Mapping[str, Any], invocation: Invocation) -> Call:
+    @property
+    def usage(self) -> str:
+        """`epoch-oci push SNAPSHOT TARGET`."""
+        return " ".join([self.path, *(word.usage for word in self.words.values())])
+
+    @property
+    def summary(self) -> str:
+        """The first line of what the verb says of itself."""
+        return self.text.partition("\n")[0]
+
+    @property
+    def text(self) -> str:
+        """All that the verb says of itself, without indentation."""
+        return inspect.cleandoc(self.verb.__doc__ or "")
+
+    def read(self, typed: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+        """The flags by name, None for what was not given, and the words. Raises UsageError for a flag there is not."""
+        own = {**self.flags, **{flag.name: flag for flag in COMMON}}
+        return _read(own, typed, self.path)
+
+    def call(self, given: Mapping[str, Any], typed: Sequence[str], invocation: Invocation) -> Call:
         """Fill in what was not given. Raises UsageError, NotFoundError."""
-        common = {flag.name: _nearer(given[flag.name], invocation.common.get(flag.name)) for flag in COMMON}
+        arguments = self._fitted(typed)
+        common = {flag.name: _nearer(given.get(flag.name), invocation.common.get(flag.name)) for flag in COMMON}
         environ = invocation.environ
-        arguments = {name: _word_value(word, given[name]) for name, word in self.words.items()}
-        arguments |= {name: value(flag, given[name], environ, self.defaults[name]) for name, flag in self.flags.items()}
+        for name, flag in self.flags.items():
+            arguments[name] = value(flag, given.get(name), environ, self.defaults[name])
         return Call(
             command=self.name,
             verb=self.verb,
             arguments=arguments,
             settings=settings(common, environ, makes_config=self.name == "login"),
-            origins={name: is_given(flag, given[name], environ) for name, flag in self.flags.items()},
+            origins={name: is_given(flag, given.get(name), environ) for name, flag in self.flags.items()},
         )
 
+    def _fitted(self, typed: Sequence[str]) -> dict[str, Any]:
+        """The words by the parameters that take them. Raises UsageError for too many, too few, or an empty one."""
+        left, found = list(typed), dict[str, Any]()
+        for name, word in self.words.items():
+            if not left and not word.optional:
+                raise self._wrong(f"{self.path} needs {word.metavar}", f"write `{self.usage}`")
+            taken = left if word.many else left[:1]
+            if "" in taken:
+                hint = "is a variable of the shell not set?"
+                raise UsageError(f"{word.metavar} is empty", object=word.metavar, hint=hint)
+            found[name] = tuple(taken) if word.many else next(iter(taken), None)
+            left = left[len(taken) :]
+        if left:
+            stray = "" if self.name in _PRIVATE else f": {' '.join(map(fit_to_show, left))}"
+            raise self._wrong(f"{self.path} was given too many arguments{stray}", f"write `{self.usage}`")
+        return found
 
-class Command(TyperCommand):
-    """A command whose usage and help come from its spec."""
-
-    spec: Spec
-
-    def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """SNAPSHOT TARGET [FLAGS]."""
-        words = " ".join(word.usage for word in self.spec.words.values())
-        formatter.write_usage(ctx.command_path, f"{words} [FLAGS]".strip())
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, the command's own flags, then those that every command has."""
-        _section(formatter, "Arguments", [(word.metavar, word.help) for word in self.spec.words.values()])
-        _section(formatter, "Flags", [_row(flag) for flag in self.spec.flags.values()])
-        _section(formatter, "Common flags", [*map(_row, COMMON), ("--help, -h", "Show this.")])
-
-
-class Group(TyperGroup):
-    """The program itself."""
-
-    def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """COMMAND ARGUMENTS [FLAGS]."""
-        formatter.write_usage(ctx.command_path, "COMMAND ARGUMENTS [FLAGS]")
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The commands, then the common flags."""
-        self.format_commands(ctx, formatter)
-        own = [
-            ("--install-completion", "Set up completion for this shell."),
-            ("--show-completion", "Print the completion script of this shell."),
-            ("--version", "Show the version."),
-            ("--help, -h", "Show this; after a command, its own flags."),
-        ]
-        _section(formatter, "Common flags", [*map(_row, COMMON), *own])
+    def _wrong(self, message: str, hint: str) -> UsageError:
+        return UsageError(message, object=self.path, hint=hint)
 
 
-def _section(formatter: Any, title: str, rows: list[tuple[str, str]]) -> None:
-    if rows:
-        with formatter.section(title):
-            formatter.write_dl(rows)
+@dataclass(frozen=True, slots=True)
+class ProgramFlags:
+    """What stands before the command's name; `stands_for` is a command that a flag calls, with its `arguments`."""
+
+    given: Mapping[str, Any]
+    asks_help: bool
+    stands_for: str | None
+    arguments: Mapping[str, Any]
 
 
-def _row(flag: Flag) -> tuple[str, str]:
-    values = "|".join(flag.choices) or flag.metavar
-    variables = "".join(f" [{name}]" for name in flag.variables)
-    return f"{', '.join(flag.words)} {values}".strip(), flag.help + variables
+def divided(words: Sequence[str]) -> tuple[Sequence[str], str | None, Sequence[str]]:
+    """What stands before the command's name, the name, and what comes after it."""
+    valued = {word for flag in COMMON if flag.takes_value for word in flag.words}
+    index = 0
+    while index < len(words) and words[index].startswith("-") and words[index] != "--":
+        index += 2 if words[index] in valued else 1
+    rest = words[index + 1 :] if words[index : index + 1] == ["--"] else words[index:]
+    return words[:index], next(iter(rest), None), rest[1:]
 
 
-def _flag_parameter(name: str, flag: Flag) -> inspect.Parameter:
-    option = typer.Option(
-        *flag.words,
-        help=flag.help,
-        metavar=flag.metavar or None,
-        count=flag.kind == "count",
-        show_default=False,
-        autocompletion=(lambda: list(flag.choices)) if flag.choices else None,
-    )
-    default = 0 if flag.kind == "count" else None
-    plain: Any = _TYPES[flag.kind]
-    annotation = Annotated[plain, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def program_flags(typed: Sequence[str], rows: Mapping[str, Row]) -> ProgramFlags:
+    """Read what stands before the command's name. Raises UsageError for a flag that has its place after it."""
+    instead = {word: Flag((word,), "", kind="switch") for word in _INSTEAD}
+    own = {flag.name: flag for flag in COMMON} | instead
+    given, _ = _read(own, typed, PROGRAM, rows)
+    named = next((word for word in instead if given[word]), None)
+    stands_for, arguments = _INSTEAD[named] if named else (None, {})
+    return ProgramFlags(given, bool(given[HELP]), stands_for, arguments)
 
 
-def _word_parameter(name: str, word: Word) -> inspect.Parameter:
-    default = None if word.optional else inspect.Parameter.empty
-    plain: Any = list[str] if word.many else str | None if word.optional else str
-    argument = typer.Argument(
-        metavar=word.metavar, help=word.help, show_default=False, autocompletion=_COMPLETERS.get(word.metavar)
-    )
-    annotation = Annotated[plain, argument]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def no_such_command(word: str, known: Iterable[str]) -> UsageError:
+    """With the one that may have been meant."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    hint = _meant(get_close_matches(word, names, n=1, cutoff=0.5), PROGRAM) or f"one of: {', '.join(names)}"
+    return UsageError(f"there is no command {_quoted(word)}", object=PROGRAM, hint=hint)
+
+
+def _read(
+    flags: Mapping[str, Flag], typed: Sequence[str], path: str, rows: Mapping[str, Row] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    parser = _Parser(prog=path, add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name, flag in flags.items():
+        parser.add_argument(*flag.words, dest=name, **ACTIONS[flag.kind])
+    parser.add_argument("--help", "-h", dest=HELP, action="store_true")
+    end = typed.index("--") if "--" in typed else len(typed)
+    try:
+        found, rest = parser.parse_known_args(list(typed[:end]))
+    except argparse.ArgumentError as error:
+        raise _misused((error.argument_name or "").partition("/")[0], flags, path) from None
+    for word in rest:
+        if word.startswith("-") and word != "-":
+            raise _no_such_flag(word, flags, path, rows)
+    return vars(found), [*rest, *typed[end + 1 :]]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reads flags, and ends no process."""
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse refuses beside a flag's value."""
+        raise UsageError(message, object=self.prog, hint=f"see `{self.prog} --help`")
+
+
+def _misused(word: str, flags: Mapping[str, Flag], path: str) -> UsageError:
+    """Of a value that lacks, or that the flag does not take."""
+    takes_value = any(flag.takes_value for flag in flags.values() if word in flag.words)
+    why = f"{word} needs a value" if takes_value else f"{word} takes no value"
+    more = f"; a value that begins with a dash is written {word}=-…" if takes_value and word.startswith("--") else ""
+    return UsageError(why, object=path, hint=f"see `{path} --help`{more}")
+
+
+def _no_such_flag(typed: str, flags: Mapping[str, Flag], path: str, rows: Mapping[str, Row] | None) -> UsageError:
+    from difflib import get_close_matches
+
+    word = typed.partition("=")[0] if typed.startswith("--") else typed[:2]  # what comes after it may be a secret
+    if word in _SECRET_FLAGS:
+        message = f"{path} takes no {word}: a secret is never a flag's value"
+        return UsageError(message, object=path, hint="pipe it in with --password-stdin")
+    hint = None
+    for name, row in (rows or {}).items():
+        if any(word in flag.words for flag in Spec.of(name, row).flags.values()):
+            hint = f"write it after the command: `{path} {name} … {word}`"
+            break
+    known = [opt for flag in flags.values() for opt in flag.words if len(opt) > 2]
+    hint = hint or _meant(get_close_matches(word, [*known, "--help"], n=1), path) or f"see `{path} --help`"
+    return UsageError(f"{path} has no flag {_quoted(word)}", object=path, hint=hint)
 
 
 def _nearer(after: Any, before: Any) -> Any:
@@ -185,143 +262,11 @@ def _nearer(after: Any, before: Any) -> Any:
     return after if after or after == "" else before
 
 
-def _word_value(word: Word, given: Any) -> Any:
-    if given == "" or (word.many and "" in given):
-        raise UsageError(f"{word.metavar} is empty", object=word.metavar, hint="is a variable of the shell not set?")
-    return tuple(given) if word.many else given
-
-
-def common_parameters() -> list[inspect.Parameter]:
-    """The common flags as typer takes them."""
-    return [_flag_parameter(flag.name, flag) for flag in COMMON]
-
-
-def group_signature() -> inspect.Signature:
-    """What typer reads of the program itself: the common flags and --version."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    version = Annotated[bool, typer.Option("--version", help="Show the version.")]
-    return inspect.Signature(
-        [
-            inspect.Parameter("ctx", keyword, annotation=typer.Context),
-            inspect.Parameter("version", keyword, default=False, annotation=version),
-            *common_parameters(),
-        ]
-    )
-
-
-def snapshots(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The snapshots of the store that the line or the environment names; none where that fails.
-
-    A shell asks at every tab key, so nothing is looked at but local directories.
-    """
-    environ = environment()
-    store = ctx.params.get("store") or next((environ[name] for name in _STORES if environ.get(name)), None)
-    if not isinstance(store, str) or ("://" in store and not store.startswith("file://")):
-        return []
-    from epoch_oci.cli.streams import safe
-    from epoch_oci.epoch.keys import SnapshotKey
-    from epoch_oci.locate import open_store
-
-    found: list[str] = []
-    with contextlib.suppress(EpochOciError, OSError):
-        for entry in open_store(store).snapshots():
-            text = str(SnapshotKey(entry.name, entry.tag))
-            if text.startswith(incomplete) and text == safe(text) and len(found) < _MOST_COMPLETED:
-                found.append(text)
-    return found
-
-
-def shells(incomplete: str) -> list[str]:
-    """The shells there is a script for."""
-    return [shell for shell in SHELLS if shell.startswith(incomplete)]
-
-
-_COMPLETERS: dict[str, Callable[..., list[str]]] = {"SNAPSHOT": snapshots, "LOCATION": snapshots, "SHELL": shells}
-"""By the word's name."""
-
-
-def usage_error(error: Any, program: str) -> UsageError:
-    """Translate one of the parser's exceptions; they are told apart by name, for typer brings classes of its own."""
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else program
-    make = _BY_NAME.get(type(error).__name__, _other)
-    message, hint = make(error, context, path)
-    return UsageError(message, object=path, hint=hint or f"see `{path} --help`")
-
-
-def _no_such_option(error: Any, context: Any, path: str) -> tuple[str, str | None]:
-    from difflib import get_close_matches
-
-    word = error.option_name
-    if word in _SECRET_FLAGS:
-        return f"{path} takes no {word}: a secret is never a flag's value", "pipe it in with --password-stdin"
-    known = [opt for param in context.command.get_params(context) for opt in param.opts] if context else []
-    close = get_close_matches(word, [opt for opt in known if len(opt) > 2], n=1)
-    message = f"{path} has no flag {_quoted(word)}"
-    if (home := _command_with(word, context)) is not None:
-        return message, f"write it after the command: `{path} {home} … {word}`"
-    return message, _meant(close, path)
-
-
-def _command_with(word: str, context: Any) -> str | None:
-    """The first command that has the flag, where it was written before any."""
-    commands = getattr(context.command, "commands", {}) if context is not None else {}
-    specs = {name: command.spec for name, command in commands.items()}
-    return next((name for name, spec in specs.items() if any(word in f.words for f in spec.flags.values())), None)
-
-
-def _missing(error: Any, context: Any, path: str) -> tuple[str, str | None]:
-    name = error.param.metavar or error.param.name if error.param is not None else "an argument"
-    return f"{path} needs {name}", f"write {_usage(context, path)}"
-
-
-def _bad_option(error: Any, context: Any, path: str) -> tuple[str, str | None]:
-    why = "takes no value" if "not take" in error.message else "needs a value"
-    return f"{error.option_name} {why}", None
-
-
-def _other(error: Any, context: Any, path: str) -> tuple[str, str | None]:
-    message = error.format_message().rstrip(".")
-    if message.startswith("No such command"):
-        return _no_such_command(message, context, path)
-    if message.startswith("Missing command"):
-        return "a command is missing", f"one of: {', '.join(context.command.list_commands(context))}"
-    if "unexpected extra" in message:
-        private = context is not None and context.info_name in _PRIVATE
-        extra = message.rpartition("(")[2].removesuffix(")").split()
-        stray = "" if private else f": {' '.join(map(fit_to_show, extra))}"
-        return f"{path} was given too many arguments{stray}", f"write {_usage(context, path)}"
-    return message[:1].lower() + message[1:], None
-
-
-def _no_such_command(message: str, context: Any, path: str) -> tuple[str, str | None]:
-    from difflib import get_close_matches
-
-    word = message.split("'")[1] if message.count("'") > 1 else message.rpartition(" ")[2]
-    known = context.command.list_commands(context)
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"there is no command {_quoted(word)}", _meant(close, path) or f"one of: {', '.join(known)}"
-
-
 def _meant(close: list[str], path: str) -> str | None:
     return f"did you mean {close[0]}? See `{path} --help`" if close else None
-
-
-def _usage(context: Any, path: str) -> str:
-    if context is None:
-        return f"`{path} --help`"
-    words = [word.usage for word in context.command.spec.words.values()]
-    return f"`{' '.join([path, *words])}`"
 
 
 def _quoted(word: str) -> str:
     from epoch_oci.oci.digest import shown
 
     return shown(fit_to_show(word))
-
-
-_BY_NAME = {
-    "NoSuchOption": _no_such_option,
-    "MissingParameter": _missing,
-    "BadOptionUsage": _bad_option,
-}

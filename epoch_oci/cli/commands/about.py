@@ -1,11 +1,11 @@
-"""`demo`, `version` and `completion`."""
+"""`demo`, `version`, `completion` and `man`."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from epoch_oci import __version__
 from epoch_oci.cli import flags
-from epoch_oci.cli.parser import SHELLS
 from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import flush_result, safe, write_result
 from epoch_oci.errors import UsageError
@@ -54,14 +54,58 @@ def version(run: Run) -> None:
     )
 
 
-def completion(run: Run, shell: flags.Shell) -> None:
+def completion(run: Run, shell: flags.Shell = None, install: flags.Install = False) -> None:
     """Print the completion script of a shell.
 
-    `eval "$(epoch-oci completion bash)"` turns it on.
+    `eval "$(epoch-oci completion bash)"` turns it on; --install puts it where bash and fish look for it, and zsh once
+    the directory is in its `fpath`.
     """
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+    from epoch_oci.cli.help import SHELLS, completion_script
 
+    shell = shell or Path(run.settings.environ.get("SHELL", "")).name
     if shell not in SHELLS:
         raise UsageError(f"there is no completion for the shell {shell}", hint=f"one of: {', '.join(SHELLS)}")
-    script = get_completion_script(prog_name="epoch-oci", complete_var="_EPOCH_OCI_COMPLETE", shell=shell)
-    write_result(script + "\n")
+    if not install:
+        write_result(completion_script(shell))
+        return
+    path = _completion_path(shell, run.settings.environ)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(completion_script(shell), "utf-8")
+    more = f"; add it to the fpath in ~/.zshrc: fpath=({path.parent} $fpath)" if shell == "zsh" else ""
+    run.result({"command": "completion", "shell": shell, "path": str(path)}, lambda: [f"Wrote {path}{more}"])
+
+
+def _completion_path(shell: str, environ: Mapping[str, str]) -> Path:
+    """Where each shell's own documentation has a user's completions."""
+    home = environ.get("HOME")
+    data, config = (environ.get(f"XDG_{kind}_HOME") for kind in ("DATA", "CONFIG"))
+    if home is None and data is None:
+        raise UsageError("there is no home directory to install it in", hint="print it, without --install")
+    share = Path(data or f"{home}/.local/share")
+    if shell == "fish":
+        return Path(config or f"{home}/.config") / "fish" / "completions" / "epoch-oci.fish"
+    if shell == "zsh":
+        return share / "zsh" / "site-functions" / "_epoch-oci"
+    return share / "bash-completion" / "completions" / "epoch-oci"
+
+
+def man(run: Run, command: flags.Topic = None, output: flags.PagesOutput = None) -> None:
+    """Print a manual page, or write all of them into a directory.
+
+    `epoch-oci man push | man -l -` shows one. A package has them in share/man.
+    """
+    from epoch_oci.cli.app import VERBS, spec
+    from epoch_oci.cli.help import man_page, man_pages
+    from epoch_oci.cli.parser import no_such_command
+
+    if command is not None and command not in VERBS:
+        raise no_such_command(command, VERBS)
+    if output is None:
+        write_result(man_page(spec(command) if command else None, VERBS))
+        return
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = man_pages(VERBS)
+    for name, text in pages.items():
+        (folder / name).write_text(text, "utf-8")
+    run.result({"command": "man", "files": list(pages)}, lambda: [f"Wrote {len(pages)} pages to {folder}"])
