@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from epoch_oci import schemas
-from epoch_oci.cli.app import VERBS
+from epoch_oci.cli import help
+from epoch_oci.cli.app import VERBS, spec
 from epoch_oci.cli.exit_codes import EXIT_CODES
 from epoch_oci.cli.flags import COMMON, Flag
 from epoch_oci.cli.parser import Spec
@@ -33,15 +34,14 @@ def main(words: Sequence[str]) -> int:
 
 def commands() -> str:
     """A section for each command: how it is written, what it does, its words and flags."""
-    return "\n".join(_command(Spec.of(name, verb)) for name, verb in VERBS.items())
+    return "\n".join(_command(spec(name)) for name in VERBS)
 
 
-def _command(spec: Spec) -> str:
-    usage = " ".join(["epoch-oci", spec.name, *(word.usage for word in spec.words.values())])
-    about = " ".join((spec.verb.__doc__ or "").split())
-    lines = [f"### {spec.name}\n", f"```\n{usage}{' [FLAGS]' if spec.flags else ''}\n```\n", f"{_escaped(about)}\n"]
-    rows = [(f"`{word.usage}`", _escaped(word.help)) for word in spec.words.values()]
-    rows += [_row(flag) for flag in spec.flags.values()]
+def _command(of: Spec) -> str:
+    lines = [f"### {of.name}\n", f"```\n{of.usage}{' [FLAGS]' if of.flags else ''}\n```\n"]
+    lines += [f"{_escaped(' '.join(of.text.split()))}\n", "```\n" + "\n".join(of.row.examples) + "\n```\n"]
+    rows = [(f"`{word.usage}`", _escaped(help.word_row(word)[1])) for word in of.words.values()]
+    rows += [_row(flag) for flag in of.flags.values()]
     return "\n".join([*lines, *_table(rows), ""]) if rows else "\n".join(lines)
 
 
@@ -54,8 +54,7 @@ def _row(flag: Flag) -> tuple[str, str]:
     values = "\\|".join(flag.choices) or flag.metavar
     named = ", ".join(f"`{word}`" for word in flag.words) + (f" {values}" if values else "")
     variables = "".join(f" Also `{name}`." for name in flag.variables)
-    more = " May be repeated." if flag.kind == "many" and "repeated" not in flag.help else ""
-    return named, f"{_escaped(flag.help)}{more}{variables}"
+    return named, f"{_escaped(help.flag_text(flag))}{variables}"
 
 
 def codes() -> str:

@@ -17,7 +17,7 @@ from epoch_oci.cli.app import VERBS
 
 SEEN: dict[str, int] = {}
 """How often each schema was held to something."""
-NOT_JSON = frozenset({"cat", "mount", "completion"})
+NOT_JSON = frozenset({"cat", "mount", "completion", "man"})
 """Commands whose standard output is something else, whatever the format."""
 
 

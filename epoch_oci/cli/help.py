@@ -93,22 +93,27 @@ def _sections(of: Spec | None, rows: Mapping[str, Row]) -> list[Section]:
         commands = [(name, Spec.of(name, row).summary) for name, row in rows.items()]
         return [("Commands", commands), ("Common flags", [*map(_flag_row, COMMON), *_OF_PROGRAM])]
     found: list[Section] = [
-        ("Arguments", [_word_row(word) for word in of.words.values()]),
+        ("Arguments", [word_row(word) for word in of.words.values()]),
         ("Flags", [_flag_row(flag) for flag in of.flags.values()]),
         ("Common flags", [*map(_flag_row, of.row.common), _HELP]),
     ]
     return [section for section in found if section[1]]
 
 
-def _word_row(word: Word) -> tuple[str, str]:
+def word_row(word: Word) -> tuple[str, str]:
+    """A word, and what it is for."""
     return word.metavar, _repeatable(word.help) if word.many else word.help
 
 
 def _flag_row(flag: Flag) -> tuple[str, str]:
     values = "|".join(flag.choices) or flag.metavar
-    text = _repeatable(flag.help) if flag.kind in ("many", "count") else flag.help
     variables = "".join(f" [{name}]" for name in flag.variables)
-    return f"{', '.join(flag.words)} {values}".strip(), text + variables
+    return f"{', '.join(flag.words)} {values}".strip(), flag_text(flag) + variables
+
+
+def flag_text(flag: Flag) -> str:
+    """What a flag is for, and whether it may be given more than once."""
+    return _repeatable(flag.help) if flag.kind in ("many", "count") else flag.help
 
 
 def _repeatable(text: str) -> str:

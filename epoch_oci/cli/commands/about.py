@@ -72,7 +72,7 @@ def completion(run: Run, shell: flags.Shell = None, install: flags.Install = Fal
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(completion_script(shell), "utf-8")
     more = f"; add it to the fpath in ~/.zshrc: fpath=({path.parent} $fpath)" if shell == "zsh" else ""
-    run.result({"command": "completion", "shell": shell, "path": str(path)}, lambda: [f"Wrote {path}{more}"])
+    run.note(f"wrote {path}{more}")
 
 
 def _completion_path(shell: str, environ: Mapping[str, str]) -> Path:
@@ -108,4 +108,4 @@ def man(run: Run, command: flags.Topic = None, output: flags.PagesOutput = None)
     pages = man_pages(VERBS)
     for name, text in pages.items():
         (folder / name).write_text(text, "utf-8")
-    run.result({"command": "man", "files": list(pages)}, lambda: [f"Wrote {len(pages)} pages to {folder}"])
+    run.note(f"wrote {len(pages)} pages to {folder}")
