@@ -52,7 +52,9 @@ def _content_problems(wheel: Path) -> Iterator[str]:
     """Everything that is installed, and nothing else."""
     with zipfile.ZipFile(wheel) as archive:
         there = {name for name in archive.namelist() if ".dist-info/" not in name}
-    schemas = {f"epoch_oci/_schemas/{path.name}" for path in (ROOT / "schemas").iterdir()}
+    schemas = {
+        f"epoch_oci/_schemas/{path.relative_to(ROOT / 'schemas')}" for path in (ROOT / "schemas").rglob("*.json")
+    }
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "epoch_oci").rglob("*.py")} | {"epoch_oci/py.typed"}
     for name in sorted(there ^ (schemas | modules)):
         yield f"{wheel.name}: {name} is {'more than' if name in there else 'missing of what'} is in the checkout"
