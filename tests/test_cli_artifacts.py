@@ -86,6 +86,29 @@ def test_without_referrers_they_stay_behind(cli, fake_registry):
     assert digests(target, "x") == {found[name] for name in ("index", "amd64", "arm64")}
 
 
+def test_signatures_under_tags_come_along_and_others_are_not_lost(cli, fake_registry):
+    """cosign's, which know what they sign by their tag alone: of the index and of a manifest in it."""
+    source, target = fake_registry(), fake_registry()
+    family(source)
+    root = source.tags("acme/multi")["v1"]
+    child = json.loads(source.manifest("acme/multi", "v1"))["manifests"][0]["digest"]
+    tags = [f"{root.replace(':', '-')}.sig", f"{root.replace(':', '-')}.att", f"{child.replace(':', '-')}.sig"]
+    for number, tag in enumerate(tags):
+        source.put_image("acme/multi", tag, [b"signature %d" % number])
+    words = ("copy", f"{source.address}/acme/multi:v1", f"{target.address}/acme/multi:v1")
+    dry = cli(*words, "--dry-run", "--format", "json").json
+    assert {source.tags("acme/multi")[tag] for tag in tags} <= {row["digest"] for row in dry["documents"]}
+    assert cli(*words).code == 0
+    assert [target.tags("acme/multi")[tag] for tag in tags] == [source.tags("acme/multi")[tag] for tag in tags]
+    target.put_image("acme/multi", tags[0], [b"of somebody else"])
+    held = dict(target.tags("acme/multi"))
+    refused = cli(*words)
+    assert refused.code == 9 and "--no-referrers" in refused.error and target.tags("acme/multi") == held
+    assert cli(*words, "--no-referrers").code == 0 and target.tags("acme/multi") == held
+    assert cli(*words, "--force").code == 0
+    assert target.tags("acme/multi")[tags[0]] == source.tags("acme/multi")[tags[0]]
+
+
 def test_one_manifest_of_an_index_is_copied_by_its_digest(cli, fake_registry):
     source, target = fake_registry(), fake_registry()
     found = family(source)

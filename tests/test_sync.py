@@ -322,6 +322,42 @@ def test_a_registry_that_lists_referrers_by_tag_is_mirrored_to_one_that_does_not
     assert again.code == 0 and again.json["bytesTransferred"] == 0 and again.json["counts"]["synced"] == 0
 
 
+def sign(registry, name: str, digest: str, text: bytes = b"signed") -> str:
+    """A signature as cosign keeps it: under a tag made of what it signs."""
+    tag = digest.replace(":", "-") + ".sig"
+    return registry.put_image(name, tag, [text]) and tag
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "tag"),
+    [((), "b/one", "v1"), (("--include", "*:v1"), "b/one", "v1"), (("--rename", "one:v1=two:first"), "b/two", "first")],
+)
+def test_what_cosign_attached_follows_whatever_is_chosen_and_renamed(cli, fake_registry, words, name, tag):
+    source, target = fake_registry(), fake_registry()
+    image = source.put_image("a/one", "v1")
+    command = ("sync", f"{source.address}/a", f"{target.address}/b", "--format", "json", *words)
+    assert cli(*command).code == 0
+    signature = sign(source, "a/one", image)
+    done = cli(*command)
+    assert done.code == 0 and done.json["counts"]["synced"] == 1
+    assert target.tags(name) == {tag: image, signature: source.tags("a/one")[signature]}
+    assert cli(*command).json["counts"] == {**done.json["counts"], "synced": 0, "there": 1}
+    assert cli(*command, "--no-referrers").json["counts"]["there"] == 1
+
+
+def test_what_cosign_attached_survives_a_layout(cli, fake_registry):
+    """Also where the layout was written by who spelled such tags with the name before them."""
+    source, target, other = fake_registry(), fake_registry(), fake_registry()
+    tag = sign(source, "a/one", source.put_image("a/one", "v1"))
+    assert cli("sync", f"{source.address}/a", "oci:way").code == 0
+    assert cli("sync", "oci:way", f"{target.address}/b").code == 0
+    assert target.tags("b/one") == source.tags("a/one")
+    assert cli("copy", f"{source.address}/a/one:v1", "oci:old:one--v1", "--no-referrers").code == 0
+    assert cli("copy", f"{source.address}/a/one:{tag}", f"oci:old:one--{tag}").code == 0
+    assert cli("sync", "oci:old", f"{other.address}/b").code == 0
+    assert other.tags("b/one") == source.tags("a/one")
+
+
 def test_repositories_are_named_where_there_is_no_catalog(cli, tmp_path, store, fake_registry):
     registry = fake_registry()
     assert cli("sync", "store", f"{registry.address}/m").code == 0

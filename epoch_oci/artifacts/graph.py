@@ -9,6 +9,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest, is_index, successors
+from epoch_oci.oci.reference import attached_tags
 from epoch_oci.stores.base import Referring, Source
 
 _DOCUMENTS = media_types.MANIFESTS | media_types.INDEXES
@@ -22,12 +23,14 @@ _DEEPEST = 8
 class Graph:
     """The documents of an artifact, in an order in which they can be published: what a document names stands before it.
 
-    `referrers` are those that came along for their subject's sake, each after it. `blobs` is the union.
+    `referrers` are those that came along for their subject's sake, each after it, and so are those in `attached`, by
+    the tags that make them findable. `blobs` is the union.
     """
 
     root: Document
     documents: dict[Digest, Document] = field(default_factory=dict)
     referrers: dict[Digest, Document] = field(default_factory=dict)
+    attached: dict[str, Document] = field(default_factory=dict)
     blobs: dict[Digest, Descriptor] = field(default_factory=dict)
 
     @property
@@ -45,9 +48,23 @@ def read_graph(source: Source, root: Document, what: str, *, referrers: bool) ->
     """
     graph = Graph(root)
     _follow(source, root, what, graph, graph.documents, _DEEPEST)
+    if referrers:
+        _attach(source, list(graph.documents), what, graph)
     if referrers and isinstance(source, Referring):
         _refer(source, source, list(graph.documents), what, graph)
     return graph
+
+
+def _attach(source: Source, subjects: Iterable[Digest], what: str, graph: Graph) -> None:
+    """Signatures in the older way, which know their subject by their tag alone (`oci.reference.attached_tags`)."""
+    for subject in subjects:
+        for tag in attached_tags(subject):
+            try:
+                document = source.resolve(tag)
+            except NotFoundError:
+                continue
+            _follow(source, document, f"{what}, {tag}", graph, graph.referrers, _DEEPEST)
+            graph.attached[tag] = document
 
 
 def _follow(

@@ -1,6 +1,6 @@
 """How each snapshot stands at the target: there, to be brought, or why not. Documents are read, never a blob."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +26,8 @@ from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
-from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
-from epoch_oci.oci.reference import is_fallback_tag
+from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index, successors
+from epoch_oci.oci.reference import attached_tags, is_attached_tag, is_fallback_tag
 from epoch_oci.stores.base import Referring, Source
 from epoch_oci.transfer.cuts import plan_cuts
 
@@ -78,7 +78,8 @@ class Survey:
     """Every snapshot of the source that is meant, by how it stands. `old` counts those passed over by their age.
 
     `listed` are all at the source, meant or not, as they are called at the target; `whole` is False when some part of
-    the source could not be listed, so that nothing may be concluded from what is missing.
+    the source could not be listed, so that nothing may be concluded from what is missing. `attached` are cosign's tags
+    there by their container, which come with what they are about.
     """
 
     wanted: list[Wanted] = field(default_factory=list)
@@ -86,6 +87,7 @@ class Survey:
     left_out: list[LeftOut] = field(default_factory=list)
     old: int = 0
     listed: set[str] = field(default_factory=set)
+    attached: dict[str, set[str]] = field(default_factory=dict)
     whole: bool = True
 
 
@@ -98,7 +100,7 @@ def survey(
     """
     found = Survey()
     pairs = _matched(source, target, selection, rules, found, Phase(on_event, "listing"))
-    looker = Looker(source, target, selection, rules, journal)
+    looker = Looker(source, target, selection, rules, journal, found.attached)
     looked_at = Phase(on_event, "surveying", len(pairs))
     for state in in_parallel(looker.state, pairs):
         looked_at.one_more()
@@ -150,6 +152,8 @@ def _matched(
             found.whole = False
             found.left_out.append(LeftOut(None, None, entry))
             continue
+        if is_attached_tag(entry.tag):
+            found.attached.setdefault(entry.container, set()).add(entry.tag)
         if not _is_meant(entry, source, target, rules):
             continue
         try:
@@ -170,8 +174,15 @@ def _matched(
 
 
 def _is_meant(entry: Entry, source: Side, target: Side, rules: Rules) -> bool:
-    """What refers to others is no snapshot, and has no place in a store; copies take its listings along as well."""
-    return not is_fallback_tag(entry.tag) or (rules.referrers and source.kind != "store" and target.kind != "store")
+    """What refers to others is no snapshot, and has no place in a store; copies take its listings along as well.
+
+    What cosign has attached comes with its subject, except out of layouts that have it under a snapshot's name.
+    """
+    if not is_fallback_tag(entry.tag):
+        return True
+    if not rules.referrers or "store" in (source.kind, target.kind):
+        return False
+    return not is_attached_tag(entry.tag) or bool(source.kind == "layout" and entry.name)
 
 
 def _landing(entry: Entry, source: Side, target: Side, selection: Selection) -> Entry:
@@ -192,6 +203,7 @@ class Looker:
     selection: Selection
     rules: Rules
     journal: Journal
+    attached: Mapping[str, Container[str]]
 
     def state(self, pair: tuple[Entry, Entry]) -> Wanted | There | LeftOut | None:
         """How a snapshot stands; None for one that is too old."""
@@ -303,7 +315,7 @@ class Looker:
             raise NotFoundError(f"{self.source.reference(source)} is not there any more", object=source.label)
         listing = is_fallback_tag(source.tag)
         there = pointed(sink, target.ref)
-        if there == digest and self._has_referrers(store, sink, digest) and self._is_new(store, digest):
+        if there == digest and self._has_all_about(store, sink, source, digest) and self._is_new(store, digest):
             return There(source, target, digest)
         if there not in (None, digest) and not listing:
             self._held(target, digest)
@@ -319,8 +331,20 @@ class Looker:
     def _is_new(self, store: Source, digest: Digest) -> bool:
         return self.selection.newer_than is None or self.selection.is_new(_created(store.resolve(str(digest))))
 
+    def _has_all_about(self, store: Source, sink: Source, source: Entry, digest: Digest) -> bool:
+        """Whether what is said of it came along as well: a signature may be younger than what it signs."""
+        return self._has_referrers(store, sink, digest) and self._has_attached(store, sink, source, digest)
+
+    def _has_attached(self, store: Source, sink: Source, source: Entry, digest: Digest) -> bool:
+        listed = self.attached.get(source.container)
+        if not listed or not self.rules.referrers:
+            return True
+        document = store.resolve(str(digest))  # whoever signs an index may have signed its manifests
+        parts = [part.digest for part in successors(document)] if is_index(document) else []
+        tags = [tag for subject in (digest, *parts) for tag in attached_tags(subject) if tag in listed]
+        return all(pointed(sink, tag) == pointed(store, tag) for tag in tags)
+
     def _has_referrers(self, store: object, sink: object, digest: Digest) -> bool:
-        """Whether what refers to it came along as well: a signature may be younger than what it signs."""
         if not (self.rules.referrers and isinstance(store, Referring) and isinstance(sink, Referring)):
             return True
         named = {item.digest for item in store.referrers(digest)}

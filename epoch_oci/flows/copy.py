@@ -28,7 +28,7 @@ class ArtifactSink(Source, Sink, Keeper, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOptions(Checked):
-    """How to copy. `referrers`: what refers to the artifact comes along.
+    """How to copy. `referrers`: what refers to the artifact comes along, cosign's tags (`sha256-HEX.sig`) included.
 
     `mount_from` are repositories of the sink's own registry that may hold the blobs already, `homes` says of
     some blobs which of them does; the rest as in a push.
@@ -98,6 +98,7 @@ def _copy(
     graph = read_graph(source, root, full_name(source, name), referrers=options.referrers)
     publication = Publication(sink, allow_public=options.allow_public, replace=options.force)
     missing = [tag for tag in tags if not holds(sink, tag, root.digest, force=options.force)]
+    unattached = {tag: item for tag, item in graph.attached.items() if not _has_attached(sink, tag, item, options)}
     for blob in graph.blobs.values():
         publication.check_limits(blob.title or str(blob.digest), [blob])
     wants = [Want(target=blob, content=source.content(blob), title=blob.title) for blob in graph.blobs.values()]
@@ -108,13 +109,15 @@ def _copy(
     if options.dry_run:
         blobs, notes = planned(plan, "send"), publication.foretold(files)
         return _report(graph, blobs, full_name(source, name), sink, tags, started, dry_run=True, notes=notes)
-    if missing or absent or not plan.all_there:
+    if missing or absent or unattached or not plan.all_there:
         publication.check_write()
         publication.admit(files)
     outcomes = execute(plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
     # After all blobs: a registry may refuse a manifest whose blobs it lacks (oci-registries 2.2).
     for document in absent:
         publication.keep(sink, document)
+    for tag, document in unattached.items():
+        publication.commit(tag, document)
     for tag in tags:
         publication.commit(tag, root, files, blobs=graph.blobs.values(), known=tag not in missing)
     return _report(graph, done(outcomes), full_name(source, name), sink, tags, started)
@@ -153,7 +156,18 @@ def _absent_documents(sink: object, graph: Graph, tags: Sequence[str]) -> list[D
     """What has to be stored by its digest, in order: all but the root, which its tags bring, and what is there."""
     untagged = [item for item in graph.documents.values() if item is not graph.root or not tags]
     absent = [item for item in untagged if pointed(sink, str(item.digest)) is None]
-    return absent + [item for item in graph.referrers.values() if not _is_listed(sink, item)]
+    tagged = {item.digest for item in graph.attached.values()}
+    referring = [item for item in graph.referrers.values() if item.digest not in tagged]
+    return absent + [item for item in referring if not _is_listed(sink, item)]
+
+
+def _has_attached(sink: ArtifactSink, tag: str, document: Document, options: CopyOptions) -> bool:
+    """As `holds`, of a tag that the source has something under beside the artifact."""
+    try:
+        return holds(sink, tag, document.digest, force=options.force)
+    except ConflictError as error:
+        hint = "somebody else signed it there: leave the source's behind with --no-referrers, or replace with --force"
+        raise ConflictError(error.message, object=error.object, hint=hint) from None
 
 
 def _is_listed(sink: object, referrer: Document) -> bool:

@@ -138,6 +138,16 @@ def fallback_subject(tag: str) -> Digest | None:
     return Digest.parse(tag.replace("-", ":", 1))
 
 
+def attached_tags(subject: Digest) -> tuple[str, ...]:
+    """The tags under which cosign keeps what it says of a manifest: signatures, attestations, bills of material."""
+    return tuple(f"{fallback_tag(subject)}.{kind}" for kind in ("sig", "att", "sbom"))
+
+
+def is_attached_tag(tag: str) -> bool:
+    """Whether a tag is one of cosign's (`sha256-HEX.sig`)."""
+    return "." in tag and is_fallback_tag(tag)
+
+
 def is_fallback_tag(tag: str) -> bool:
     """Whether a tag belongs to what refers to a manifest, by OCI's scheme or by cosign's (`sha256-HEX.sig`)."""
     return _FALLBACK.match(tag) is not None
