@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from epoch_oci.cocoon.epoch_manifest import StoredFile
-from epoch_oci.cocoon.export_archive import read_archive
+from epoch_oci.cocoon.export_archive import ExportArchive
 from epoch_oci.cocoon.import_archive import write_import_archive
 from epoch_oci.epoch.manifest import Layer, Manifest
 from epoch_oci.oci.document import Document
@@ -96,7 +96,7 @@ def everything(content: Content) -> bytes:
 
 def read(raw: bytes, spool_dir: Path, name: str | None = None, tag: str | None = None) -> Read:
     blobs = {}
-    with read_archive(io.BytesIO(raw), spool_dir) as found:
+    with ExportArchive(io.BytesIO(raw), spool_dir) as found:
         for item in found:
             blobs[item.file.name] = everything(item.content)
         return Read(found.document(name, tag), found.files, blobs)

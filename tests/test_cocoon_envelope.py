@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def test_every_version_is_read(path: Path) -> None:
     assert found.config == value["config"]
     assert found.name == value["config"]["name"]
     assert found.files == (tuple(value["files"]) if "files" in value else None)
-    for key in CONFIG_KEYS:
+    for key in {item.name for item in fields(Envelope)} & set(CONFIG_KEYS):
         default: Any = () if key == "image_blob_ids" else type(getattr(found, key))()
         expected = value["config"].get(key, default)
         assert getattr(found, key) == (tuple(expected) if key == "image_blob_ids" else expected)
@@ -125,7 +126,7 @@ def test_firecracker_is_told_from_its_files() -> None:
     value.pop("baseImages")
     manifest = Manifest.parse(gojson.dumps(value))
     assert not manifest.is_cloud_image
-    assert envelope_of(manifest).hypervisor == "firecracker"
+    assert envelope_of(manifest).config["hypervisor"] == "firecracker"
 
 
 def test_what_rides_from_modern_epoch_comes_back() -> None:
@@ -133,8 +134,9 @@ def test_what_rides_from_modern_epoch_comes_back() -> None:
     kept = {"description": "d", "imageDigest": "sha256:" + "0" * 64, "imageType": "cloudimg", "network": "n"}
     value["cocoonstack"] = {"config": {**kept, "windows": True, "hypervisor": "cloud-hypervisor", "more": 1}}
     found = envelope_of(Manifest.parse(gojson.dumps(value)))
-    assert (found.description, found.image_type, found.network, found.windows) == ("d", "cloudimg", "n", True)
-    assert (found.image_digest, found.hypervisor) == (kept["imageDigest"], "cloud-hypervisor")
+    assert found.windows
+    assert found.config.items() >= {"description": "d", "image_type": "cloudimg", "network": "n"}.items()
+    assert found.config.items() >= {"image_digest": kept["imageDigest"], "hypervisor": "cloud-hypervisor"}.items()
     assert "more" not in found.config
 
 

@@ -32,7 +32,7 @@ from cocoon_world import (
 
 from epoch_oci import schemas
 from epoch_oci.cocoon.envelope import ENVELOPE_LIMIT
-from epoch_oci.cocoon.export_archive import read_archive
+from epoch_oci.cocoon.export_archive import ExportArchive
 from epoch_oci.cocoon.tar import PAX_LIMIT
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT, media_type_for_file
 from epoch_oci.errors import ContentError, EpochOciError, LocalIOError
@@ -54,7 +54,7 @@ class Pipe:
 
 def refused(raw: bytes, spool_dir: Path) -> ContentError:
     opened = []
-    with pytest.raises(ContentError) as caught, read_archive(io.BytesIO(raw), spool_dir) as found:
+    with pytest.raises(ContentError) as caught, ExportArchive(io.BytesIO(raw), spool_dir) as found:
         opened.append(found)
         for _ in found:
             pass
@@ -72,7 +72,7 @@ def test_recorded_archives(name: str, step: int, tmp_path: Path) -> None:
     raw = (DATA / name).read_bytes()
     plain = gzip.decompress(raw) if name.endswith(".gz") else raw
     content = bodies(plain)
-    with read_archive(Pipe(raw, step), tmp_path) as found:
+    with ExportArchive(Pipe(raw, step), tmp_path) as found:
         blobs = {item.file.name: everything(item.content) for item in found}
         document = found.document()
     manifest = read(raw, tmp_path).manifest
@@ -102,8 +102,8 @@ def test_the_same_archive_gives_the_same_manifest(tmp_path: Path) -> None:
     assert read(gzip.compress((DATA / "export-0.3.8.tar").read_bytes()), tmp_path).document == plain.document
     script = textwrap.dedent("""
         import pathlib, sys, tempfile
-        from epoch_oci.cocoon.export_archive import read_archive
-        with tempfile.TemporaryDirectory() as folder, read_archive(sys.stdin.buffer, pathlib.Path(folder)) as found:
+        from epoch_oci.cocoon.export_archive import ExportArchive
+        with tempfile.TemporaryDirectory() as folder, ExportArchive(sys.stdin.buffer, pathlib.Path(folder)) as found:
             list(found)
             print(found.document().digest)
     """)
@@ -402,7 +402,7 @@ class Chunks:
 def test_a_million_entries(tmp_path: Path) -> None:
     """Given up as soon as there are more than a snapshot may have."""
     stream = Chunks(many_entries(1_000_000))
-    with pytest.raises(ContentError) as caught, read_archive(stream, tmp_path) as found:
+    with pytest.raises(ContentError) as caught, ExportArchive(stream, tmp_path) as found:
         for _ in found:
             pass
     assert caught.value.code == "SIZE"
@@ -426,7 +426,7 @@ def test_memory_and_disk_are_bounded(tmp_path: Path) -> None:
 
     used = []
     tracemalloc.start()
-    with read_archive(Chunks(stream()), tmp_path) as found:
+    with ExportArchive(Chunks(stream()), tmp_path) as found:
         for item in found:
             assert item.content.size == size
             descriptor = item.content.descriptor
@@ -452,7 +452,7 @@ def test_a_bomb_takes_no_room(tmp_path: Path) -> None:
     raw = packer.compress(archive(end=False) + info.tobuf(tarfile.USTAR_FORMAT))
     raw += b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.compress(bytes(1024)) + packer.flush()
     tracemalloc.start()
-    with read_archive(io.BytesIO(raw), tmp_path) as found:
+    with ExportArchive(io.BytesIO(raw), tmp_path) as found:
         item = next(found)
         assert os.fstat(item.content.descriptor).st_blocks * 512 < 1 << 20
         assert item.file.size == item.content.size == size
@@ -464,7 +464,7 @@ def test_a_bomb_takes_no_room(tmp_path: Path) -> None:
 
 
 def test_spooled_content_is_read_from_anywhere_and_again(tmp_path: Path) -> None:
-    with read_archive(io.BytesIO(archive(Item("a", BODY))), tmp_path) as found:
+    with ExportArchive(io.BytesIO(archive(Item("a", BODY))), tmp_path) as found:
         item = next(found)
         for start, length in ((0, None), (0, None), (100, 50), (2999, 10), (3000, 5)):
             with item.content.open(start, length) as reader:
@@ -472,7 +472,7 @@ def test_spooled_content_is_read_from_anywhere_and_again(tmp_path: Path) -> None
 
 
 def test_a_spool_directory_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(LocalIOError), read_archive(io.BytesIO(archive(Item("a", BODY))), tmp_path / "no") as found:
+    with pytest.raises(LocalIOError), ExportArchive(io.BytesIO(archive(Item("a", BODY))), tmp_path / "no") as found:
         next(found)
 
 
@@ -495,7 +495,7 @@ def test_a_stream_that_fails(tmp_path: Path) -> None:
             raise OSError(5, "I/O error")
 
     with pytest.raises(LocalIOError):
-        read_archive(Failing(), tmp_path)
+        ExportArchive(Failing(), tmp_path)
 
 
 def test_errors_are_all_ours(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_a_root_in_which_no_snapshot_was_ever_made(folders: str, tmp_path: Path)
     fresh = Root(tmp_path / "root")
     (fresh.path / folders).mkdir(parents=True)
     store = opened(fresh)
-    assert list(store.snapshots()) == list(store.listing()) == list(store.audit()) == []
+    assert list(store.snapshots()) == list(store.sizes()) == list(store.audit()) == []
     before = fresh.tree()
     with pytest.raises(NotFoundError, match="holds no snapshot"):
         store.resolve("bot")

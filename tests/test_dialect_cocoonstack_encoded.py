@@ -24,7 +24,6 @@ from cocoonstack_artifacts import (
     snapshot,
 )
 
-from epoch_oci.dialects.base import EncodedReader
 from epoch_oci.epoch import sparse
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import Digest
@@ -100,7 +99,6 @@ def test_a_digest_that_is_missing_is_the_callers_mistake():
 
 
 def test_only_version_2_is_encoded():
-    assert isinstance(DIALECT, EncodedReader)
     assert DIALECT.read_encoded(*snapshot([layer("a")], files={"a": {}})) is None
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,43 @@ def test_options_take_paths_and_lists_in_any_form(tmp_path):
     assert epoch_oci.PullOptions(only=["a", "b"]) == epoch_oci.PullOptions(only=("a", "b"))
     assert epoch_oci.Connection(trusted_hosts={"a"}).trusted_hosts == frozenset({"a"})
     assert epoch_oci.Connection(ca_file=tmp_path / "ca.pem").ca_file == str(tmp_path / "ca.pem")
+
+
+def module_level(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports that loading a module runs: neither those within functions nor those for type checkers alone."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If | ast.Try | ast.With | ast.ClassDef):
+            if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+                yield from module_level(node.orelse)
+            else:
+                blocks = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
+                blocks += [handler.body for handler in getattr(node, "handlers", [])]
+                yield from (found for block in blocks for found in module_level(block))
+
+
+def imported(node: ast.Import | ast.ImportFrom, modules: dict[str, Path]) -> Iterator[str]:
+    """The modules of the package that one import names."""
+    names = [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        names = [f"{node.module}.{name}" if f"{node.module}.{name}" in modules else f"{node.module}" for name in names]
+    yield from (name for name in names if name in modules)
+
+
+def test_no_two_modules_import_each_other_in_a_circle():
+    root = Path(epoch_oci.__file__).parent
+    modules = {
+        ".".join(("epoch_oci", *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in root.rglob("*.py")
+    }
+    assert len(modules) > 100
+    graph = {
+        name: {other for node in module_level(ast.parse(path.read_text()).body) for other in imported(node, modules)}
+        for name, path in modules.items()
+    }
+    assert graph["epoch_oci.stores.base"] >= {"epoch_oci.errors", "epoch_oci.oci.digest"}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))

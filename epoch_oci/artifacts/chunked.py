@@ -16,7 +16,6 @@ from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.disk.kept import KeptBlobs
 from epoch_oci.disk.spool import Spool
 from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -110,11 +109,9 @@ def folds_of(manifest: Manifest) -> dict[Digest, Fold]:
     """How the packed files of a snapshot unfold, each by the header of the first layer that is it."""
     found: dict[Digest, Fold] = {}
     for layer in manifest.layers:
-        header = manifest.layer_headers.get(layer.filename)
-        packed = unpacking(header.pax_records, layer.size) if header and layer.size else None
+        packed = manifest.unpacking_of(layer) if layer.size else None
         if packed is not None and layer.digest not in found:
-            runs = [(segment.offset, segment.length) for segment in packed.segments]
-            found[layer.digest] = Fold(runs, packed.logical_size)
+            found[layer.digest] = Fold(packed.segments, packed.logical_size)
     return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from epoch_oci import dialects
-from epoch_oci.dialects.base import EncodedFile, EncodedReader, EncodedSnapshot, Snapshot, SnapshotFile
+from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.disk.facts import Facts
 from epoch_oci.errors import ContentError
 from epoch_oci.events import Event, OnEvent, ignore, phase
@@ -49,7 +49,7 @@ def told(image: ImageManifest, config: Document | None) -> Snapshot | EncodedSna
     Raises ContentError with every finding.
     """
     dialect = dialects.detect(image)
-    encoded = dialect.read_encoded(image, config) if isinstance(dialect, EncodedReader) else None
+    encoded = dialect.read_encoded(image, config)
     if encoded is None:
         return dialect.decode(image, config)
     # Files that are only cut have their digests in the documents: nothing needs to be read first.

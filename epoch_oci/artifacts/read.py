@@ -24,7 +24,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest
-from epoch_oci.stores.base import Content, Readable, Remembering, Source
+from epoch_oci.stores.base import Content, Node, Readable, Source
 
 _INDEX_NESTING = 2
 _LISTED = 5
@@ -278,7 +278,7 @@ def forgets(store: Source, key: SnapshotKey, cache: Path | None) -> bool:
 
     That is digests of a store's own files, or in `cache` what layers decode to.
     """
-    if isinstance(store, Remembering):
+    if isinstance(store, Node):
         return store.forget()
     if cache is None or isinstance(stored := read_stored(store, key), Manifest):
         return False

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 from epoch_oci.cocoon.epoch_manifest import envelope_of, has_envelope, is_firecracker
-from epoch_oci.epoch import sparse
 from epoch_oci.epoch.manifest import Layer, Manifest, blob_id
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci import strict_json
@@ -54,7 +53,7 @@ def config_layers(manifest: Manifest) -> tuple[Layer, ...]:
     return tuple(
         layer
         for layer in manifest.layers
-        if layer.filename in _CONFIGS and layer.size <= CONFIG_LIMIT and not _is_packed(manifest, layer)
+        if layer.filename in _CONFIGS and layer.size <= CONFIG_LIMIT and manifest.unpacking_of(layer) is None
     )
 
 
@@ -95,7 +94,7 @@ def _base_warnings(manifest: Manifest, with_base_images: bool) -> Iterator[str]:
 
 def _lost_map_warnings(manifest: Manifest) -> Iterator[str]:
     for layer in manifest.layers:
-        if layer.filename == "cow.raw" and layer.size < manifest.storage and not _is_packed(manifest, layer):
+        if layer.filename == "cow.raw" and layer.size < manifest.storage and manifest.unpacking_of(layer) is None:
             yield f"cow.raw has {layer.size} of the disk's {manifest.storage} bytes: its sparse map was lost"
 
 
@@ -131,11 +130,6 @@ def _image_warnings(manifest: Manifest) -> Iterator[str]:
     parts = [name for name in names if ".part." in name]
     if parts != sorted(parts):
         yield "the disk's parts are not in the order of their names; they are joined in the order of the manifest"
-
-
-def _is_packed(manifest: Manifest, layer: Layer) -> bool:
-    header = manifest.layer_headers.get(layer.filename)
-    return header is not None and sparse.is_packed(header.pax_records)
 
 
 def _paths(value: Any) -> Iterator[str]:

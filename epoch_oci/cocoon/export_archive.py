@@ -158,11 +158,6 @@ class ExportArchive:
                 )
 
 
-def read_archive(stream: ByteReader, spool_dir: Path, what: str = "the archive") -> ExportArchive:
-    """The archive in `stream`, as an iterator over its files (`ExportArchive`)."""
-    return ExportArchive(stream, spool_dir, what)
-
-
 _GZIP = b"\x1f\x8b"
 _OTHERS = ((b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bzip2"))
 _SNIFFED = 6

@@ -14,15 +14,12 @@ from epoch_oci.cocoon.envelope import ENVELOPE
 from epoch_oci.cocoon.epoch_manifest import envelope_of
 from epoch_oci.disk.local import local_errors
 from epoch_oci.epoch import sparse
-from epoch_oci.epoch.manifest import Layer, Manifest, is_disk
+from epoch_oci.epoch.manifest import DEFAULT_MODE, Layer, Manifest, is_disk
 from epoch_oci.errors import ContentError, LocalIOError, UsageError
 from epoch_oci.oci.verify import BLOCK, VerifyingReader
 from epoch_oci.stores.base import Content
 
-DEFAULT_MODE = 0o640
-"""What Epoch and vk-cocoon give a file whose mode is not known (epoch-formats 1.6)."""
 _ENVELOPE_MODE = 0o644
-_PERMISSIONS = 0o777
 _OURS = "COCOON."
 # Together with the next header and its padding well below PIPE_BUF, up to which a write to a pipe is atomic (POSIX,
 # 4096 on Linux).
@@ -125,8 +122,7 @@ class _Entry:
 
 def _entry(manifest: Manifest, layer: Layer) -> _Entry:
     header = manifest.layer_headers.get(layer.filename)
-    # Set-user-ID and the like are never handed on: Cocoon would give them to the file.
-    mode = (header.mode if header else 0) & _PERMISSIONS or DEFAULT_MODE
+    mode = manifest.mode_of(layer.filename) or DEFAULT_MODE
     records = {key: text for key, text in (header.pax_records if header else {}).items() if key.startswith(_OURS)}
     unpacking = sparse.unpacking(records, layer.size)
     if unpacking is not None and not tar.fits(layer.filename, layer.size, records):
@@ -137,14 +133,13 @@ def _entry(manifest: Manifest, layer: Layer) -> _Entry:
 def _unfolded(reader: VerifyingReader, unpacking: sparse.Unpacking) -> Iterator[bytes]:
     """The file that `reader` has the segments of. Its last zeros come after the last segment was verified."""
     at = 0
-    for segment in unpacking.segments:
-        yield from _zeros(segment.offset - at)
-        left = segment.length
+    for offset, left in unpacking.segments:
+        yield from _zeros(offset - at)
+        at = offset + left
         while left:
             block = reader.read(min(BLOCK, left))
             left -= len(block)
             yield block
-        at = segment.offset + segment.length
     yield from _zeros(unpacking.logical_size - at)
 
 

@@ -16,15 +16,15 @@ from typing import Any
 
 from epoch_oci.cocoon.envelope import record_name, spelled
 from epoch_oci.cocoon.image_blobs import ImageBlobs
-from epoch_oci.cocoon.records import Record, SnapshotIndex, config_of, created_at, is_meant, new_record
+from epoch_oci.cocoon.records import Record, SnapshotIndex, config_of, is_meant, new_record
 from epoch_oci.cocoon.root_file import Digests, RootFile
 from epoch_oci.cocoon.stage import BLOBS, NewDirectory, WaitingBlobs, remove_abandoned
 from epoch_oci.cocoon.tree import DATABASE, INDEX, SNAPSHOTS, STAGE, Tree, index_locked
 from epoch_oci.disk import local
 from epoch_oci.disk.draft import Draft, sweep
-from epoch_oci.epoch import sparse
+from epoch_oci.epoch.gojson import is_set_time
 from epoch_oci.epoch.keys import SnapshotKey, blob_key
-from epoch_oci.epoch.manifest import Layer, Manifest
+from epoch_oci.epoch.manifest import DEFAULT_MODE, Layer, Manifest
 from epoch_oci.epoch.sparse import Unpacking
 from epoch_oci.errors import ConflictError, EpochOciError, NotFoundError, UsageError
 from epoch_oci.oci.descriptor import Descriptor
@@ -33,10 +33,8 @@ from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import BytesContent, Content
 
-_PERMISSIONS = 0o777 & ~0o022
-"""What is taken of a file's mode: never that others may write. Cocoon's import has the same by the usual umask."""
-_DEFAULT_MODE = 0o640
-"""Where the mode is not known; what Epoch and vk-cocoon put into an archive then (epoch-formats 1.6)."""
+_UMASK = 0o022
+"""Taken from a file's mode: others may never write. Cocoon's import has the same by the usual umask."""
 _INDEX_MODE = 0o644
 
 
@@ -152,7 +150,7 @@ class Landing:
         folder = f"{SNAPSHOTS}/{record.id}"
         if {found for found, _ in self.tree.names(folder)} != {layer.filename for layer in manifest.layers}:
             return False
-        return all(self._is_there(folder, layer, _packed(manifest, layer)) for layer in manifest.layers)
+        return all(self._is_there(folder, layer, manifest.unpacking_of(layer)) for layer in manifest.layers)
 
     def _is_there(self, folder: str, layer: Layer, packed: Unpacking | None) -> bool:
         file = RootFile.find(self.tree, folder, layer.filename)
@@ -206,9 +204,8 @@ class Landing:
         """Put the files together; returns which waiting blobs were not used up."""
         free = {blob.digest for blob in manifest.descriptors if self.stage.holds(blob_key(blob.digest), blob)}
         for layer in manifest.layers:
-            header = manifest.layer_headers.get(layer.filename)
-            mode = (header.mode if header else 0) & _PERMISSIONS or _DEFAULT_MODE
-            packed = _packed(manifest, layer)
+            mode = manifest.mode_of(layer.filename) & ~_UMASK or DEFAULT_MODE
+            packed = manifest.unpacking_of(layer)
             if packed is None and waiting is not None and layer.digest in free:
                 free.remove(layer.digest)
                 if new.take(layer.filename, mode, waiting, layer.digest.hex):
@@ -227,12 +224,13 @@ class Landing:
 
     def _record(self, index: SnapshotIndex, snapshot_id: str, name: str, manifest: Manifest) -> dict[str, object]:
         now = self.clock()
-        sizes = ((_packed(manifest, layer), layer.size) for layer in manifest.layers)
+        sizes = ((manifest.unpacking_of(layer), layer.size) for layer in manifest.layers)
         return new_record(
             index,
             snapshot_id,
             config_of(manifest, name),
-            created_at=created_at(manifest, now),
+            # Where it does not say when it was made, it is taken for made now, as an import does.
+            created_at=manifest.created_at if is_set_time(manifest.created_at) else now,
             root=str(self.tree.path),
             size=sum(packed.logical_size if packed else size for packed, size in sizes),
             now=now,
@@ -253,11 +251,6 @@ class Landing:
             return snapshot_id in self.index().records
         except EpochOciError:
             return True
-
-
-def _packed(manifest: Manifest, layer: Layer) -> Unpacking | None:
-    header = manifest.layer_headers.get(layer.filename)
-    return sparse.unpacking(header.pax_records, layer.size) if header else None
 
 
 def _refuse_cloud_image(manifest: Manifest) -> None:

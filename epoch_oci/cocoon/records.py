@@ -265,11 +265,6 @@ def is_meant(record: Record, config: Mapping[str, Any]) -> bool:
     return _essence(record.members) == _essence(config)
 
 
-def created_at(manifest: Manifest, now: str) -> str:
-    """When the snapshot was made, as it says; where it does not say, it is taken for made now, as an import does."""
-    return manifest.created_at if gojson.is_set_time(manifest.created_at) else now
-
-
 def _essence(config: Mapping[str, Any]) -> dict[str, Any]:
     """Without the ID and without what Go would not write."""
     return {key: value for key, value in config.items() if key not in RECORD_KEYS and key != "id" and value}

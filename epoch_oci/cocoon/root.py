@@ -49,16 +49,6 @@ def utc_now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"
 
 
-@dataclass(frozen=True, slots=True)
-class RootSnapshot:
-    """What is known of a snapshot without reading its files; `size` is the bytes of all of them as stored."""
-
-    key: SnapshotKey
-    id: str
-    created_at: str
-    size: int
-
-
 class CocoonRoot:
     """The snapshots of a Cocoon root directory, named by `SnapshotKey`s: a name, an ID, or the beginning of an ID.
 
@@ -137,11 +127,10 @@ class CocoonRoot:
         for record in self.index().finished():
             yield SnapshotEntry(record.key.name, record.key.tag)
 
-    def listing(self) -> Iterator[RootSnapshot]:
-        """As `snapshots`, with what can be told of each without reading gigabytes."""
+    def sizes(self) -> Iterator[tuple[SnapshotKey, int]]:
+        """As `stores.base.Node.sizes`."""
         for record in self.index().finished():
-            size = sum(file.size for file in self._files(record))
-            yield RootSnapshot(record.key, record.id, record.created_at, size)
+            yield record.key, sum(file.size for file in self._files(record))
 
     def resolve(self, name: str) -> Document:
         """The Epoch manifest of a snapshot; its files are read to know their digests, base images too.
@@ -200,7 +189,7 @@ class CocoonRoot:
         return None
 
     def forget(self) -> bool:
-        """As `stores.base.Remembering.forget`."""
+        """As `stores.base.Node.forget`."""
         self._found.clear()
         return self._digests.forget()
 

@@ -77,7 +77,7 @@ class RootFile:
     @property
     def size(self) -> int:
         """Length of the stored form in bytes."""
-        return self.logical_size if self.segments is None else sum(item.length for item in self.segments)
+        return self.logical_size if self.segments is None else sum(length for _, length in self.segments)
 
     @contextmanager
     def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
@@ -109,10 +109,9 @@ class RootFile:
         with self._descriptor() as descriptor:
             if packed is None:
                 return read_digest(local.FileReader(descriptor, self.what)) == digest
-            segments: Sequence[Segment] = packed.segments
-            if read_digest(RunReader(descriptor, self.what, segments)) != digest:
+            if read_digest(RunReader(descriptor, self.what, packed.segments)) != digest:
                 return False
-            return is_zero_outside(descriptor, self.what, segments, self.logical_size)
+            return is_zero_outside(descriptor, self.what, packed.segments, self.logical_size)
 
     @contextmanager
     def _descriptor(self) -> Iterator[int]:
@@ -162,7 +161,7 @@ class Digests:
         return self._marks.digest(file.found, _form(file)) == digest or self.of(file, anew=True) == digest
 
     def forget(self) -> bool:
-        """As `stores.base.Remembering.forget`."""
+        """As `stores.base.Node.forget`."""
         told, self._told = self._told, {}
         for (_, form), file in told.items():
             self._marks.forget(file.found, form)
@@ -186,9 +185,9 @@ def pax_records(segments: Sequence[Segment], size: int) -> Mapping[str, str]:
     That is a file without holes or with nothing in it, and one in so many pieces that the map would be too long.
     """
     # As Cocoon: any hole makes a file packed, none leaves it whole (epoch-formats 5.6).
-    if sum(segment.length for segment in segments) == size:
+    if sum(length for _, length in segments) == size:
         return MappingProxyType({})
-    pieces = [{"o": segment.offset, "l": segment.length} for segment in segments]
+    pieces = [{"o": offset, "l": length} for offset, length in segments]
     text = gojson.dumps(pieces or None, indent=None).decode("ascii")
     if len(text) > MAP_LIMIT:
         return MappingProxyType({})

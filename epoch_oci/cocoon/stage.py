@@ -133,8 +133,8 @@ def _copy(reader: VerifyingReader, descriptor: int, what: str) -> int:
 
 def _unfold(reader: VerifyingReader, descriptor: int, packed: Unpacking, what: str) -> int:
     """Zeros inside a segment are written: the file packs again to the very same bytes."""
-    for segment in packed.segments:
-        offset, end = segment.offset, segment.offset + segment.length
+    for offset, length in packed.segments:
+        end = offset + length
         while offset < end:
             block = reader.read(min(BLOCK, end - offset))
             with local.local_errors(what):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from epoch_oci.errors import ContentError
-from epoch_oci.oci.descriptor import size_problem
+from epoch_oci.oci.descriptor import size_of, size_problem
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.verify import BLOCK, ByteReader
 
@@ -32,7 +32,6 @@ _USTAR = b"ustar\x0000"
 _GNU = b"ustar  \x00"
 _RECORD = re.compile(rb"([1-9][0-9]{0,7}) ")
 _OCTAL = re.compile(rb"[0-7]*\Z")
-_DECIMAL = re.compile(r"(?:0|[1-9][0-9]{0,15})\Z")
 
 FILE = "file"
 PAX = "pax"
@@ -97,11 +96,10 @@ def with_records(header: Header, records: Mapping[str, str]) -> Header:
             code="TYPE",
             hint="use the archive as `cocoon snapshot export` wrote it",
         )
-    size = header.size
-    if (text := records.get("size")) is not None:
-        if _DECIMAL.match(text) is None or size_problem(int(text)):
-            raise ContentError(f"{shown(text)} is not the size of an entry", code="SIZE")
-        size = int(text)
+    text = records.get("size")
+    size = header.size if text is None else size_of(text)
+    if size is None:
+        raise ContentError(f"{shown(text)} is not the size of an entry", code="SIZE")
     return Header(records.get("path", header.name), size, header.mode, header.kind)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import Finding
@@ -209,10 +209,8 @@ class Dialect(Protocol):
     def decode(self, manifest: ImageManifest, config: Document | None) -> Snapshot:
         """Read an artifact back; `config` is None when it has the empty one. Raises ContentError with every finding."""
 
-
-@runtime_checkable
-class EncodedReader(Protocol):
-    """A dialect some of whose artifacts `decode` refuses, because their layers must be decoded first."""
-
     def read_encoded(self, manifest: ImageManifest, config: Document | None) -> EncodedSnapshot | None:
-        """What the documents tell of such an artifact, None for every other. Raises ContentError with every finding."""
+        """What the documents tell of an artifact whose layers must be decoded first; None for one that `decode` reads.
+
+        Raises ContentError with every finding.
+        """

@@ -66,7 +66,7 @@ class CocoonDialect:
         return Artifact(profile.image_manifest(types[config.media_type], config, listed, annotations), config, files)
 
     def decode(self, manifest: ImageManifest, config: Document | None) -> Snapshot:
-        """As `Dialect.decode`. What others made is derived from its layers (`derive.from_layers`)."""
+        """As `Dialect.decode`. What others made is derived from its layers (`foreign.from_layers`)."""
         # By the config and not by the artifact's type: generic tools drop or change the one and carry the other.
         if manifest.config.media_type not in profile.ARTIFACT_TYPES:
             return from_layers(manifest)
@@ -86,6 +86,9 @@ class CocoonDialect:
             warnings=(*epoch.warnings, *_disagreements(manifest, epoch), *url_warnings(manifest)),
             lost=tuple(f"annotation {shown(key)}" for key in manifest.annotations if key not in profile.MANIFEST_KEYS),
         )
+
+    def read_encoded(self, manifest: ImageManifest, config: Document | None) -> None:
+        """As `Dialect.read_encoded`: the config has the digest of each file, in whatever form they travel."""
 
 
 def _config_type(manifest: Manifest) -> str:

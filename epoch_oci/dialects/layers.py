@@ -1,6 +1,5 @@
 """The files that an artifact's layers carry: whole, in parts, in chunks (docs/format.md, "Layers", "Parts" and 7.1)."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,16 +20,13 @@ from epoch_oci.dialects.profile import (
 )
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import media_types
-from epoch_oci.oci.descriptor import EMPTY, Descriptor
+from epoch_oci.oci.descriptor import EMPTY, Descriptor, size_of
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.parts import PartTable, spans
-from epoch_oci.oci.strict_json import INTEGER_LIMIT, member_path
+from epoch_oci.oci.strict_json import member_path
 
 BASE_IMAGE: Role = "base-image"
-
-# Annotations are texts: only the one spelling of a number that everybody reads alike (docs/format.md, "Parts").
-_DECIMAL = re.compile(r"(?:0|[1-9][0-9]{0,15})\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +213,7 @@ def _role(layer: Descriptor, path: str, found: list[Finding]) -> Role:
 
 def _joined(index: int, run: tuple[Descriptor, ...], found: list[Finding]) -> CarriedFile:
     path, first = f"$.layers[{index}]", run[0]
-    size = _decimal(first, PART_SIZE, path, found)
+    size = _whole_size(first, path, found)
     digest = _whole_digest(first, path, found)
     name = first.annotations.get(PART_FILE)
     if name is None:
@@ -259,12 +255,12 @@ def _check_part(
         found.append(Finding(f"{path}.size", "SIZE", "a part cannot be empty"))
 
 
-def _decimal(layer: Descriptor, key: str, path: str, found: list[Finding]) -> int | None:
-    text = layer.annotations.get(key)
-    if text is not None and _DECIMAL.match(text) and int(text) <= INTEGER_LIMIT:
-        return int(text)
-    found.append(Finding(member_path(f"{path}.annotations", key), "SIZE", f"{shown(text)} is not a size in bytes"))
-    return None
+def _whole_size(layer: Descriptor, path: str, found: list[Finding]) -> int | None:
+    text = layer.annotations.get(PART_SIZE)
+    if (size := size_of(text)) is None:
+        where = member_path(f"{path}.annotations", PART_SIZE)
+        found.append(Finding(where, "SIZE", f"{shown(text)} is not a size in bytes"))
+    return size
 
 
 def _whole_digest(layer: Descriptor, path: str, found: list[Finding]) -> Digest:

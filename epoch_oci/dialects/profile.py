@@ -96,9 +96,8 @@ class Labels:
 
 def annotations_of(manifest: Manifest) -> dict[str, str]:
     """What an Epoch manifest says of the snapshot, as annotations."""
-    created = next((text for text in (manifest.created_at, manifest.pushed_at) if gojson.is_set_time(text)), "")
     values = {
-        media_types.CREATED: created,
+        media_types.CREATED: manifest.made_at,
         media_types.TITLE: manifest.name,
         media_types.VERSION: manifest.tag,
         SNAPSHOT_ID: manifest.snapshot_id,

@@ -76,8 +76,8 @@ class Placement:
     """Where a blob's bytes lie in the file: as they are, or each segment of a packed file at its offset."""
 
     def __init__(self, segments: Sequence[Run] | None) -> None:
-        self._segments = [segment for segment in segments or () if segment.length]
-        self._starts = [0, *accumulate(segment.length for segment in self._segments)]
+        self._segments = [(offset, length) for offset, length in segments or () if length]
+        self._starts = [0, *accumulate(length for _, length in self._segments)]
         self.is_plain = segments is None
 
     def runs(self, offset: int, length: int) -> list[tuple[int, int]]:
@@ -88,8 +88,8 @@ class Placement:
         index = bisect.bisect_right(self._starts, offset) - 1
         while length:
             inside = offset - self._starts[index]
-            count = min(length, self._segments[index].length - inside)
-            found.append((self._segments[index].offset + inside, count))
+            count = min(length, self._segments[index][1] - inside)
+            found.append((self._segments[index][0] + inside, count))
             offset, length, index = offset + count, length - count, index + 1
         return found
 

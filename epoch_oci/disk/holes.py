@@ -6,7 +6,6 @@ The file system says which; where it knows no holes, all of a file is data.
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from epoch_oci.disk.local import FileReader, local_errors, where_supported
 from epoch_oci.oci.verify import BLOCK, ByteReader
@@ -17,20 +16,12 @@ _ZERO_PAGE = bytes(_PAGE)
 _ZEROS = bytes(BLOCK)
 
 
-class Run(Protocol):
-    """A run of data inside a sparse file, both in bytes."""
-
-    @property
-    def offset(self) -> int:
-        """Where it begins in the file."""
-
-    @property
-    def length(self) -> int:
-        """How long it is."""
+Run = tuple[int, int]
+"""Offset and length, in bytes, of a run of data inside a sparse file."""
 
 
-def data_runs(descriptor: int, size: int, what: str) -> Iterator[tuple[int, int]]:
-    """Offset and length of each run of data in a file of `size` bytes. Raises LocalIOError."""
+def data_runs(descriptor: int, size: int, what: str) -> Iterator[Run]:
+    """The runs of data in a file of `size` bytes. Raises LocalIOError."""
     at = 0
     while at < size and (start := _seek(descriptor, at, os.SEEK_DATA, size, what)) < size:
         at = min(_seek(descriptor, start, os.SEEK_HOLE, size, what), size)
@@ -59,10 +50,10 @@ class RunReader:
 def is_zero_outside(descriptor: int, what: str, runs: Sequence[Run], size: int) -> bool:
     """Whether a file of `size` bytes holds nothing but zeros where `runs` are not. Raises LocalIOError."""
     end = 0
-    for run in runs:
-        if not _is_zero(descriptor, what, end, run.offset):
+    for offset, length in runs:
+        if not _is_zero(descriptor, what, end, offset):
             return False
-        end = run.offset + run.length
+        end = offset + length
     return _is_zero(descriptor, what, end, size)
 
 
@@ -95,14 +86,14 @@ def _is_zero(descriptor: int, what: str, start: int, end: int) -> bool:
     return True
 
 
-def _spans(runs: Sequence[Run], start: int, end: int | None) -> list[tuple[int, int]]:
+def _spans(runs: Sequence[Run], start: int, end: int | None) -> list[Run]:
     """The (offset in the file, length) pairs that bytes `start` to `end` of all runs together are."""
     spans, at = [], 0
-    for run in runs:
-        low, high = max(start, at), at + run.length if end is None else min(end, at + run.length)
+    for offset, length in runs:
+        low, high = max(start, at), at + length if end is None else min(end, at + length)
         if low < high:
-            spans.append((run.offset + low - at, high - low))
-        at += run.length
+            spans.append((offset + low - at, high - low))
+        at += length
     return spans
 
 

@@ -24,6 +24,9 @@ EPOCH_MANIFEST = "application/vnd.epoch.manifest.v1+json"
 """What an Epoch server calls its manifests; the media type of documents that hold one."""
 MANIFEST_LIMIT = 16 << 20
 MODE_LIMIT = 0o7777
+DEFAULT_MODE = 0o640
+"""What Epoch and vk-cocoon give a file whose mode is not known (epoch-formats 1.6)."""
+_PERMISSIONS = 0o777
 
 PREFIX = "application/vnd.cocoon."
 """What Epoch's media types begin with (Epoch manifest/media.go)."""
@@ -187,6 +190,21 @@ class Manifest:
     def pinned_blobs(self) -> list[str]:
         """Cocoon's image blobs that the snapshot needs: those it names, and those its base images are (trap 16)."""
         return sorted({*self.image_blob_ids, *filter(None, (blob_id(layer.filename) for layer in self.base_images))})
+
+    @property
+    def made_at(self) -> str:
+        """When the snapshot was made, else when it was pushed; "" where nobody said."""
+        return next((text for text in (self.created_at, self.pushed_at) if is_set_time(text)), "")
+
+    def mode_of(self, filename: str) -> int:
+        """Permission bits of a file, 0 where they are not known; set-user-ID and the like are never handed on."""
+        header = self.layer_headers.get(filename)
+        return header.mode & _PERMISSIONS if header else 0
+
+    def unpacking_of(self, layer: Layer) -> sparse.Unpacking | None:
+        """How the blob of one of `layers` unfolds, None where it is the file itself."""
+        header = self.layer_headers.get(layer.filename)
+        return sparse.unpacking(header.pax_records, layer.size) if header else None
 
     @property
     def descriptors(self) -> tuple[Descriptor, ...]:

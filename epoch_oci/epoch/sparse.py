@@ -1,13 +1,12 @@
 """Cocoon's packed form of a sparse file (Cocoon utils/tar.go; epoch-formats 1.6 and 5.6)."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import strict_json
-from epoch_oci.oci.descriptor import size_problem
+from epoch_oci.oci.descriptor import size_of, size_problem
 from epoch_oci.oci.digest import shown
 
 MAP = "COCOON.sparse.map"
@@ -15,15 +14,11 @@ SIZE = "COCOON.sparse.size"
 MAP_LIMIT = 1 << 20
 """Longest map in bytes; Go's tar writer and reader refuse an entry with more PAX records than this."""
 
-# As Go prints an int64; a sign, a leading zero or a blank is another writer's, and another reader might read another
-# number.
-_DECIMAL = re.compile(r"(?:0|[1-9][0-9]{0,15})\Z")
 _MEMBERS = frozenset({"o", "l"})
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A run of data inside a sparse file, both in bytes."""
+class Segment(NamedTuple):
+    """A run of data inside a sparse file, both in bytes: the pair that `disk` and `chunks` know without its name."""
 
     offset: int
     length: int
@@ -70,16 +65,15 @@ def read_unpacking(
 
 def _logical_size(pax_records: Mapping[str, str], path: str, found: list[Finding]) -> int:
     text = pax_records.get(SIZE)
+    size = size_of(text)
     if text is None:
         found.append(Finding(path, "SCHEMA", f"{MAP} is there and {SIZE} is not"))
-    elif _DECIMAL.match(text) is None or size_problem(int(text)):
+    elif size is None:
         found.append(Finding(path, "SIZE", f"{shown(text)} is not a size in bytes"))
     # Cocoon packs files that are not empty, and its readers want a size (epoch-formats 4.6).
-    elif text == "0":
+    elif size == 0:
         found.append(Finding(path, "SIZE", "a packed file cannot be empty"))
-    else:
-        return int(text)
-    return 0
+    return size or 0
 
 
 def _segments(pax_records: Mapping[str, str], path: str, found: list[Finding]) -> tuple[Segment, ...]:
@@ -113,14 +107,14 @@ def _segment_problem(item: Any) -> str | None:
 
 def _misfits(segments: tuple[Segment, ...], logical_size: int, stored_size: int, path: str) -> list[Finding]:
     end = 0
-    for index, segment in enumerate(segments):
+    for index, (offset, length) in enumerate(segments):
         # Cocoon does not look at bounds: a map that runs backwards would overwrite what was written (reliability Z3).
-        if segment.offset < end:
+        if offset < end:
             return [Finding(path, "SIZE", f"segment {index} of the sparse map starts before the one before it ends")]
-        end = segment.offset + segment.length
+        end = offset + length
     if end > logical_size:
         return [Finding(path, "SIZE", f"the sparse map ends at {end}, behind the file's {logical_size} bytes")]
-    packed = sum(segment.length for segment in segments)
+    packed = sum(length for _, length in segments)
     # Surplus bytes are skipped silently by Cocoon, and missing ones break it off in the middle of a file (epoch-formats
     # 5.6).
     if packed != stored_size:

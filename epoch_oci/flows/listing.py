@@ -12,7 +12,7 @@ from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci import media_types
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
-from epoch_oci.stores.base import QuickLister, SnapshotEntry, Source
+from epoch_oci.stores.base import Node, SnapshotEntry, Source
 
 _READERS = 8
 
@@ -59,8 +59,8 @@ def list_snapshots(store: ListableStore, word: str | None = None) -> list[Listed
     def is_wanted(key: SnapshotKey) -> bool:
         return keys is None or key.name == word or key in keys
 
-    if isinstance(store, QuickLister):
-        rows = (ListedSnapshot(key=row.key, size=row.size, kind="snapshot") for row in store.listing())
+    if isinstance(store, Node):
+        rows = (ListedSnapshot(key=key, size=size, kind="snapshot") for key, size in store.sizes())
         return [row for row in rows if is_wanted(row.key)]
     found = (SnapshotKey(entry.name, entry.tag) for entry in store.snapshots())
     with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="list") as pool:

@@ -139,8 +139,7 @@ class _Stream:
             self.packing = self._new_packing(chunking)
         blob = replace(file.descriptor, annotations={TITLE: file.name})
         packed = unpacking(file.pax_records, blob.size)
-        runs = [(segment.offset, segment.length) for segment in packed.segments] if packed else []
-        self.packing.add(blob, archived.content, Fold(runs, packed.logical_size) if packed else None)
+        self.packing.add(blob, archived.content, Fold(packed.segments, packed.logical_size) if packed else None)
         self.packing.settle()
 
     def _new_packing(self, chunking: Chunking) -> Packing:

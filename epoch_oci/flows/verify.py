@@ -23,7 +23,7 @@ from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verify import VerifyingReader
 from epoch_oci.options import Checked
-from epoch_oci.stores.base import Auditor, Remembering, Source, full_name
+from epoch_oci.stores.base import Auditor, Node, Source, full_name
 from epoch_oci.transfer.plan import refuse_other_size
 from epoch_oci.transfer.pool import GrowingPool
 from epoch_oci.transfer.zstd import digest_of
@@ -108,7 +108,7 @@ def verify_snapshots(
         source.resolve(str(keys[0]))
     location = source.where if whole else ", ".join(map(str, keys))
     result = _verify_snapshots(source, keys, location, options, on_event)
-    if not result.ok and isinstance(source, Remembering) and source.forget():
+    if not result.ok and isinstance(source, Node) and source.forget():
         # What was remembered of files may be what is wrong, and not the files.
         result = _verify_snapshots(source, keys, location, options, on_event)
     return result

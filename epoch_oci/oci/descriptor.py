@@ -1,5 +1,6 @@
 """Content descriptors (image-spec, descriptor.md)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -10,6 +11,7 @@ from epoch_oci.oci import media_types, strict_json
 from epoch_oci.oci.digest import Digest, shown
 
 _KNOWN = frozenset({"mediaType", "digest", "size", "annotations", "artifactType", "urls", "data", "platform"})
+_DECIMAL = re.compile(r"(?:0|[1-9][0-9]{0,15})\Z")
 
 
 def _nothing() -> Mapping[str, Any]:
@@ -78,6 +80,17 @@ def size_problem(value: object) -> str | None:
     if not 0 <= value <= strict_json.INTEGER_LIMIT:
         return f"{shown(value)} is not between 0 and 2^53-1"
     return None
+
+
+def size_of(text: str | None) -> int | None:
+    """The size in bytes that `text` spells, None for any other text: the one spelling that everybody reads alike.
+
+    As Go prints an int64. A sign, a leading zero or a blank is another writer's, and some reader takes it for another
+    number (docs/format.md, "Parts").
+    """
+    if text is None or _DECIMAL.match(text) is None or size_problem(int(text)):
+        return None
+    return int(text)
 
 
 def annotation_findings(value: object, path: str) -> list[Finding]:

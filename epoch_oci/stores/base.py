@@ -4,15 +4,15 @@ A *source* resolves a name to a document and hands out content; a *sink* says wh
 publishes a document under a name. Names are the store's own: `TAG` or `sha256:HEX` in a layout or a repository,
 `NAME:TAG` in an Epoch store. Every implementation raises only exceptions of `epoch_oci.errors`, also while content is
 being read. Further powers are protocols of their own that callers look for with `isinstance`: `Remote` has those of a
-registry.
+registry, `Node` those of a Cocoon root.
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.epoch.keys import SnapshotKey
@@ -22,6 +22,9 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.verify import ByteReader
+
+if TYPE_CHECKING:
+    from epoch_oci.chunks.chunked_file import Part
 
 
 class Content(Protocol):
@@ -129,26 +132,6 @@ class SnapshotLister(Protocol):
         """Every snapshot, by name then tag, from the manifests that are there and not from a catalog."""
 
 
-class SnapshotSummary(Protocol):
-    """What a store tells of a snapshot without reading its blobs."""
-
-    @property
-    def key(self) -> SnapshotKey:
-        """What the store calls it."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files as stored."""
-
-
-@runtime_checkable
-class QuickLister(Protocol):
-    """A store that has to read a snapshot's blobs to resolve it, and can list it without."""
-
-    def listing(self) -> Iterator[SnapshotSummary]:
-        """Every snapshot, in the order of `SnapshotLister.snapshots`."""
-
-
 @runtime_checkable
 class Naming(Protocol):
     """A store whose snapshots have names that divide in more than one way."""
@@ -169,20 +152,21 @@ class Expecting(Protocol):
 
 
 @runtime_checkable
-class Remembering(Protocol):
-    """A store that tells digests of its content from memory, where it has read it before."""
-
-    def forget(self) -> bool:
-        """Forget what was told from memory so far, for it may be wrong. False when nothing was."""
-
-
-@runtime_checkable
 class Node(Protocol):
-    """A store whose snapshots Cocoon makes VMs of."""
+    """What only a Cocoon root can be asked, whose snapshots VMs are made of; it is a `Source` and a `Sink` besides."""
 
     @property
     def root(self) -> str:
         """The absolute path of Cocoon's root directory."""
+
+    def sizes(self) -> Iterator[tuple[SnapshotKey, int]]:
+        """Every snapshot with the bytes of its files as stored, in the order of `SnapshotLister.snapshots`.
+
+        Nothing is read for it, while `resolve` has to read all files of one.
+        """
+
+    def forget(self) -> bool:
+        """Forget what digests of files were told from memory so far, for it may be wrong. False when none was."""
 
 
 @runtime_checkable
@@ -304,17 +288,6 @@ class Ranged(Protocol):
         """Whether that is so; may ask the other side, once."""
 
 
-class Part(Protocol):
-    """A part of a content that can be had by itself; see `chunks.chunked_file.Part`."""
-
-    @property
-    def spans(self) -> list[tuple[int, int]]:
-        """The (start, end) of what it brings, in bytes of the content."""
-
-    def run(self, write: Callable[[int, bytes], None], watch: Callable[[ByteReader], ByteReader]) -> None:
-        """Fetch it, check it, and give it to `write` by offset; `watch` is put around what is read."""
-
-
 @runtime_checkable
 class Scattered(Protocol):
     """Content that is cheaper to have in an order of its own than from start to end."""
@@ -323,7 +296,7 @@ class Scattered(Protocol):
     def fetched(self) -> int:
         """How many bytes had to be fetched for it so far."""
 
-    def parts(self, missing: Sequence[tuple[int, int]]) -> Iterator[Part]:
+    def parts(self, missing: Sequence[tuple[int, int]]) -> Iterator["Part"]:
         """What brings the (offset, length) spans that are missing; it may bring a little more around them."""
 
     def cost(self) -> int:

@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.verify import BLOCK
-from epoch_oci.stores.base import Part, Scattered
+from epoch_oci.stores.base import Scattered
 from epoch_oci.transfer.content import CancelledError, WatchedContent
+
+if TYPE_CHECKING:
+    from epoch_oci.chunks.chunked_file import Part
 
 SMALLEST_SPAN = 32 << 20
 """Spans get no smaller, in bytes: a request for less costs more than it wins."""
@@ -166,7 +170,7 @@ class _Scatter:
 
     content: WatchedContent
     assembly: Assembly
-    waiting: Iterator[Part]
+    waiting: "Iterator[Part]"
     error: BaseException | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -179,13 +183,13 @@ class _Scatter:
             with self.lock:
                 self.error = self.error or error
 
-    def _next(self) -> Part | None:
+    def _next(self) -> "Part | None":
         with self.lock:
             if self.content.cancelled.is_set():
                 raise CancelledError
             return None if self.error is not None else next(self.waiting, None)
 
-    def _run(self, part: Part) -> None:
+    def _run(self, part: "Part") -> None:
         """Fetch a part; what it brought is recorded now and then, and also when it fails halfway."""
         written = _Unsettled(self.assembly)
         try:

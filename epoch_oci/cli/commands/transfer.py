@@ -177,7 +177,7 @@ def _base(run: Run, place: "ArtifactPlace", word: str) -> "Base":
 def _push_input(
     run: Run, place: "ArtifactPlace", options: "PushOptions", also: tuple[str, ...], chunking: "Chunking | None"
 ) -> "TransferReport":
-    from epoch_oci.cocoon.export_archive import read_archive
+    from epoch_oci.cocoon.export_archive import ExportArchive
     from epoch_oci.flows.copy import add_tags
     from epoch_oci.flows.push_archive import push_archive
 
@@ -188,7 +188,7 @@ def _push_input(
             "`-` reads an archive from standard input, which is a terminal",
             hint="cocoon snapshot export NAME -o - | epoch-oci push - TARGET",
         )
-    with read_archive(sys.stdin.buffer, run.settings.spool_directory, "standard input") as archive:
+    with ExportArchive(sys.stdin.buffer, run.settings.spool_directory, "standard input") as archive:
         options = replace(options, chunking=chunking)
         report = push_archive(archive, place.store, place.tag, options=options, on_event=run.listen)
     if also and not options.dry_run:  # only now is it known what the artifact is

@@ -141,7 +141,7 @@ def mint_config(
         "storage": epoch.storage,
         "nics": epoch.nics,
         "files": gojson.sorted_map(entries),
-        "createdAt": created_at(epoch) or gojson.ZERO_TIME,
+        "createdAt": epoch.made_at or gojson.ZERO_TIME,
         EPOCH: dict(embedded or {}),
     }
     filled = {key: value for key, value in members.items() if value or key not in MINTED or key == "snapshotId"}
@@ -161,11 +161,6 @@ def check_config(config: Document) -> None:
             for item in error.findings
         ]
         raise ContentError.of("the Epoch manifest", found) from None
-
-
-def created_at(epoch: Manifest) -> str:
-    """When the snapshot was made, else when it was pushed, as the text Epoch wrote; "" when it does not say."""
-    return next((text for text in (epoch.created_at, epoch.pushed_at) if gojson.is_set_time(text)), "")
 
 
 def _version(members: Members) -> str:

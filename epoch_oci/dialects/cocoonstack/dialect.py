@@ -48,7 +48,7 @@ class CocoonstackDialect:
         )
 
     def read_encoded(self, manifest: ImageManifest, config: Document | None) -> EncodedSnapshot | None:
-        """As `EncodedReader.read_encoded`: a snapshot of version 2."""
+        """As `Dialect.read_encoded`: a snapshot of version 2."""
         if manifest.artifact_type != words.SNAPSHOT_V2:
             return None
         return snapshot.read(manifest, config, self.name)
