@@ -15,7 +15,7 @@ from epoch_oci.dialects.layers import is_chunked, packs_of
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.disk.kept import KeptBlobs
 from epoch_oci.disk.spool import Spool
-from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.epoch.manifest import Manifest, unpacking_of
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -109,7 +109,7 @@ def folds_of(manifest: Manifest) -> dict[Digest, Fold]:
     """How the packed files of a snapshot unfold, each by the header of the first layer that is it."""
     found: dict[Digest, Fold] = {}
     for layer in manifest.layers:
-        packed = manifest.unpacking_of(layer) if layer.size else None
+        packed = unpacking_of(manifest, layer) if layer.size else None
         if packed is not None and layer.digest not in found:
             found[layer.digest] = Fold(packed.segments, packed.logical_size)
     return found

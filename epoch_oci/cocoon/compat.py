@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from epoch_oci.cocoon.epoch_manifest import envelope_of, has_envelope, is_firecracker
-from epoch_oci.epoch.manifest import Layer, Manifest, blob_id
+from epoch_oci.epoch.manifest import Layer, Manifest, blob_id, unpacking_of
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci import strict_json
 from epoch_oci.oci.digest import shown
@@ -53,7 +53,7 @@ def config_layers(manifest: Manifest) -> tuple[Layer, ...]:
     return tuple(
         layer
         for layer in manifest.layers
-        if layer.filename in _CONFIGS and layer.size <= CONFIG_LIMIT and manifest.unpacking_of(layer) is None
+        if layer.filename in _CONFIGS and layer.size <= CONFIG_LIMIT and unpacking_of(manifest, layer) is None
     )
 
 
@@ -94,7 +94,7 @@ def _base_warnings(manifest: Manifest, with_base_images: bool) -> Iterator[str]:
 
 def _lost_map_warnings(manifest: Manifest) -> Iterator[str]:
     for layer in manifest.layers:
-        if layer.filename == "cow.raw" and layer.size < manifest.storage and manifest.unpacking_of(layer) is None:
+        if layer.filename == "cow.raw" and layer.size < manifest.storage and unpacking_of(manifest, layer) is None:
             yield f"cow.raw has {layer.size} of the disk's {manifest.storage} bytes: its sparse map was lost"
 
 

@@ -24,7 +24,7 @@ from epoch_oci.disk import local
 from epoch_oci.disk.draft import Draft, sweep
 from epoch_oci.epoch.gojson import is_set_time
 from epoch_oci.epoch.keys import SnapshotKey, blob_key
-from epoch_oci.epoch.manifest import DEFAULT_MODE, Layer, Manifest
+from epoch_oci.epoch.manifest import DEFAULT_MODE, Layer, Manifest, unpacking_of
 from epoch_oci.epoch.sparse import Unpacking
 from epoch_oci.errors import ConflictError, EpochOciError, NotFoundError, UsageError
 from epoch_oci.oci.descriptor import Descriptor
@@ -150,7 +150,7 @@ class Landing:
         folder = f"{SNAPSHOTS}/{record.id}"
         if {found for found, _ in self.tree.names(folder)} != {layer.filename for layer in manifest.layers}:
             return False
-        return all(self._is_there(folder, layer, manifest.unpacking_of(layer)) for layer in manifest.layers)
+        return all(self._is_there(folder, layer, unpacking_of(manifest, layer)) for layer in manifest.layers)
 
     def _is_there(self, folder: str, layer: Layer, packed: Unpacking | None) -> bool:
         file = RootFile.find(self.tree, folder, layer.filename)
@@ -205,7 +205,7 @@ class Landing:
         free = {blob.digest for blob in manifest.descriptors if self.stage.holds(blob_key(blob.digest), blob)}
         for layer in manifest.layers:
             mode = manifest.mode_of(layer.filename) & ~_UMASK or DEFAULT_MODE
-            packed = manifest.unpacking_of(layer)
+            packed = unpacking_of(manifest, layer)
             if packed is None and waiting is not None and layer.digest in free:
                 free.remove(layer.digest)
                 if new.take(layer.filename, mode, waiting, layer.digest.hex):
@@ -224,7 +224,7 @@ class Landing:
 
     def _record(self, index: SnapshotIndex, snapshot_id: str, name: str, manifest: Manifest) -> dict[str, object]:
         now = self.clock()
-        sizes = ((manifest.unpacking_of(layer), layer.size) for layer in manifest.layers)
+        sizes = ((unpacking_of(manifest, layer), layer.size) for layer in manifest.layers)
         return new_record(
             index,
             snapshot_id,

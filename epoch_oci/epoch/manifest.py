@@ -201,11 +201,6 @@ class Manifest:
         header = self.layer_headers.get(filename)
         return header.mode & _PERMISSIONS if header else 0
 
-    def unpacking_of(self, layer: Layer) -> sparse.Unpacking | None:
-        """How the blob of one of `layers` unfolds, None where it is the file itself."""
-        header = self.layer_headers.get(layer.filename)
-        return sparse.unpacking(header.pax_records, layer.size) if header else None
-
     @property
     def descriptors(self) -> tuple[Descriptor, ...]:
         """The blobs of layers, then of base images, each digest once; empty ones too."""
@@ -213,6 +208,12 @@ class Manifest:
         for layer in (*self.layers, *self.base_images):
             files.setdefault(layer.digest, layer)
         return tuple(layer.descriptor for layer in files.values())
+
+
+def unpacking_of(manifest: Manifest, layer: Layer) -> sparse.Unpacking | None:
+    """How the blob of one of the layers unfolds, None where it is the file itself."""
+    header = manifest.layer_headers.get(layer.filename)
+    return sparse.unpacking(header.pax_records, layer.size) if header else None
 
 
 class _Files:
