@@ -1,23 +1,33 @@
 """`sync` on Dask: real worker processes, one of them killed, and no secret on the way."""
 
+import contextlib
 import json
 import os
 import pickle
+import re
 import signal
+import socket
 import subprocess
+import sys
+import threading
 import time
+from itertools import combinations
+from queue import Queue
 
 import pytest
 from cli_runner import command, environment, run_fresh
 from registry_room import PASSWORD, USER
-from snapshots import put_snapshot, tree
+from snapshots import noise, put_snapshot, tree
+from support.faults import Throttle
 from support.registry_auth import BasicAuth
 from test_sync import BASE, small, uploads, without_catalog
 
-from epoch_oci import errors
+from epoch_oci import __version__, errors
 from epoch_oci.bulk.cluster import Reach, Words
+from epoch_oci.bulk.ration import Rationed, Rations, portion
 from epoch_oci.bulk.work import BlobTask, Done, SnapshotTask
 from epoch_oci.cli.session import connection_here
+from epoch_oci.transfer.throttle import BURST_SECONDS
 
 distributed = pytest.importorskip("distributed")
 pytestmark = [pytest.mark.xdist_group("dask"), pytest.mark.timeout(240)]
@@ -87,6 +97,172 @@ def worker_of(pid: int, ready) -> int:
             return int(next(pid for pid, words in told.items() if "dask worker" in words or "spawn_main" in words))
         time.sleep(0.05)
     raise AssertionError("it never began")
+
+
+def test_a_registry_that_asks_one_worker_to_wait_is_left_alone_by_all(tmp_path, fake_registry):
+    registry = fake_registry()
+    for number in range(16):
+        put_snapshot(tmp_path / "store", small(f"bot{number}", "v1", base=noise(f"base {number}", 10_000)))
+    registry.fault("POST", "/uploads/", Throttle(6), first=1)
+    words = ("sync", "store", f"{registry.address}/m", "--workers", 2, "--jobs", 2)
+    code, report, err = run(*words, cwd=tmp_path)
+    assert code == 0 and report["counts"]["synced"] == 16, err
+    asked = next(item.at for item in registry.recording.find("POST", "/uploads/") if item.status == 429)
+    published = [item.at for item in registry.recording.find("PUT", "/manifests/")]
+    # What the other one had under way, and perhaps one more that it began before it could hear of it.
+    assert sum(asked <= at < asked + 5.5 for at in published) <= 3
+
+
+class Dask:
+    """A scheduler and its workers as they are started on a cluster, each a process of its own."""
+
+    def __init__(self, directory, env: dict | None = None) -> None:
+        self.directory, self.env = directory, {**environment(), **(env or {})}
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.scheduler: subprocess.Popen | None = None
+        self.workers: list[subprocess.Popen] = []
+
+    @property
+    def address(self) -> str:
+        return f"tcp://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> "Dask":
+        self.start_scheduler()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (self.scheduler, *self.workers):
+            if process is not None:
+                process.kill()
+                process.wait()
+
+    def _start(self, *words: str, env: dict | None = None) -> subprocess.Popen:
+        log = (self.directory / "dask.log").open("ab")
+        with log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env={**self.env, **(env or {})},
+            )
+
+    def start_scheduler(self) -> None:
+        where = ("--host", "127.0.0.1", "--port", str(self.port))
+        self.scheduler = self._start("distributed.cli.dask_scheduler", *where, "--no-dashboard", "--no-show")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            time.sleep(0.05)
+        raise AssertionError((self.directory / "dask.log").read_text())
+
+    def start_worker(self, env: dict | None = None) -> None:
+        words = ("--no-nanny", "--no-dashboard", "--nthreads", "4", "--host", "127.0.0.1", "--death-timeout", "60")
+        self.workers.append(self._start("distributed.cli.dask_worker", self.address, *words, env=env))
+
+    def restart(self) -> None:
+        """As a machine that comes up again: what ran on it is gone without a word."""
+        for process in (self.scheduler, *self.workers):
+            assert process is not None
+            process.kill()
+            process.wait()
+        self.workers.clear()
+        self.start_scheduler()
+        self.start_worker()
+
+
+def test_a_scheduler_that_restarts_and_a_client_that_is_killed_cost_what_was_under_way(tmp_path, fake_registry):
+    registry = fake_registry()
+    fill(tmp_path / "store", 60, unique=100_000)
+
+    def through() -> int:
+        return registry.recording.count("PUT", "/manifests/")
+
+    with Dask(tmp_path) as dask:
+        dask.start_worker()
+        words = command("sync", "store", f"{registry.address}/m", "--scheduler", dask.address, "--format", "json")
+        words += ["--limit-rate", "1M"]
+        for act in (lambda running: running.kill(), lambda running: dask.restart(), None):
+            running = subprocess.Popen(
+                words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            try:
+                before, deadline = through(), time.monotonic() + 100
+                while act is not None and through() < before + 5 and time.monotonic() < deadline:
+                    assert running.poll() is None, running.communicate()
+                    time.sleep(0.02)
+                if act is not None:
+                    act(running)
+                out, err = running.communicate(timeout=90)
+            finally:
+                running.kill()
+            if running.returncode == -signal.SIGKILL:
+                continue
+            assert running.returncode == 0, err
+            report = json.loads(out)
+            assert report["counts"]["failed"] == 0
+        assert report["counts"] == {**report["counts"], "there": 60, "synced": 0}
+    # Each of the two cost what was under way, and nothing was tagged twice.
+    assert uploads(registry, BASE) <= 3 and through() <= 60 + 2 * 4
+    code, _, err = run("sync", f"{registry.address}/m", "second", cwd=tmp_path)
+    assert code == 0, err
+    assert without_catalog(tree(tmp_path / "second")) == tree(tmp_path / "store")
+
+
+def test_workers_with_another_version_are_named(tmp_path):
+    fill(tmp_path / "store", 1)
+    (tmp_path / "older" / "epoch_oci").mkdir(parents=True)
+    (tmp_path / "older" / "epoch_oci" / "__init__.py").write_text('__version__ = "0.0.9"\n')
+    (tmp_path / "lacking" / "epoch_oci").mkdir(parents=True)
+    (tmp_path / "lacking" / "epoch_oci" / "__init__.py").write_text("raise ImportError\n")
+    with Dask(tmp_path) as dask:
+        for place in ("older", "lacking"):
+            dask.start_worker(env={"PYTHONPATH": str(tmp_path / place)})
+        with distributed.Client(dask.address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        done = run_fresh("sync", "store", "second", "--scheduler", dask.address, cwd=tmp_path)
+    assert done.code == 2 and f"this is epoch-oci {__version__}, and " in done.error
+    assert re.search(r"tcp://127.0.0.1:\d+ has 0\.0\.9\b", done.error)
+    assert re.search(r"tcp://127.0.0.1:\d+ has none\b", done.error)
+    assert "install the same version" in done.error and not (tmp_path / "second" / "manifests").exists()
+
+
+def test_the_rate_is_one_for_all_and_what_a_worker_does_not_use_another_one_has():
+    portions: Queue[int] = Queue()
+    rate = 32 * 10_000
+    busy, idle = Rationed(rate, portions), Rationed(rate, portions)
+    for _ in range(9):
+        portions.put(portion(rate))
+    going = threading.Event()
+    assert all(busy.take(10_000, going) for _ in range(8)) and portions.qsize() == 1
+    assert idle.take(1_000, going) and idle.take(9_000, going) and portions.qsize() == 0
+    going.set()
+    assert not idle.take(1, going)
+
+
+def test_no_more_than_the_rate_is_handed_out():
+    class Taken:
+        def __init__(self) -> None:
+            self.at: list[float] = []
+
+        def put(self, size: int, timeout: float) -> None:
+            self.at.append(time.monotonic())
+            if len(self.at) == 8:
+                time.sleep(0.5)  # nobody took any: no more than a burst of it is made up for
+            if len(self.at) == 48:
+                rations.close()
+
+    taken = Taken()
+    rations = Rations(lambda: taken, 32 * 10_000).start()
+    rations._thread.join(60)
+    assert len(taken.at) == 48
+    for first, last in combinations(range(48), 2):
+        assert last - first <= (taken.at[last] - taken.at[first] + BURST_SECONDS) * 32 + 1
 
 
 def test_workers_without_credentials_are_named_before_a_byte_moves(tmp_path, fake_registry):

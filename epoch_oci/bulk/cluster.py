@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from epoch_oci import __version__
 from epoch_oci.bulk.opening import open_side
 from epoch_oci.bulk.plan import Wanted
+from epoch_oci.bulk.ration import Rationed, Rations, queue_size
 from epoch_oci.bulk.run import Task, perform
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, StoreSide, store_of
 from epoch_oci.bulk.work import Done, Local, Manner
@@ -26,9 +27,14 @@ from epoch_oci.events import Event, OnEvent
 from epoch_oci.flows.copy import pointed
 from epoch_oci.locate import Connection
 from epoch_oci.oci.digest import Digest
-from epoch_oci.transfer.throttle import Throttle
 
+_PORT = 8786
 _CONNECT_SECONDS = 15
+_AWAY_SECONDS = 60
+"""How long a scheduler may be away while pieces are under way."""
+_LOOK_SECONDS = 0.2
+_TRIES = 3
+"""How often a piece is begun again because the scheduler lost it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +53,10 @@ class Reach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """What a worker needs to open both ends. `connect` is called there; `rate` is its share, in bytes a second.
+    """What a worker needs to open both ends; `connect` is called there.
 
-    `run` names this run among those that the scheduler knows of, `leases` is how many pieces may be at one registry.
+    `run` names this run among those that the scheduler knows of, `leases` is how many pieces may be at one registry,
+    `rate` how many bytes a second the whole cluster may move.
     """
 
     source: str
@@ -96,7 +103,7 @@ def _ends(words: Words) -> _Ends:
                 Local(
                     connection.cache_directory,
                     state / "packs" if state else None,
-                    Throttle(words.rate) if words.rate else None,
+                    Rationed(words.rate) if words.rate else None,
                 ),
             )
         return _opened[words]
@@ -106,6 +113,8 @@ def work(words: Words, manner: Manner, task: Task) -> Done:
     """Do a piece on the worker that this is called on."""
     dask = _dask()
     ends, worker, client = _ends(words), dask.get_worker(), dask.get_client()
+    if isinstance(ends.local.throttle, Rationed):
+        ends.local.throttle.queue = _portions(client, words)
     hosts = sorted({side.registry for side in (ends.source, ends.target) if isinstance(side, RegistrySide)})
 
     def hear(event: Event) -> None:
@@ -128,14 +137,28 @@ def _lease(client: Any, words: Words, host: str) -> Iterator[None]:
         yield
 
 
+def _portions(client: Any, words: Words) -> Any:
+    """What the rate of the whole cluster is handed out by."""
+    return _dask().Queue(f"{words.run}-rate", client=client, maxsize=queue_size(words.rate or 1))
+
+
 def _pause(client: Any, words: Words, host: str, seconds: float) -> None:
     """A registry has asked one of us to wait: nobody begins anything there before that."""
-    _dask().Variable(f"{words.run}-{host}", client=client).set(time.time() + seconds)
+    asked = time.time() + seconds
+    if asked > _until(client, words, host):  # who was asked for longer is not overruled
+        _dask().Variable(f"{words.run}-{host}", client=client).set(asked)
 
 
 def _wait_for(client: Any, words: Words, host: str) -> None:
-    until = float(_dask().Variable(f"{words.run}-{host}", client=client).get(timeout=_CONNECT_SECONDS))
-    time.sleep(max(0.0, until - time.time()))
+    time.sleep(max(0.0, _until(client, words, host) - time.time()))
+
+
+def _until(client: Any, words: Words, host: str) -> float:
+    """Until when nothing is to begin at a registry. A scheduler that was started anew knows of nothing."""
+    try:
+        return float(_dask().Variable(f"{words.run}-{host}", client=client).get(timeout=_CONNECT_SECONDS))
+    except TimeoutError:
+        return 0.0
 
 
 def preflight(words: Words, source: Entry, target: Entry, pinned: str) -> dict[str, Any]:
@@ -189,10 +212,17 @@ class Cluster:
     def at(cls, address: str) -> "Cluster":
         """The scheduler at `tcp://HOST:PORT`. Raises NetworkError, UsageError where Dask is not installed."""
         client = _dask().Client
-        if urlsplit(address).scheme not in ("tcp", "tls", "ws", "wss"):
-            raise UsageError(f"--scheduler cannot be {address}", object=address, hint="write tcp://HOST:8786")
         try:
-            return cls(client(address, timeout=_CONNECT_SECONDS, set_as_default=False))
+            parts = urlsplit(address)
+            if parts.scheme not in ("tcp", "tls", "ws", "wss") or not parts.hostname:
+                raise ValueError
+            port = parts.port or _PORT
+        except ValueError:
+            raise UsageError(f"--scheduler cannot be {address}", object=address, hint="write tcp://HOST:8786") from None
+        try:
+            # Dask asks again and again for as long as a scheduler may be away later on.
+            socket.create_connection((parts.hostname, port), _CONNECT_SECONDS).close()
+            return cls(client(address, timeout=_AWAY_SECONDS, set_as_default=False))
         except (OSError, ValueError) as error:
             raise NetworkError(f"there is no Dask scheduler at {address}", object=address, retryable=False) from error
 
@@ -218,6 +248,11 @@ class Cluster:
                 self._local.close(timeout=5)
 
     @property
+    def scheduler(self) -> str:
+        """What tells this scheduler from one that was started anew."""
+        return str(self.client.scheduler_info().get("id", ""))
+
+    @property
     def threads(self) -> dict[str, int]:
         """By worker, how many pieces it does at a time."""
         return dict(self.client.nthreads())
@@ -226,40 +261,61 @@ class Cluster:
         """A preflight on every worker. Raises UsageError for other versions, AccessError for what some of them lack."""
         if not self.threads:
             raise NetworkError("the Dask cluster has no workers", hint="start some: dask worker tcp://HOST:8786")
-        try:
-            found = self.client.run(
-                preflight, words, sample.source, sample.target, str(sample.pinned), on_error="return"
-            )
-        except ImportError as error:
-            raise UsageError(f"the workers cannot import epoch-oci: {error}", hint=_INSTALL) from error
-        broken = {worker: seen for worker, seen in found.items() if not isinstance(seen, dict)}
-        if broken:
-            worker, why = next(iter(broken.items()))
-            raise UsageError(f"worker {worker} cannot run epoch-oci {__version__}: {why}", hint=_INSTALL)
-        others = {worker: seen["version"] for worker, seen in found.items() if seen["version"] != __version__}
-        if others:
-            named = ", ".join(f"{worker} has {version}" for worker, version in sorted(others.items()))
-            raise UsageError(f"this is epoch-oci {__version__}, and {named}", hint=_INSTALL)
-        lacking = {worker: seen for worker, seen in found.items() if seen["problems"]}
+        self._check_versions()
+        found = self.client.run(preflight, words, sample.source, sample.target, str(sample.pinned), on_error="return")
+        lacking = {worker: problems for worker, seen in found.items() if (problems := _problems(seen))}
         if lacking:
-            named = "; ".join(
-                f"{worker} ({seen['host']}): {', '.join(seen['problems'])}" for worker, seen in sorted(lacking.items())
-            )
+            named = "; ".join(f"{worker}: {problems}" for worker, problems in sorted(lacking.items()))
             raise AccessError(
                 f"{len(lacking)} of {len(found)} workers cannot do their part: {named}",
                 hint="each worker needs credentials, paths and EPOCH_S3_* settings in its own environment",
             )
 
-    def crew(self, words: Words, manner: Manner, heard: OnEvent) -> "DaskCrew":
-        """Those who do the pieces of one run."""
+    def _check_versions(self) -> None:
+        """Asked by what travels as a whole: what another version calls its modules and members is anybody's guess."""
 
-        def listen(event: tuple[float, dict[str, Any]]) -> None:
-            heard(_heard(event[1]))
+        def look() -> str:
+            try:
+                import epoch_oci
+            except ImportError:
+                return ""
+            return epoch_oci.__version__
 
-        for host in _hosts(words):
-            _dask().Variable(f"{words.run}-{host}", client=self.client).set(0.0)
-        self.client.subscribe_topic(words.run, listen)
-        return DaskCrew(self.client, words, manner, slots=max(1, sum(self.threads.values())))
+        found = self.client.run(look, on_error="return")
+        others = {worker: _version(seen) for worker, seen in found.items() if seen != __version__}
+        if others:
+            named = ", ".join(f"{worker} {has}" for worker, has in sorted(others.items()))
+            raise UsageError(f"this is epoch-oci {__version__}, and {named}", hint=_INSTALL)
+
+    def crew(self, words: Words, manner: Manner, heard: OnEvent, sample: Wanted) -> "DaskCrew":
+        """Those who do the pieces of one run. Raises as `check`, with which it begins."""
+        self.check(words, sample)
+        rations = Rations(lambda: _portions(self.client, words), words.rate).start() if words.rate else None
+        crew = DaskCrew(self, words, manner, heard, sample, rations, slots=max(1, sum(self.threads.values())))
+        crew.announce()
+        return crew
+
+    def comes_back(self) -> bool:
+        """Whether the scheduler is there, or there again within the time that this connection waits for it."""
+        while self.client.status == "connecting":
+            time.sleep(_LOOK_SECONDS)
+        if self.client.status != "running":
+            return False
+        with contextlib.suppress(TimeoutError):
+            self.client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
+        return True
+
+
+def _version(seen: object) -> str:
+    if isinstance(seen, str):
+        return f"has {seen}" if seen else "has none"
+    return f"cannot tell ({seen})"
+
+
+def _problems(seen: object) -> str:
+    if not isinstance(seen, dict):
+        return str(seen)
+    return f"({seen['host']}) {', '.join(seen['problems'])}" if seen["problems"] else ""
 
 
 _INSTALL = "install the same version of epoch-oci on every worker"
@@ -274,40 +330,84 @@ def _hosts(words: Words) -> set[str]:
 class DaskCrew:
     """A crew on a cluster. `slots` is one piece for each of its threads; registries have leases of their own."""
 
-    client: Any
+    cluster: Cluster
     words: Words
     manner: Manner
+    heard: OnEvent
+    sample: Wanted
+    rations: Rations | None
     slots: int
+    _announced_to: str = field(default="", init=False)
+
+    def announce(self) -> None:
+        """Tell the scheduler of this run: nothing pauses, and its events are wanted here."""
+
+        def listen(event: tuple[float, dict[str, Any]]) -> None:
+            self.heard(_heard(event[1]))
+
+        client = self.cluster.client
+        for host in _hosts(self.words):
+            _dask().Variable(f"{self.words.run}-{host}", client=client).set(0.0)
+        client.subscribe_topic(self.words.run, listen)
+        self._announced_to = self.cluster.scheduler
 
     def submit(self, task: Task) -> "Future[Done]":
-        """As `Crew.submit`. A piece whose worker died is done again by another one, as Dask has it."""
-        inner = self.client.submit(work, self.words, self.manner, task, pure=False)
+        """As `Crew.submit`. A piece whose worker died is done again by another one, as Dask has it.
+
+        So is one of which a scheduler that was started anew knows nothing, when that was soon.
+        """
         outer: Future[Done] = Future()
+        self._submit(task, outer, _TRIES)
+        return outer
+
+    def close(self) -> None:
+        """Hand out nothing more."""
+        if self.rations is not None:
+            self.rations.close()
+
+    def _submit(self, task: Task, outer: "Future[Done]", tries: int) -> None:
+        inner = self.cluster.client.submit(work, self.words, self.manner, task, pure=False)
 
         def ended(future: Any) -> None:
-            with contextlib.suppress(CancelledError):
+            try:
                 _pass_on(future, outer)
+            except Exception as error:
+                if not (tries and _is_lost(error) and self._begins_again(task, outer, tries - 1)):
+                    outer.set_exception(_ours(error))
 
         inner.add_done_callback(ended)
-        return outer
+
+    def _begins_again(self, task: Task, outer: "Future[Done]", tries: int) -> bool:
+        """Whether there is a scheduler to give it to; the first piece that was lost waits for one."""
+        try:
+            if not self.cluster.comes_back():
+                return False
+            if self._announced_to != self.cluster.scheduler:
+                self.cluster.check(self.words, self.sample)
+                self.announce()
+            self._submit(task, outer, tries)
+        except Exception as error:  # whoever waits for the piece has to hear of it
+            outer.set_exception(_ours(error))
+        return True
 
 
 def _pass_on(inner: Any, outer: "Future[Done]") -> None:
-    """The outcome of a Dask future; that the cluster lost it is a failure of the network."""
-    if inner.status == "finished":
-        try:
-            outer.set_result(inner.result(timeout=_CONNECT_SECONDS))
-        except Exception as error:
-            outer.set_exception(_ours(error))
-        return
-    outer.set_exception(_ours(inner.exception(timeout=_CONNECT_SECONDS) if inner.status == "error" else None))
+    """Pass the outcome of a Dask future on. Raises the exception that it has, or Dask's own where it was lost."""
+    if inner.status == "error":
+        raise inner.exception(timeout=_CONNECT_SECONDS)
+    outer.set_result(inner.result(timeout=_CONNECT_SECONDS))
 
 
-def _ours(error: BaseException | None) -> BaseException:
+def _is_lost(error: BaseException) -> bool:
+    """Whether the piece is unknown to the cluster, or what came of it; a worker that it killed is another matter."""
+    return isinstance(error, OSError | TimeoutError) or type(error).__name__.endswith("CancelledError")
+
+
+def _ours(error: BaseException) -> BaseException:
     if isinstance(error, EpochOciError):
         return error
-    if error is None or type(error).__name__ in ("KilledWorker", "CancelledError", "CommClosedError", "TimeoutError"):
-        why = f" ({type(error).__name__})" if error is not None else ""
+    if _is_lost(error) or type(error).__name__ == "KilledWorker":
+        why = f" ({type(error).__name__})"
         return NetworkError(f"the cluster lost the worker or the scheduler{why}", hint="run the same command again")
     return error
 

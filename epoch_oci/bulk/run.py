@@ -33,6 +33,9 @@ class Crew(Protocol):
     def submit(self, task: Task) -> "Future[Done]":
         """Begin a piece; the future raises what it raises."""
 
+    def close(self) -> None:
+        """Nothing more is to be done."""
+
 
 @dataclass(slots=True)
 class Threads:

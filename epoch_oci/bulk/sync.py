@@ -158,6 +158,7 @@ def _bring(
     finally:
         journal.homes = homes
         journal.keep()
+        hands.close()
         threads.close()
     report.warnings += _warned(notes)
     meter.end(report.bytes_moved)

@@ -142,11 +142,10 @@ def _cluster(
     from epoch_oci.bulk.cluster import Cluster
 
     cluster = Cluster.at(scheduler) if scheduler is not None else Cluster.of(workers or 1, jobs)
-    words = _words(run, ends, jobs, limit_rate, len(cluster.threads))
+    words = _words(run, ends, jobs, limit_rate)
 
     def crew(manner: "Manner", heard: "OnEvent", sample: "Wanted") -> "Crew":
-        cluster.check(words, sample)
-        return cluster.crew(words, manner, heard)
+        return cluster.crew(words, manner, heard, sample)
 
     try:
         yield crew
@@ -154,8 +153,8 @@ def _cluster(
         cluster.close()
 
 
-def _words(run: Run, ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate: str | None, workers: int) -> "Words":
-    """What every worker is told. Paths are absolute, for it works elsewhere; each gets its share of the rate."""
+def _words(run: Run, ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate: str | None) -> "Words":
+    """What every worker is told. Paths are absolute, for it works elsewhere."""
     from epoch_oci.bulk.cluster import Reach, Words
     from epoch_oci.bulk.opening import absolute
     from epoch_oci.cli.arguments import rate
@@ -178,7 +177,7 @@ def _words(run: Run, ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate
             profile=settings.profile,
             trusted_hosts=frozenset(settings.trust_host),
         ),
-        rate=None if limit_rate is None else max(1, rate(limit_rate) // max(1, workers)),
+        rate=None if limit_rate is None else rate(limit_rate),
         run=f"epoch-oci-{uuid4().hex[:12]}",
         leases=jobs,
     )
