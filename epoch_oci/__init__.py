@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from epoch_oci.oci.document import Document
     from epoch_oci.oci.manifest import ImageManifest
     from epoch_oci.oci.reference import Reference
-    from epoch_oci.oci.verify import ByteReader
+    from epoch_oci.oci.verifying import ByteReader
     from epoch_oci.reading.remote_file import RemoteFile, open_file
     from epoch_oci.stores.base import Content, FileSink, FileTarget, Sink, SnapshotEntry, Source
     from epoch_oci.transfer.plan import Seed
@@ -233,7 +233,7 @@ _HOMES = {
     "oci.document": ("Document",),
     "oci.manifest": ("ImageManifest",),
     "oci.reference": ("Reference",),
-    "oci.verify": ("ByteReader",),
+    "oci.verifying": ("ByteReader",),
     "reading.remote_file": (
         "RemoteFile",
         "open_file",

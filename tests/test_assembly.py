@@ -22,7 +22,7 @@ from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import ConflictError, ContentError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.base import BytesContent, FileTarget
 from epoch_oci.stores.files import FilesDirectory
 from epoch_oci.transfer.execute import execute

@@ -50,7 +50,7 @@ from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import ConflictError, ContentError, EpochOciError, NotFoundError, UsageError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.stores.base import Auditor, SnapshotEntry, SnapshotLister
 
 

@@ -24,7 +24,7 @@ from epoch_oci.errors import (
 )
 from epoch_oci.events import Event
 from epoch_oci.locate import Connection, SnapshotStore, open_store
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.registry.legacy_epoch import EpochServer, ServerAddress
 from epoch_oci.registry.policy import RegistrySettings, Timeouts
 from epoch_oci.stores.base import Assembler, BytesContent, SnapshotLister, TagLister

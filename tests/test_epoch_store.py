@@ -30,7 +30,7 @@ from epoch_oci.errors import ConflictError, ContentError, EpochOciError, LocalIO
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import Auditor, Sink, SnapshotLister, Source
 from epoch_oci.stores.epoch_store import EpochStore, go_now
@@ -549,7 +549,7 @@ def test_memory_stays_flat(root: Path) -> None:
         from pathlib import Path
         from epoch_oci.oci.descriptor import Descriptor
         from epoch_oci.oci.digest import Digest
-        from epoch_oci.oci.verify import VerifyingReader
+        from epoch_oci.oci.verifying import VerifyingReader
         from epoch_oci.stores.backends.directory import DirectoryBackend
         from epoch_oci.stores.epoch_store import EpochStore
 

@@ -18,7 +18,7 @@ from epoch_oci.errors import NetworkError, UsageError
 from epoch_oci.events import Event
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.base import BytesContent
 from epoch_oci.transfer.content import CancelledError, WatchedContent
 from epoch_oci.transfer.execute import execute

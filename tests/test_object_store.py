@@ -26,7 +26,7 @@ from epoch_oci.errors import (
     PolicyError,
     UsageError,
 )
-from epoch_oci.oci.verify import ByteReader
+from epoch_oci.oci.verifying import ByteReader
 from epoch_oci.stores.backends import object_upload
 from epoch_oci.stores.backends.base import verified
 from epoch_oci.stores.backends.object_reader import Patience
@@ -599,7 +599,7 @@ def test_google_speaks_the_same_way(moto) -> None:
 
 MEMORY = """
 import os, resource, sys
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.buckets import BucketOptions, open_bucket
 size = int(sys.argv[1])
 backend, _ = open_bucket("s3://", BucketOptions(environ=dict(os.environ)))

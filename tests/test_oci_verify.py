@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK, VerifyingReader, check, check_bytes, empty_problem
+from epoch_oci.oci.verifying import BLOCK, VerifyingReader, check, check_bytes, empty_problem
 
 RAW = bytes(range(256)) * 10
 

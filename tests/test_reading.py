@@ -21,8 +21,8 @@ from test_chunked import CHUNK, DISK, MEMORY, snapshot
 from epoch_oci import ContentError, NotFoundError, RemoteFile, open_file
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
+from epoch_oci.reading.readable_files import ReadableFile
 from epoch_oci.reading.remote_file import PAGE
-from epoch_oci.reading.snapshot import ReadableFile
 from epoch_oci.stores.base import BytesContent
 
 

@@ -29,7 +29,7 @@ from epoch_oci.errors import ConflictError, ContentError, NetworkError
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import MANIFEST
 from epoch_oci.oci.reference import Reference
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.registry.policy import RegistrySettings, Timeouts
 from epoch_oci.registry.profiles import Manner, Profile
 from epoch_oci.registry.repository import RegistryRepository

@@ -13,7 +13,7 @@ from support.content import noise
 from support.fault_base import Exchange, Fault
 from support.wire import Answer
 
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.registry.policy import Pace
 from epoch_oci.stores.base import BytesContent
 

@@ -342,7 +342,7 @@ def test_a_stalled_body_is_dropped_and_taken_up_again(fake_registry):
 
 @pytest.mark.parametrize("fault", [Flip(1_000_000), Trailing(b"!", declared=True)], ids=["flipped", "trailing"])
 def test_wrong_bytes_are_found_by_whoever_verifies(fake_registry, fault):
-    from epoch_oci.oci.verify import VerifyingReader
+    from epoch_oci.oci.verifying import VerifyingReader
 
     registry = fake_registry()
     registry.put_blob(REPO, RAW)

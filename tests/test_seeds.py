@@ -17,7 +17,7 @@ from epoch_oci.epoch.keys import blob_key
 from epoch_oci.errors import NetworkError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import BytesContent, FileTarget
 from epoch_oci.stores.epoch_store import EpochStore

@@ -16,7 +16,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.media_types import TITLE
-from epoch_oci.oci.verify import BLOCK, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, VerifyingReader
 from epoch_oci.stores.base import BytesContent, FileTarget, Limits
 from epoch_oci.transfer.content import CancelledError, JoinedContent, SliceContent, WatchedContent
 from epoch_oci.transfer.execute import execute

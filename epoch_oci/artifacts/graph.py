@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from epoch_oci.errors import ContentError, NotFoundError
-from epoch_oci.oci import media_types, verify
+from epoch_oci.oci import media_types, verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
@@ -104,5 +104,5 @@ def _refer(source: Source, asked: Referring, subjects: Iterable[Digest], what: s
 
 def _read(source: Source, entry: Descriptor, what: str) -> Document:
     document = source.resolve(str(entry.digest))
-    verify.check_bytes(document.raw, replace(entry, size=document.size) if entry.size == 0 else entry, what)
+    verifying.check_bytes(document.raw, replace(entry, size=document.size) if entry.size == 0 else entry, what)
     return document

@@ -29,7 +29,7 @@ from epoch_oci.events import Event, Kind, OnEvent
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
-from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.options import Checked
 from epoch_oci.stores.base import BytesContent, Content, Remote, Sink
 from epoch_oci.transfer.execute import execute

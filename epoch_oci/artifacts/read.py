@@ -19,7 +19,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.location import repository_in
-from epoch_oci.oci import media_types, verify
+from epoch_oci.oci import media_types, verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
@@ -129,7 +129,7 @@ def read_config(source: Readable, image: ImageManifest) -> Document | None:
             object=str(target.digest),
         )
     with source.content(target).open() as reader:
-        blocks = list(verify.VerifyingReader(reader, target, "the config").blocks())
+        blocks = list(verifying.VerifyingReader(reader, target, "the config").blocks())
     return Document(target.media_type, b"".join(blocks))
 
 
@@ -176,7 +176,7 @@ def _children(source: Source, index: ImageIndex, what: str, nesting: int) -> lis
         except NotFoundError:
             continue
         child = f"{what}, child {item.digest}"
-        verify.check_bytes(document.raw, item, child)
+        verifying.check_bytes(document.raw, item, child)
         if document.media_type != item.media_type:
             raise ContentError(
                 f"{child}: listed as {shown(item.media_type)}, but it is {shown(document.media_type)}",

@@ -13,7 +13,7 @@ from typing import Protocol
 from epoch_oci.chunks.chunk import Encoding, broken, decode
 from epoch_oci.chunks.index import Chunk, Index, Stored
 from epoch_oci.errors import ContentError
-from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 GAP = 128 << 10
 """Bytes that are read and thrown away rather than asked around."""

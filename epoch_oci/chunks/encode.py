@@ -11,7 +11,7 @@ from epoch_oci.chunks.chunk import CHUNK_SIZE, Compressor, Encoding, chunk_diges
 from epoch_oci.chunks.index import CutFile, Piece, Stored, write_index
 from epoch_oci.chunks.known import ZERO_ROW, Known
 from epoch_oci.chunks.pack import ROWS_LIMIT, Row, closing, target_size
-from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 _ZEROS = bytes(BLOCK)
 _AHEAD = 3

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from epoch_oci.chunks.chunked_file import Part, Watch, Write
 from epoch_oci.errors import ContentError
-from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 _ZEROS = bytes(BLOCK)
 _FAR = 16 << 20

@@ -34,7 +34,7 @@ from epoch_oci.chunks.chunk import (
     zstd,
 )
 from epoch_oci.chunks.pack import PACK_LIMIT
-from epoch_oci.oci import verify
+from epoch_oci.oci import verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 
@@ -271,7 +271,7 @@ class Index:
 
     def __init__(self, layer: Descriptor, fetch: Fetch, what: str = "the chunk index") -> None:
         target = header_of(layer, what)
-        raw = verify.check_bytes(fetch(0, target.size), target, f"the header of {what}")
+        raw = verifying.check_bytes(fetch(0, target.size), target, f"the header of {what}")
         self.header = Header.parse(raw, what)
         self._fetch, self._what = fetch, what
         self._ends = list(accumulate((length for length, _ in self.header.pieces), initial=self.header.size))

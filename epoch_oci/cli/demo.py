@@ -23,7 +23,7 @@ from epoch_oci.events import OnEvent
 from epoch_oci.flows.pull import pull_to_files, pull_to_store
 from epoch_oci.flows.push import push
 from epoch_oci.locate import ArtifactPlace, Connection, SnapshotStore, locate_artifact, open_files, open_store
-from epoch_oci.oci import verify
+from epoch_oci.oci import verifying
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.base import BytesContent
@@ -177,7 +177,7 @@ class Demo:
         if names != _names(second):
             raise ContentError("the stores hold different objects", code="MISMATCH", object=str(second))
         for name in names:
-            verify.check(Digest.of((first / name).read_bytes()), Digest.of((second / name).read_bytes()), name)
+            verifying.check(Digest.of((first / name).read_bytes()), Digest.of((second / name).read_bytes()), name)
         catalogs = [Catalog.parse((store / "catalog.json").read_bytes()) for store in (first, second)]
         if not all(catalog.lists(KEY) for catalog in catalogs):
             raise ContentError("a catalog lacks the snapshot", code="MISMATCH", object=str(second))
@@ -228,9 +228,9 @@ def _check_file(path: Path, file: SampleFile) -> None:
     for piece in file.unfolded():
         expected.update(piece)
     with path.open("rb") as reader:
-        while block := reader.read(verify.BLOCK):
+        while block := reader.read(verifying.BLOCK):
             found.update(block)
-    verify.check(Digest("sha256", expected.hexdigest()), Digest("sha256", found.hexdigest()), path.name)
+    verifying.check(Digest("sha256", expected.hexdigest()), Digest("sha256", found.hexdigest()), path.name)
 
 
 def _files() -> list[SampleFile]:

@@ -11,7 +11,7 @@ from epoch_oci.epoch.manifest import Layer, Manifest, blob_id, unpacking_of
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci import strict_json
 from epoch_oci.oci.digest import shown
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.stores.base import Content, Node
 
 DEFAULT_ROOT = "/var/lib/cocoon"

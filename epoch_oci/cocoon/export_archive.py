@@ -21,7 +21,7 @@ from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import filename
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import LAYER_LIMIT
-from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader
 from epoch_oci.stores.base import Content
 
 _COW = "cow.raw"

@@ -12,7 +12,7 @@ from epoch_oci.disk.draft import Draft, sweep
 from epoch_oci.epoch.manifest import Layer, blob_id
 from epoch_oci.errors import ConflictError, ContentError
 from epoch_oci.oci.digest import shown
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.stores.base import Content
 
 _MODE = 0o444

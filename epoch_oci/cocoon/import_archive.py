@@ -16,7 +16,7 @@ from epoch_oci.disk.local import local_errors
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.manifest import DEFAULT_MODE, Layer, Manifest, is_disk
 from epoch_oci.errors import ContentError, LocalIOError, UsageError
-from epoch_oci.oci.verify import BLOCK, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, VerifyingReader
 from epoch_oci.stores.base import Content
 
 _ENVELOPE_MODE = 0o644

@@ -29,7 +29,7 @@ from epoch_oci.epoch.sparse import Unpacking
 from epoch_oci.errors import ConflictError, EpochOciError, NotFoundError, UsageError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import BytesContent, Content
 

@@ -32,7 +32,7 @@ from epoch_oci.oci import filename
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
-from epoch_oci.oci.verify import ByteReader
+from epoch_oci.oci.verifying import ByteReader
 from epoch_oci.stores.backends.base import StoredContent, left_behind, read_bounded, verified
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import Content, SnapshotEntry

@@ -20,7 +20,7 @@ from epoch_oci.epoch import gojson, sparse
 from epoch_oci.epoch.sparse import Segment, Unpacking
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import ByteReader, read_digest
+from epoch_oci.oci.verifying import ByteReader, read_digest
 
 MAP_LIMIT = 800 << 10
 """Longest map in bytes; Cocoon carries a file whole whose map is longer."""

@@ -22,7 +22,7 @@ from epoch_oci.disk.lock import try_lock
 from epoch_oci.epoch.keys import blob_key
 from epoch_oci.epoch.sparse import Unpacking
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, VerifyingReader
 from epoch_oci.stores.backends.directory import DirectoryBackend
 
 _NAME = re.compile(r"new-[0-9a-f]{32}\Z")

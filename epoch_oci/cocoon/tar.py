@@ -12,7 +12,7 @@ from types import MappingProxyType
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.descriptor import size_of, size_problem
 from epoch_oci.oci.digest import shown
-from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 BLOCK_SIZE = 512
 ZERO_BLOCK = bytes(BLOCK_SIZE)

@@ -9,7 +9,7 @@ from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import hostile_problem
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, Finding, UsageError
-from epoch_oci.oci import media_types, verify
+from epoch_oci.oci import media_types, verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
@@ -141,7 +141,7 @@ def checked_config(manifest: ImageManifest, document: Document | None, media_typ
         )
     if document is None:
         raise ContentError("the artifact's config was not read", code="MISMATCH", object=str(target.digest))
-    verify.check_bytes(document.raw, target, "the config")
+    verifying.check_bytes(document.raw, target, "the config")
     return document
 
 

@@ -22,10 +22,10 @@ from epoch_oci.disk.holes import Run, write_sparse
 from epoch_oci.disk.local import OUR_PREFIX, local_errors, make_usable
 from epoch_oci.disk.lock import open_locked
 from epoch_oci.errors import ConflictError, ContentError
-from epoch_oci.oci import verify
+from epoch_oci.oci import verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verifying import BLOCK
 
 _RECORD_EVERY = 8 * BLOCK
 """A span's progress is recorded this often; so much at most is fetched again for each span after a kill."""
@@ -229,7 +229,7 @@ class Assembly:
             raise self._failure
         assert self._digest is not None
         try:
-            verify.check(self._target.digest, self._digest, self._target.title or str(self._target.digest))
+            verifying.check(self._target.digest, self._digest, self._target.title or str(self._target.digest))
         except ContentError:
             self.discard()
             raise

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from epoch_oci.disk.local import FileReader, local_errors, where_supported
-from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 # What file systems on Linux give room in; a hole that is smaller costs as much as data.
 _PAGE = 4096

@@ -19,7 +19,7 @@ from epoch_oci.disk.local import FileReader, local_errors, make_usable, open_pri
 from epoch_oci.errors import LocalIOError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import ByteReader, VerifyingReader
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOTE = ".note"

@@ -10,7 +10,7 @@ from pathlib import Path
 from epoch_oci.disk.holes import write_sparse
 from epoch_oci.disk.local import FileReader, local_errors
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import LAYER_LIMIT, media_type_of
 from epoch_oci.oci.media_types import OCTET_STREAM, is_media_type
 from epoch_oci.oci.strict_json import member_path
-from epoch_oci.oci.verify import empty_problem
+from epoch_oci.oci.verifying import empty_problem
 
 EPOCH_MANIFEST = "application/vnd.epoch.manifest.v1+json"
 """What an Epoch server calls its manifests; the media type of documents that hold one."""

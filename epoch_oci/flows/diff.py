@@ -17,7 +17,7 @@ from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.base import BytesContent, Content, Source
 
 State = Literal["same", "changed", "only in A", "only in B"]

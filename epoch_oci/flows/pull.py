@@ -43,7 +43,7 @@ class PullOptions(Checked):
     damaged ones fetched anew. Files are hashed in any case, for anybody may have written into them.
     `throttle` paces what is fetched; runs that are given the same one share its rate. What `seeds` have is taken from
     them, verified like all else. `decode_cache` is a directory that remembers what compressed layers decode to,
-    `read_cache` one that keeps what was read of snapshots in chunks (`reading.snapshot.files_at`).
+    `read_cache` one that keeps what was read of snapshots in chunks (`reading.readable_files.files_at`).
     """
 
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"jobs": (1, 64)}

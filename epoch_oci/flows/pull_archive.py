@@ -25,7 +25,7 @@ from epoch_oci.flows.pull import (
     layer_contents,
     pull_report,
 )
-from epoch_oci.oci.verify import ByteReader
+from epoch_oci.oci.verifying import ByteReader
 from epoch_oci.stores.base import Content, Source, full_name
 from epoch_oci.transfer.content import WatchedContent
 from epoch_oci.transfer.report import BlobReport, TransferReport

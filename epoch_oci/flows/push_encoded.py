@@ -21,7 +21,7 @@ from epoch_oci.events import Event
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import OCTET_STREAM, TITLE
-from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import BytesContent, Content
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, require

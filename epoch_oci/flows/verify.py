@@ -21,7 +21,7 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import repository_problem, tag_problem
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.options import Checked
 from epoch_oci.stores.base import Auditor, Node, Source, full_name
 from epoch_oci.transfer.plan import refuse_other_size

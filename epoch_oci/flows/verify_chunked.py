@@ -27,7 +27,7 @@ from epoch_oci.events import Event, OnEvent
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
-from epoch_oci.oci.verify import ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import ByteReader, VerifyingReader
 from epoch_oci.stores.base import Source
 
 _HELD = 160 << 20

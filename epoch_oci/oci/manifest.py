@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from epoch_oci.errors import ContentError, Finding, counted
-from epoch_oci.oci import media_types, strict_json, verify
+from epoch_oci.oci import media_types, strict_json, verifying
 from epoch_oci.oci.descriptor import Descriptor, annotation_findings, stated_annotations
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
@@ -239,7 +239,7 @@ def _inline_findings(item: Descriptor, path: str) -> list[Finding]:
     if inline is None:
         return []
     try:
-        verify.check_bytes(base64.b64decode(inline, validate=True), item, "the embedded content")
+        verifying.check_bytes(base64.b64decode(inline, validate=True), item, "the embedded content")
     except ValueError:
         return [Finding(f"{path}.data", "SCHEMA", "data is not base64")]
     except ContentError as error:

@@ -8,8 +8,8 @@ from typing import Any
 from fsspec.spec import AbstractFileSystem
 
 from epoch_oci.errors import NotFoundError, UsageError
+from epoch_oci.reading.readable_files import ReadableFile, chosen, files_at
 from epoch_oci.reading.remote_file import RemoteFile
-from epoch_oci.reading.snapshot import ReadableFile, chosen, files_at
 
 
 class EpochOciFileSystem(AbstractFileSystem):  # type: ignore[misc]

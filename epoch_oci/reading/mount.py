@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from epoch_oci.errors import EpochOciError, LocalIOError, NotFoundError, UsageError
+from epoch_oci.reading.readable_files import ReadableFile
 from epoch_oci.reading.remote_file import RemoteFile
-from epoch_oci.reading.snapshot import ReadableFile
 
 _LOOK_SECONDS = 0.02
 _THREADS = 10

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.errors import ContentError
-from epoch_oci.oci import verify
+from epoch_oci.oci import verifying
 from epoch_oci.oci.digest import Digest
-from epoch_oci.reading.snapshot import ReadableFile, chosen, files_at
+from epoch_oci.reading.readable_files import ReadableFile, chosen, files_at
 
 if TYPE_CHECKING:
     from epoch_oci.locate import Connection
@@ -167,7 +167,7 @@ class RemoteFile(io.RawIOBase):
             if self._hashed < self.size or self._file.whole is None:
                 return
             hexdigits, self._hasher = self._hasher.hexdigest(), None
-        verify.check(self._file.whole.digest, Digest(self._file.whole.digest.algorithm, hexdigits), self.name)
+        verifying.check(self._file.whole.digest, Digest(self._file.whole.digest.algorithm, hexdigits), self.name)
 
 
 def open_file(

@@ -16,7 +16,7 @@ import requests
 
 from epoch_oci.errors import ContentError, EpochOciError, NetworkError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader
 from epoch_oci.registry.client import REDIRECTS, RegistryClient
 from epoch_oci.registry.http_errors import dismiss, foreign_errors, request_id
 from epoch_oci.registry.policy import Attempts

@@ -19,7 +19,7 @@ from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT
 from epoch_oci.errors import AccessError, ContentError, NetworkError, NotFoundError, PolicyError, UsageError
 from epoch_oci.events import Event
 from epoch_oci.network import is_loopback
-from epoch_oci.oci import verify
+from epoch_oci.oci import verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
@@ -273,7 +273,7 @@ def _is_about(response: requests.Response, digest: Digest) -> bool:
     stated = _stated(response)
     try:
         if stated is not None:
-            verify.check(digest, stated, "the answer")
+            verifying.check(digest, stated, "the answer")
             return True
     except ContentError:
         pass

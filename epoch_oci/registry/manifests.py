@@ -23,7 +23,7 @@ from epoch_oci.errors import (
     NotFoundError,
     UsageError,
 )
-from epoch_oci.oci import media_types, verify
+from epoch_oci.oci import media_types, verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
@@ -96,7 +96,7 @@ class Manifests:
             wanted = Digest.parse(name)
             hasher = wanted.hasher()
             hasher.update(document.raw)
-            verify.check(wanted, Digest(wanted.algorithm, hasher.hexdigest()), what)
+            verifying.check(wanted, Digest(wanted.algorithm, hasher.hexdigest()), what)
         # Other algorithms than ours are not looked at: what is pinned from here on is the digest of the bytes.
         elif stated is not None and stated.algorithm == "sha256" and stated != document.digest:
             message = f"{what}: the registry states digest {stated}, the bytes have {document.digest}"
@@ -138,7 +138,7 @@ class Manifests:
         if response is not None:
             dismiss(response)
         if stated is not None and confirmed:
-            verify.check(document.digest, stated, f"the manifest that {self._client.hostname} stored")
+            verifying.check(document.digest, stated, f"the manifest that {self._client.hostname} stored")
         subject = subject_of(document)
         if subject is not None and not listed:
             with _WRITING:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
 
-from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 _POOL = 32
 _MOST_INFORMATIONAL = 1_000

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, UsageError
-from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.registry.http_errors import may_have_acted
 from epoch_oci.registry.policy import Attempts, HeldError
 from epoch_oci.registry.profiles import Shape

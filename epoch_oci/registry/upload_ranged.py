@@ -8,7 +8,7 @@ import requests
 
 from epoch_oci.errors import ContentError, EpochOciError, NetworkError
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK, ByteReader, check
+from epoch_oci.oci.verifying import BLOCK, ByteReader, check
 from epoch_oci.registry.http_errors import dismiss, may_have_acted
 from epoch_oci.registry.policy import Attempts
 from epoch_oci.registry.transport import Body

@@ -10,7 +10,7 @@ import requests
 
 from epoch_oci.errors import EpochOciError, NetworkError
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.verify import check
+from epoch_oci.oci.verifying import check
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.client import KEEPS_METHOD, PUSH, REDIRECTS, RegistryClient, header_digest
 from epoch_oci.registry.download import Presence

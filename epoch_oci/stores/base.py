@@ -21,7 +21,7 @@ from epoch_oci.errors import Finding, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
-from epoch_oci.oci.verify import ByteReader
+from epoch_oci.oci.verifying import ByteReader
 
 if TYPE_CHECKING:
     from epoch_oci.chunks.chunked_file import Part

@@ -25,7 +25,7 @@ from epoch_oci.epoch.keys import (
 )
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest, stored_document
 from epoch_oci.errors import AccessError, ConflictError, ContentError, Finding, NotFoundError, counted
-from epoch_oci.oci import verify
+from epoch_oci.oci import verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
@@ -327,7 +327,7 @@ class EpochStore:
             return None
         raw = self._read(digest_copy_key(key.name, digest), MANIFEST_LIMIT)
         if raw is not None:
-            verify.check(digest, Digest.of(raw), f"{key} in {self._where}")
+            verifying.check(digest, Digest.of(raw), f"{key} in {self._where}")
         return raw
 
     def _read_if_sound(self, key: SnapshotKey) -> bytes | None:

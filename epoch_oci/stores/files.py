@@ -14,7 +14,7 @@ from epoch_oci.disk.holes import RunReader, is_zero_outside
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import ConflictError, ContentError, LocalIOError
 from epoch_oci.oci import filename
-from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, FileTarget
 
 _OWNER = 0o700

@@ -23,12 +23,12 @@ from epoch_oci.disk.facts import Marks, is_same
 from epoch_oci.disk.local import Warnings, unheard
 from epoch_oci.disk.lock import locked, try_lock
 from epoch_oci.errors import ContentError, Finding, LocalIOError, NotFoundError, UsageError
-from epoch_oci.oci import media_types, verify
+from epoch_oci.oci import media_types, verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest
-from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.backends.base import Change, Opener, read_if_there
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.backends.layout_tar import BLOB_KEY, LayoutTar, Member
@@ -111,7 +111,7 @@ class ArchiveBackend:
         if known is not None:
             return known
         with self._open_member(key) as reader:
-            digest = verify.read_digest(reader, algorithm)
+            digest = verifying.read_digest(reader, algorithm)
         if tar is not None and not tar.compressed and self._tar() is tar:
             self._marks.was_read(tar.found, digest, form)
         return digest

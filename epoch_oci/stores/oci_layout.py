@@ -11,7 +11,7 @@ from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.facts import Marks
 from epoch_oci.disk.local import Warnings, unheard
 from epoch_oci.errors import ContentError, Finding, NotFoundError, UsageError
-from epoch_oci.oci import media_types, strict_json, verify
+from epoch_oci.oci import media_types, strict_json, verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
@@ -370,7 +370,7 @@ class OciLayout:
         raw = self._read(blob_key(entry.digest))
         if raw is None:
             raise NotFoundError(f"{self._where} lists {entry.digest} and does not have it", object=str(entry.digest))
-        return verify.check_bytes(raw, entry, f"the manifest in {self._where}")
+        return verifying.check_bytes(raw, entry, f"the manifest in {self._where}")
 
     def _unlisted(self, digest: Digest) -> Document:
         """A manifest that `index.json` does not list; it says itself what it is."""

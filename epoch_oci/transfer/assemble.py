@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.base import Scattered
 from epoch_oci.transfer.content import CancelledError, WatchedContent
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.verify import ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, Ranged
 from epoch_oci.transfer.throttle import Throttle
 

@@ -16,7 +16,7 @@ from epoch_oci.errors import ContentError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PartTable, fitting_size, spans
-from epoch_oci.oci.verify import BLOCK, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, VerifyingReader
 from epoch_oci.stores.base import Content, Remote, Sink
 
 # Blocks that reading may be ahead of hashing: one to work on, the others for when one of the two stumbles.

@@ -13,7 +13,7 @@ from epoch_oci.errors import AccessError, ConflictError, ContentError, LocalIOEr
 from epoch_oci.events import Action, Event, Kind, OnEvent, ignore
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PartTable
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.base import Scattered
 from epoch_oci.transfer.assemble import assemble, scatter
 from epoch_oci.transfer.content import CancelledError, WatchedContent

@@ -9,7 +9,7 @@ from epoch_oci.errors import AccessError, ContentError, LocalIOError, NetworkErr
 from epoch_oci.events import Event, OnEvent
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.stores.base import FileContent
 from epoch_oci.transfer.content import WatchedContent
 from epoch_oci.transfer.plan import Item, Plan, Seed, in_parallel

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from epoch_oci.errors import UsageError
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verifying import BLOCK
 
 BURST_SECONDS = 0.25
 """What was not used of the rate may be made up for, but no more than this much of it."""

@@ -16,7 +16,7 @@ from typing import Any
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader, read_digest
+from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader, read_digest
 from epoch_oci.stores.base import Content
 from epoch_oci.transfer.pool import GrowingPool
 

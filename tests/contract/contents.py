@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from epoch_oci.oci.verify import ByteReader
+from epoch_oci.oci.verifying import ByteReader
 
 
 @dataclass(frozen=True)

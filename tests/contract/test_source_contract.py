@@ -12,7 +12,7 @@ from contract.cases import descriptor
 from contract.source_cases import SOURCE_CASES, Reading, SourceCase
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.stores.base import SnapshotLister, TagLister
 
 BLOB = noise(3 * (1 << 20) + 17, seed=1)

@@ -15,7 +15,7 @@ from contract.contents import Failing, Raw, Unopenable
 from contract.workers import publish_one, publish_tags
 from epoch_oci.errors import ConflictError, ContentError, EpochOciError, NetworkError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.verify import VerifyingReader
+from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.stores.base import SnapshotLister, TagLister
 
 PROCESSES = multiprocessing.get_context("forkserver")  # imports once what every worker needs

@@ -170,7 +170,7 @@ def _key(text: str) -> tuple[str, str]:
 def _config(word: str, manifest: "Document", config: str | None) -> "Document | None":
     """The config of a manifest in a file: the file that was named, else the one beside it that -o wrote with it."""
     from epoch_oci.epoch.manifest import MANIFEST_LIMIT
-    from epoch_oci.oci import media_types, verify
+    from epoch_oci.oci import media_types, verifying
     from epoch_oci.oci.document import Document
     from epoch_oci.oci.manifest import ImageManifest
 
@@ -185,7 +185,7 @@ def _config(word: str, manifest: "Document", config: str | None) -> "Document | 
     for where in candidates:
         raw = read_document(where, MANIFEST_LIMIT)
         try:
-            return Document(target.media_type, verify.check_bytes(raw, target, f"the config {where}"))
+            return Document(target.media_type, verifying.check_bytes(raw, target, f"the config {where}"))
         except ContentError as wrong:
             error = wrong
     raise error

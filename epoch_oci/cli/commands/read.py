@@ -13,7 +13,7 @@ from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
     from epoch_oci.flows.diff import Version
-    from epoch_oci.reading.snapshot import ReadableFile
+    from epoch_oci.reading.readable_files import ReadableFile
 
 _RANGE = re.compile(r"([0-9]{1,16})?-([0-9]{1,16})?")
 
@@ -32,8 +32,8 @@ def cat(
     chunk by chunk; a part of any other file cannot be.
     """
     from epoch_oci.cocoon.import_archive import to_descriptor
-    from epoch_oci.oci.verify import BLOCK, VerifyingReader
-    from epoch_oci.reading.snapshot import chosen
+    from epoch_oci.oci.verifying import BLOCK, VerifyingReader
+    from epoch_oci.reading.readable_files import chosen
 
     write = to_descriptor(sys.stdout.fileno())
     file = chosen(_files(run, location, store, cache), name)
@@ -107,7 +107,7 @@ def _side(run: Run, word: str, store: str | None, deep: bool) -> "Version":
 
 def _files(run: Run, location: str, store: str | None, cache: str | None) -> "Mapping[str, ReadableFile]":
     from epoch_oci.locate import ArtifactPlace
-    from epoch_oci.reading.snapshot import files_at
+    from epoch_oci.reading.readable_files import files_at
 
     place = place_of(run, location, store)
     name = place.named() if isinstance(place, ArtifactPlace) else ""

@@ -25,7 +25,7 @@ from epoch_oci.dialects.cocoonstack.config import FileEntry
 from epoch_oci.epoch.extra_members import ENVELOPE, EPOCH, FLAGS, MODERN, TEXTS
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
 from epoch_oci.errors import ContentError
-from epoch_oci.oci import strict_json, verify
+from epoch_oci.oci import strict_json, verifying
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 
@@ -129,7 +129,7 @@ def extract(value: Any, files: Mapping[str, FileEntry]) -> Document:
         if size > MANIFEST_LIMIT:
             raise _broken(f"the pieces are more than the {MANIFEST_LIMIT} bytes allowed", "SIZE")
     document = Document(EPOCH_MANIFEST, "".join(texts).encode("utf-8"))
-    verify.check(expected, document.digest, "the Epoch manifest in the config")
+    verifying.check(expected, document.digest, "the Epoch manifest in the config")
     return document
 
 

@@ -27,7 +27,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import LAYER_LIMIT, ImageManifest
 from epoch_oci.oci.parts import PartTable, spans
 from epoch_oci.oci.strict_json import member_path
-from epoch_oci.oci.verify import empty_problem
+from epoch_oci.oci.verifying import empty_problem
 
 _STEM = re.compile(r"(?P<stem>.*?)(?:\.(?:qcow2|raw))?(?:\.part.*|\.[0-9]+\.(?:qcow2|raw)\.part)?\Z", re.DOTALL)
 _FORMAT = re.compile(r"\.(qcow2|raw)(?:\.|\Z)")

@@ -15,7 +15,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.strict_json import member_path
-from epoch_oci.oci.verify import empty_problem
+from epoch_oci.oci.verifying import empty_problem
 
 
 @dataclass(frozen=True, slots=True)

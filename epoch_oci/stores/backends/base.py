@@ -12,7 +12,7 @@ from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError, Finding, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
-from epoch_oci.oci.verify import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content
 
 _MOST_LEFTOVERS = 20
@@ -143,7 +143,7 @@ class StoredContent:
 
 @contextmanager
 def verified(content: Content, target: Descriptor) -> Iterator[ByteReader]:
-    """`content` from its start, vouched for as `oci.verify.VerifyingReader` does."""
+    """`content` from its start, vouched for as `oci.verifying.VerifyingReader` does."""
     with content.open() as reader:
         yield VerifyingReader(reader, target)
 

@@ -18,10 +18,10 @@ from epoch_oci.disk.draft import Draft, Shown, is_ours, stale, sweep
 from epoch_oci.disk.facts import Marks, is_same
 from epoch_oci.disk.lock import locked
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
-from epoch_oci.oci import verify
+from epoch_oci.oci import verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader
 from epoch_oci.stores.backends.base import Change, Opener, Stored, check_key, read_if_there
 
 
@@ -75,7 +75,7 @@ class DirectoryBackend:
             before = os.fstat(descriptor)
         digest = None if anew else self._marks.digest(before, form)
         if digest is None:
-            digest = verify.read_digest(local.FileReader(descriptor, what), form)
+            digest = verifying.read_digest(local.FileReader(descriptor, what), form)
             with local.local_errors(what):
                 after = os.fstat(descriptor)
             if not is_same(before, after):

@@ -21,7 +21,7 @@ from typing import Any
 from epoch_oci.disk import local
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import shown
-from epoch_oci.oci.verify import BLOCK, ByteReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 BLOB_KEY = re.compile(r"blobs/(sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128})\Z")
 _MEMBER_LIMIT = 1_000_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from epoch_oci.errors import ContentError, NetworkError, NotFoundError
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.backends.object_errors import foreign_errors, status_of
 
 if TYPE_CHECKING:

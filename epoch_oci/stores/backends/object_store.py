@@ -12,7 +12,7 @@ from epoch_oci.disk.local import unheard
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
-from epoch_oci.oci.verify import ByteReader
+from epoch_oci.oci.verifying import ByteReader
 from epoch_oci.stores.backends.base import Change, Opener, Stored, check_key
 from epoch_oci.stores.backends.object_conditions import HIDDEN, Place, SharedObjects
 from epoch_oci.stores.backends.object_errors import foreign_errors
