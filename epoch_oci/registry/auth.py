@@ -21,6 +21,7 @@ BACKEND = "epoch-oci"
 _REMEMBERED = 256
 """Tokens: another thread may still be answered about an older one."""
 _TRIES = 4
+"""Answers of 401 in a row: tokens that die every few requests are renewed as often, and then it is a decision."""
 _NO_PROOF = frozenset({401, 403, 407, 429})
 """What may be answered before anybody looks at who asks; so may everything from 500 on."""
 _HIDING = frozenset({401, 403, 404})
@@ -136,8 +137,11 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         """
         with self._lock:
             credential = self.settings.credentials.explicit if not self.anonymous else None
+            # A ready token needs no challenge, and a legacy Epoch server gives none that could be answered.
             if credential is not None and credential.registry_token:
                 return f"Bearer {credential.registry_token}"
+            # No secret goes out unasked: the first request of a run, which has no body, learns the scheme
+            # (oci-registries 5.7).
             if self._scheme is None:
                 return None
             if self._scheme == "bearer" and self._bearer is not None:
@@ -183,6 +187,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         response = self.exchange(lambda header: self._ask(url, header), Scope(), what)
         with self._lock:
             header = None if self._scheme else self._own_header(self._known(Scope()))
+        # Who lets in everybody has not looked at the credentials yet; sent along unasked, they may still be refused.
         if header is not None and response.status_code == 200:
             response.close()
             response = self._ask(url, header)
@@ -237,7 +242,8 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         bearer = next((item for item in challenges if item.scheme == "bearer"), None)
         basic = any(item.scheme == "basic" for item in challenges)
         if self._proven and self._scheme == "bearer":
-            # Harbor answers in terms of Basic whatever was wrong with a token, its age too; others in none.
+            # Harbor answers in terms of Basic whatever was wrong with a token, its age too (oci-registries 3.5); others
+            # in none.
             return self._renewed(bearer or self._bearer, scope, sent, alone=alone)
         if self._proven and self._scheme == "basic":
             return self._looked_up_anew(scope, sent)
@@ -246,6 +252,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
             self._scheme = "bearer"
             try:
                 return self._renewed(bearer, scope, sent, alone=alone)
+            # Where both are offered the password itself may do, though the token service is of no use.
             except (AccessError, PolicyError, ContentError):
                 if password in (None, sent):
                     raise
@@ -264,6 +271,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         asked = self._scopes(challenge, scope)
         refused = self._issued.get(sent or "")
         held = self._tokens.get(scope)
+        # New, used once, and refused for the very scopes that are asked for again: it lacks a right.
         if refused is not None and refused.is_final and refused.scopes == asked:
             return None
         outdated = sent is None or (refused is not None and refused.proven)
@@ -302,6 +310,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
             if self._scheme is not None or self._pinged:
                 return self.header_for(scope)
             self._pinged = True
+            # Whoever has nothing to show need not ask how it wants to be shown.
             if not self.settings.credentials.may_have(self.host):
                 return None
             with contextlib.suppress(NetworkError):
@@ -333,6 +342,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         if body and (reserved := self._take_reserved(scope)) is not None:
             return reserved
         token = self._tokens.get(scope)
+        # The answer to a body that was sent with a token that ran out is lost (oci-registries 5.6).
         if token is None or token.renew_at <= self.settings.clock():
             token = self._tokens[scope] = self._fetch(challenge, scope, (str(scope),) if scope.repository else ())
         return self._handed(token)
@@ -353,8 +363,10 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         try:
             grant = self._service.ask(challenge, scopes, credential)
         except AccessError:
+            # A file of accounts that cannot be read is the better reason than "anonymous access was refused".
             if credential is None and self._failure is not None:
                 raise self._failure from None
+            # Those of cloud registries run out within hours, and somebody may have put new ones in their place.
             if not self._proven or self._looked_up_anew(scope, None) is None:
                 raise
             grant = self._service.ask(challenge, scopes, self._known(scope))
@@ -408,7 +420,10 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
 
 
 def _is_ours(text: str, scope: Scope) -> bool:
-    """Whether to ask for a challenge's scope: not when it is all about other repositories (GHCR's dummy scope)."""
+    """Whether to ask for a challenge's scope: not when it is all about other repositories.
+
+    GHCR's front door names `repository:user/image:pull`, which is nobody's (oci-registries 3.4).
+    """
     ours = f"{scope.kind}:{scope.repository}:"
     return scope.repository is None or any(part.startswith(ours) for part in text.split())
 

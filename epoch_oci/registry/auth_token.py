@@ -34,6 +34,7 @@ _PARAMETER = re.compile(
 )
 _CREDENTIALS = re.compile(r"[A-Za-z0-9._~+/-]+=*\s*(?=,|\Z)")
 _LONGEST_HEADER = 16 << 10
+"""Characters. Each takes time to read, and no honest challenge comes near."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,11 @@ def _value(parameter: re.Match[str]) -> str:
 
 
 _LONGEST_ANSWER = 64 << 10
+# What Docker's specification says of a life that is not stated, and GHCR states none (oci-registries 3.3).
 _DEFAULT_LIFE = 60.0
 _LONGEST_LIFE = 24 * 3600.0
 _MARGIN = 60.0
+"""Seconds before a token's end in which no body is begun with it (oci-registries 5.7)."""
 _HOPS = 3
 _CLIENT = "epoch-oci"
 _INFLATE = (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS)
@@ -113,6 +116,7 @@ class TokenService:
             realm = joined(f"{self.registry}/v2/", realm)
         self._check(realm, credential)
         service = challenge.parameters.get("service", "")
+        # An identity token is no password: it is exchanged, and never leaves in a header (oci-registries 6.1).
         if credential is not None and credential.identity_token:
             response = self._post(realm, service, scopes, credential.identity_token)
         else:
@@ -135,6 +139,7 @@ class TokenService:
             )
         if realm_fits(self.registry, there) or there.address in self.trusted:
             return
+        # Without a secret there is none to lose, but a public registry may not have us look into this network either.
         if credential is None:
             check_hop(self.registry, there)
             return
@@ -166,6 +171,7 @@ class TokenService:
             here, target = Origin.of(url), joined(url, location)
             there = Origin.of(target)
             encrypts = (here.scheme, there.scheme) == ("http", "https") and here.host == there.host
+            # A POST has the identity token in its body, and a hop that makes a GET of it would lose that.
             if (method != "GET" and response.status_code not in _KEEPS_METHOD) or not (there == here or encrypts):
                 break
             dismiss(response)
@@ -198,6 +204,7 @@ class TokenService:
         if answer is not None and not token and ("token" in answer or "access_token" in answer):
             # Epoch's way to say that it does not know who asks.
             raise self._denied(f"{credential.owner} were not taken" if credential else "not logged in")
+        # It becomes part of a header, where a line break would begin another one.
         if not isinstance(token, str) or not token.strip().isprintable() or not token.isascii() or not token.strip():
             raise ContentError(f"{self.host}: the token service gave no token", code="JSON", object=where)
         return Grant(token.strip(), _life((answer or {}).get("expires_in")))
@@ -216,6 +223,7 @@ def _members(raw: bytes) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
+            # Of two that differ in case the first counts; the exact one before both.
             return {name.lower(): item for name, item in reversed(value.items())} | value
     return None
 
@@ -224,6 +232,7 @@ def _unpacked(raw: bytes) -> list[bytes]:
     found = [raw]
     for bits in _INFLATE:
         try:
+            # Bounded as the answer itself: a few packed bytes may unfold to gigabytes.
             found.append(zlib.decompressobj(bits).decompress(raw, _LONGEST_ANSWER + 1))
         except zlib.error:
             continue

@@ -28,11 +28,13 @@ PULL, PUSH = "pull", "pull,push"
 KEEPS_METHOD = frozenset({307, 308})
 REDIRECTS = frozenset({301, 302, 303}) | KEEPS_METHOD
 _HOPS = 5
+"""Redirects of one request (oci-registries 5.8): registry, storage, and what stands before either."""
 _PATH = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags|referrers)(?:/|\Z)")
 _WARNING = re.compile(r'\b299 (?:-|[!-~]+) "((?:[^"\\]|\\.)*)"')
-_WARNING_LIMIT = 4096
+_WARNING_LIMIT = 4096  # octets, by distribution-spec (oci-registries 2.2)
 _WARNINGS = 8
 """Of a registry's, in a run: whoever has more to say than that has nothing to say."""
+# The one registry whose name is not its host (oci-registries 6.1).
 _HUB = "registry-1.docker.io"
 
 
@@ -46,6 +48,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         if settings.insecure:  # the user has said so; urllib3 would repeat it at every request
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         super().__init__(registry, insecure=settings.plain_http, tls_verify=True, auth_backend=BACKEND)
+        # Not told to oras, which would silence every warning of urllib3 and not this one alone.
         self._tls_verify = self.auth._tls_verify = not settings.insecure
         self.settings = settings
         host = _HUB if registry == "docker.io" else registry
@@ -57,6 +60,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         # requests looks at redirects even when told not to follow them, and reads their bodies to the end
         self.session.get_redirect_target = lambda _: None
         self.session.headers = requests.structures.CaseInsensitiveDict(
+            # Bytes are hashed as they come, so nothing may be packed on the way (oci-registries 5.6).
             {"User-Agent": settings.user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
         )
         self._adapters: dict[tuple[bool, bool], Adapter] = {}
@@ -90,6 +94,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         if not self._may_send_to(there):
             raise PolicyError(f"{there} is not the registry {self.origin}", object=redacted(url))
         scope = scope or self._scope_of(url, method)
+        # Whoever calls knows nothing of secrets, and oras's own methods hand on what they were given.
         plain = {name: value for name, value in (headers or {}).items() if name.lower() != "authorization"}
 
         def send(authorization: str | None) -> requests.Response:
@@ -238,8 +243,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         header = response.headers.get("Link", "")
         links = parse_header_links(header)
         found = next((link["url"] for link in links if "next" in _relations(link)), None)
+        # A single link that does not say what it is, as some registries write it.
         if found is None and len(links) == 1 and _is_of(links[0], response.url):
             found = links[0]["url"]
+        # A list that goes on where nobody can follow is not passed for a whole one.
         if found is None and "next" in header.lower():
             where = redacted(response.url)
             message = f"{where}: where the list goes on cannot be read: {self.quoted(header)}"
@@ -247,6 +254,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         if found is None:
             return None
         following = joined(response.url, found)
+        # It is asked for with our credentials.
         if not self.is_home(following):
             raise PolicyError(f"{self.origin} continues its list at {redacted(following)}", object=redacted(following))
         return following
@@ -309,6 +317,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         except UnreachableError as error:
             if data is not None and not isinstance(data, bytes) and data.left < len(data):
                 raise NetworkError(error.message, object=error.object) from error  # it took a part: it was there
+            # A host that has answered before is away; one that never did may be misspelt (see `Attempts`).
             error.met = origin in self._met
             if not error.met:
                 self._lost.add(origin)
@@ -338,6 +347,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
     def _adapter(self, url: str) -> Adapter:
         """What makes connections; TLS is set up when it is first needed."""
         encrypted = url[:6].lower() == "https:"
+        # Our certificate says who we are: storages and strangers that a redirect leads to are not told.
         known = encrypted and self.settings.cert_file is not None and Origin.of(url) in self._introduced
         if (adapter := self._adapters.get((encrypted, known))) is None:
             tls = self._context(identified=known) if encrypted else None

@@ -26,7 +26,8 @@ from epoch_oci.registry.credentials_file import Document
 
 FILE_VARIABLE = "REGISTRY_AUTH_FILE"
 TEXT_VARIABLE = "DOCKER_AUTH_CONFIG"
-_TOKEN_USER = "<token>"  # noqa: S105 (what a helper says where it gives an identity token)
+# What a helper says where it gives an identity token (oci-registries 6.1).
+_TOKEN_USER = "<token>"  # noqa: S105 (a user, not a token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,8 @@ class CredentialStore:
         return found
 
     def _places(self) -> Iterator[_Place]:
-        """Where accounts are looked for, in order of precedence."""
+        """Where accounts are looked for, in order of precedence (oci-registries 6.3)."""
+        # Who names a file wants to be somebody else than usual, so no other one is looked into.
         if self.config:
             yield _file(Path(self.config))
             return
@@ -241,6 +243,7 @@ class CredentialStore:
             yield _file(home / ".dockercfg", namespaces_first=False)
 
     def _containers(self, home: Path | None) -> Iterator[_Place]:
+        # Logins of this session before those that outlive it, as podman and skopeo read them (oci-registries 6.2).
         if runtime := self.environ.get("XDG_RUNTIME_DIR"):
             yield _file(Path(runtime) / "containers/auth.json")
         elif home is not None:
@@ -270,10 +273,11 @@ def _entry(value: Document) -> Credential | None:
         found = credentials_file.member(value, name)
         return found if isinstance(found, str) else ""
 
+    # `auth` is what clients write; the two others are read by them too, and it wins (oci-registries 6.1).
     username, secret = text("username"), text("password")
     if (decoded := _decoded(text("auth"))) is not None:
         username, secret = decoded
-    secret = secret.rstrip("\x00")
+    secret = secret.rstrip("\x00")  # Docker's own reader takes padding away that old clients wrote
     identity, ready = text("identitytoken"), text("registrytoken")
     return Credential(username, secret, identity, ready) if secret or identity or ready else None
 
@@ -287,14 +291,16 @@ def _decoded(text: str) -> tuple[str, str] | None:
     plain = "".join(text.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
     with contextlib.suppress(binascii.Error, ValueError):
         raw = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True).decode("utf-8", "surrogateescape")
-        username, colon, secret = raw.partition(":")
+        username, colon, secret = raw.partition(":")  # at the first: a secret may have colons, a user has none
         return (username, secret) if colon else None
     return None
 
 
 _SUFFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*\Z")
 _HELPER_SECONDS = 30.0
+"""Longer than any takes by itself: some ask a person first, to open a keyring."""
 _HELPER_LIMIT = 64 << 10
+# Helpers have no status for "none": it is said in words, each of them in its own (oci-registries 6.1).
 _NOT_FOUND = ("credentials not found", "no credentials", "not found in")
 
 
@@ -356,7 +362,7 @@ def _run_helper(suffix: str, verb: str, text: bytes, environ: Mapping[str, str])
             [program, verb],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # it may quote what it was told
             env=dict(environ),
         )
     except OSError as error:
@@ -383,6 +389,7 @@ def _converse(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) 
     """Tell a helper `text` and hear it out. Raises TimeoutError, and OverflowError for more than the limit."""
     assert process.stdin is not None
     assert process.stdout is not None
+    # One that knows the answer without having read the question may have closed its input already.
     with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
         pipe.write(text)
     said = bytearray()
@@ -406,6 +413,7 @@ def _helper_program(suffix: str, search_path: str) -> str:
             hint="mend the file of accounts, or name another one with --registry-config",
         )
     name = f"docker-credential-{suffix}"
+    # A relative entry would run whatever program lies where the user happens to stand.
     for folder in search_path.split(":"):
         program = Path(folder) / name
         if Path(folder).is_absolute() and program.is_file() and os.access(program, os.X_OK):

@@ -23,6 +23,7 @@ _HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _LEGACY = ".dockercfg"
 """What a file is called that is nothing but its `auths`."""
 _LIMIT = 4 << 20
+"""Bytes. Files of accounts have hundreds; a variable may well name a disk image by mistake."""
 _OTHERS = stat.S_IRWXO
 _IN_PLACE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EXDEV, errno.EROFS})
 """A directory of somebody else, or a file that is mounted by itself, as containers have them: the file can be written,
@@ -43,6 +44,7 @@ def parsed(raw: bytes, where: str) -> Document:
     if not raw.strip():
         return {}
     try:
+        # Bytes that are no UTF-8 survive a change of something else in the file.
         value = json.loads(raw.decode(json.detect_encoding(raw), "surrogateescape"))
     except (ValueError, RecursionError):
         raise _unreadable(where, "is not JSON") from None
@@ -72,6 +74,7 @@ def read(path: Path, warn: Warn) -> Document:
     document = parsed(raw, str(path))
     if path.name == _LEGACY:
         document = {"auths": document}
+    # Of somebody else's file nobody here can change the mode, and a pipe has none that counts.
     exposed = stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_IRGRP | stat.S_IROTH)
     if exposed and found.st_uid == os.geteuid() and any(_section(document, "auths").values()):
         warn(f"{path} holds credentials and can be read by others; make it private with chmod 600")
@@ -95,6 +98,7 @@ def entries(document: Document, registry: str, repository: str, *, namespaces_fi
     parts = repository.split("/") if repository else []
     names = ["/".join([registry, *parts[:count]]) for count in range(len(parts), 0, -1)]
     spaces = [key for key in names if key in auths]
+    # Docker itself writes no namespaces (oci-registries 6.1), so in its file they are what somebody added by hand.
     for key in spaces + hosts if namespaces_first else hosts + spaces:
         if isinstance(auths[key], dict):
             yield auths[key]
@@ -108,6 +112,7 @@ def helpers_of(document: Document, registry: str) -> list[str]:
     named = _section(document, "credHelpers")
     keys = sorted((key for key in named if _rank(key, registry) is not None), key=lambda key: _rank(key, registry) or 0)
     found = [named[key] for key in keys[:1]]
+    # As Docker takes it: so one registry is left out of the store of all.
     if found == [""]:
         return []
     found.append(member(document, "credsStore"))
@@ -140,14 +145,17 @@ def change(path: Path, edit: Callable[[Document], bool], warn: Warn) -> bool:
 
     Others that do the same wait. What killed ones have left behind is removed. Raises ContentError, LocalIOError.
     """
+    # A link stays one, as those who keep their dot files elsewhere want it.
     target = Path(os.path.realpath(path))
     _make_parent(target.parent)
     with local_errors(str(target.parent)):
         directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with locked(directory, str(target.parent), lambda: warn(_UNLOCKED.format(target.parent))):
+            # Under the lock, so that what is removed is nobody's who is still at it.
             sweep(directory)
             _sweep_old(target.name, directory)
+            # Read only now: what another login has written meanwhile has to stay.
             document = read(target, lambda _: None)
             if not edit(document):
                 return False
@@ -227,6 +235,7 @@ def _write(target: Path, directory: int, document: Document) -> None:
             draft.give_to(*_owner(found or os.fstat(directory)))
             draft.commit(target.name, mode=_mode(found))
     except LocalIOError as error:
+        # In place, and not whole at once: but the alternative is no login at all.
         if found is None or getattr(error.__cause__, "errno", None) not in _IN_PLACE:
             raise
         _overwrite(target, directory, raw)

@@ -57,6 +57,8 @@ class BlobContent:
         if self.size < 2:  # a range of it would be all of it, which teaches nothing
             return False
         attempts = Attempts(self.client.settings, self.target.title or str(self.target.digest))
+        # Asked with two bytes of a real blob: `Accept-Ranges` is not sent by all who serve ranges, nor kept by all who
+        # send it.
         while self.client.ranges is None:
             try:
                 response = self.request(0, 1)
@@ -75,6 +77,7 @@ class BlobContent:
         partial = (start, end) != (0, self.size)
         headers = {"Range": f"bytes={start}-{end - 1}"} if partial else {}
         response = self.client.follow(self.client.do_request(url, headers=headers), headers)
+        # What a storage says of a signed address is about the address, and not about the blob.
         foreign = Origin.of(response.url) != self.client.origin
         if response.status_code == 206 and partial:
             self._check_range(response, start)
@@ -93,9 +96,11 @@ class BlobContent:
         elif response.status_code != 200:
             what = f"{self.target.digest} of {self.client.hostname}/{self.repository}"
             error = self.client.refusal(response, what, of_blob=True)
+            # Without a status it is tried again, which asks the registry for a fresh one; the offset stays.
             if foreign and response.status_code in _STALE:
                 raise NetworkError(error.message, object=redacted(response.url), status=None) from error
             raise error
+        # Found out before gigabytes of something else have come.
         stated = response.headers.get("Content-Length", "")
         if response.status_code == 200 and stated.isdigit() and stated != str(self.size):
             response.close()
@@ -156,6 +161,7 @@ class _BlobReader:
                 self.close(well=False)
                 if self._offset >= self._end:  # all bytes are here; it was only about whether more would come
                     return b""
+                # A connection that trickles brings progress for ever, so that is none (oci-registries 5.5).
                 if self._offset - self._reached >= _PROGRESS and not isinstance(error, _StallError):
                     self._attempts.progress()
                 self._reached = self._offset
@@ -194,11 +200,13 @@ class _BlobReader:
         self._paced = True
         start = self._offset if self._ranges else 0
         end = self._end if self._ranges else self._content.size
+        # At least one byte: a range of none cannot be asked for, and at the blob's end one more is looked for.
         try:
             self._response = self._content.request(start, max(end, start + 1) if end else 0)
         except _WrongRangeError:
             self._ranges = False
             self._response = self._content.request(0, self._content.size)
+        # A whole body in answer to a range: what is known already is read once more, and dropped.
         self._skip = self._offset if self._response.status_code == 200 else 0
         if self._skip:
             self._content.client.ranges = False
@@ -227,7 +235,10 @@ class _BlobReader:
 
 _ANSWERS = (200, 404, 405, 501, *REDIRECTS)
 _COUNTED = 64 << 10
+"""Bytes of a body without a length that are read to learn it: a page of a login or a proxy is shorter."""
+# The least that is an answer of the storage, where a HEAD may be one of the registry alone.
 _ONE_BYTE = {"Range": "bytes=0-0"}
+# 416 has the total of an empty blob behind an asterisk (RFC 9110, 14.4).
 _TOTAL = re.compile(r"bytes (?:0-0|\*)/([0-9]{1,16})\Z")
 
 
@@ -308,6 +319,7 @@ class Presence:
         total = _TOTAL.match(response.headers.get("Content-Range", ""))
         if total is not None:
             return int(total[1]) == size
+        # No total is stated: one byte is there at least, or none where the blob has none.
         return status == 206 or (status == 416 and size == 0)
 
     def _counted(self, response: requests.Response) -> bool | None:

@@ -31,6 +31,7 @@ from epoch_oci.registry.policy import UnreachableError, asked_wait, is_secondary
 from epoch_oci.registry.trust import redacted
 
 ERROR_LIMIT = 64 << 10
+"""Bytes of an error's body that are read; a proxy's page may be long, and a blob's endless."""
 
 
 def may_have_acted(error: NetworkError) -> bool:
@@ -55,6 +56,7 @@ def foreign_errors(where: str, *, asking: bool = False) -> Iterator[None]:
 
 def network_error(error: BaseException, where: str, *, asking: bool = False) -> NetworkError | AccessError:
     """A transport failure in one line; a certificate that does not verify, and one that is wanted of us, are final."""
+    # Before all else, for it is an SSLError too, and those are tried again.
     untrusted = _cause(error, ssl.SSLCertVerificationError)
     if isinstance(untrusted, ssl.SSLCertVerificationError):
         return NetworkError(
@@ -79,6 +81,7 @@ def _refused(error: BaseException, where: str) -> AccessError | None:
             hint="show one with --cert-file PEM and --key-file PEM",
         )
     tunnel = next(filter(None, (_TUNNEL.search(str(item)) for item in _chain(error))), None)
+    # A proxy that cannot reach the registry just now passes, as the registry's own absence would.
     if tunnel is None or tunnel[1].startswith("5"):
         return None
     if tunnel[1] == "407":
@@ -114,6 +117,7 @@ def _reason(error: BaseException) -> str:
     return str(text).lower() if text else type(error).__name__
 
 
+# The first that is anywhere in the chain counts, so what is more exact comes before what wraps it.
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (urllib3.exceptions.NameResolutionError, "the host's name cannot be resolved"),
     (ConnectionRefusedError, "the connection was refused"),
@@ -169,8 +173,10 @@ def _kinds(error: BaseException) -> str:
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen = 0
+    # Causes may go round in a circle, as contexts of contexts do.
     while error is not None and seen < 12:
         yield error
+        # urllib3 wraps in `reason`, requests in its first argument, and neither always chains.
         inner = getattr(error, "reason", None)
         if not isinstance(inner, BaseException):
             inner = next((item for item in error.args if isinstance(item, BaseException)), None)
@@ -199,8 +205,11 @@ def body_text(response: requests.Response) -> str:
 
 
 _EXCERPT = 300
+# What does not look like a code may be anything, a blob's bytes included.
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}\Z")
+# 499 and 520 to 524 are nginx's and Cloudflare's own: the registry behind may have gone on (oci-registries 2.3).
 _RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+# Those that `Retry-After` is meant for (RFC 9110, 10.2.3; RFC 6585, 4), and GHCR's 403 with a hint in its body.
 _WAITED_FOR = frozenset({403, 429, 503})
 
 _IMMUTABLE = re.compile(
@@ -210,6 +219,7 @@ _IMMUTABLE = re.compile(
 _FULL = re.compile(r"quota|exceed|insufficient storage|no space|storage limit|limit reached", re.I)
 _QUOTA = re.compile(r"quota|insufficient storage|no space|storage (?:limit|resource)", re.I)
 """A 413 is of the request's size otherwise."""
+# Said of a registry or project that takes nothing from anybody: other credentials would not help.
 _CLOSED = re.compile(r"read.?only|maintenance|archived|proxy project|proxy.?cache|locked", re.I)
 _TO_TLS = re.compile(r"HTTP request (?:was sent )?to (?:an )?HTTPS (?:port|server)", re.I)
 
@@ -295,12 +305,14 @@ class Refusal:
             for item in _items(self._text)
             if not self._of_blob or _is_code(item.get("code"))
         )
+        # A page of HTML has no words for a terminal, and a body under /blobs/ may be a guest's memory.
         if not said and not self._of_blob and self._text.lstrip()[:1] != "<":
             said = " ".join(self._text.split())
         return shown(without(secrets, said), _EXCERPT).strip('"') if said else ""
 
     def _passing(self) -> EpochOciError | None:
         status = self.status
+        # Looked for before 403 is taken for a denial: GHCR throttles so (oci-registries 3.4).
         if status not in _RETRYABLE and not is_secondary_limit(status, self._text):
             return None
         wait = None
@@ -321,10 +333,12 @@ class Refusal:
             return ContentError, "is this a registry, and the right address?"
         if status == 401:
             return self._unauthorized()
+        # Of six statuses only the words say that it is about a tag that may not be replaced.
         if status in (400, 403, 405, 409, 412, 422) and not self._of_blob and _IMMUTABLE.search(said):
             return ConflictError, _TAKEN
         if self.is_full:
             return AccessError, _ROOM
+        # Codes before statuses: the same 400 is a bad name, a bad manifest or a bad digest (oci-registries 2.3).
         for code in self.codes:
             if code in _BY_CODE and status < 500:
                 return _BY_CODE[code]

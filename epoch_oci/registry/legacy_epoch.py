@@ -37,6 +37,7 @@ SCHEMES = frozenset({"epoch+http", "epoch+https"})
 TOKEN_VARIABLE = "EPOCH_REGISTRY_TOKEN"  # noqa: S105 (a name, not a token)
 _REPOSITORY = "snapshots"
 """Blobs are one name space for all repositories; a name of one component always gets through."""
+# It lists everything at once, without pages and in no order (epoch-formats 3.2).
 _LIST_LIMIT = 64 << 20
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
@@ -104,6 +105,7 @@ class EpochServer:
         self._check_generation(raw, key)
         document = Document(EPOCH_MANIFEST, raw)
         stated = _stated(response)
+        # A warning and no error, for a tag was asked for and no digest: the bytes are what counts.
         if stated is not None and not _is_about(response, document.digest):
             message = f"{what}: the server states digest {stated}, the bytes have {document.digest}"
             self._settings.on_event(Event(event="warning", message=message))
@@ -116,6 +118,7 @@ class EpochServer:
         dismiss(response)
         if response.status_code == 404:
             return False
+        # A path with a name that it does not know as one gets 200 as well (epoch-formats 3.3).
         _require_statement(response, target.digest, self._where)
         return response.headers.get("Content-Length") == str(target.size)
 
@@ -130,6 +133,7 @@ class EpochServer:
     def snapshots(self) -> Iterator[SnapshotEntry]:
         """As `SnapshotLister.snapshots`, but only those in the server's catalog; it lists nothing else."""
         names = self._texts("_catalog", "repositories", f"the catalog of {self._where}")
+        # All lists first: whether a tag of `a` is one of `a/b` is seen only with both in hand.
         tags = {name: self._tags(name) for name in names}
         for name in sorted(tags):
             doubtful = _foreign_tags(name, tags)
@@ -195,6 +199,7 @@ class EpochServer:
 
         The content type says nothing: a newer server gives its own to whatever older ones have left it.
         """
+        # What every unknown path is answered with (epoch-formats 3.2).
         if _object(raw) == {}:
             raise _unknown_path(f"{key} on {self._where}")
         if media_type_of(raw) is not None:
@@ -224,6 +229,7 @@ class _ServerClient(RegistryClient):
         """One exchange with the server. Raises NetworkError, AccessError, and PolicyError for another origin."""
         if Origin.of(url) != self.origin:
             raise PolicyError(f"{redacted(url)} is not on {self.origin}", object=redacted(url))
+        # Sent unasked, unlike to a registry: its challenge names a realm that is no URL (epoch-formats 3.5).
         token = self.auth.header_for(Scope())
         sent = {**(headers or {}), "Authorization": token} if token else dict(headers or {})
         response = self._send(method, url, headers=sent, data=data, timeout=timeout)

@@ -11,6 +11,7 @@ from epoch_oci.registry.auth_token import Challenge
 from epoch_oci.registry.client import PULL, REDIRECTS, RegistryClient
 from epoch_oci.stores.base import Openness
 
+# A redirect to the storage is as good as the bytes; 416 comes of an empty blob.
 _READ = frozenset({200, 206, 416}) | REDIRECTS
 _EPOCH = "epoch"
 """The service that Epoch 0.1.6 and later names in its challenge: it lets everybody read, and asks only writers."""
@@ -56,6 +57,7 @@ class Onlooker:
 
     def _reads(self, blob: Descriptor) -> bool:
         try:
+            # A byte is proof: whoever gets one gets them all.
             self._get(f"blobs/{blob.digest}", _READ, {"Range": "bytes=0-0"})
         except EpochOciError as error:
             if self._saw_nothing(error):
@@ -85,8 +87,11 @@ class Onlooker:
     def _stranger(self) -> RegistryClient:
         if self._nobody is None:
             settings = self._client.settings
+            # A stranger has no certificate. Where one is wanted the connection is closed again and again, and that is
+            # no registry that is away: it is not waited for.
             if settings.cert_file is not None:
                 settings = replace(settings, cert_file=None, key_file=None, retry_for=0.0, attempts=2)
+            # A client of its own: what it learns must not touch ours, nor our tokens it.
             self._nobody = RegistryClient(str(self._client.hostname), settings)
             self._nobody.auth.anonymous = True
             self._nobody.auth.on_challenge = self._challenges.extend

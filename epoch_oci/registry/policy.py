@@ -99,8 +99,10 @@ class Timeouts:
     """Seconds. `commit` is the wait for the answer to a closing PUT: a registry may copy the blob before it answers."""
 
     connect: float = 15.0
+    # Of silence, never of a whole transfer (oci-registries 5.5).
     answer: float = 60.0
     commit: float = 900.0
+    # A peer that gives one byte now and then is never silent, and never done either (reliability Z5).
     floor_window: float = 120.0
     floor_rate: int = 16 << 10
 
@@ -163,6 +165,7 @@ _AWAY = frozenset({429, 502, 503, 504})
 """What a registry that is upgraded, or what stands before it, answers until it is back."""
 _SOON = 0.05
 """Seconds, more with each try: who asks for no wait at all is not to be stormed all the same."""
+# Whoever misspelt a host waits for nothing, and is to be told soon.
 _STRANGER_TRIES = 3
 _STRANGER_SECONDS = 10.0
 _HICCUPS = 3
@@ -244,6 +247,7 @@ class Attempts:
 
     def again(self, error: NetworkError) -> None:
         """Wait as long as is due. Raises `error` when it is final, the tries are used up, or the wait is too long."""
+        # Before anything is raised: the other transfers of this registry are to slow down even if this one gives up.
         if error.status in _THROTTLED and error.retryable:
             self.settings.pace.throttled()
         if not error.retryable:
@@ -299,10 +303,12 @@ class Attempts:
                     status=error.status,
                 ) from error
             return error.retry_after
-        if error.status == 403:
+        if error.status == 403:  # retryable, so it is GHCR's secondary limit; that count outlives progress
             self._throttled += 1
             return _SECONDARY_WAITS[min(self._throttled, len(_SECONDARY_WAITS)) - 1]
+        # The last wait ends with the patience, so that the end of it is one more try.
         longest = min(_LONGEST_PAUSE, max(0.0, self._left())) if away else _LONGEST_BACKOFF
         if error.retry_after is not None:
             return min(longest, _SOON * (self._away + self._failed))
+        # At random from nothing to all of it: many who failed at once are not to come back at once.
         return min(longest, 0.5 * float(2 ** min(self._away + self._failed, 16))) * self.settings.jitter()

@@ -34,6 +34,7 @@ from epoch_oci.registry.upload_session import Destination, Session
 from epoch_oci.stores.base import Content, Limits, Openness
 
 _CATALOG = Scope("catalog", "*", kind="registry")
+# What registries answer that keep no catalog.
 _ABSENT = frozenset({404, 405, 501})
 
 
@@ -46,6 +47,7 @@ class RegistryHost:
         self.client = RegistryClient(registry, settings)
         self._named = profile_for(registry, settings.profile)
         self.manner = Manner(self._named)
+        # Only where nobody has said which kind it is, neither the user nor its name.
         if settings.profile is None and self._named.name == "unknown":
             self.client.auth.on_challenge = self._recognise
         state = settings.state_directory
@@ -163,15 +165,18 @@ class RegistryRepository:
         except (AccessError, NotFoundError, NetworkError):  # Harbor's answer for a source that may not be read, too
             return False
         if response.status_code == 202:
+            # Declined, and a session opened instead, which would take room there until it is purged.
             Session.opened(self._destination(target), response).cancel()
             return False
-        dismiss(response)  # GHCR has been seen to claim mounts that were none
+        dismiss(response)
+        # GHCR has been seen to claim mounts that were none (oci-registries 3.4).
         return response.status_code == 201 and self._destination(target).is_there()
 
     def check_write(self) -> None:
         """Open an upload session and cancel it. Raises AccessError or NotFoundError before gigabytes were read."""
         with self._asking:
             if not self._writable:
+                # No registry has another way to ask, and this one leaves nothing behind.
                 self._destination(_PROBE).open().cancel()
                 self._writable = True
 
@@ -219,6 +224,7 @@ def verify_login(registry: str, settings: RegistrySettings) -> None:
 _PAGE_LIMIT = 4 << 20
 _PAGE = 1_000
 """Items that are asked for: some registries have no way on from a page of their own size, and none takes more."""
+# A list without end is a fault or an attack (reliability M4).
 _PAGES = 1_000
 _ITEMS = 100_000
 

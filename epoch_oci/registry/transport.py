@@ -25,8 +25,10 @@ from requests.adapters import HTTPAdapter
 from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 _POOL = 32
+"""Connections kept to one host: twice the most transfers, for spans and questions come on top of them."""
 _MOST_INFORMATIONAL = 1_000
 """Some gateways send one every few seconds while a registry commits a blob, for a quarter of an hour."""
+# As http.client has it for the headers of final answers.
 _MOST_HEADERS = 100
 _LONGEST_LINE = 64 << 10
 _EARLY = 64 << 10
@@ -52,7 +54,7 @@ class Body:
     def __iter__(self) -> Iterator[bytes]:
         while self.left and (block := self._reader.read(min(BLOCK, self.left))):
             yield block
-            self.left -= len(block)
+            self.left -= len(block)  # only now: the block was sent when the next one is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ def _equip(manager: Any) -> Any:
 @cache
 def _equipped(pool: Any) -> type:
     """A kind of connection pool, SOCKS proxies' own included, with our connections in it."""
+    # The manager of a proxy is the same one at every request, and was equipped at the first.
     if issubclass(pool.ConnectionCls, _Wire):
         return pool  # type: ignore[no-any-return]
     connection = type(pool.ConnectionCls.__name__, (_Wire, pool.ConnectionCls), {})
@@ -140,6 +143,7 @@ class _Wire:
         self._in_body = True
 
     def send(self, data: Any) -> None:
+        # Heads are short. A TLS connection inside another, to a proxy, is no socket that can be polled.
         if not self._in_body or not isinstance(self.sock, socket.socket):
             return super().send(data)  # type: ignore[misc,no-any-return]
         limit = self.sock.gettimeout()
@@ -196,6 +200,7 @@ def _as_given(url: str) -> str:
 
 
 def _is_readable(sock: Any) -> bool:
+    # Bytes that TLS has read and decrypted already show in no poll.
     if isinstance(sock, ssl.SSLSocket) and sock.pending():
         return True
     poll = select.poll()
@@ -253,6 +258,7 @@ class _Answer(HTTPResponse):
         raise HTTPException("there is no end to informational answers")
 
     def _check_close(self) -> bool:
+        # A body that broke off leaves the other side in the middle of it: the next request would be taken for the rest.
         return self._closes or super()._check_close()  # type: ignore[misc]
 
 

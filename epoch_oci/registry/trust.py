@@ -62,6 +62,7 @@ def check_hop(here: Origin, there: Origin) -> None:
     """Raise PolicyError for a hop that gives up encryption, or leads from a public host to a private one."""
     if here.scheme == "https" and there.scheme == "http":
         raise PolicyError(f"{here} leads to {there}, which is not encrypted", object=str(there))
+    # A registry outside may not have us ask services inside, as those of clouds that hand out credentials.
     if is_private(there.host) and not is_private(here.host) and there.host != here.host:
         raise PolicyError(f"{here} leads to {there}, an address inside this network", object=str(there))
 
@@ -114,6 +115,7 @@ def _siblings(one: str, other: str) -> bool:
 
 def _is_own_domain(labels: list[str]) -> bool:
     """Whether labels make a domain somebody owns, rather than a suffix under which anybody can have a name."""
+    # `co.uk`, `com.au`: without a list of suffixes, three letters at most before two are taken for one.
     if len(labels) < 2 or (len(labels) == 2 and (len(labels[1]) == 2 and len(labels[0]) <= 3)):
         return False
     return ".".join(labels) not in _SHARED_SUFFIXES
@@ -140,6 +142,7 @@ _MOST_FILES = 4096
 _KEPT = 8
 """Contexts: to make one takes 20 ms, and a run needs one or two."""
 
+# On this very machine: whoever does not answer by then does not speak TLS.
 _PROBE_SECONDS = 3.0
 
 Warn = Callable[[str], None]
@@ -195,6 +198,7 @@ def context_of(trust: Trust, warn: Warn, *, identified: bool) -> ssl.SSLContext:
 
     `warn` is told of what the environment names and cannot be read. Raises LocalIOError as `Trust.check`.
     """
+    # By time and size of the files: a sync that runs for months is to see a certificate that was renewed.
     key = (trust, identified, *map(_stamp, trust.files))
     with _guard:
         if key not in _contexts:
@@ -218,7 +222,7 @@ def _stamp(path: str) -> tuple[int, int] | None:
 
 def _made(trust: Trust, warn: Warn, *, identified: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # whatever the system's policy still allows
     # As in Go, whatever is named is an authority, be it the server's own certificate or one in the middle of a chain.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if trust.insecure:
@@ -297,6 +301,7 @@ def _load_named(context: ssl.SSLContext, path: str) -> None:
 def _identify(context: ssl.SSLContext, cert_file: str, key_file: str | None) -> None:
     asked: list[bool] = []
 
+    # OpenSSL would ask at the terminal.
     def ask() -> str:
         asked.append(True)
         return ""

@@ -31,6 +31,7 @@ from epoch_oci.stores.base import Content
 
 _TOOK_NOTHING = frozenset({429, 503})
 """A body answered so was not looked at."""
+# Their last request has no body, so that one can be made again and again.
 _KEPT_WHILE_HELD: tuple[Shape, ...] = ("ranged", "stream")
 
 
@@ -60,6 +61,7 @@ class Upload:
         renewed = False
         while (shape := self._shape()) is not None:
             try:
+                # Waits only while the registry throttles, and never holds a place during a pause of its own.
                 with where.client.settings.pace.body():
                     self._attempt(shape, attempts)
                 return where.manner.succeeded()
@@ -72,6 +74,7 @@ class Upload:
                     raise self._denied() from None
                 renewed = True
             except NetworkError as error:
+                # Before it is sent again: a source that changed is final, bytes that suffered on the way are not.
                 if isinstance(error, DigestRefusedError):
                     self._reread()
                 self._held = self._held or isinstance(error, HeldError)
@@ -111,6 +114,7 @@ class Upload:
     def _send_whole(self, shape: Shape, attempts: Attempts, claim: Claim | None) -> None:
         """Send it in one request. A session in which it broke off is kept for whoever comes next."""
         session = self.destination.open(attempts)
+        # Noted before the first byte: a kill in the middle is what it is for.
         if claim is not None:
             claim.note(session.location, 0, at_once=True)
         try:
@@ -233,6 +237,7 @@ def _drop(claim: Claim | None) -> None:
 _AHEAD = 2
 """Blocks read before the socket asks for them; each costs its size in memory, for every transfer."""
 _WORTH_A_THREAD = 4 * BLOCK
+"""Bytes. Less than this is sent before a second thread has been of any help."""
 
 
 @contextmanager
@@ -273,6 +278,7 @@ class _Ahead:
         """Let the thread end, and wait for it: it must not read from what its owner is about to close."""
         self._stopped = True
         while self._thread.is_alive():
+            # It may stand at a full queue, or in a slow read; both end by themselves once there is room.
             try:
                 self._blocks.get(timeout=0.05)
             except queue.Empty:

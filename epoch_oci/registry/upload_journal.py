@@ -19,6 +19,7 @@ from epoch_oci.oci.digest import Digest
 LIFE = 7 * 86400.0
 """Seconds after which an entry is of no use to anybody: registries purge their sessions after a week."""
 _PAUSE = 2.0
+"""Seconds between notes: each is synced to the disk, and a chunk may take milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class UploadJournal:
                 if directory.age(name, self._clock()) <= LIFE:
                     continue
                 lock = directory.lock(name)
+                # Whoever holds it is at that very upload, however old its entry.
                 if lock is not None:
                     directory.remove(name)
                     directory.unlock(name, lock)
@@ -145,10 +147,13 @@ def _parse(raw: bytes, key: UploadKey, now: float) -> UploadEntry | None:
     if tuple(value.get(name) for name in ("registry", "repository", "digest", "size")) != named:
         return None
     location, offset, at = value.get("location"), value.get("offset"), value.get("at")
+    # It becomes a request's target, with our token beside it; where it leads is judged again when it is used.
     if not isinstance(location, str) or not location.isascii() or not location.isprintable():
         return None
+    # Not isinstance: True is an int.
     if type(offset) is not int or not 0 <= offset <= key.size:
         return None
+    # A minute for clocks that were set back; further in the future is no time it can have been written at.
     if not isinstance(at, float | int) or not -60 <= now - at <= LIFE:
         return None
     return UploadEntry(location, offset)

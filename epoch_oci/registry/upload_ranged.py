@@ -50,6 +50,7 @@ class RangedUpload:
             self.note()
             length = min(self._manner.chunk, self.target.size - self._offset)
             last = self._offset + length == self.target.size
+            # ECR alone. Harbor takes the length of a closing PUT for that of the blob (oci-registries 3.5).
             if last and self._manner.profile.last_in_put:
                 return self.session.finish(self._chunk("PUT", self.session.closing, length))
             self._patch(length)
@@ -81,6 +82,7 @@ class RangedUpload:
             return False
         reached = _stated(response, empty=acknowledged == 0)
         alive = response.status_code == 204
+        # Less than it acknowledged is a session that lost bytes, more than there are to send is another's.
         if not alive or not reached or not acknowledged <= reached <= self.target.size:
             dismiss(response)
             if alive:
@@ -117,6 +119,7 @@ class RangedUpload:
             return self._realign(error)
         if response.status_code == _OUT_OF_STEP and (self._is_old or self._may_have_one):
             return self._out_of_step(response)
+        # GHCR says 416 of a chunk that is too large (oci-registries 3.4), others of one that is out of step.
         if response.status_code in (413, 416) and self._manner.shrink():
             refused = session.read(response)
             if refused.is_full:

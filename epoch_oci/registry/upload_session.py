@@ -21,6 +21,7 @@ from epoch_oci.registry.transport import Body
 
 # Said of a body that a registry, or a proxy before it, takes in no such shape (oci-registries 2.3).
 _NOT_TAKEN = frozenset({404, 405, 411, 413, 415, 416, 501})
+# Codes of a session that is over. Any other beside a 404 is about the blob: Harbor is just collecting it.
 _GONE = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 _HOPS = 3
 """Requests that one body may take when it is led on."""
@@ -162,6 +163,7 @@ class Session:
         """Go on where the answer says; some say nothing (Quay), and then it is where it was."""
         dismiss(response)
         self.untouched = False
+        # A new one after each body: to some the offset is part of what they sign (oci-registries 2.2).
         if response.headers.get("Location"):
             self.location = self._client.upload_location(response)
 
@@ -202,6 +204,7 @@ class Session:
         if response.status_code in REDIRECTS:
             raise self.refused(response)
         refused = self.read(response)
+        # No shape fits into a quota that is used up, so that is none of the shape's faults.
         if refused.status in _NOT_TAKEN and not refused.is_full:
             raise self._not_taken(refused, closing=closing)
         if refused.status == 400 and "DIGEST_INVALID" in refused.codes:
