@@ -13,7 +13,7 @@ from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkEr
 from epoch_oci.network import is_loopback
 from epoch_oci.registry.auth_token import Challenge, TokenService, parse_challenges, renewal
 from epoch_oci.registry.credentials import Credential
-from epoch_oci.registry.http_errors import dismiss, refusal
+from epoch_oci.registry.http_errors import Refusal, dismiss
 from epoch_oci.registry.policy import RegistrySettings
 from epoch_oci.registry.trust import Origin
 
@@ -170,7 +170,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
 
     def denied(self, response: requests.Response, scope: Scope, sent: str | None, what: str) -> EpochOciError:
         """The error that a 401 is, with what would help; reads and closes it."""
-        error = refusal(response, what, self.secrets())
+        error = Refusal(response, what, self.secrets()).error()
         if not isinstance(error, AccessError):
             return error
         if self._failure is not None and self._known(scope) is None:
@@ -194,7 +194,7 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         if response.status_code == 401:
             raise self.denied(response, Scope(), header, what)
         if response.status_code != 200:
-            raise refusal(response, what, self.secrets())
+            raise Refusal(response, what, self.secrets()).error()
         response.close()
 
     def credential(self, repository: str | None) -> Credential | None:

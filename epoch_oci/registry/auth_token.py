@@ -22,7 +22,7 @@ import requests
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, PolicyError
 from epoch_oci.redaction import octets
 from epoch_oci.registry.credentials import Credential
-from epoch_oci.registry.http_errors import dismiss, foreign_errors, refusal
+from epoch_oci.registry.http_errors import Refusal, dismiss, foreign_errors
 from epoch_oci.registry.trust import Origin, check_hop, joined, realm_fits, redacted
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -181,7 +181,7 @@ class TokenService:
     def _refused(self, response: requests.Response, credential: Credential | None) -> EpochOciError:
         status = response.status_code
         what = f"getting a token for {self.host}"
-        error = refusal(response, what, self.secrets())
+        error = Refusal(response, what, self.secrets()).error()
         if status not in (400, 401, 403, 404) or (isinstance(error, NetworkError) and error.retryable):
             return error
         words = f"{credential.owner} were refused" if credential else "anonymous access was refused"

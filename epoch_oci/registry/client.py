@@ -3,6 +3,7 @@
 import re
 import ssl
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.reference import Reference
 from epoch_oci.redaction import without
 from epoch_oci.registry.auth import BACKEND, Authenticator, Scope
-from epoch_oci.registry.http_errors import PROXY_LOGIN, dismiss, foreign_errors, refusal
+from epoch_oci.registry.http_errors import PROXY_LOGIN, Refusal, dismiss, foreign_errors
 from epoch_oci.registry.policy import Attempts, RegistrySettings, UnreachableError
 from epoch_oci.registry.transport import Adapter, Body, sending
 from epoch_oci.registry.trust import Origin, check_hop, context_of, joined, redacted
@@ -97,23 +98,23 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         # Whoever calls knows nothing of secrets, and oras's own methods hand on what they were given.
         plain = {name: value for name, value in (headers or {}).items() if name.lower() != "authorization"}
 
-        def send(authorization: str | None) -> requests.Response:
+        def send(url: str, authorization: str | None) -> requests.Response:
             return self._send(method, url, headers=_with(plain, authorization), data=data, timeout=timeout)
 
         if not self.is_home(url):
-            return send(None)
-        if data is None or isinstance(data, bytes):
-            response = self.auth.exchange(send, scope, f"{method} {redacted(url)}")
-            hops = 0
-            # What sends is led on within the registry, as proxies with opinions on paths do; `follow` leads what reads.
-            while method != "GET" and hops < _HOPS and self._stays(response):
-                hops, url = hops + 1, self.location(response)
-                response = self.auth.exchange(send, scope, f"{method} {redacted(url)}")
+            return send(url, None)
+        if isinstance(data, Body):
+            # A body in blocks cannot be rewound here: who sent it makes it anew.
+            sent = self.auth.header_for(scope, body=True)
+            response = send(url, sent)
+            self.auth.accepted(response, sent)
             return response
-        # A body in blocks cannot be rewound here: who sent it makes it anew.
-        sent = self.auth.header_for(scope, body=True)
-        response = send(sent)
-        self.auth.accepted(response, sent)
+        response = self.auth.exchange(partial(send, url), scope, f"{method} {redacted(url)}")
+        hops = 0
+        # What sends is led on within the registry, as proxies with opinions on paths do; `follow` leads what reads.
+        while method != "GET" and hops < _HOPS and self._stays(response):
+            hops, url = hops + 1, self.location(response)
+            response = self.auth.exchange(partial(send, url), scope, f"{method} {redacted(url)}")
         return response
 
     def call(
@@ -181,10 +182,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         )
 
     def refusal(self, response: requests.Response, what: str, *, of_blob: bool = False) -> EpochOciError:
-        """The error that an answer of an unwanted status is; reads and closes it. See `refusals.Refusal`."""
+        """The error that an answer of an unwanted status is; reads and closes it. See `Refusal`."""
         if response.status_code in REDIRECTS and response.headers.get("Location"):
             return self._led(response, what)
-        return refusal(response, what, self.auth.secrets(), of_blob=of_blob)
+        return Refusal(response, what, self.auth.secrets(), of_blob=of_blob).error()
 
     def _led(self, response: requests.Response, what: str) -> EpochOciError:
         """What a redirect means that cannot be followed: what is sent goes nowhere but to the registry."""
@@ -315,7 +316,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                     proxies={"all": proxy} if proxy else {},
                 )
         except UnreachableError as error:
-            if data is not None and not isinstance(data, bytes) and data.left < len(data):
+            if isinstance(data, Body) and data.left < len(data):
                 raise NetworkError(error.message, object=error.object) from error  # it took a part: it was there
             # A host that has answered before is away; one that never did may be misspelt (see `Attempts`).
             error.met = origin in self._met
@@ -365,7 +366,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             return
         secrets = self.auth.secrets()
         names = ", ".join(f"{name}: {_shown(name, value)}" for name, value in headers.items())
-        length = f" [{len(data)} bytes]" if isinstance(data, bytes) or hasattr(data, "__len__") else ""
+        length = f" [{len(data)} bytes]" if isinstance(data, bytes | Body) else ""
         answer = ", ".join(
             f"{name}: {_shown(name, without(secrets, value))}"
             for name, value in response.headers.items()

@@ -30,8 +30,45 @@ from epoch_oci.redaction import without
 from epoch_oci.registry.policy import UnreachableError, asked_wait, is_secondary_limit
 from epoch_oci.registry.trust import redacted
 
-ERROR_LIMIT = 64 << 10
+_LONGEST_BODY = 64 << 10
 """Bytes of an error's body that are read; a proxy's page may be long, and a blob's endless."""
+PROXY_LOGIN = "give user and password in the proxy's URL: http://USER:PASSWORD@HOST:PORT"
+_TUNNEL = re.compile(r"Tunnel connection failed: ([45][0-9]{2})")
+_WANTS_CERTIFICATE = re.compile(
+    "CERTIFICATE_REQUIRED|BAD_CERTIFICATE|CERTIFICATE_(?:UNKNOWN|EXPIRED|REVOKED)|UNKNOWN_CA"
+)
+_UNREACHED: tuple[type[BaseException], ...] = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.ProxyError,
+    requests.exceptions.ProxyError,
+    ConnectionRefusedError,
+    ConnectionResetError,
+)
+"""No connection was made, or it was closed again without a byte, as what stands before a registry that is away does."""
+# The first that is anywhere in the chain counts, so what is more exact comes before what wraps it.
+_REASONS: tuple[tuple[type[BaseException], str], ...] = (
+    (urllib3.exceptions.NameResolutionError, "the host's name cannot be resolved"),
+    (ConnectionRefusedError, "the connection was refused"),
+    (urllib3.exceptions.ProxyError, "the proxy failed"),
+    (requests.exceptions.ProxyError, "the proxy failed"),
+    (urllib3.exceptions.ConnectTimeoutError, "no connection within the time limit"),
+    (urllib3.exceptions.ReadTimeoutError, "no answer within the time limit"),
+    (TimeoutError, "nothing moved within the time limit"),
+    (requests.exceptions.Timeout, "no answer within the time limit"),
+    (IncompleteRead, "the answer was cut off"),
+    (ConnectionResetError, "the connection was reset"),
+    (BrokenPipeError, "the connection was closed while sending"),
+    (ssl.SSLError, "TLS failed"),
+    (urllib3.exceptions.ProtocolError, "the connection broke"),
+)
+_MALFORMED = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidHeader,
+    urllib3.exceptions.LocationParseError,
+)
+_NO_COMMON_TLS = re.compile(r"VERSION|PROTOCOL|HANDSHAKE_FAILURE|NO_SHARED|HTTP_REQUEST")
 
 
 def may_have_acted(error: NetworkError) -> bool:
@@ -49,12 +86,12 @@ def foreign_errors(where: str, *, asking: bool = False) -> Iterator[None]:
     try:
         yield
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        failure = network_error(error, where, asking=asking)
+        failure = _network_error(error, where, asking=asking)
         failure.add_note(f"caused by {_kinds(error)}")
         raise failure from None
 
 
-def network_error(error: BaseException, where: str, *, asking: bool = False) -> NetworkError | AccessError:
+def _network_error(error: BaseException, where: str, *, asking: bool = False) -> NetworkError | AccessError:
     """A transport failure in one line; a certificate that does not verify, and one that is wanted of us, are final."""
     # Before all else, for it is an SSLError too, and those are tried again.
     untrusted = _cause(error, ssl.SSLCertVerificationError)
@@ -91,23 +128,6 @@ def _refused(error: BaseException, where: str) -> AccessError | None:
     )
 
 
-PROXY_LOGIN = "give user and password in the proxy's URL: http://USER:PASSWORD@HOST:PORT"
-_TUNNEL = re.compile(r"Tunnel connection failed: ([45][0-9]{2})")
-_WANTS_CERTIFICATE = re.compile(
-    "CERTIFICATE_REQUIRED|BAD_CERTIFICATE|CERTIFICATE_(?:UNKNOWN|EXPIRED|REVOKED)|UNKNOWN_CA"
-)
-
-_UNREACHED: tuple[type[BaseException], ...] = (
-    urllib3.exceptions.NewConnectionError,
-    urllib3.exceptions.ConnectTimeoutError,
-    urllib3.exceptions.ProxyError,
-    requests.exceptions.ProxyError,
-    ConnectionRefusedError,
-    ConnectionResetError,
-)
-"""No connection was made, or it was closed again without a byte, as what stands before a registry that is away does."""
-
-
 def _reason(error: BaseException) -> str:
     for kind, words in _REASONS:
         if _cause(error, kind) is not None:
@@ -115,24 +135,6 @@ def _reason(error: BaseException) -> str:
     cause = _cause(error, OSError)
     text = getattr(cause, "strerror", None) if cause is not None else None
     return str(text).lower() if text else type(error).__name__
-
-
-# The first that is anywhere in the chain counts, so what is more exact comes before what wraps it.
-_REASONS: tuple[tuple[type[BaseException], str], ...] = (
-    (urllib3.exceptions.NameResolutionError, "the host's name cannot be resolved"),
-    (ConnectionRefusedError, "the connection was refused"),
-    (urllib3.exceptions.ProxyError, "the proxy failed"),
-    (requests.exceptions.ProxyError, "the proxy failed"),
-    (urllib3.exceptions.ConnectTimeoutError, "no connection within the time limit"),
-    (urllib3.exceptions.ReadTimeoutError, "no answer within the time limit"),
-    (TimeoutError, "nothing moved within the time limit"),
-    (requests.exceptions.Timeout, "no answer within the time limit"),
-    (IncompleteRead, "the answer was cut off"),
-    (ConnectionResetError, "the connection was reset"),
-    (BrokenPipeError, "the connection was closed while sending"),
-    (ssl.SSLError, "TLS failed"),
-    (urllib3.exceptions.ProtocolError, "the connection broke"),
-)
 
 
 def was_kept_waiting(error: BaseException) -> bool:
@@ -149,17 +151,6 @@ def _is_passing(error: BaseException) -> bool:
     if isinstance(refused, ssl.SSLError) and refused.reason is not None and _NO_COMMON_TLS.search(refused.reason):
         return False
     return not isinstance(error, _MALFORMED)
-
-
-_MALFORMED = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.InvalidHeader,
-    urllib3.exceptions.LocationParseError,
-)
-
-
-_NO_COMMON_TLS = re.compile(r"VERSION|PROTOCOL|HANDSHAKE_FAILURE|NO_SHARED|HTTP_REQUEST")
 
 
 def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
@@ -187,16 +178,16 @@ def dismiss(response: requests.Response) -> None:
     """Be done with an answer; its connection can be used again when the rest of the body is short."""
     length = response.headers.get("Content-Length", "")
     head = response.request is not None and response.request.method == "HEAD"
-    if head or (length.isdigit() and len(length) < 9 and int(length) <= ERROR_LIMIT):
+    if head or (length.isdigit() and len(length) < 9 and int(length) <= _LONGEST_BODY):
         with contextlib.suppress(Exception):
-            response.raw.read(ERROR_LIMIT, decode_content=False)
+            response.raw.read(_LONGEST_BODY, decode_content=False)
     response.close()
 
 
 def body_text(response: requests.Response) -> str:
     """The start of an answer's body, for its errors; the connection is not used again."""
     try:
-        raw = response.raw.read(ERROR_LIMIT, decode_content=False)
+        raw = response.raw.read(_LONGEST_BODY, decode_content=False)
     except Exception:  # whatever is wrong with an error's body, the error is what counts
         raw = b""
     finally:
@@ -364,13 +355,6 @@ class Refusal:
         if self._headers.get("WWW-Authenticate", "absent").strip() == "":
             return NotFoundError, _ABSENT
         return AccessError, f"log in with `epoch-oci login {self._host}`, or ask what these credentials may do"
-
-
-def refusal(
-    response: requests.Response, what: str, secrets: tuple[str, ...] = (), *, of_blob: bool = False
-) -> EpochOciError:
-    """The error that an answer of an unwanted status is, see `Refusal`. Reads and closes the answer."""
-    return Refusal(response, what, secrets, of_blob=of_blob).error()
 
 
 def request_id(headers: requests.structures.CaseInsensitiveDict[str]) -> str | None:

@@ -91,9 +91,6 @@ class Pace:
             self._room = room + 1 if room + 1 < self._most else None
 
 
-_VERSION_HEADER = "epoch-oci"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """Seconds. `commit` is the wait for the answer to a closing PUT: a registry may copy the blob before it answers."""
@@ -134,7 +131,7 @@ class RegistrySettings:
     pace: Pace = field(default_factory=Pace)
     attempts: int = 6
     retry_for: float = 600.0
-    user_agent: str = _VERSION_HEADER
+    user_agent: str = "epoch-oci"
     on_event: Callable[[Event], None] = ignore
     on_debug: Callable[[str], None] | None = None
     sleep: Callable[[float], None] = time.sleep

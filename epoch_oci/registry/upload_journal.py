@@ -19,7 +19,7 @@ from epoch_oci.oci.digest import Digest
 LIFE = 7 * 86400.0
 """Seconds after which an entry is of no use to anybody: registries purge their sessions after a week."""
 _PAUSE = 2.0
-"""Seconds between notes: each is synced to the disk, and a chunk may take milliseconds."""
+"""Seconds between notes: a chunk may take milliseconds, and bytes that were not noted are found by asking."""
 
 
 @dataclass(frozen=True, slots=True)
