@@ -12,11 +12,12 @@ from support.content import noise
 
 from contract.cases import CASES, StoreCase, Subject, descriptor
 from contract.contents import Failing, Raw, Unopenable
+from contract.registry_cases import live_kinds
 from contract.workers import publish_one, publish_tags
 from epoch_oci.errors import ConflictError, ContentError, EpochOciError, NetworkError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verifying import VerifyingReader
-from epoch_oci.stores.base import SnapshotLister, TagLister
+from epoch_oci.stores.base import Remote, SnapshotLister, TagLister
 
 PROCESSES = multiprocessing.get_context("forkserver")  # imports once what every worker needs
 PROCESSES.set_forkserver_preload(["contract.workers", "epoch_oci.locate"])
@@ -277,6 +278,38 @@ def listed(subject: Subject) -> list[str]:
         return list(store.tags())
     assert isinstance(store, SnapshotLister)
     return [entry.tag for entry in store.snapshots()]
+
+
+REMOTE = [case for case in CASES if case.name in {"fake-registry", *live_kinds()}]
+
+
+@pytest.mark.parametrize("subject", REMOTE, ids=lambda case: case.name, indirect=True)
+class TestRemote:
+    def test_asking_whether_it_may_be_written_to_leaves_nothing(self, subject: Subject) -> None:
+        fill(subject, BLOB)
+        before = subject.listing()
+        subject.store.check_write()
+        assert subject.listing() == before
+
+    def test_a_blob_that_no_sibling_has_is_not_mounted(self, subject: Subject) -> None:
+        assert not subject.store.mount(descriptor(OTHER), "acme/another")
+        assert not subject.store.holds(descriptor(OTHER))
+
+    def test_an_open_registry_of_this_machine_is_not_open_to_everybody(self, subject: Subject) -> None:
+        assert subject.store.openness() is None
+        fill(subject, OTHER)
+        assert subject.open().openness(descriptor(OTHER)) is None
+
+    def test_its_limits_are_known_unasked(self, subject: Subject) -> None:
+        limits = subject.store.limits()
+        assert limits.jobs is not None and limits.jobs > 0
+        assert limits.part_size is not None and limits.cut_above is not None and limits.part_size <= limits.cut_above
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_nothing_but_a_registry_is_remote(case: StoreCase, tmp_path: Path) -> None:
+    with case.factory(tmp_path) as subject:
+        assert isinstance(subject.store, Remote) == (case in REMOTE)
 
 
 class TestConcurrency:
