@@ -15,10 +15,20 @@ from importlib import import_module
 TYPE_CHECKING = False  # `typing` itself costs a fifth of what it takes until a signal is heard
 if TYPE_CHECKING:
     from epoch_oci import errors, locate, schemas
-    from epoch_oci.api import inspect, list_snapshots, pull, push, verify
+    from epoch_oci.api.look import diff, inspect, list_snapshots, open_file, verify
+    from epoch_oci.api.manage import login, logout, prune, remove, sync, tag
+    from epoch_oci.api.move import copy, pull, pull_to_archive, push, push_archive
     from epoch_oci.artifacts.bases import Base
     from epoch_oci.artifacts.packing import Chunking
     from epoch_oci.artifacts.write import Encoding, PushOptions
+    from epoch_oci.bulk.journal import Journal
+    from epoch_oci.bulk.prune import Pruning
+    from epoch_oci.bulk.results import Row, SyncReport
+    from epoch_oci.bulk.retention import Candidate, Policy
+    from epoch_oci.bulk.select import Selection
+    from epoch_oci.bulk.sides import Entry
+    from epoch_oci.bulk.sync import SyncOptions
+    from epoch_oci.bulk.work import Local, Manner
     from epoch_oci.chunks.figures import FileFigures, PackFigures
     from epoch_oci.chunks.index import Stored
     from epoch_oci.dialects.base import Artifact, Snapshot, SnapshotFile
@@ -42,9 +52,13 @@ if TYPE_CHECKING:
     )
     from epoch_oci.events import Event, OnEvent
     from epoch_oci.flows.convert import to_epoch, to_oci
+    from epoch_oci.flows.copy import CopyOptions, CopyReport
+    from epoch_oci.flows.copy_form import Form
+    from epoch_oci.flows.diff import Change, FileDiff, SnapshotDiff
     from epoch_oci.flows.inspect import InspectedFile, Inspection, inspect_artifact, inspect_snapshot
     from epoch_oci.flows.listing import ListedSnapshot
     from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
+    from epoch_oci.flows.remove import Removable
     from epoch_oci.flows.validate import DocumentReport, validate
     from epoch_oci.flows.verify import Problem, Verification, VerifyOptions, verify_artifacts, verify_snapshots
     from epoch_oci.locate import (
@@ -63,8 +77,8 @@ if TYPE_CHECKING:
     from epoch_oci.oci.manifest import ImageManifest
     from epoch_oci.oci.reference import Reference
     from epoch_oci.oci.verifying import ByteReader
-    from epoch_oci.reading.remote_file import RemoteFile, open_file
-    from epoch_oci.stores.base import Content, FileSink, FileTarget, Sink, SnapshotEntry, Source
+    from epoch_oci.reading.remote_file import RemoteFile
+    from epoch_oci.stores.base import Content, FileSink, FileTarget, Garbage, Sink, SnapshotEntry, Source
     from epoch_oci.transfer.plan import Seed
     from epoch_oci.transfer.report import BlobReport, TransferReport
     from epoch_oci.transfer.throttle import Throttle
@@ -81,45 +95,62 @@ __all__ = [
     "BatchError",
     "BlobReport",
     "ByteReader",
+    "Candidate",
+    "Change",
     "Chunking",
     "ConflictError",
     "Connection",
     "Content",
     "ContentError",
+    "CopyOptions",
+    "CopyReport",
     "Descriptor",
     "Digest",
     "Document",
     "DocumentReport",
     "Encoding",
+    "Entry",
     "EpochOciError",
     "Event",
+    "FileDiff",
     "FileFigures",
     "FileSink",
     "FileTarget",
     "Finding",
+    "Form",
+    "Garbage",
     "ImageManifest",
     "InspectedFile",
     "Inspection",
     "InterruptedTransferError",
+    "Journal",
     "Layer",
     "LayerHeader",
     "ListedSnapshot",
+    "Local",
     "LocalIOError",
     "Manifest",
+    "Manner",
     "NetworkError",
     "NotFoundError",
     "OnEvent",
     "PackFigures",
+    "Policy",
     "PolicyError",
     "Problem",
+    "Pruning",
     "PullOptions",
     "PushOptions",
     "Reference",
     "RemoteFile",
+    "Removable",
+    "Row",
     "Seed",
     "Segment",
+    "Selection",
     "Sink",
     "Snapshot",
+    "SnapshotDiff",
     "SnapshotEntry",
     "SnapshotFile",
     "SnapshotKey",
@@ -127,11 +158,15 @@ __all__ = [
     "Source",
     "StoreLocation",
     "Stored",
+    "SyncOptions",
+    "SyncReport",
     "Throttle",
     "TransferReport",
     "UsageError",
     "Verification",
     "VerifyOptions",
+    "copy",
+    "diff",
     "errors",
     "inspect",
     "inspect_artifact",
@@ -139,14 +174,22 @@ __all__ = [
     "list_snapshots",
     "locate",
     "locate_artifact",
+    "login",
+    "logout",
     "open_file",
     "open_files",
     "open_store",
+    "prune",
     "pull",
+    "pull_to_archive",
     "pull_to_files",
     "pull_to_store",
     "push",
+    "push_archive",
+    "remove",
     "schemas",
+    "sync",
+    "tag",
     "to_epoch",
     "to_oci",
     "validate",
@@ -156,68 +199,38 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": (
-        "inspect",
-        "list_snapshots",
-        "pull",
-        "push",
-        "verify",
-    ),
+    "api.look": ("diff", "inspect", "list_snapshots", "open_file", "verify"),
+    "api.manage": ("login", "logout", "prune", "remove", "sync", "tag"),
+    "api.move": ("copy", "pull", "pull_to_archive", "push", "push_archive"),
     "artifacts.bases": ("Base",),
     "artifacts.packing": ("Chunking",),
-    "artifacts.write": (
-        "Encoding",
-        "PushOptions",
-    ),
-    "chunks.figures": (
-        "FileFigures",
-        "PackFigures",
-    ),
+    "artifacts.write": ("Encoding", "PushOptions"),
+    "bulk.journal": ("Journal",),
+    "bulk.prune": ("Pruning",),
+    "bulk.results": ("Row", "SyncReport"),
+    "bulk.retention": ("Candidate", "Policy"),
+    "bulk.select": ("Selection",),
+    "bulk.sides": ("Entry",),
+    "bulk.sync": ("SyncOptions",),
+    "bulk.work": ("Local", "Manner"),
+    "chunks.figures": ("FileFigures", "PackFigures"),
     "chunks.index": ("Stored",),
-    "dialects.base": (
-        "Artifact",
-        "Snapshot",
-        "SnapshotFile",
-    ),
+    "dialects.base": ("Artifact", "Snapshot", "SnapshotFile"),
     "disk.assembly": ("Assembly",),
     "epoch.keys": ("SnapshotKey",),
-    "epoch.manifest": (
-        "Layer",
-        "LayerHeader",
-        "Manifest",
-    ),
+    "epoch.manifest": ("Layer", "LayerHeader", "Manifest"),
     "epoch.sparse": ("Segment",),
-    "events": (
-        "Event",
-        "OnEvent",
-    ),
-    "flows.convert": (
-        "to_epoch",
-        "to_oci",
-    ),
-    "flows.inspect": (
-        "InspectedFile",
-        "Inspection",
-        "inspect_artifact",
-        "inspect_snapshot",
-    ),
+    "events": ("Event", "OnEvent"),
+    "flows.convert": ("to_epoch", "to_oci"),
+    "flows.copy": ("CopyOptions", "CopyReport"),
+    "flows.copy_form": ("Form",),
+    "flows.diff": ("Change", "FileDiff", "SnapshotDiff"),
+    "flows.inspect": ("InspectedFile", "Inspection", "inspect_artifact", "inspect_snapshot"),
     "flows.listing": ("ListedSnapshot",),
-    "flows.pull": (
-        "PullOptions",
-        "pull_to_files",
-        "pull_to_store",
-    ),
-    "flows.validate": (
-        "DocumentReport",
-        "validate",
-    ),
-    "flows.verify": (
-        "Problem",
-        "Verification",
-        "VerifyOptions",
-        "verify_artifacts",
-        "verify_snapshots",
-    ),
+    "flows.pull": ("PullOptions", "pull_to_files", "pull_to_store"),
+    "flows.remove": ("Removable",),
+    "flows.validate": ("DocumentReport", "validate"),
+    "flows.verify": ("Problem", "Verification", "VerifyOptions", "verify_artifacts", "verify_snapshots"),
     "locate": (
         "ArtifactPlace",
         "ArtifactStore",
@@ -234,23 +247,10 @@ _HOMES = {
     "oci.manifest": ("ImageManifest",),
     "oci.reference": ("Reference",),
     "oci.verifying": ("ByteReader",),
-    "reading.remote_file": (
-        "RemoteFile",
-        "open_file",
-    ),
-    "stores.base": (
-        "Content",
-        "FileSink",
-        "FileTarget",
-        "Sink",
-        "SnapshotEntry",
-        "Source",
-    ),
+    "reading.remote_file": ("RemoteFile",),
+    "stores.base": ("Content", "FileSink", "FileTarget", "Garbage", "Sink", "SnapshotEntry", "Source"),
     "transfer.plan": ("Seed",),
-    "transfer.report": (
-        "BlobReport",
-        "TransferReport",
-    ),
+    "transfer.report": ("BlobReport", "TransferReport"),
     "transfer.throttle": ("Throttle",),
 }
 _MODULES = frozenset({"errors", "locate", "schemas"})

@@ -28,6 +28,7 @@ from epoch_oci.stores.base import FileSink, Keeper, Naming, Sink, SnapshotEntry,
 
 if TYPE_CHECKING:
     from epoch_oci.disk.facts import Marks
+    from epoch_oci.registry.credentials import CredentialStore
     from epoch_oci.registry.policy import RegistrySettings
     from epoch_oci.registry.repository import RegistryHost
 
@@ -367,6 +368,13 @@ def open_registry(host: str, *, connection: Connection) -> "RegistryHost":
     from epoch_oci.registry.repository import RegistryHost
 
     return RegistryHost(host, registry_settings(host, connection))
+
+
+def credential_store(connection: Connection) -> "CredentialStore":
+    """Where credentials of registries are kept and looked for; what is odd about a file is told as a warning."""
+    from epoch_oci.registry.credentials import CredentialStore
+
+    return CredentialStore(connection.environ, connection.registry_config, None, connection.warn)
 
 
 def registry_settings(registry: str, connection: Connection) -> "RegistrySettings":

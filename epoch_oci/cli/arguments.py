@@ -131,20 +131,10 @@ def write_file(path: str, raw: bytes, *, replace: bool = True) -> None:
     """Write a file that is there whole or not at all. Raises ConflictError, NotFoundError, LocalIOError."""
     from pathlib import Path
 
-    from epoch_oci.disk import local
-    from epoch_oci.disk.draft import Draft
+    from epoch_oci.disk.draft import new_file
 
-    whole = Path(path).absolute()
-    directory = local.open_directory(whole.parent, str(whole.parent))
-    if directory is None:
-        raise NotFoundError(f"there is no directory {whole.parent}", object=str(whole.parent))
-    try:
-        with Draft(directory, path) as draft:
-            draft.write(raw)
-            if not draft.commit(whole.name, replace=replace):
-                raise ConflictError(f"{path} is there already", object=path, hint="replace it with --force")
-    finally:
-        os.close(directory)
+    with new_file(Path(path), replace=replace) as draft:
+        draft.write(raw)
 
 
 def read_document(word: str, limit: int) -> bytes:

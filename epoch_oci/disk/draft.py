@@ -12,7 +12,8 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -23,11 +24,13 @@ from epoch_oci.disk.local import (
     local_errors,
     look,
     make_usable,
+    open_directory,
     set_mode,
     sync_directory,
     sync_file,
 )
 from epoch_oci.disk.lock import try_lock
+from epoch_oci.errors import ConflictError, NotFoundError
 from epoch_oci.oci.verifying import BLOCK
 
 _DRAFT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{16}\.tmp\Z")
@@ -299,3 +302,24 @@ def link(file: int, name: str, directory: int) -> bool:
         with contextlib.suppress(OSError):
             os.unlink(hidden, dir_fd=directory)
     return True
+
+
+@contextlib.contextmanager
+def new_file(path: Path, *, replace: bool) -> Iterator[Draft]:
+    """A draft that becomes the file `path` when the block ends well, and nothing when it does not.
+
+    Raises ConflictError when something is there, unless `replace`; NotFoundError for its directory, LocalIOError.
+    """
+    directory = open_directory(path.absolute().parent, str(path.parent))
+    if directory is None:
+        raise NotFoundError(f"there is no directory {path.parent}", object=str(path.parent))
+    taken = ConflictError(f"{path} is there already", object=str(path), hint="replace it with --force")
+    try:
+        if not replace and look(path.name, directory, str(path)) is not None:
+            raise taken
+        with Draft(directory, str(path)) as draft:
+            yield draft
+            if not draft.commit(path.name, replace=replace):
+                raise taken
+    finally:
+        os.close(directory)

@@ -183,3 +183,12 @@ def _digest(reference: str, text: str) -> Digest:
         raise UsageError(
             f"{shown(reference)}: {error.message}", hint="write HOST/REPOSITORY@sha256:HEX as the registry shows it"
         ) from None
+
+
+def registry_named(text: str) -> str:
+    """The registry that a user names, HOST[:PORT], also as https://HOST/. Raises UsageError for what is none."""
+    refuse_user_info(text)
+    registry = text.removeprefix("https://").removesuffix("/")
+    if not is_registry(registry):
+        raise UsageError(f"{text} is no registry", object=text, hint="write HOST[:PORT], for example ghcr.io")
+    return registry

@@ -3,16 +3,11 @@
 import io
 import threading
 from collections import OrderedDict
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from epoch_oci.errors import ContentError
 from epoch_oci.oci import verifying
 from epoch_oci.oci.digest import Digest
-from epoch_oci.reading.readable_files import ReadableFile, chosen, files_at
-
-if TYPE_CHECKING:
-    from epoch_oci.locate import Connection
+from epoch_oci.reading.readable_files import ReadableFile
 
 PAGE = 64 << 10
 """Bytes that are fetched and kept together: a chunk."""
@@ -168,30 +163,3 @@ class RemoteFile(io.RawIOBase):
                 return
             hexdigits, self._hasher = self._hasher.hexdigest(), None
         verifying.check(self._file.whole.digest, Digest(self._file.whole.digest.algorithm, hexdigits), self.name)
-
-
-def open_file(
-    location: str,
-    name: str,
-    *,
-    store: str | None = None,
-    connection: "Connection | None" = None,
-    cache: str | Path | None = None,
-) -> RemoteFile:
-    """File `name` of the snapshot at `location` (a registry, a layout, or NAME:TAG in `store`), read where it is.
-
-    Packed files are unfolded. See `RemoteFile` for what is verified when. What is read of files in chunks is kept in
-    the directory `cache`, for whoever reads or pulls later. Raises UsageError, NotFoundError, ContentError,
-    AccessError, NetworkError, LocalIOError.
-    """
-    from epoch_oci.locate import ArtifactPlace, Connection, locate
-
-    place = locate(location, store=store, connection=connection or Connection())
-    found = (place.name or _only(place)) if isinstance(place, ArtifactPlace) else ""
-    return RemoteFile(chosen(files_at(place, found, None if cache is None else Path(cache)), name))
-
-
-def _only(place: object) -> str:
-    """The tag that is meant when none was written."""
-    entry = getattr(getattr(place, "store", None), "sole_entry", None)
-    return str(entry()) if entry is not None else "latest"

@@ -10,7 +10,7 @@ from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
-    from epoch_oci.registry.credentials import CredentialStore
+    pass
 
 
 def login(run: Run, host: flags.Host) -> None:
@@ -18,10 +18,11 @@ def login(run: Run, host: flags.Host) -> None:
 
     They are tried first. Asks for what is not given, on a terminal only.
     """
-    from epoch_oci.locate import registry_settings
+    from epoch_oci.locate import credential_store, registry_settings
+    from epoch_oci.oci.reference import registry_named
     from epoch_oci.registry.repository import verify_login
 
-    registry = _registry(host)
+    registry = registry_named(host)
     connection = run.connect(asks=True)
     username = connection.username or _asked_username(registry)
     if ":" in username:  # it ends at the first colon, in the header and in the file
@@ -29,7 +30,7 @@ def login(run: Run, host: flags.Host) -> None:
     password = connection.password or _asked_password(run, username, registry)
     connection = replace(connection, username=username, password=password)
     verify_login(registry, registry_settings(registry, connection))
-    store = _credentials(run)
+    store = credential_store(run.connection)
     where, in_clear = store.keep(registry, username, password)
     if in_clear and not run.settings.quiet:
         run.note(f"{where} holds them in clear text; a credential helper named in it (credsStore) would not")
@@ -43,31 +44,16 @@ def login(run: Run, host: flags.Host) -> None:
 
 def logout(run: Run, host: flags.Host) -> None:
     """Forget the credentials of a registry."""
-    registry = _registry(host)
-    store = _credentials(run)
+    from epoch_oci.locate import credential_store
+    from epoch_oci.oci.reference import registry_named
+
+    registry = registry_named(host)
+    store = credential_store(run.connection)
     forgotten, variable = store.forget(registry), store.overruled(registry)
     if variable is not None:
         run.warn(f"{variable} has credentials of {registry}, and goes on being heard until who set it takes them out")
     said = f"Logged out of {registry}" if forgotten else f"No credentials of {registry} were kept; nothing to forget"
     run.result({"command": "logout", "registry": registry, "forgotten": forgotten}, lambda: [said])
-
-
-def _registry(host: str) -> str:
-    """The registry that was named. Raises UsageError for what is no HOST[:PORT]."""
-    from epoch_oci.oci.reference import is_registry, refuse_user_info
-
-    refuse_user_info(host)
-    registry = host.removeprefix("https://").removesuffix("/")
-    if not is_registry(registry):
-        raise UsageError(f"{host} is no registry", object=host, hint="write HOST[:PORT], for example ghcr.io")
-    return registry
-
-
-def _credentials(run: Run) -> "CredentialStore":
-    from epoch_oci.registry.credentials import CredentialStore
-
-    connection = run.connection
-    return CredentialStore(connection.environ, connection.registry_config, None, run.warn)
 
 
 def _asked_username(registry: str) -> str:

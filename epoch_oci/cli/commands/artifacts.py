@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import artifact_of, output_file, place_of, several_tags
 from epoch_oci.cli.session import Run
-from epoch_oci.cli.streams import is_terminal, safe
+from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import BatchError, EpochOciError, UsageError
 
 if TYPE_CHECKING:
     from epoch_oci.flows.copy_form import Form
-    from epoch_oci.flows.remove import Removable
     from epoch_oci.locate import ArtifactPlace
 
 
@@ -40,6 +39,7 @@ def copy(
     An index comes with its manifests, and whatever refers to them comes along. Within one registry blobs are mounted.
     With --chunked or --plain the snapshot is written anew in that form: another digest, and the same Epoch manifest.
     """
+    from epoch_oci.api.move import own_registry, target_tags
     from epoch_oci.cli.commands.transfer import show, siblings, throttle_for
     from epoch_oci.flows.copy import CopyOptions
     from epoch_oci.flows.copy import copy as copy_artifact
@@ -53,14 +53,14 @@ def copy(
     name = here.named()
     options = CopyOptions(
         referrers=referrers and not no_referrers,
-        mount_from=(*_own_registry(here, there), *siblings(there, mount_from)),
+        mount_from=(*own_registry(here, there), *siblings(there, mount_from)),
         allow_public=allow_public,
         force=force,
         dry_run=dry_run,
         jobs=jobs,
         throttle=throttle_for(limit_rate, target, source),
     )
-    tags = _target_tags(there, here, also, word)
+    tags = target_tags(here, there, also)
     if (form := _form(run, there, chunked, base, level, plain)) is not None:
         report = copy_in_form(
             here.store,
@@ -127,10 +127,11 @@ def rm(
 
     Asks on a terminal. Blobs stay: see `prune` for stores and layouts, and the registry's own clean-up for it.
     """
+    from epoch_oci.api.manage import removable
     from epoch_oci.flows.remove import removed
 
     words = tuple(dict.fromkeys(reference))
-    targets = [_removable(run, word, store) for word in words]
+    targets = [removable(word, place_of(run, word, store)) for word in words]
     names = [item.label for item in targets]
     if not dry_run:
         confirm(run, [f"remove {name}" for name in names], yes=yes)
@@ -172,20 +173,6 @@ def confirm(run: Run, acts: Sequence[str], *, yes: bool) -> None:
         raise UsageError("nothing was removed", hint="answer y to go on")
 
 
-def _removable(run: Run, word: str, store: str | None) -> "Removable":
-    from epoch_oci.flows.remove import Removable
-    from epoch_oci.locate import SnapshotPlace
-
-    place = place_of(run, word, store)
-    if isinstance(place, SnapshotPlace):
-        if place.key is None or ":" not in word:
-            raise UsageError(f"{safe(word)} does not say which snapshot", object=word, hint="write NAME:TAG")
-        return Removable(place.store, str(place.key))
-    if place.name is None:
-        raise UsageError(f"{safe(word)} is all of it", object=word, hint="name a tag or a digest; `prune` takes many")
-    return Removable(place.store, place.name)
-
-
 def _form(
     run: Run, there: "ArtifactPlace", chunked: bool, base: Sequence[str], level: int, plain: bool
 ) -> "Form | None":
@@ -206,29 +193,3 @@ def _form(
     if chunking is not None:  # in one repository all files are there already, and the form is what was asked for
         chunking = replace(chunking, keep_plain=False)
     return Form(chunking=chunking, cache=run.settings.cache_directory) if typed else None
-
-
-def _own_registry(here: "ArtifactPlace", there: "ArtifactPlace") -> tuple[str, ...]:
-    """The source's repository, where the target is one of the same registry."""
-    from epoch_oci.stores.base import Remote
-
-    if not (isinstance(here.store, Remote) and isinstance(there.store, Remote)):
-        return ()
-    (host, _, name), other = here.where.partition("/"), there.where.partition("/")[0]
-    return (name,) if host == other else ()
-
-
-def _target_tags(there: "ArtifactPlace", here: "ArtifactPlace", also: tuple[str, ...], word: str) -> tuple[str, ...]:
-    """The tags to set: as written, else the source's own; none for a digest's copy in a registry."""
-    from epoch_oci.stores.base import Remote
-
-    if there.digest is not None:
-        raise UsageError(
-            f"{safe(word)}: a target has no digest, for it will be that of the source", object=word, hint="name a tag"
-        )
-    tag = there.tag or (here.named() if here.digest is None else None)
-    if tag is None or tag.startswith("sha256:"):
-        if not isinstance(there.store, Remote):
-            raise UsageError(f"{safe(word)} names no tag", object=word, hint="in a layout nobody finds it without one")
-        return also
-    return (tag, *also)

@@ -60,7 +60,7 @@ def verify(
 
     Every byte is hashed again, unless --fast. A store and a layout are checked whole.
     """
-    from epoch_oci.api import verify_place
+    from epoch_oci.api.look import verify_place
     from epoch_oci.cli.render import verification_lines
     from epoch_oci.flows.verify import VerifyOptions
 

@@ -12,7 +12,6 @@ from epoch_oci.cli.session import Run
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
-    from epoch_oci.flows.diff import Version
     from epoch_oci.reading.readable_files import ReadableFile
 
 _RANGE = re.compile(r"([0-9]{1,16})?-([0-9]{1,16})?")
@@ -84,25 +83,14 @@ def diff(
 
     File by file by their digests; chunk by chunk where both are in chunks, or with --deep by reading both.
     """
+    from epoch_oci.api.look import version_at
     from epoch_oci.cli.strips import diff_lines, diff_picture
     from epoch_oci.flows.diff import diff as compare
 
-    found = compare(_side(run, a, store, deep), _side(run, b, store, deep))
+    found = compare(*(version_at(word, place_of(run, word, store), deep=deep) for word in (a, b)))
     if svg is not None:
         write_file(svg, diff_picture(found).encode(), replace=force)
     run.result(found.to_json(), lambda: diff_lines(found))
-
-
-def _side(run: Run, word: str, store: str | None, deep: bool) -> "Version":
-    from epoch_oci.flows.diff import version_of_artifact, version_of_snapshot
-    from epoch_oci.locate import ArtifactPlace
-
-    place = place_of(run, word, store)
-    if isinstance(place, ArtifactPlace):
-        return version_of_artifact(place.store, place.named(), word, deep=deep)
-    if place.key is None:
-        raise UsageError(f"{word} is a whole store", object=word, hint="name a snapshot in it: NAME:TAG, with --store")
-    return version_of_snapshot(place.store, str(place.key), word, deep=deep)
 
 
 def _files(run: Run, location: str, store: str | None, cache: str | None) -> "Mapping[str, ReadableFile]":
