@@ -134,7 +134,7 @@ class CredentialStore:
         named = credentials_file.helpers_of(credentials_file.read(path, self.warn), registry)
         entry: Document = {}
         if named:
-            helper_store(named[0], credentials_file.key_of(registry), username, secret, self.environ)
+            self._helper(named[0]).store(credentials_file.key_of(registry), username, secret)
         else:
             entry["auth"] = _encoded(username, secret)
         credentials_file.change(path, lambda document: credentials_file.put_entry(document, registry, entry), self.warn)
@@ -178,7 +178,7 @@ class CredentialStore:
             return None
         for suffix in credentials_file.helpers_of(document, registry):
             try:
-                said = helper_get(suffix, credentials_file.key_of(registry), self.environ)
+                said = self._helper(suffix).get(credentials_file.key_of(registry))
             except EpochOciError as error:
                 failures.append(error)
                 continue
@@ -190,22 +190,19 @@ class CredentialStore:
 
     def _forget_in(self, path: Path, registry: str) -> bool:
         document = credentials_file.read(path, self.warn)
-        suffixes = credentials_file.helpers_of(document, registry)
+        helpers = [self._helper(suffix) for suffix in credentials_file.helpers_of(document, registry)]
         kept = credentials_file.drop_entries(document, registry)
         if kept:
             credentials_file.change(path, lambda held: credentials_file.drop_entries(held, registry), self.warn)
         server = credentials_file.key_of(registry)
-        for suffix in suffixes:
-            if self._may_have(suffix, server):
-                helper_erase(suffix, server, self.environ)
+        for helper in helpers:
+            if helper.may_have(server):
+                helper.erase(server)
                 kept = True
         return kept
 
-    def _may_have(self, suffix: str, server: str) -> bool:
-        try:
-            return helper_get(suffix, server, self.environ) is not None
-        except EpochOciError:
-            return True  # what it cannot give, it may yet forget; if not, erasing says why
+    def _helper(self, suffix: str) -> "_Helper":
+        return _Helper(suffix, self.environ)
 
     def _document(self, place: _Place) -> Document:
         if place.name not in self._read:
@@ -304,85 +301,109 @@ _HELPER_LIMIT = 64 << 10
 _NOT_FOUND = ("credentials not found", "no credentials", "not found in")
 
 
-def helper_get(suffix: str, server: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """User and secret that the helper has for `server`, None for none. Raises ContentError, AccessError naming it."""
-    status, said = _run_helper(suffix, "get", server.encode(), environ)
-    if status != 0:
-        if any(word in said.lower() for word in _NOT_FOUND):
-            return None
-        raise AccessError(
-            f"docker-credential-{suffix} failed with status {status}",
-            object=suffix,
-            hint=_look_at(suffix),
-        )
-    try:
-        answer = {name.lower(): value for name, value in json.loads(said.removeprefix("\ufeff")).items()}
-        username, secret = answer["username"], answer["secret"]  # in any letter case, as Go's readers take them
-    except (ValueError, KeyError, AttributeError, RecursionError):
-        username = secret = None
-    if not isinstance(username, str) or not isinstance(secret, str):
-        raise ContentError(
-            f"docker-credential-{suffix} gave no credentials", code="JSON", object=suffix, hint=_look_at(suffix)
-        )
-    return username, secret
+@dataclass(frozen=True, slots=True)
+class _Helper:
+    """A program called `docker-credential-SUFFIX`; `environ` is what it runs in, and has the search path."""
 
+    suffix: str
+    environ: Mapping[str, str] = field(repr=False)
 
-def helper_store(suffix: str, server: str, username: str, secret: str, environ: Mapping[str, str]) -> None:
-    """Have the helper keep a credential. Raises AccessError, and UsageError for what its language has no words for."""
-    try:
-        f"{username}{secret}".encode()
-    except UnicodeEncodeError:
-        raise UsageError(
-            f"docker-credential-{suffix} takes text, and the user or password is not UTF-8",
-            object=suffix,
-            hint="name a file that uses no helper with --registry-config",
-        ) from None
-    document = json.dumps({"ServerURL": server, "Username": username, "Secret": secret}).encode()
-    status, _ = _run_helper(suffix, "store", document, environ)
-    if status != 0:
-        raise AccessError(f"docker-credential-{suffix} did not keep the credentials", object=suffix)
-
-
-def helper_erase(suffix: str, server: str, environ: Mapping[str, str]) -> None:
-    """Have the helper forget a credential. Raises AccessError when it does not."""
-    status, _ = _run_helper(suffix, "erase", server.encode(), environ)
-    if status != 0:
-        raise AccessError(f"docker-credential-{suffix} did not forget the credentials", object=suffix)
-
-
-def _look_at(suffix: str) -> str:
-    return f"see what `docker-credential-{suffix} list` says, or give --username and --password-stdin"
-
-
-def _run_helper(suffix: str, verb: str, text: bytes, environ: Mapping[str, str]) -> tuple[int, str]:
-    """Run a helper; secrets go through its standard input only."""
-    program = _helper_program(suffix, environ.get("PATH", os.defpath))
-    try:
-        process = subprocess.Popen(  # noqa: S603 (an absolute path, found by a checked name)
-            [program, verb],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # it may quote what it was told
-            env=dict(environ),
-        )
-    except OSError as error:
-        reason = (error.strerror or "failed").lower()
-        raise AccessError(f"docker-credential-{suffix} cannot be run: {reason}", object=suffix) from None
-    with process:
+    def get(self, server: str) -> tuple[str, str] | None:
+        """User and secret that it has for `server`, None for none. Raises ContentError, AccessError naming it."""
+        status, said = self._run("get", server.encode())
+        if status != 0:
+            if any(word in said.lower() for word in _NOT_FOUND):
+                return None
+            raise self._failed(f"failed with status {status}", hint=self._look)
         try:
-            said = _converse(process, text, time.monotonic() + _HELPER_SECONDS)
-            process.wait(_HELPER_SECONDS)
-        except (TimeoutError, subprocess.TimeoutExpired):
-            raise AccessError(
-                f"docker-credential-{suffix} did not answer within {_HELPER_SECONDS:.0f} seconds", object=suffix
+            answer = {name.lower(): value for name, value in json.loads(said.removeprefix("\ufeff")).items()}
+            username, secret = answer["username"], answer["secret"]  # in any letter case, as Go's readers take them
+        except (ValueError, KeyError, AttributeError, RecursionError):
+            username = secret = None
+        if not isinstance(username, str) or not isinstance(secret, str):
+            raise ContentError(f"{self} gave no credentials", code="JSON", object=self.suffix, hint=self._look)
+        return username, secret
+
+    def may_have(self, server: str) -> bool:
+        """Whether it has one for `server`. What it cannot give, it may yet forget; if not, erasing says why."""
+        try:
+            return self.get(server) is not None
+        except EpochOciError:
+            return True
+
+    def store(self, server: str, username: str, secret: str) -> None:
+        """Have it keep a credential. Raises AccessError, and UsageError for what its language has no words for."""
+        try:
+            f"{username}{secret}".encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{self} takes text, and the user or password is not UTF-8",
+                object=self.suffix,
+                hint="name a file that uses no helper with --registry-config",
             ) from None
-        except OverflowError:
+        document = json.dumps({"ServerURL": server, "Username": username, "Secret": secret}).encode()
+        if self._run("store", document)[0] != 0:
+            raise self._failed("did not keep the credentials")
+
+    def erase(self, server: str) -> None:
+        """Have it forget a credential. Raises AccessError when it does not."""
+        if self._run("erase", server.encode())[0] != 0:
+            raise self._failed("did not forget the credentials")
+
+    def __str__(self) -> str:
+        return f"docker-credential-{self.suffix}"
+
+    @property
+    def _look(self) -> str:
+        return f"see what `{self} list` says, or give --username and --password-stdin"
+
+    def _failed(self, how: str, hint: str | None = None) -> AccessError:
+        return AccessError(f"{self} {how}", object=self.suffix, hint=hint)
+
+    def _run(self, verb: str, text: bytes) -> tuple[int, str]:
+        """Its status and what it says; secrets go through its standard input only."""
+        try:
+            process = subprocess.Popen(  # noqa: S603 (an absolute path, found by a checked name)
+                [self._program(), verb],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # it may quote what it was told
+                env=dict(self.environ),
+            )
+        except OSError as error:
+            raise self._failed(f"cannot be run: {(error.strerror or 'failed').lower()}") from None
+        with process:
+            try:
+                said = _converse(process, text, time.monotonic() + _HELPER_SECONDS)
+                process.wait(_HELPER_SECONDS)
+            except (TimeoutError, subprocess.TimeoutExpired):
+                raise self._failed(f"did not answer within {_HELPER_SECONDS:.0f} seconds") from None
+            except OverflowError:
+                raise ContentError(f"{self} says too much", code="SIZE", object=self.suffix, hint=self._look) from None
+            finally:
+                process.kill()
+            return process.returncode, said.decode("utf-8", "replace")
+
+    def _program(self) -> str:
+        """Where it is, looked for in absolute directories of the search path only."""
+        if _SUFFIX.match(self.suffix) is None:
             raise ContentError(
-                f"docker-credential-{suffix} says too much", code="SIZE", object=suffix, hint=_look_at(suffix)
-            ) from None
-        finally:
-            process.kill()
-        return process.returncode, said.decode("utf-8", "replace")
+                f"{shown(self.suffix)} cannot name a credential helper",
+                code="NAME",
+                object=self.suffix,
+                hint="mend the file of accounts, or name another one with --registry-config",
+            )
+        # A relative entry would run whatever program lies where the user happens to stand.
+        for folder in self.environ.get("PATH", os.defpath).split(":"):
+            program = Path(folder) / str(self)
+            # `access` first: it is not put out by a directory that may not be looked into.
+            if Path(folder).is_absolute() and os.access(program, os.X_OK) and program.is_file():
+                return str(program)
+        raise AccessError(
+            f"{self}, which the file of accounts names, is not on the search path",
+            object=self.suffix,
+            hint="install it, or name another file with --registry-config",
+        )
 
 
 def _converse(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) -> bytes:
@@ -401,25 +422,3 @@ def _converse(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) 
         if len(said) > _HELPER_LIMIT:
             raise OverflowError
     raise TimeoutError
-
-
-def _helper_program(suffix: str, search_path: str) -> str:
-    """The helper's program, from absolute directories of the search path only."""
-    if _SUFFIX.match(suffix) is None:
-        raise ContentError(
-            f"{shown(suffix)} cannot name a credential helper",
-            code="NAME",
-            object=suffix,
-            hint="mend the file of accounts, or name another one with --registry-config",
-        )
-    name = f"docker-credential-{suffix}"
-    # A relative entry would run whatever program lies where the user happens to stand.
-    for folder in search_path.split(":"):
-        program = Path(folder) / name
-        if Path(folder).is_absolute() and program.is_file() and os.access(program, os.X_OK):
-            return str(program)
-    raise AccessError(
-        f"{name}, which the file of accounts names, is not on the search path",
-        object=suffix,
-        hint="install it, or name another file with --registry-config",
-    )

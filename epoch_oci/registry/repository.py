@@ -59,9 +59,7 @@ class RegistryHost:
         Raises NotFoundError where it keeps no catalog, or none for these credentials (GHCR, GitLab, Docker Hub).
         """
         try:
-            names = sorted(
-                pages(self.client, self.client.url("_catalog"), "repositories", self.registry, scope=_CATALOG)
-            )
+            names = sorted(_Pages(self.client, self.client.url("_catalog"), "repositories", self.registry, _CATALOG))
         except (AccessError, NotFoundError, UsageError, NetworkError) as error:
             if isinstance(error, NetworkError) and error.status not in _ABSENT:
                 raise
@@ -152,7 +150,7 @@ class RegistryRepository:
     def tags(self) -> Iterator[str]:
         """As `TagLister.tags`: every page of the registry's list, sorted because distribution 2 does not."""
         url = self._client.url(f"{self._repository}/tags/list")
-        yield from sorted(pages(self._client, url, "tags", self._where))
+        yield from sorted(_Pages(self._client, url, "tags", self._where))
 
     def mount(self, target: Descriptor, repository: str) -> bool:
         """As `Remote.mount`. It is tried once, whatever the answer; an upload opened instead is cancelled."""
@@ -229,18 +227,15 @@ _PAGES = 1_000
 _ITEMS = 100_000
 
 
-def pages(client: RegistryClient, url: str, key: str, what: str, *, scope: Scope | None = None) -> Iterator[str]:
-    """The texts under `key` of every page, each once. Raises NotFoundError, ContentError, PolicyError."""
-    return _List(client, url, key, what, scope).items()
+class _Pages:
+    """The texts under `key` of every page of a list, each once. Raises NotFoundError, ContentError, PolicyError."""
 
-
-class _List:
-    def __init__(self, client: RegistryClient, url: str, key: str, what: str, scope: Scope | None) -> None:
+    def __init__(self, client: RegistryClient, url: str, key: str, what: str, scope: Scope | None = None) -> None:
         self._client, self._url, self._key, self._what, self._scope = client, url, key, what, scope
         self._seen: set[str] = set()
         self._asked: set[str] = set()
 
-    def items(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[str]:
         following: str | None = f"{self._url}?n={_PAGE}"
         for _ in range(_PAGES):
             assert following is not None
