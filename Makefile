@@ -11,8 +11,10 @@ REGCTL_VERSION   := v0.11.7
 REGISTRY_VERSION := v3.1.2
 VERSITY_VERSION  := v1.8.0
 ACTIONLINT_VERSION := v1.7.12
+COSIGN_VERSION   := v2.4.3
+NOTATION_VERSION := v1.3.2
 
-.PHONY: demo test test-long coverage mutants check docs docs-cli bench bench-quick peers format package test-package lint-deploy clean
+.PHONY: demo test test-long coverage mutants check docs docs-cli bench bench-quick peers format package test-package lint-deploy signers clean
 
 demo: $(BIN)/.run
 	$(BIN)/epoch-oci demo
@@ -94,6 +96,11 @@ bench-quick: $(BIN)/.dev peers
 peers:
 	@sh .ci/peers.sh "$(PEERS)" $(ORAS_VERSION) $(CRANE_VERSION) $(REGCTL_VERSION) $(REGISTRY_VERSION) \
 	  $(VERSITY_VERSION) $(ACTIONLINT_VERSION)
+
+# The signers of docs/signing.md, for its live tests: some minutes of compiling.
+signers:
+	cd / && GOBIN="$(PEERS)" GOFLAGS=-trimpath go install github.com/sigstore/cosign/v2/cmd/cosign@$(COSIGN_VERSION)
+	cd / && GOBIN="$(PEERS)" GOFLAGS=-trimpath go install github.com/notaryproject/notation/cmd/notation@$(NOTATION_VERSION)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }

@@ -18,7 +18,7 @@ version = release = epoch_oci.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "*.md", "examples/README.md", "benchmarks/*.md"]
+include_patterns = ["docs/**.md", "*.md", "examples/**.md", "benchmarks/*.md"]
 exclude_patterns = ["README.md", "benchmarks/notes.md"]
 
 nitpicky = True

@@ -203,6 +203,15 @@ AnnotationFile = Annotated[
         metavar="FILE",
     ),
 ]
+VerifyWith = Annotated[
+    str | None,
+    Flag(
+        ("--verify-with",),
+        "Run this program first, with the artifact by digest for {} or as its last word; "
+        "unless it exits 0, nothing is fetched.",
+        metavar="COMMAND",
+    ),
+]
 DigestFile = Annotated[
     str | None,
     Flag(("--digest-file",), "When all is done, write the artifact's digest into this file.", metavar="FILE"),

@@ -158,6 +158,15 @@ def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
     )
 
 
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a program of somebody else: without what was meant for this one alone."""
+    return {
+        name: text
+        for name, text in environ.items()
+        if not (name.startswith("EPOCH_") and any(word in name for word in _SECRET_WORDS))
+    }
+
+
 def without_password(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for those who need no more than where credentials lie."""
     return {name: text for name, text in environ.items() if name != PASSWORD_VARIABLE}

@@ -44,6 +44,8 @@ class PullOptions(Checked):
     `throttle` paces what is fetched; runs that are given the same one share its rate. What `seeds` have is taken from
     them, verified like all else. `decode_cache` is a directory that remembers what compressed layers decode to,
     `read_cache` one that keeps what was read of snapshots in chunks (`reading.readable_files.files_at`).
+    `approve` is called with the artifact's reference by digest before anything but its manifest is asked for; what it
+    raises ends the pull, and what is pulled is just that digest.
     """
 
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"jobs": (1, 64)}
@@ -56,6 +58,7 @@ class PullOptions(Checked):
     seeds: tuple[Seed, ...] = ()
     decode_cache: Path | None = None
     read_cache: Path | None = None
+    approve: Callable[[str], None] | None = None
 
 
 def pull_to_store(
@@ -74,10 +77,12 @@ def pull_to_store(
     return _with_good_memory(_pull_to_store, source, name, sink, options, on_event)
 
 
-def _pull_to_store(source: Source, name: str, sink: Sink, options: PullOptions, on_event: OnEvent) -> TransferReport:
+def _pull_to_store(
+    source: Source, name: str, pinned: str, sink: Sink, options: PullOptions, on_event: OnEvent
+) -> TransferReport:
     started = time.monotonic()
     phase(on_event, "reading the manifest")
-    found = read_artifact(source, name, decoding(options, on_event))
+    found = read_artifact(source, pinned, decoding(options, on_event))
     phase(on_event, "looking at what is there")
     key = options.key or _key(found.snapshot, reference_key(source, name))
     found = found.identified(key)
@@ -119,12 +124,12 @@ def pull_to_files(
 
 
 def _pull_to_files(
-    source: Source, name: str, sink: FileSink, options: PullOptions, on_event: OnEvent
+    source: Source, name: str, pinned: str, sink: FileSink, options: PullOptions, on_event: OnEvent
 ) -> TransferReport:
     started = time.monotonic()
     phase(on_event, "reading the manifest")
     choose = partial(_chosen, only=options.only) if options.only else None
-    found = read_artifact(source, name, decoding(options, on_event), choose).identified(reference_key(source, name))
+    found = read_artifact(source, pinned, decoding(options, on_event), choose).identified(reference_key(source, name))
     phase(on_event, "looking at what is there")
     source = at_hand_source(found, options)
     files = _chosen(found.snapshot.files, options.only)
@@ -167,12 +172,22 @@ def _with_good_memory(
     on_event: OnEvent,
 ) -> TransferReport:
     """Pull; once more, when what went wrong may be what was remembered of an earlier decoding, and not the artifact."""
+    pinned = approved(source, name, options)
     try:
-        return pull(source, name, sink, options, on_event)
+        return pull(source, name, pinned, sink, options, on_event)
     except ContentError:
-        if not forget_decoded(source, name, options):
+        if not forget_decoded(source, pinned, options):
             raise
-    return pull(source, name, sink, options, on_event)
+    return pull(source, name, pinned, sink, options, on_event)
+
+
+def approved(source: Source, name: str, options: PullOptions) -> str:
+    """By what the artifact is to be had: `name`, or the digest where somebody had to approve of that."""
+    if options.approve is None:
+        return name
+    digest = str(source.resolve(name).digest)
+    options.approve(full_name(source, digest))
+    return digest
 
 
 def forget_decoded(source: Source, name: str, options: PullOptions) -> bool:

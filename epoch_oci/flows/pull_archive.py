@@ -18,6 +18,7 @@ from epoch_oci.errors import ContentError
 from epoch_oci.events import Action, Event, OnEvent, ignore, phase
 from epoch_oci.flows.pull import (
     PullOptions,
+    approved,
     at_hand_source,
     decoding,
     file_content,
@@ -50,7 +51,8 @@ def pull_to_archive(
     options = options or PullOptions()
     started = time.monotonic()
     phase(on_event, "reading the manifest")
-    found = read_artifact(source, name, decoding(options, on_event)).identified(reference_key(source, name))
+    pinned = approved(source, name, options)
+    found = read_artifact(source, pinned, decoding(options, on_event)).identified(reference_key(source, name))
     found = replace(found, source=at_hand_source(found, options))
     manifest = found.snapshot.manifest
     layers = disk_layers(manifest) if manifest.is_cloud_image else manifest.layers
@@ -61,7 +63,7 @@ def pull_to_archive(
         try:
             _write(found, _Told(found.source, files, on_event, options.throttle), write, options.key)
         except ContentError:  # what was written cannot be taken back, but the next run shall not trip over the same
-            forget_decoded(source, name, options)
+            forget_decoded(source, pinned, options)
             raise
         on_event(Event(event="done", bytes=sum(file.size for file in files.values())))
     rows = tuple(_row(file, dry_run=options.dry_run) for file in files.values())

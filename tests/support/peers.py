@@ -18,6 +18,8 @@ PEERS_DIRECTORY = Path(os.environ.get("EPOCH_OCI_PEERS") or Path.home() / ".cach
 REQUIRE_PEERS = os.environ.get("EPOCH_OCI_REQUIRE_PEERS") == "1"
 INSTALLED = {"crane", "htpasswd", "oras", "regctl", "registry", "skopeo", "versitygw"}
 """What `make peers` installs; the rest are run where they happen to be."""
+SIGNERS = {"cosign", "notation"}
+"""What `make signers` builds, in minutes."""
 SYSTEM_PATH = os.environ.get("PATH", os.defpath)
 SEARCH_PATH = os.pathsep.join([SYSTEM_PATH, str(PEERS_DIRECTORY)])
 
@@ -46,7 +48,7 @@ def check_peers(item: pytest.Item) -> None:
     name = next(
         (name for name in missing if name in INSTALLED), missing[0]
     )  # one, so that each has one line of its own
-    how = "; `make peers` installs it" if name in INSTALLED else ""
+    how = "; `make peers` installs it" if name in INSTALLED else "; `make signers` builds it" if name in SIGNERS else ""
     reason = f"foreign program not found: {name} (PATH, {PEERS_DIRECTORY}){how}"
     if REQUIRE_PEERS and name in INSTALLED:
         pytest.fail(reason, pytrace=False)

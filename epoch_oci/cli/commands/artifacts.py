@@ -33,6 +33,7 @@ def copy(
     jobs: flags.Jobs = None,
     limit_rate: flags.LimitRate = None,
     digest_file: flags.DigestFile = None,
+    verify_with: flags.VerifyWith = None,
 ) -> None:
     """Copy one artifact from a registry or layout into another, bytes and digests unchanged.
 
@@ -41,10 +42,12 @@ def copy(
     """
     from epoch_oci.api.move import own_registry, target_tags
     from epoch_oci.cli.commands.transfer import show, siblings, throttle_for
+    from epoch_oci.cli.verifier import refuse_unless_verified
     from epoch_oci.flows.copy import CopyOptions
     from epoch_oci.flows.copy import copy as copy_artifact
     from epoch_oci.flows.copy_form import copy_in_form
     from epoch_oci.locate import locate_artifact
+    from epoch_oci.stores.base import full_name
 
     digest_path = output_file("--digest-file", digest_file) if digest_file else None
     word, also = several_tags(target)
@@ -61,7 +64,11 @@ def copy(
         throttle=throttle_for(limit_rate, target, source),
     )
     tags = target_tags(here, there, also)
-    if (form := _form(run, there, chunked, base, level, plain)) is not None:
+    form = _form(run, there, chunked, base, level, plain)
+    if verify_with:
+        name = str(here.store.resolve(name).digest)
+        refuse_unless_verified(run, verify_with, full_name(here.store, name))
+    if form is not None:
         report = copy_in_form(
             here.store,
             name,

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -217,11 +218,13 @@ def pull(
     jobs: flags.Jobs = None,
     limit_rate: flags.LimitRate = None,
     digest_file: flags.DigestFile = None,
+    verify_with: flags.VerifyWith = None,
 ) -> None:
     """Pull a snapshot into a store, its files into a directory, or onto standard output for Cocoon.
 
     Every byte is verified before it is visible; a second pull moves nothing.
     """
+    from epoch_oci.cli.verifier import refuse_unless_verified
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
     from epoch_oci.locate import open_files, open_store
@@ -240,6 +243,7 @@ def pull(
         throttle=throttle_for(limit_rate, reference, store),
         decode_cache=run.settings.cache_directory,
         read_cache=Path(cache).absolute() if cache else None,
+        approve=partial(refuse_unless_verified, run, verify_with) if verify_with else None,
     )
     if output == "-" and (run.origin("seed") or "").startswith("--"):
         raise UsageError("--seed works with --store and -o DIR, and not for an archive", object="--seed")
