@@ -63,9 +63,7 @@ if TYPE_CHECKING:
     from epoch_oci.flows.verify import Problem, Verification, VerifyOptions, verify_artifacts, verify_snapshots
     from epoch_oci.locate import (
         ArtifactPlace,
-        ArtifactStore,
         Connection,
-        SnapshotStore,
         locate_artifact,
         open_files,
         open_store,
@@ -78,7 +76,17 @@ if TYPE_CHECKING:
     from epoch_oci.oci.reference import Reference
     from epoch_oci.oci.verifying import ByteReader
     from epoch_oci.reading.remote_file import RemoteFile
-    from epoch_oci.stores.base import Content, FileSink, FileTarget, Garbage, Sink, SnapshotEntry, Source
+    from epoch_oci.stores.base import (
+        ArtifactStore,
+        Content,
+        FileSink,
+        FileTarget,
+        Garbage,
+        Sink,
+        SnapshotEntry,
+        SnapshotStore,
+        Source,
+    )
     from epoch_oci.transfer.plan import Seed
     from epoch_oci.transfer.report import BlobReport, TransferReport
     from epoch_oci.transfer.throttle import Throttle
@@ -233,9 +241,7 @@ _HOMES = {
     "flows.verify": ("Problem", "Verification", "VerifyOptions", "verify_artifacts", "verify_snapshots"),
     "locate": (
         "ArtifactPlace",
-        "ArtifactStore",
         "Connection",
-        "SnapshotStore",
         "locate_artifact",
         "open_files",
         "open_store",
@@ -248,7 +254,17 @@ _HOMES = {
     "oci.reference": ("Reference",),
     "oci.verifying": ("ByteReader",),
     "reading.remote_file": ("RemoteFile",),
-    "stores.base": ("Content", "FileSink", "FileTarget", "Garbage", "Sink", "SnapshotEntry", "Source"),
+    "stores.base": (
+        "ArtifactStore",
+        "Content",
+        "FileSink",
+        "FileTarget",
+        "Garbage",
+        "Sink",
+        "SnapshotEntry",
+        "SnapshotStore",
+        "Source",
+    ),
     "transfer.plan": ("Seed",),
     "transfer.report": ("BlobReport", "TransferReport"),
     "transfer.throttle": ("Throttle",),

@@ -3,10 +3,10 @@
 import errno
 import os
 import os.path
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from epoch_oci import __version__, location
 from epoch_oci.disk.local import local_errors
@@ -24,7 +24,13 @@ from epoch_oci.location import (
 )
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.options import Checked
-from epoch_oci.stores.base import FileSink, Keeper, Naming, Sink, SnapshotEntry, Source
+from epoch_oci.stores.base import (
+    ArtifactStore,
+    FileSink,
+    Layout,
+    SnapshotStore,
+    Source,
+)
 
 if TYPE_CHECKING:
     from epoch_oci.disk.facts import Marks
@@ -36,31 +42,6 @@ _DEFAULT_TAG = "latest"
 _USER_AGENT = f"epoch-oci/{__version__}"
 _SIGNS = ("blobs", "catalog.json", "manifests")
 """What a directory has at least one of that is an Epoch store."""
-
-
-class SnapshotStore(Source, Sink, Protocol):
-    """An Epoch store: a source and sink of snapshots that can enumerate itself."""
-
-    def snapshots(self) -> Iterator[SnapshotEntry]:
-        """As `stores.base.SnapshotLister`."""
-
-
-class ArtifactStore(Source, Sink, Keeper, Protocol):
-    """A repository or layout: a source and sink of artifacts that knows its tags."""
-
-    def tags(self) -> Iterator[str]:
-        """As `stores.base.TagLister`."""
-
-
-@runtime_checkable
-class SoleEntry(Protocol):
-    """A layout that can say which of its entries is meant when nobody did."""
-
-    def sole_entry(self) -> str:
-        """The only entry, else `latest`. Raises NotFoundError, which lists the tags."""
-
-    def artifacts(self) -> list[str]:
-        """All that counts as an artifact: by tags, else by digests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +109,7 @@ class ArtifactPlace:
         """The digest or tag to ask for: as written, else a layout's only entry, else `latest`. Raises NotFoundError."""
         if self.name is not None:
             return self.name
-        return self.store.sole_entry() if isinstance(self.store, SoleEntry) else _DEFAULT_TAG
+        return self.store.sole_entry() if isinstance(self.store, Layout) else _DEFAULT_TAG
 
 
 Place = SnapshotPlace | ArtifactPlace
@@ -174,11 +155,6 @@ def open_store(
     if found.kind == "directory" and found.path is not None:
         _refuse_other_kinds(found.path, found.word, create=create)
     return _OPENERS[found.kind](found, connection or Connection())
-
-
-def key_in(store: SnapshotStore, word: str) -> SnapshotKey:
-    """The snapshot of `store` that `word` names, here already or not. Raises UsageError, ContentError (NAME)."""
-    return store.find(word) if isinstance(store, Naming) else SnapshotKey.parse(word)
 
 
 def open_seed(word: str, *, connection: Connection) -> Source:
@@ -280,7 +256,7 @@ def _is_root(path: Path) -> bool:
 def _named(word: str, store: str | None, connection: Connection) -> SnapshotPlace:
     if store is not None:
         opened = open_store(store, connection=connection)
-        return SnapshotPlace(opened, key_in(opened, word))
+        return SnapshotPlace(opened, opened.find(word))
     if (registry := location.bare_registry(word)) is not None:
         raise location.lacks_repository(word, registry)
     raise UsageError(

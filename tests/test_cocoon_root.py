@@ -51,7 +51,7 @@ from epoch_oci.errors import ConflictError, ContentError, EpochOciError, NotFoun
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verifying import VerifyingReader
-from epoch_oci.stores.base import Auditor, SnapshotEntry, SnapshotLister
+from epoch_oci.stores.base import Auditor, SnapshotEntry, SnapshotStore
 
 
 @pytest.fixture
@@ -459,7 +459,7 @@ def test_listing_reads_no_file(root: Root, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_powers(root: Root) -> None:
     store = CocoonRoot(root.path)
-    assert isinstance(store, SnapshotLister) and isinstance(store, Auditor)
+    assert isinstance(store, SnapshotStore) and isinstance(store, Auditor)
 
 
 def test_into_an_archive(root: Root) -> None:

@@ -23,11 +23,11 @@ from epoch_oci.errors import (
     UsageError,
 )
 from epoch_oci.events import Event
-from epoch_oci.locate import Connection, SnapshotStore, open_store
+from epoch_oci.locate import Connection, open_store
 from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.registry.legacy_epoch import EpochServer, ServerAddress
 from epoch_oci.registry.policy import RegistrySettings, Timeouts
-from epoch_oci.stores.base import Assembler, BytesContent, SnapshotLister, TagLister
+from epoch_oci.stores.base import ArtifactStore, Assembler, BytesContent, SnapshotStore
 
 TOKEN = "c0ffee01" * 8
 BLOB = bytes(range(256)) * 9000
@@ -425,8 +425,8 @@ def test_it_is_read_only(serve) -> None:
 
 def test_it_lists_snapshots() -> None:
     store = quick(LegacyEpoch(port=1))
-    assert isinstance(store, SnapshotLister)
-    assert not isinstance(store, TagLister | Assembler)
+    assert isinstance(store, SnapshotStore)
+    assert not isinstance(store, ArtifactStore | Assembler)
 
 
 class TestCommands:

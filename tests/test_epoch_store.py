@@ -32,7 +32,7 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.stores.backends.directory import DirectoryBackend
-from epoch_oci.stores.base import Auditor, Sink, SnapshotLister, Source
+from epoch_oci.stores.base import Auditor, Sink, SnapshotStore, Source
 from epoch_oci.stores.epoch_store import EpochStore, go_now
 
 NOW = "2026-04-05T06:07:08.123456789Z"
@@ -89,7 +89,7 @@ def test_it_is_what_the_ports_ask_for(store: EpochStore) -> None:
     source: Source = store
     sink: Sink = store
     assert source is sink
-    assert isinstance(store, SnapshotLister)
+    assert isinstance(store, SnapshotStore)
     assert isinstance(store, Auditor)
 
 

@@ -21,7 +21,7 @@ from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
-from epoch_oci.stores.base import Auditor, Sink, Source, TagLister
+from epoch_oci.stores.base import ArtifactStore, Auditor, Sink, Source
 from epoch_oci.stores.oci_layout import OciLayout
 
 BLOB = noise(50_000, seed=6)
@@ -74,7 +74,7 @@ def test_it_is_what_the_ports_ask_for(layout: OciLayout) -> None:
     source: Source = layout
     sink: Sink = layout
     assert source is sink
-    assert isinstance(layout, TagLister)
+    assert isinstance(layout, ArtifactStore)
     assert isinstance(layout, Auditor)
 
 

@@ -11,9 +11,9 @@ from epoch_oci.locate import (
     ArtifactPlace,
     Connection,
     Place,
-    SoleEntry,
     open_store,
 )
+from epoch_oci.stores.base import Layout
 
 if TYPE_CHECKING:
     from epoch_oci.flows.diff import SnapshotDiff, Version
@@ -60,7 +60,7 @@ def verify_place(place: Place, options: "VerifyOptions", on_event: OnEvent = ign
     from epoch_oci.flows.verify import audit, verify_artifacts, verify_snapshots
 
     if isinstance(place, ArtifactPlace):
-        if place.name is not None or not isinstance(place.store, SoleEntry):
+        if place.name is not None or not isinstance(place.store, Layout):
             return verify_artifacts(place.store, [place.named()], options=options, on_event=on_event)
         what, names = "artifact is listed", place.store.artifacts()
         result = verify_artifacts(place.store, names, options=options, on_event=on_event, whole=True)

@@ -13,7 +13,6 @@ from epoch_oci.events import OnEvent, ignore
 from epoch_oci.locate import (
     ArtifactPlace,
     Connection,
-    key_in,
     locate_artifact,
     open_files,
     open_store,
@@ -47,7 +46,7 @@ def push(
     check(options, PushOptions)
     connection = connected(connection, on_event)
     source = open_store(text_of(store), connection=connection)
-    key = snapshot if isinstance(snapshot, SnapshotKey) else key_in(source, name_of(snapshot))
+    key = snapshot if isinstance(snapshot, SnapshotKey) else source.find(name_of(snapshot))
     place = push_target(to, connection)
     return push_snapshot(source, key, place.store, place.tag, options=options, on_event=on_event)
 

@@ -20,7 +20,7 @@ from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
-from epoch_oci.stores.base import Content, Readable, Source
+from epoch_oci.stores.base import Content, Source
 
 _INDEXES = 6
 """So many of the kept indexes are looked at: versions that are further apart share less."""
@@ -149,7 +149,7 @@ def _add_parts(hand: ChunksAtHand, cache: Path) -> None:
 
 def _add_files(hand: ChunksAtHand, places: Iterable[object], kept: KeptBlobs) -> None:
     """What whole files of other versions have."""
-    readable = [place for place in places if isinstance(place, Readable)]
+    readable = [place for place in places if isinstance(place, Source)]
     for index, folds in _indexes(kept) if readable else ():
         for number, file in enumerate(index.header.files):
             fold = folds.get(file.digest)
@@ -162,7 +162,7 @@ def _add_files(hand: ChunksAtHand, places: Iterable[object], kept: KeptBlobs) ->
                     hand.add(index, number, UnfoldedContent(content, fold) if fold else content)
 
 
-def _content(place: Readable, target: Descriptor) -> Content | None:
+def _content(place: Source, target: Descriptor) -> Content | None:
     has: Callable[[Descriptor], bool] | None = getattr(place, "has", None)
     with suppress(EpochOciError):
         if has is not None and has(target):

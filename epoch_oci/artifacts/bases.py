@@ -16,7 +16,7 @@ from epoch_oci.errors import AccessError, ContentError, EpochOciError, LocalIOEr
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import CREATED, MANIFESTS
-from epoch_oci.stores.base import Readable, Sink, Source, TagLister, full_name
+from epoch_oci.stores.base import ArtifactStore, Sink, Source, full_name
 
 _QUESTIONS = 8
 _TAGS_ASKED = 32
@@ -97,7 +97,7 @@ class Bases:
 
 def as_source(sink: Sink) -> Source | None:
     """A target as what it can be read from; None where it cannot."""
-    return sink if isinstance(sink, Readable) else None
+    return sink if isinstance(sink, Source) else None
 
 
 def newest(source: Source, skip: str) -> Iterator[tuple[str, ImageManifest]]:
@@ -105,7 +105,7 @@ def newest(source: Source, skip: str) -> Iterator[tuple[str, ImageManifest]]:
 
     Only so many tags are looked at: the last ones by name, as versions are counted.
     """
-    if not isinstance(source, TagLister):
+    if not isinstance(source, ArtifactStore):
         return
     with suppress(*_Problem):
         tags = [tag for tag in source.tags() if tag != skip and not tag.startswith("sha256-")]

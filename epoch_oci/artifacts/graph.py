@@ -10,7 +10,7 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest, is_index, successors
 from epoch_oci.oci.reference import attached_tags
-from epoch_oci.stores.base import Referring, Source
+from epoch_oci.stores.base import ArtifactStore, Source
 
 _DOCUMENTS = media_types.MANIFESTS | media_types.INDEXES
 _MOST = 20_000
@@ -50,8 +50,8 @@ def read_graph(source: Source, root: Document, what: str, *, referrers: bool) ->
     _follow(source, root, what, graph, graph.documents, _DEEPEST)
     if referrers:
         _attach(source, list(graph.documents), what, graph)
-    if referrers and isinstance(source, Referring):
-        _refer(source, source, list(graph.documents), what, graph)
+    if referrers and isinstance(source, ArtifactStore):
+        _refer(source, list(graph.documents), what, graph)
     return graph
 
 
@@ -85,11 +85,11 @@ def _follow(
     into[document.digest] = document
 
 
-def _refer(source: Source, asked: Referring, subjects: Iterable[Digest], what: str, graph: Graph) -> None:
+def _refer(source: ArtifactStore, subjects: Iterable[Digest], what: str, graph: Graph) -> None:
     waiting = list(subjects)
     while waiting:
         subject = waiting.pop()
-        for entry in asked.referrers(subject):
+        for entry in source.referrers(subject):
             if entry.digest in graph.documents or entry.digest in graph.referrers:
                 continue
             name = f"{what}, referrer {entry.digest}"

@@ -18,7 +18,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import INDEXES
 from epoch_oci.oci.reference import legal_tag, tag_problem
-from epoch_oci.stores.base import Keeper, Openness, Readable, Remote, Sink
+from epoch_oci.stores.base import ArtifactStore, Openness, Remote, Sink, Source
 
 Named = tuple[str, str]
 """The name and the media type of a file that a manifest names."""
@@ -139,10 +139,10 @@ class Publication:
         if not known:
             self.sink.publish(name, document, replace=self.replace)
 
-    def keep(self, keeper: Keeper, document: Document) -> None:
-        """Store `document` in the sink, which is `keeper`, by its digest alone. Raises as `commit`."""
+    def keep(self, store: ArtifactStore, document: Document) -> None:
+        """Store `document` in the sink, which is `store`, by its digest alone. Raises as `commit`."""
         self._look_again(document, None, ())
-        keeper.keep(document)
+        store.keep(document)
 
     def _look_again(self, document: Document, files: Iterable[Named] | None, blobs: Iterable[Descriptor]) -> None:
         """A repository that was not there before can turn out to be public, and now there is a blob to ask for."""
@@ -184,7 +184,7 @@ def files_of(manifest: Manifest) -> list[Named]:
 def named_by(image: ImageManifest, store: object) -> list[Named]:
     """The files that an artifact names: in its layers, and, where it is a snapshot, in the config that `store` has."""
     named = [(layer.title or "", layer.media_type) for layer in image.layers]
-    if dialects.accepting(image) is not None and isinstance(store, Readable):
+    if dialects.accepting(image) is not None and isinstance(store, Source):
         told = FoundDocuments(image, read_config(store, image)).told()
         named += [(file.name, file.media_type) for file in told.files]
     return named

@@ -24,7 +24,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest
-from epoch_oci.stores.base import Content, Node, Readable, Source
+from epoch_oci.stores.base import Content, Node, Source
 
 _INDEX_NESTING = 2
 _LISTED = 5
@@ -117,7 +117,7 @@ def unchunked(source: Source, image: ImageManifest, snapshot: Snapshot, how: Dec
     return source if index is None else ChunkedSource(source, index, folds_of(snapshot.manifest))
 
 
-def read_config(source: Readable, image: ImageManifest) -> Document | None:
+def read_config(source: Source, image: ImageManifest) -> Document | None:
     """The config document, None when it is the empty one. Raises ContentError (SIZE, DIGEST), NotFoundError."""
     target = image.config
     if target.media_type == media_types.EMPTY:

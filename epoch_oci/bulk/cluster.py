@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 from urllib.parse import urlsplit
 
 from epoch_oci import __version__
@@ -27,6 +27,7 @@ from epoch_oci.events import Event, OnEvent
 from epoch_oci.flows.copy import pointed
 from epoch_oci.locate import Connection
 from epoch_oci.oci.digest import Digest
+from epoch_oci.stores.epoch_store import EpochStore
 
 _PORT = 8786
 _CONNECT_SECONDS = 15
@@ -69,14 +70,6 @@ class Words:
     leases: int = 8
 
 
-@runtime_checkable
-class Unlisting(Protocol):
-    """A store that keeps a list of its snapshots, and can leave that to another process."""
-
-    def leave_unlisted(self) -> None:
-        """As `EpochStore.leave_unlisted`."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Ends:
     source: Side
@@ -95,7 +88,7 @@ def _ends(words: Words) -> _Ends:
             connection = words.connect(words.reach)
             state = connection.state_directory
             target = open_side(words.target, connection=connection, create=True)
-            if isinstance(target, StoreSide) and isinstance(target.store, Unlisting):
+            if isinstance(target, StoreSide) and isinstance(target.store, EpochStore):
                 target.store.leave_unlisted()
             _opened[words] = _Ends(
                 open_side(words.source, connection=connection, repositories=words.repositories),

@@ -77,7 +77,7 @@ def _registry(word: str, connection: Connection, repositories: Sequence[str], cr
         if reference.selector is not None:
             raise UsageError(f"{shown(word)} names one artifact", object=word, hint="use `copy`, or leave the tag out")
     registry = open_registry(host, connection=connection)
-    side = RegistrySide(registry, registry.repository, host, prefix, tuple(dict.fromkeys(repositories)))
+    side = RegistrySide(registry.catalog, registry.repository, host, prefix, tuple(dict.fromkeys(repositories)))
     for name in side.named:
         if (why := repository_problem(side.repository(name))) is not None:
             raise UsageError(f"--repository {shown(name)} {why}", object=name)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from epoch_oci.artifacts.read import epoch_of, is_epoch
 from epoch_oci.bulk.retention import Candidate, Policy
@@ -17,18 +17,7 @@ from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
 from epoch_oci.oci.reference import fallback_subject, is_fallback_tag
-from epoch_oci.stores.base import Collecting, Garbage
-
-
-@runtime_checkable
-class Orphaned(Protocol):
-    """A layout, in which referrers have entries of their own."""
-
-    def orphans(self) -> list[str]:
-        """As `OciLayout.orphans`."""
-
-    def remove(self, name: str) -> None:
-        """As `stores.base.Remover`."""
+from epoch_oci.stores.base import Collecting, Garbage, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +114,7 @@ def carry_out(side: Side, found: Pruning, grace: float) -> Pruning:
         failures=failures,
     )
     store: object = None if isinstance(side, RegistrySide) else store_of(side, Entry("", "", "", ""))
-    if isinstance(store, Orphaned):
+    if isinstance(store, Layout):
         for digest in store.orphans():
             store.remove(digest)
     if not isinstance(store, Collecting):

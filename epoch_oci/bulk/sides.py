@@ -1,41 +1,19 @@
 """The two ends of a sync: places that hold many snapshots under names and tags, whatever they are."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
-from epoch_oci.flows.copy import ArtifactSink
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.manifest import ImageManifest, is_index
 from epoch_oci.oci.reference import is_fallback_tag, legal_repository, legal_tag, repository_problem, tag_problem
-from epoch_oci.stores.base import Sink, SnapshotEntry, Source
+from epoch_oci.stores.base import ArtifactStore, SnapshotStore
 
 Kind = Literal["store", "registry", "layout"]
-
-
-class SnapshotStore(Source, Sink, Protocol):
-    """An Epoch store."""
-
-    def snapshots(self) -> Iterator[SnapshotEntry]:
-        """As `stores.base.SnapshotLister`."""
-
-
-class TaggedStore(ArtifactSink, Protocol):
-    """A repository or layout."""
-
-    def tags(self) -> Iterator[str]:
-        """As `stores.base.TagLister`."""
-
-
-class Repositories(Protocol):
-    """A registry as `registry.repository.RegistryHost` is one."""
-
-    def catalog(self) -> Iterator[str]:
-        """Every repository. Raises NotFoundError where there is no catalog."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,41 +34,20 @@ class Entry:
         return f"{self.name}:{self.tag}" if self.name else self.tag
 
 
-class Side(Protocol):
-    """One end of a sync. Safe for threads."""
-
-    @property
-    def kind(self) -> Kind:
-        """What sort of place it is."""
-
-    @property
-    def where(self) -> str:
-        """What people call it."""
-
-    def entries(self) -> Iterator[Entry | EpochOciError]:
-        """Every snapshot in order; in the place of a part that cannot be listed, what is wrong with it."""
-
-    def landing(self, name: str, tag: str) -> Entry:
-        """Where a snapshot of this name and tag goes here. Raises UsageError naming the rule that it breaks."""
-
-    def reference(self, entry: Entry) -> str:
-        """How people write where an entry is."""
-
-
 @dataclass(slots=True)
 class StoreSide:
-    """An Epoch store."""
+    """An Epoch store. Safe for threads, as every side."""
 
     store: SnapshotStore
     kind: Kind = "store"
 
     @property
     def where(self) -> str:
-        """As `Side.where`."""
+        """What people call it."""
         return self.store.where
 
     def entries(self) -> Iterator[Entry | EpochOciError]:
-        """As `Side.entries`."""
+        """Every snapshot in order; in the place of a part that cannot be listed, what is wrong with it."""
         for item in self.store.snapshots():
             try:
                 if (why := hostile_problem(item.name) or hostile_problem(item.tag)) is not None:
@@ -100,7 +57,10 @@ class StoreSide:
                 yield error
 
     def landing(self, name: str, tag: str) -> Entry:
-        """As `Side.landing`: Epoch takes any name that is no danger to a path."""
+        """Where a snapshot of this name and tag goes here. Raises UsageError naming the rule that it breaks.
+
+        Epoch takes any name that is no danger to a path.
+        """
         for text in (name, tag):
             if not text:
                 raise UsageError(f"nothing tells its name ({name}:{tag})", hint="give it one with --rename '^:=NAME:'")
@@ -111,7 +71,7 @@ class StoreSide:
         return Entry(name, tag, "", str(SnapshotKey(name, tag)))
 
     def reference(self, entry: Entry) -> str:
-        """As `Side.reference`."""
+        """How people write where an entry is."""
         return entry.label
 
 
@@ -119,28 +79,29 @@ class StoreSide:
 class RegistrySide:
     """What lies below `HOST/PREFIX`: the repository of that name, called "", and all whose names go on from there.
 
-    `named` are the repositories that the user has listed, relative to the prefix; with none the catalog is asked.
+    `named` are the repositories that the user has listed, relative to the prefix; with none the `catalog` is asked,
+    which raises NotFoundError where there is none. `open` takes a repository's full name, and asks nothing of it.
     """
 
-    host: Repositories
-    open: "Opener"
+    catalog: Callable[[], Iterator[str]]
+    open: Callable[[str], ArtifactStore]
     registry: str
     prefix: str
     named: tuple[str, ...] = ()
     kind: Kind = "registry"
-    _stores: dict[str, TaggedStore] = field(default_factory=dict, init=False)
+    _stores: dict[str, ArtifactStore] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
     def where(self) -> str:
-        """As `Side.where`."""
+        """As `StoreSide.where`."""
         return f"{self.registry}/{self.prefix}".rstrip("/")
 
     def repository(self, container: str) -> str:
         """The full name of a repository, without the registry."""
         return "/".join(part for part in (self.prefix, container) if part)
 
-    def store(self, container: str) -> TaggedStore:
+    def store(self, container: str) -> ArtifactStore:
         """A repository, opened once."""
         with self._lock:
             if container not in self._stores:
@@ -152,7 +113,7 @@ class RegistrySide:
         if self.named:
             return list(self.named)
         try:
-            names = list(self.host.catalog())
+            names = list(self.catalog())
         except NotFoundError as error:
             if self.prefix and self._is_repository():
                 return [""]
@@ -169,7 +130,7 @@ class RegistrySide:
         return True
 
     def entries(self) -> Iterator[Entry | EpochOciError]:
-        """As `Side.entries`."""
+        """As `StoreSide.entries`."""
         yield from self.below(self.containers())
 
     def below(self, containers: Iterable[str]) -> Iterator[Entry | EpochOciError]:
@@ -182,37 +143,30 @@ class RegistrySide:
                 yield error
 
     def landing(self, name: str, tag: str) -> Entry:
-        """As `Side.landing`: the repository PREFIX/NAME."""
+        """As `StoreSide.landing`: the repository PREFIX/NAME."""
         _require_legal(name, self.repository(name), repository_problem, legal_repository)
         _require_legal(tag, tag, tag_problem, legal_tag)
         return Entry(name, tag, name, tag)
 
     def reference(self, entry: Entry) -> str:
-        """As `Side.reference`."""
+        """As `StoreSide.reference`."""
         return f"{self.registry}/{self.repository(entry.container)}:{entry.ref}"
-
-
-class Opener(Protocol):
-    """Opens a repository of a registry by its full name."""
-
-    def __call__(self, repository: str, /) -> TaggedStore:
-        """The repository; nothing is asked of it yet."""
 
 
 @dataclass(slots=True)
 class LayoutSide:
     """An OCI image layout, in which `NAME:TAG` has the tag `NAME--TAG`, each slash of the name as `--`."""
 
-    layout: TaggedStore
+    layout: ArtifactStore
     kind: Kind = "layout"
 
     @property
     def where(self) -> str:
-        """As `Side.where`."""
+        """As `StoreSide.where`."""
         return self.layout.where
 
     def entries(self) -> Iterator[Entry | EpochOciError]:
-        """As `Side.entries`; a name that the tag does not tell is the title that the artifact has."""
+        """As `StoreSide.entries`; a name that the tag does not tell is the title that the artifact has."""
         for tag in self.layout.tags():
             try:
                 yield self._entry(tag)
@@ -228,17 +182,21 @@ class LayoutSide:
         return Entry(title if repository_problem(title) is None else "", tag, "", tag)
 
     def landing(self, name: str, tag: str) -> Entry:
-        """As `Side.landing`."""
+        """As `StoreSide.landing`."""
         spelled = f"{name.replace('/', '--')}--{tag}" if name else tag
         _require_legal(f"{name}:{tag}" if name else tag, spelled, tag_problem, _legal_name_and_tag)
         return Entry(name, tag, "", spelled)
 
     def reference(self, entry: Entry) -> str:
-        """As `Side.reference`."""
+        """As `StoreSide.reference`."""
         return f"{self.where}:{entry.ref}"
 
 
-def store_of(side: Side, entry: Entry) -> SnapshotStore | TaggedStore:
+Side = StoreSide | RegistrySide | LayoutSide
+"""One end of a sync."""
+
+
+def store_of(side: Side, entry: Entry) -> SnapshotStore | ArtifactStore:
     """The store that an entry is in."""
     match side:
         case StoreSide():
@@ -247,7 +205,6 @@ def store_of(side: Side, entry: Entry) -> SnapshotStore | TaggedStore:
             return side.store(entry.container)
         case LayoutSide():
             return side.layout
-    raise TypeError(side)
 
 
 def mounts_within(side: Side) -> bool:
@@ -255,7 +212,8 @@ def mounts_within(side: Side) -> bool:
     return isinstance(side, RegistrySide)
 
 
-def _require_legal(text: str, whole: str, problem: "Problem", legal: "Spelling") -> None:
+def _require_legal(text: str, whole: str, problem: Callable[[str], str | None], legal: Callable[[str], str]) -> None:
+    """Raise UsageError for a rule that `whole` breaks by `problem`; `legal` spells the `text` so that it does not."""
     if (why := problem(whole)) is None:
         return
     spelling = legal(text)
@@ -266,17 +224,3 @@ def _require_legal(text: str, whole: str, problem: "Problem", legal: "Spelling")
 def _legal_name_and_tag(text: str) -> str:
     name, colon, tag = text.rpartition(":")
     return f"{legal_repository(name)}{colon}{legal_tag(tag)}"
-
-
-class Problem(Protocol):
-    """The rule that a text breaks."""
-
-    def __call__(self, text: str, /) -> str | None:
-        """None when it breaks none."""
-
-
-class Spelling(Protocol):
-    """A text like another one that breaks no rule."""
-
-    def __call__(self, text: str, /) -> str:
-        """The text; "" when there is none."""

@@ -28,7 +28,7 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index, successors
 from epoch_oci.oci.reference import attached_tags, is_attached_tag, is_fallback_tag
-from epoch_oci.stores.base import Referring, Source
+from epoch_oci.stores.base import ArtifactStore, Source
 from epoch_oci.transfer.cuts import plan_cuts
 
 ASKED_AT_ONCE = 16
@@ -345,7 +345,7 @@ class Looker:
         return all(pointed(sink, tag) == pointed(store, tag) for tag in tags)
 
     def _has_referrers(self, store: object, sink: object, digest: Digest) -> bool:
-        if not (self.rules.referrers and isinstance(store, Referring) and isinstance(sink, Referring)):
+        if not (self.rules.referrers and isinstance(store, ArtifactStore) and isinstance(sink, ArtifactStore)):
             return True
         named = {item.digest for item in store.referrers(digest)}
         return not named or named <= {item.digest for item in sink.referrers(digest)}

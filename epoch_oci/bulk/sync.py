@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 from epoch_oci.bulk.journal import Journal
 from epoch_oci.bulk.plan import Carry, SyncPlan, Wanted, plan
@@ -20,6 +20,7 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import is_fallback_tag
 from epoch_oci.options import Checked
 from epoch_oci.stores.base import Remover
+from epoch_oci.stores.epoch_store import EpochStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +40,6 @@ class SyncOptions(Checked):
 CrewMaker = Callable[[Manner, OnEvent, Wanted], Crew]
 """Makes those who do the work, from how it is done, who hears of it, and a snapshot to try it on."""
 ExitCode = Callable[[EpochOciError], int]
-
-
-@runtime_checkable
-class Batching(Protocol):
-    """A store that keeps a list of its snapshots, and can write it less often than once a snapshot."""
-
-    def batch(self) -> AbstractContextManager[Callable[[str], None]]:
-        """As `EpochStore.batch`."""
 
 
 def sync(
@@ -175,8 +168,8 @@ def _catalogued(target: Side, found: Survey) -> Iterator[Callable[[str], None]]:
 
     What is given notes what workers elsewhere have published, who leave the catalog to this process.
     """
-    store: object = target.store if isinstance(target, StoreSide) else None
-    if not isinstance(store, Batching) or not (found.wanted or found.there):
+    store = target.store if isinstance(target, StoreSide) else None
+    if not isinstance(store, EpochStore) or not (found.wanted or found.there):
         yield lambda _: None
         return
     with store.batch() as note:

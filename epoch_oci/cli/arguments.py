@@ -16,7 +16,8 @@ from epoch_oci.oci.reference import refuse_user_info
 
 if TYPE_CHECKING:
     from epoch_oci.epoch.keys import SnapshotKey
-    from epoch_oci.locate import ArtifactPlace, Place, SnapshotStore
+    from epoch_oci.locate import ArtifactPlace, Place
+    from epoch_oci.stores.base import SnapshotStore
 
 STANDARD_INPUT = "-"
 
@@ -168,7 +169,7 @@ def named_store(store: str | None) -> str:
 
 def snapshot_in(run: Run, word: str, store: str | None) -> "tuple[SnapshotStore, SnapshotKey]":
     """The store and the snapshot `NAME[:TAG]` in it. Raises UsageError, ContentError (NAME)."""
-    from epoch_oci.locate import key_in, open_store
+    from epoch_oci.locate import open_store
 
     # A path that is there was meant as one; any other word with such components is a hostile name, and said to be one.
     is_path = word.startswith(("./", "~")) or (word.startswith((".", "/")) and os.path.exists(word))  # noqa: PTH110
@@ -177,7 +178,7 @@ def snapshot_in(run: Run, word: str, store: str | None) -> "tuple[SnapshotStore,
             f"{word} is no snapshot's name", object=word, hint="name a snapshot, NAME[:TAG], and its store with --store"
         )
     opened = open_store(named_store(store), connection=run.connection)
-    return opened, key_in(opened, word)
+    return opened, opened.find(word)
 
 
 def place_of(run: Run, word: str, store: str | None) -> "Place":

@@ -22,11 +22,11 @@ from epoch_oci.errors import ContentError
 from epoch_oci.events import OnEvent
 from epoch_oci.flows.pull import pull_to_files, pull_to_store
 from epoch_oci.flows.push import push
-from epoch_oci.locate import ArtifactPlace, Connection, SnapshotStore, locate_artifact, open_files, open_store
+from epoch_oci.locate import ArtifactPlace, Connection, locate_artifact, open_files, open_store
 from epoch_oci.oci import verifying
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
-from epoch_oci.stores.base import BytesContent
+from epoch_oci.stores.base import BytesContent, SnapshotStore
 from epoch_oci.transfer.report import TransferReport
 
 Tell = Callable[[str], None]

@@ -122,8 +122,12 @@ class CocoonRoot:
             os.close(descriptor)
         return SnapshotIndex.parse(raw, what)
 
+    def find(self, word: str) -> SnapshotKey:
+        """As `SnapshotStore.find`: its names divide in one way."""
+        return SnapshotKey.parse(word)
+
     def snapshots(self) -> Iterator[SnapshotEntry]:
-        """As `SnapshotLister.snapshots`: those that Cocoon lists."""
+        """As `SnapshotStore.snapshots`: those that Cocoon lists."""
         for record in self.index().finished():
             yield SnapshotEntry(record.key.name, record.key.tag)
 

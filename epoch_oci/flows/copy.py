@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 from epoch_oci.artifacts.graph import Graph, read_graph
 from epoch_oci.artifacts.publish import Named, Publication, named_by
@@ -14,16 +14,11 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest, is_index, subject_of
 from epoch_oci.options import Checked
-from epoch_oci.stores.base import Keeper, Pointing, Referring, Sink, Source, full_name
+from epoch_oci.stores.base import ArtifactStore, Source, full_name
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs
 from epoch_oci.transfer.report import BlobReport, TransferReport, done, once_more, planned
 from epoch_oci.transfer.throttle import Throttle
-
-
-@runtime_checkable
-class ArtifactSink(Source, Sink, Keeper, Protocol):
-    """A repository or layout that an artifact can be copied into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +65,7 @@ class CopyReport(TransferReport):
 def copy(
     source: Source,
     name: str,
-    sink: ArtifactSink,
+    sink: ArtifactStore,
     tags: Sequence[str],
     *,
     options: CopyOptions | None = None,
@@ -88,7 +83,7 @@ def copy(
 def _copy(
     source: Source,
     name: str,
-    sink: ArtifactSink,
+    sink: ArtifactStore,
     tags: Sequence[str],
     options: CopyOptions,
     on_event: OnEvent,
@@ -123,7 +118,7 @@ def _copy(
     return _report(graph, done(outcomes), full_name(source, name), sink, tags, started)
 
 
-def holds(sink: ArtifactSink, tag: str, digest: Digest, *, force: bool) -> bool:
+def holds(sink: ArtifactStore, tag: str, digest: Digest, *, force: bool) -> bool:
     """Whether a tag points to `digest`. Raises ConflictError when it points elsewhere, unless `force`."""
     try:
         there = pointed(sink, tag)
@@ -144,7 +139,7 @@ def holds(sink: ArtifactSink, tag: str, digest: Digest, *, force: bool) -> bool:
 
 def pointed(store: object, name: str) -> Digest | None:
     """What a name points to, None for nothing. Raises what the store raises."""
-    if isinstance(store, Pointing):
+    if isinstance(store, ArtifactStore):
         return store.digest_of(name)
     try:
         return store.resolve(name).digest  # type: ignore[attr-defined, no-any-return]
@@ -161,7 +156,7 @@ def _absent_documents(sink: object, graph: Graph, tags: Sequence[str]) -> list[D
     return absent + [item for item in referring if not _is_listed(sink, item)]
 
 
-def _has_attached(sink: ArtifactSink, tag: str, document: Document, options: CopyOptions) -> bool:
+def _has_attached(sink: ArtifactStore, tag: str, document: Document, options: CopyOptions) -> bool:
     """As `holds`, of a tag that the source has something under beside the artifact."""
     try:
         return holds(sink, tag, document.digest, force=options.force)
@@ -173,7 +168,7 @@ def _has_attached(sink: ArtifactSink, tag: str, document: Document, options: Cop
 def _is_listed(sink: object, referrer: Document) -> bool:
     """Whether a referrer is there and can be found: its entry may have been lost to another writer."""
     subject = subject_of(referrer)
-    if subject is not None and isinstance(sink, Referring):
+    if subject is not None and isinstance(sink, ArtifactStore):
         return any(item.digest == referrer.digest for item in sink.referrers(subject.digest))
     return pointed(sink, str(referrer.digest)) is not None
 
@@ -187,7 +182,7 @@ def _report(
     graph: Graph,
     blobs: tuple[BlobReport, ...],
     source: str,
-    sink: ArtifactSink,
+    sink: ArtifactStore,
     tags: Sequence[str],
     started: float,
     *,
@@ -213,7 +208,7 @@ def _report(
 
 
 def add_tags(
-    store: ArtifactSink, name: str, tags: Sequence[str], *, force: bool, allow_public: bool, dry_run: bool
+    store: ArtifactStore, name: str, tags: Sequence[str], *, force: bool, allow_public: bool, dry_run: bool
 ) -> dict[str, Any]:
     """Give what `name` is in `store` further tags there. Raises as `copy`; unless all are free, none moves."""
     if not tags:

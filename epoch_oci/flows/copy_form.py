@@ -22,14 +22,14 @@ from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.events import OnEvent, ignore
-from epoch_oci.flows.copy import ArtifactSink, CopyOptions, CopyReport, copy
+from epoch_oci.flows.copy import CopyOptions, CopyReport, copy
 from epoch_oci.flows.push import push
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.options import Checked
-from epoch_oci.stores.base import Content, Source, full_name
+from epoch_oci.stores.base import ArtifactStore, Content, Source, full_name
 from epoch_oci.transfer.report import TransferReport
 
 _DIALECT = "cocoon"
@@ -49,7 +49,7 @@ class Form(Checked):
 def copy_in_form(
     source: Source,
     name: str,
-    sink: ArtifactSink,
+    sink: ArtifactStore,
     tags: Sequence[str],
     form: Form,
     *,

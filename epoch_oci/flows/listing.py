@@ -21,7 +21,7 @@ class ListableStore(Source, Protocol):
     """A source of snapshots that can enumerate them."""
 
     def snapshots(self) -> Iterator[SnapshotEntry]:
-        """As `stores.base.SnapshotLister`."""
+        """As `stores.base.SnapshotStore`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from epoch_oci.events import OnEvent, ignore, phase
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
 from epoch_oci.options import Checked
-from epoch_oci.stores.base import Content, Expecting, FileSink, FileTarget, Node, Sink, Source, full_name
+from epoch_oci.stores.base import Content, FileSink, FileTarget, Node, Sink, SnapshotStore, Source, full_name
 from epoch_oci.transfer.execute import Outcome, execute
 from epoch_oci.transfer.plan import Plan, Seed, Want, most_of, plan_blobs, plan_files
 from epoch_oci.transfer.report import BlobReport, TransferReport, done, planned
@@ -86,7 +86,7 @@ def _pull_to_store(
     phase(on_event, "looking at what is there")
     key = options.key or _key(found.snapshot, reference_key(source, name))
     found = found.identified(key)
-    known = isinstance(sink, Expecting) and sink.expect(str(key), found.snapshot.epoch, replace=options.force)
+    known = isinstance(sink, SnapshotStore) and sink.expect(str(key), found.snapshot.epoch, replace=options.force)
     _refuse_absent(found.snapshot, sink)
     source = at_hand_source(found, options, sink)
     wants = [

@@ -12,9 +12,9 @@ from epoch_oci.dialects.base import Artifact, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.events import OnEvent, ignore, phase
-from epoch_oci.flows.copy import ArtifactSink, CopyOptions, copy
+from epoch_oci.flows.copy import CopyOptions, copy
 from epoch_oci.oci.manifest import ImageManifest
-from epoch_oci.stores.base import Sink, Source
+from epoch_oci.stores.base import ArtifactStore, Sink, Source
 from epoch_oci.transfer.cuts import Cuts, plan_cuts
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Late, Plan, Want, cut_late, require
@@ -58,7 +58,7 @@ def _push(
     stored = read_stored(source, key)
     target = legal_target(tag or key.tag, key)
     as_it_is = form is PlainPush and isinstance(stored, FoundDocuments) and _goes_as_it_is(stored, options)
-    if as_it_is and isinstance(sink, ArtifactSink):
+    if as_it_is and isinstance(sink, ArtifactStore):
         return _copied(source, key, sink, target, options, on_event)
     snapshot = as_snapshot(source, key, stored, decoding_for(options, on_event))
     publication = Publication(sink, allow_public=options.allow_public, replace=options.force)
@@ -101,7 +101,7 @@ def _goes_as_it_is(found: FoundDocuments, options: PushOptions) -> bool:
 
 
 def _copied(
-    source: Source, key: SnapshotKey, sink: ArtifactSink, tag: str, options: PushOptions, on_event: OnEvent
+    source: Source, key: SnapshotKey, sink: ArtifactStore, tag: str, options: PushOptions, on_event: OnEvent
 ) -> TransferReport:
     how = CopyOptions(
         referrers=False,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NotFoundError, UsageError
 from epoch_oci.flows.copy import pointed
 from epoch_oci.oci.digest import Digest
-from epoch_oci.stores.base import Remover, SnapshotLister, Source, TagLister, full_name
+from epoch_oci.stores.base import ArtifactStore, Remover, SnapshotStore, Source, full_name
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class Removable:
     @property
     def label(self) -> str:
         """What people call it; a snapshot's name says enough."""
-        return self.name if isinstance(self.store, SnapshotLister) else full_name(self.store, self.name)
+        return self.name if isinstance(self.store, SnapshotStore) else full_name(self.store, self.name)
 
 
 def removed(targets: Sequence[Removable], *, dry_run: bool) -> Iterator[tuple[Removable, EpochOciError | None]]:
@@ -67,6 +67,6 @@ def _remove(target: Removable, targets: Sequence[Removable]) -> set[tuple[str, s
 
 
 def _tags_of(target: Removable) -> set[str]:
-    if not isinstance(target.store, TagLister) or target.digest is None:
+    if not isinstance(target.store, ArtifactStore) or target.digest is None:
         return set()
     return {tag for tag in target.store.tags() if pointed(target.store, tag) == target.digest}

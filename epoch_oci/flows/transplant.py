@@ -10,7 +10,7 @@ from epoch_oci.errors import ContentError
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.flows.pull import PullOptions
 from epoch_oci.oci.digest import Digest
-from epoch_oci.stores.base import Expecting, Sink, Source
+from epoch_oci.stores.base import Sink, SnapshotStore, Source
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs, require
 from epoch_oci.transfer.report import TransferReport, done, planned
@@ -46,7 +46,7 @@ def _transplant(
     snapshot = as_snapshot(source, key, read_stored(source, key), how)
     manifest, source = snapshot.manifest, snapshot.source
     target = options.key or key
-    known = isinstance(sink, Expecting) and sink.expect(str(target), manifest.document, replace=options.force)
+    known = isinstance(sink, SnapshotStore) and sink.expect(str(target), manifest.document, replace=options.force)
     names = {layer.digest: layer.filename for layer in (*manifest.layers, *manifest.base_images)}
     wants = [
         Want(target=blob, content=source.content(blob), title=names.get(blob.digest)) for blob in manifest.descriptors

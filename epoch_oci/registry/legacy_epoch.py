@@ -130,8 +130,12 @@ class EpochServer:
         """As `Source.content`. Taking it up again means reading it from the start: the server knows no ranges."""
         return _ServerBlob(self._client, _REPOSITORY, target)
 
+    def find(self, word: str) -> SnapshotKey:
+        """As `SnapshotStore.find`: its names divide in one way."""
+        return SnapshotKey.parse(word)
+
     def snapshots(self) -> Iterator[SnapshotEntry]:
-        """As `SnapshotLister.snapshots`, but only those in the server's catalog; it lists nothing else."""
+        """As `SnapshotStore.snapshots`, but only those in the server's catalog; it lists nothing else."""
         names = self._texts("_catalog", "repositories", f"the catalog of {self._where}")
         # All lists first: whether a tag of `a` is one of `a/b` is seen only with both in hand.
         tags = {name: self._tags(name) for name in names}

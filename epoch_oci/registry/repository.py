@@ -83,7 +83,7 @@ class RegistryHost:
 
 
 class RegistryRepository:
-    """A repository as Source, Sink, TagLister and Remote. Safe for threads.
+    """A repository as ArtifactStore and Remote. Safe for threads.
 
     Names of `resolve` are tags or digests, of `publish` tags.
     """
@@ -148,7 +148,7 @@ class RegistryRepository:
         self._manifests.remove(name, self.tags)
 
     def tags(self) -> Iterator[str]:
-        """As `TagLister.tags`: every page of the registry's list, sorted because distribution 2 does not."""
+        """As `ArtifactStore.tags`: every page of the registry's list, sorted because distribution 2 does not."""
         url = self._client.url(f"{self._repository}/tags/list")
         yield from sorted(_Pages(self._client, url, "tags", self._where))
 

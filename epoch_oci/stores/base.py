@@ -38,6 +38,7 @@ class Content(Protocol):
         """A reader of `length` bytes (None: all) from `start`. Raises NotFoundError, LocalIOError, NetworkError."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where documents and blobs come from."""
 
@@ -53,17 +54,6 @@ class Source(Protocol):
 
     def content(self, target: Descriptor) -> Content:
         """The blob `target` names. Cheap: absence shows as NotFoundError when it is opened."""
-
-
-@runtime_checkable
-class Readable(Protocol):
-    """A sink whose blobs can be read again."""
-
-    def has(self, target: Descriptor) -> bool:
-        """As `Source.has`."""
-
-    def content(self, target: Descriptor) -> Content:
-        """As `Source.content`."""
 
 
 class VanishedError(NotFoundError):
@@ -109,11 +99,45 @@ def full_name(store: Source | Sink, name: str) -> str:
 
 
 @runtime_checkable
-class TagLister(Protocol):
-    """A repository or layout that knows its tags."""
+class Remover(Protocol):
+    """A store that can take back what was published. Content stays until somebody collects it."""
+
+    def remove(self, name: str) -> None:
+        """Take `name` away, and nothing else that is published. Raises NotFoundError when it is not there."""
+
+
+@runtime_checkable
+class ArtifactStore(Source, Sink, Remover, Protocol):
+    """A repository or layout: artifacts by tag, and by digest what has none."""
 
     def tags(self) -> Iterator[str]:
         """Every tag once, sorted where the store has no order. Raises NotFoundError when there is no repository."""
+
+    def digest_of(self, name: str) -> Digest | None:
+        """The digest of what is published under `name`, at less than the price of it; None when nothing is."""
+
+    def keep(self, document: Document) -> None:
+        """Store a document under its digest, after all it consists of is here. Raises as `Sink.publish`.
+
+        The manifests of an index are kept so, and what refers to another manifest.
+        """
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """The documents whose `subject` is `digest`, each once; none for a manifest that is not here."""
+
+
+@runtime_checkable
+class Layout(ArtifactStore, Protocol):
+    """An OCI image layout, which is all at hand: what it holds can be told apart."""
+
+    def sole_entry(self) -> str:
+        """What is meant when nobody said which: the only entry, else `latest`. Raises NotFoundError: lists the tags."""
+
+    def artifacts(self) -> list[str]:
+        """All that counts as an artifact: by tags, else by digests."""
+
+    def orphans(self) -> list[str]:
+        """The digests of untagged entries that refer to what cannot be reached by any tag any more."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -125,42 +149,36 @@ class SnapshotEntry:
 
 
 @runtime_checkable
-class SnapshotLister(Protocol):
-    """An Epoch store that can enumerate itself."""
+class SnapshotStore(Source, Sink, Protocol):
+    """A store of snapshots by name and tag: Epoch's, in whatever it is kept, or a Cocoon root."""
 
     def snapshots(self) -> Iterator[SnapshotEntry]:
         """Every snapshot, by name then tag, from the manifests that are there and not from a catalog."""
 
-
-@runtime_checkable
-class Naming(Protocol):
-    """A store whose snapshots have names that divide in more than one way."""
-
     def find(self, word: str) -> SnapshotKey:
-        """The snapshot that `word` names: of its readings the first that is here, else the usual one."""
+        """The snapshot that `word` names: of its readings the first that is here, else the usual one.
 
-
-@runtime_checkable
-class Expecting(Protocol):
-    """A sink that wants to know a snapshot's manifest before its blobs come."""
+        Raises UsageError, ContentError (NAME).
+        """
 
     def expect(self, name: str, document: Document, *, replace: bool = False) -> bool:
-        """Say that `publish` will follow with the same arguments; raises what it would, as far as it is known now.
+        """Say that `publish` will follow with the same arguments, before any blob comes.
 
-        Returns whether the very snapshot is here under that name, so that there will be nothing to do.
+        Returns whether the very snapshot is here under that name, so that there will be nothing to do; raises what
+        `publish` would, as far as it is known now.
         """
 
 
 @runtime_checkable
 class Node(Protocol):
-    """What only a Cocoon root can be asked, whose snapshots VMs are made of; it is a `Source` and a `Sink` besides."""
+    """What only a Cocoon root can be asked, whose snapshots VMs are made of; it is a `SnapshotStore` besides."""
 
     @property
     def root(self) -> str:
         """The absolute path of Cocoon's root directory."""
 
     def sizes(self) -> Iterator[tuple[SnapshotKey, int]]:
-        """Every snapshot with the bytes of its files as stored, in the order of `SnapshotLister.snapshots`.
+        """Every snapshot with the bytes of its files as stored, in the order of `SnapshotStore.snapshots`.
 
         Nothing is read for it, while `resolve` has to read all files of one.
         """
@@ -175,38 +193,6 @@ class Auditor(Protocol):
 
     def audit(self) -> Iterator[Finding]:
         """What is wrong with the books (errors) or odd about them (warnings); a finding's path is its key."""
-
-
-@runtime_checkable
-class Pointing(Protocol):
-    """A store that can say what a name points to at less than the price of the document."""
-
-    def digest_of(self, name: str) -> Digest | None:
-        """The digest of what is published under `name`; None when nothing is."""
-
-
-@runtime_checkable
-class Keeper(Protocol):
-    """A repository or layout that takes documents without a tag: the manifests of an index, and referrers."""
-
-    def keep(self, document: Document) -> None:
-        """Store a document under its digest, after all it consists of is here. Raises as `Sink.publish`."""
-
-
-@runtime_checkable
-class Referring(Protocol):
-    """A repository or layout that knows what refers to a manifest."""
-
-    def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """The documents whose `subject` is `digest`, each once; none for a manifest that is not here."""
-
-
-@runtime_checkable
-class Remover(Protocol):
-    """A store that can take back what was published. Content stays until somebody collects it."""
-
-    def remove(self, name: str) -> None:
-        """Take `name` away, and nothing else that is published. Raises NotFoundError when it is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,7 +308,7 @@ Openness = Literal["repository", "registry", "epoch"]
 
 @runtime_checkable
 class Remote(Protocol):
-    """What only a repository of a registry can be asked; it is a `Source` and a `Sink` besides."""
+    """What only a repository of a registry can be asked; it is a `SnapshotStore` besides."""
 
     def mount(self, target: Descriptor, repository: str) -> bool:
         """Take a blob over from a sibling on the same registry without moving bytes; False when it is declined.

@@ -74,7 +74,7 @@ class EpochStore:
         return self._where
 
     def find(self, word: str) -> SnapshotKey:
-        """As `Naming.find`."""
+        """As `SnapshotStore.find`."""
         first, *others = SnapshotKey.readings(word)
         if not others or self._is_here(first):
             return first
@@ -121,7 +121,7 @@ class EpochStore:
         return self._backend.assemble(blob_key(target.digest), target)
 
     def expect(self, name: str, document: Document, *, replace: bool = False) -> bool:
-        """As `Expecting.expect`."""
+        """As `SnapshotStore.expect`."""
         key = SnapshotKey.parse(name)
         old = self._read(manifest_key(key), MANIFEST_LIMIT) if not replace else self._read_if_sound(key)
         self._refuse(key, old, document, replace=replace)
@@ -202,7 +202,7 @@ class EpochStore:
         return None if changed == old else changed
 
     def snapshots(self) -> Iterator[SnapshotEntry]:
-        """As `SnapshotLister.snapshots`, hostile names included. Raises NotFoundError when there is no store."""
+        """As `SnapshotStore.snapshots`, hostile names included. Raises NotFoundError when there is no store."""
         self._backend.check()
         for key in sorted(set(self._manifest_keys())):
             yield SnapshotEntry(key.name, key.tag)

@@ -128,7 +128,7 @@ class OciLayout:
         )
 
     def keep(self, document: Document) -> None:
-        """As `stores.base.Keeper`. What refers to another manifest is listed without a tag, or nobody would find it."""
+        """As `ArtifactStore.keep`. What refers to another manifest is listed without a tag, or nobody would find it."""
         self._has_mark()
         entry = self._entry(None, document)
         if not self._stores(document):
@@ -139,14 +139,14 @@ class OciLayout:
             self._backend.update(INDEX, lambda old: self._listing(old, entry), limit=MANIFEST_LIMIT)
 
     def digest_of(self, name: str) -> Digest | None:
-        """As `stores.base.Pointing`."""
+        """As `stores.base.ArtifactStore.digest_of`."""
         try:
             return self.resolve(name).digest
         except NotFoundError:
             return None
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """As `stores.base.Referring`: by the entries of `index.json`, and by the tag that some tools use instead."""
+        """As `ArtifactStore.referrers`: by the entries of `index.json`, and by the tag that some tools use instead."""
         raw = self._read(INDEX) or b""
         known, found = self._subjects
         if known != raw:
@@ -245,7 +245,7 @@ class OciLayout:
         return index.with_untagged(entry) if index.with_digest(entry.digest) is None else None
 
     def tags(self) -> Iterator[str]:
-        """As `TagLister.tags`."""
+        """As `ArtifactStore.tags`."""
         yield from self._index().tags
 
     def sole_entry(self) -> str:

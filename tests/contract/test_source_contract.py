@@ -13,7 +13,7 @@ from contract.source_cases import SOURCE_CASES, Reading, SourceCase
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verifying import VerifyingReader
-from epoch_oci.stores.base import SnapshotLister, TagLister
+from epoch_oci.stores.base import ArtifactStore, SnapshotStore
 
 BLOB = noise(3 * (1 << 20) + 17, seed=1)
 OTHER = noise(70_001, seed=2)
@@ -99,10 +99,10 @@ def test_the_list(reading: Reading) -> None:
     for tag in ("v2", "v10", "latest", "v1"):
         reading.publish(tag, reading.kind.document([OTHER], tag))
     store = reading.store
-    if isinstance(store, TagLister):
+    if isinstance(store, ArtifactStore):
         assert list(store.tags()) == ["latest", "v1", "v10", "v2"]
     else:
-        assert isinstance(store, SnapshotLister)
+        assert isinstance(store, SnapshotStore)
         assert [reading.kind.name(entry.tag) for entry in store.snapshots()] == [
             f"{entry.name}:{entry.tag}" for entry in store.snapshots()
         ]

@@ -17,7 +17,7 @@ from contract.workers import publish_one, publish_tags
 from epoch_oci.errors import ConflictError, ContentError, EpochOciError, NetworkError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verifying import VerifyingReader
-from epoch_oci.stores.base import Remote, SnapshotLister, TagLister
+from epoch_oci.stores.base import ArtifactStore, Remote, SnapshotStore
 
 PROCESSES = multiprocessing.get_context("forkserver")  # imports once what every worker needs
 PROCESSES.set_forkserver_preload(["contract.workers", "epoch_oci.locate"])
@@ -274,9 +274,9 @@ class TestDocuments:
 
 def listed(subject: Subject) -> list[str]:
     store = subject.open()
-    if isinstance(store, TagLister):
+    if isinstance(store, ArtifactStore):
         return list(store.tags())
-    assert isinstance(store, SnapshotLister)
+    assert isinstance(store, SnapshotStore)
     return [entry.tag for entry in store.snapshots()]
 
 

@@ -120,9 +120,8 @@ def _list_snapshots(run: Run, place: "SnapshotPlace", word: str | None) -> None:
 
 
 def _list_tags(run: Run, place: "ArtifactPlace", *, long: bool, every: bool) -> None:
-    from epoch_oci.locate import SoleEntry
     from epoch_oci.oci.reference import is_fallback_tag
-    from epoch_oci.stores.base import full_name
+    from epoch_oci.stores.base import Layout, full_name
 
     if place.name is not None:
         raise UsageError(
@@ -130,7 +129,7 @@ def _list_tags(run: Run, place: "ArtifactPlace", *, long: bool, every: bool) -> 
         )
     tags = [tag for tag in place.store.tags() if every or not is_fallback_tag(tag)]
     untagged: list[str] = []
-    if isinstance(place.store, SoleEntry):  # in a layout what has no tag counts as well
+    if isinstance(place.store, Layout):  # in a layout what has no tag counts as well
         untagged = [name for name in place.store.artifacts() if ":" in name]
     if not tags and not untagged and not run.settings.quiet:
         run.note(f"{place.where} lists no artifact")
