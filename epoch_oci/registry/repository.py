@@ -133,11 +133,11 @@ class RegistryRepository:
         self._manifests.keep(document)
 
     def digest_of(self, name: str) -> Digest | None:
-        """As `Pointing.digest_of`."""
+        """As `ArtifactStore.digest_of`."""
         return self._manifests.digest_of(name)
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """As `Referring.referrers`."""
+        """As `ArtifactStore.referrers`."""
         return self._manifests.referrers(digest)
 
     def remove(self, name: str) -> None:

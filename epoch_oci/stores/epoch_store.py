@@ -30,7 +30,6 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.backends.base import (
-    AssemblingBackend,
     Backend,
     StoredContent,
     left_behind,
@@ -116,8 +115,6 @@ class EpochStore:
 
     def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
         """As `Assembler.assemble`."""
-        if not isinstance(self._backend, AssemblingBackend):
-            return None
         return self._backend.assemble(blob_key(target.digest), target)
 
     def expect(self, name: str, document: Document, *, replace: bool = False) -> bool:

@@ -127,6 +127,9 @@ class ArchiveBackend:
         with self._present(), self._waiting.assemble(key, target) as assembly:
             yield assembly
 
+    def file(self, key: str) -> None:
+        """As `Backend.file`: a member of a tar is none."""
+
     def update(self, key: str, change: Change, *, limit: int) -> bool:
         """As `Backend.update`, for the index alone: with it the archive is written anew.
 

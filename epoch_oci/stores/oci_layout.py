@@ -18,7 +18,6 @@ from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index, subject_of
 from epoch_oci.oci.reference import fallback_subject, is_fallback_tag, tag_problem
 from epoch_oci.stores.backends.base import (
-    AssemblingBackend,
     Backend,
     StoredContent,
     left_behind,
@@ -106,8 +105,6 @@ class OciLayout:
 
     def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
         """As `Assembler.assemble`."""
-        if not isinstance(self._backend, AssemblingBackend):
-            return None
         self._has_mark()
         return self._backend.assemble(blob_key(target.digest), target)
 

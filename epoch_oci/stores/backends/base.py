@@ -65,6 +65,15 @@ class Backend(Protocol):
     def flush(self, prefix: str) -> None:
         """Make durable what others, perhaps killed since, stored below `prefix` (a key's folder)."""
 
+    def assemble(self, key: str, target: Descriptor) -> AbstractContextManager[Assembly] | None:
+        """As `stores.base.Assembler.assemble`, for the object `key`."""
+
+    def file(self, key: str) -> AbstractContextManager[int] | None:
+        """A descriptor to read the object by; None where it is not a file of this machine.
+
+        Raises NotFoundError, ContentError (TYPE), LocalIOError.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -104,22 +113,6 @@ def left_behind(backend: object, folders: Iterable[str]) -> Iterator[Finding]:
         yield Finding(more[0].key.rpartition("/")[0], "MISMATCH", problem, "warning")
 
 
-@runtime_checkable
-class AssemblingBackend(Protocol):
-    """A key space that can take an object's bytes out of order."""
-
-    def assemble(self, key: str, target: Descriptor) -> AbstractContextManager[Assembly]:
-        """As `stores.base.Assembler.assemble`, for the object `key`."""
-
-
-@runtime_checkable
-class FileBackend(Protocol):
-    """A key space of which each object is a file of this machine."""
-
-    def file(self, key: str) -> AbstractContextManager[int]:
-        """A descriptor to read the object by. Raises NotFoundError, ContentError (TYPE), LocalIOError."""
-
-
 @dataclass(frozen=True, slots=True)
 class StoredContent:
     """An object as content; `size` is what the caller expects it to have."""
@@ -138,7 +131,7 @@ class StoredContent:
 
     def file(self) -> AbstractContextManager[int] | None:
         """As `stores.base.FileContent`."""
-        return self.backend.file(self.key) if isinstance(self.backend, FileBackend) else None
+        return self.backend.file(self.key)
 
 
 @contextmanager

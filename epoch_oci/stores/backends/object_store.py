@@ -89,6 +89,12 @@ class ObjectStoreBackend:
         self._path(key)
         return self._shared.update(key, change, limit=limit)
 
+    def assemble(self, key: str, target: Descriptor) -> None:
+        """As `Backend.assemble`: an object comes whole or not at all."""
+
+    def file(self, key: str) -> None:
+        """As `Backend.file`: it is none."""
+
     def keys(self, prefix: str) -> Iterator[str]:
         """As `Backend.keys`, page by page. Raises ContentError (NAME) for an object that no path can name."""
         whole, hidden = self._place.prefix + prefix, self._place.prefix + HIDDEN
