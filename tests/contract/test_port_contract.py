@@ -12,7 +12,7 @@ from contract.contents import Raw
 from epoch_oci.errors import AccessError, ConflictError, ContentError, NotFoundError
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
-from epoch_oci.oci.verify import BLOCK
+from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.base import (
     ArtifactStore,
     Assembler,
