@@ -23,6 +23,7 @@ from epoch_oci.location import (
     StoreLocation,
 )
 from epoch_oci.oci.digest import Digest, shown
+from epoch_oci.oci.reference import Reference
 from epoch_oci.options import Checked
 from epoch_oci.stores.base import (
     ArtifactStore,
@@ -45,11 +46,27 @@ _SIGNS = ("blobs", "catalog.json", "manifests")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostReach(Checked):
+    """How one registry is reached, where that differs from all others; None and empty leave it as it is.
+
+    `mirrors` have the same content, as HOST[:PORT][/PREFIX]; a pull tries them first.
+    """
+
+    profile: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    plain_http: bool | None = None
+    trusted_hosts: frozenset[str] = frozenset()
+    mirrors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connection(Checked):
     """How registries, buckets and servers are reached. Secrets never show in `repr`.
 
     `environ` serves credentials, proxies and the settings of object stores, and nothing else. `retry_for` is in
-    seconds, see `registry.policy.RegistrySettings`.
+    seconds, see `registry.policy.RegistrySettings`. `hosts` has what holds for single registries, by HOST[:PORT].
     """
 
     plain_http: bool = False
@@ -66,8 +83,23 @@ class Connection(Checked):
     state_directory: Path | None = None
     trusted_hosts: frozenset[str] = frozenset()
     retry_for: float = 600.0
+    hosts: Mapping[str, HostReach] = field(default_factory=dict)
     on_event: OnEvent = ignore
     on_debug: Callable[[str], None] | None = None
+
+    def at(self, registry: str) -> "Connection":
+        """How `registry` is reached, as `hosts` says."""
+        row = self.hosts.get(registry.lower())
+        if row is None:
+            return self
+        own = replace(self, cert_file=row.cert_file, key_file=row.key_file) if row.cert_file else self
+        return replace(
+            own,
+            profile=row.profile or own.profile,
+            ca_file=row.ca_file or own.ca_file,
+            plain_http=own.plain_http if row.plain_http is None else row.plain_http,
+            trusted_hosts=own.trusted_hosts | row.trusted_hosts,
+        )
 
     def warn(self, text: str) -> None:
         """Report something odd about the configuration."""
@@ -303,7 +335,8 @@ def _server_store(found: StoreLocation, connection: Connection) -> SnapshotStore
     from epoch_oci.registry.legacy_epoch import TOKEN_VARIABLE, EpochServer, ServerAddress
     from epoch_oci.registry.policy import Timeouts
 
-    address = ServerAddress.parse(found.word, plain_http=connection.plain_http)
+    host = found.word.partition("://")[2].partition("/")[0]
+    address = ServerAddress.parse(found.word, plain_http=connection.at(host).plain_http)
     token = connection.environ.get(TOKEN_VARIABLE, "")
     settings = replace(
         registry_settings(address.host, replace(connection, plain_http=address.plain)),
@@ -339,6 +372,33 @@ def _repository(found: RepositoryLocation, connection: Connection) -> ArtifactPl
     return ArtifactPlace(store, reference.tag, reference.digest)
 
 
+def sources_of(place: ArtifactPlace, *, connection: Connection) -> list[Source]:
+    """Where an artifact can be read, in the order to be tried: mirrors of its registry, and the place itself last."""
+    from epoch_oci.registry.mirror import Mirror
+    from epoch_oci.registry.repository import RegistryRepository
+
+    host, _, repository = place.where.partition("/")
+    row = connection.hosts.get(host.lower()) if location.repository_in(place.where) else None
+    # What is typed is about the registry that is named: a mirror is a stranger, who gets none of its credentials.
+    stranger = replace(
+        connection,
+        username=None,
+        password=None,
+        cert_file=None,
+        key_file=None,
+        plain_http=False,
+        insecure=False,
+        profile=None,
+    )
+    found: list[Source] = []
+    for word in row.mirrors if row else ():
+        reference = Reference.parse(f"{word.rstrip('/')}/{repository}")
+        # It is given up soon, for there is somebody else to ask.
+        settings = replace(registry_settings(reference.registry, stranger), retry_for=0, attempts=2)
+        found.append(Mirror(place.store, RegistryRepository(reference, settings), connection.warn))
+    return [*found, place.store]
+
+
 def open_registry(host: str, *, connection: Connection) -> "RegistryHost":
     """A registry as a whole, `HOST[:PORT]`; nothing is asked of it yet."""
     from epoch_oci.registry.repository import RegistryHost
@@ -360,6 +420,7 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
     from epoch_oci.registry.policy import RegistrySettings
     from epoch_oci.registry.trust import speaks_tls
 
+    connection = connection.at(registry)
     encrypted = connection.insecure or connection.ca_file is not None or connection.cert_file is not None
     explicit = None
     if connection.username is not None or connection.password is not None:

@@ -90,7 +90,7 @@ def findings(value: Any, kind: str) -> list[Finding]:
 def check(document: Document, kind: str, what: str) -> Any:
     """The parsed document, as every view of it will have it. Raises ContentError with every finding."""
     value = document.json(what, limit=_LIMITS.get(kind, MANIFEST_LIMIT))
-    if not _allows(value, kind):
+    if not allows(value, kind):
         raise ContentError.of(what, findings(value, kind))
     return value
 
@@ -164,7 +164,8 @@ def _validator(kind: str) -> "Validator":
     return validator
 
 
-def _allows(value: Any, kind: str) -> bool:
+def allows(value: Any, kind: str) -> bool:
+    """Whether the parsed document is as its schema says; quicker than `findings`."""
     gate = _gate(kind)
     # JSON Schema calls 1.0 an integer, and so does the gate: where a fraction stands anywhere, the full validator says.
     if gate is not None and not _has_fraction(value):

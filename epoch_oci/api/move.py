@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
@@ -16,6 +17,7 @@ from epoch_oci.locate import (
     locate_artifact,
     open_files,
     open_store,
+    sources_of,
 )
 
 if TYPE_CHECKING:
@@ -66,19 +68,21 @@ def pull(
     as `epoch_oci.flows.pull.pull_to_store`; UsageError unless exactly one target is named.
     """
     from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
+    from epoch_oci.registry.mirror import by_turns
 
     check(options, PullOptions)
     if (to is None) == (files is None):
         raise UsageError("a pull goes either into a store or into a directory of files")
     connection = connected(connection, on_event)
     # What is wrong with the target is said before anybody is asked for the source.
+    into: partial[TransferReport]
     if files is not None:
-        sink = open_files(Path(text_of(files)), connection=connection)
-        place = locate_artifact(text_of(reference), connection=connection)
-        return pull_to_files(place.store, place.named(), sink, options=options, on_event=on_event)
-    store = open_store(text_of(to), connection=connection, create=True)
+        into = partial(pull_to_files, sink=open_files(Path(text_of(files)), connection=connection))
+    else:
+        into = partial(pull_to_store, sink=open_store(text_of(to), connection=connection, create=True))
     place = locate_artifact(text_of(reference), connection=connection)
-    return pull_to_store(place.store, place.named(), store, options=options, on_event=on_event)
+    name, sources = place.named(), sources_of(place, connection=connection)
+    return by_turns(sources, lambda source: into(source, name, options=options, on_event=on_event), connection.warn)
 
 
 def push_archive(

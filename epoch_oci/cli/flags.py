@@ -9,7 +9,7 @@ PREFIX = "EPOCH_OCI_"
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One flag. Its environment variable is EPOCH_OCI_<FLAG>; `variables` are asked after it.
+    """One flag. Its environment variable is EPOCH_OCI_<FLAG>, or `variable`; `variables` are asked after it.
 
     A `count` may be repeated, a `number` is an integer from 1 to `most`, a `many` is a list: in the environment one
     value a line. A `duration` is in seconds. `registry` is true for what matters to registries alone.
@@ -22,6 +22,7 @@ class Flag:
     choices: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     most: int = 256
+    variable: str = ""
     registry: bool = False
 
     @property
@@ -40,9 +41,14 @@ class Flag:
         return self.word.removeprefix("--").replace("-", "_")
 
     @property
+    def key(self) -> str:
+        """What it is called in the configuration file."""
+        return self.word.removeprefix("--")
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """The environment variables that stand in for it, in the order in which they are asked."""
-        return (PREFIX + self.name.upper(), *self.variables)
+        return (self.variable or PREFIX + self.name.upper(), *self.variables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +312,7 @@ Config = Annotated[
         ("--config",),
         "The config that goes with an OCI manifest in a file (default: the one beside it, as `-o DIR` wrote it).",
         metavar="FILE",
+        variable=PREFIX + "CONVERT_CONFIG",  # EPOCH_OCI_CONFIG names the configuration file
     ),
 ]
 Schema = Annotated[

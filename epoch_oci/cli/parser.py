@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, get_args
 
+from epoch_oci.cli.config_file import load
 from epoch_oci.cli.flags import COMMON, Flag, Kind, Word
 from epoch_oci.cli.settings import Settings, is_given, settings, value
 from epoch_oci.errors import UsageError
@@ -136,14 +137,16 @@ class Spec:
         arguments = self._fitted(typed)
         common = {flag.name: _nearer(given.get(flag.name), invocation.common.get(flag.name)) for flag in COMMON}
         environ = invocation.environ
+        file = load(environ)
+        filed = file.for_words([*arguments.values()])
         for name, flag in self.flags.items():
-            arguments[name] = value(flag, given.get(name), environ, self.defaults[name])
+            arguments[name] = value(flag, given.get(name), environ, self.defaults[name], filed)
         return Call(
             command=self.name,
             verb=self.verb,
             arguments=arguments,
-            settings=settings(common, environ, makes_config=self.name == "login"),
-            origins={name: is_given(flag, given.get(name), environ) for name, flag in self.flags.items()},
+            settings=settings(common, environ, file, makes_config=self.name == "login"),
+            origins={name: is_given(flag, given.get(name), environ, filed) for name, flag in self.flags.items()},
         )
 
     def _fitted(self, typed: Sequence[str]) -> dict[str, Any]:

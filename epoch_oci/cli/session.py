@@ -4,10 +4,11 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from epoch_oci.cli.config_file import load
 from epoch_oci.cli.settings import PASSWORD_VARIABLE, Settings, environment, settings, without_password
 from epoch_oci.cli.streams import Secrets, bounded, flush_result, is_terminal, safe, write_error, write_result
 from epoch_oci.errors import UsageError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from epoch_oci.bulk.cluster import Reach
     from epoch_oci.cli.progress import Progress
     from epoch_oci.events import Event
-    from epoch_oci.locate import Connection
+    from epoch_oci.locate import Connection, HostReach
 
 _PASSWORD_LIMIT = 64 << 10
 _LOGGER = logging.getLogger("epoch_oci")
@@ -83,6 +84,7 @@ class Run:
                 trusted_hosts=frozenset(settings.trust_host),
                 profile=settings.profile,
                 retry_for=settings.retry_for,
+                hosts=reaches(settings),
                 cache_directory=settings.cache_directory,
                 state_directory=settings.state_directory,
                 on_event=self.listen,
@@ -202,6 +204,21 @@ def _log_level(settings: Settings) -> int:
     return logging.INFO if settings.verbose else logging.WARNING
 
 
+def reaches(settings: Settings) -> "dict[str, HostReach]":
+    """What the configuration file says of single registries, but for what was typed or is in a variable."""
+    from epoch_oci.locate import HostReach
+
+    said = {name for name, origin in settings.origins.items() if origin and not settings.is_filed(name)}
+    said |= {"key_file"} if "cert_file" in said else set()
+    names = {"trust-host": "trusted_hosts"}
+    found = {}
+    for host, row in settings.file.hosts.items():
+        members = {names.get(key, key.replace("-", "_")): item for key, item in row.items()}
+        known = {field.name for field in fields(HostReach)} - said
+        found[host] = HostReach(**{name: item for name, item in members.items() if name in known})
+    return found
+
+
 def connection_here(reach: "Reach") -> "Connection":
     """How a worker elsewhere reaches registries and buckets: as `reach` says.
 
@@ -210,7 +227,7 @@ def connection_here(reach: "Reach") -> "Connection":
     from epoch_oci.locate import Connection
 
     environ = environment()
-    own = settings({}, environ)
+    own = settings({}, environ, load(environ))
     return Connection(
         plain_http=reach.plain_http or own.plain_http,
         insecure=reach.insecure or own.insecure,
@@ -222,6 +239,7 @@ def connection_here(reach: "Reach") -> "Connection":
         password=environ.get(PASSWORD_VARIABLE) if own.username else None,
         environ=without_password(environ),
         profile=reach.profile or own.profile,
+        hosts=reaches(own),
         cache_directory=own.cache_directory,
         state_directory=own.state_directory,
         trusted_hosts=reach.trusted_hosts | frozenset(own.trust_host),

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from epoch_oci.cli.config_file import NO_FILE, ConfigFile, Defaults, load
 from epoch_oci.cli.flags import COMMON, PREFIX, Flag
-from epoch_oci.errors import NotFoundError, UsageError
+from epoch_oci.errors import EpochOciError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 PASSWORD_VARIABLE = PREFIX + "PASSWORD"
 """Where a password may stand instead of on standard input; there is no flag that takes one."""
 
+NO_DEFAULTS: Defaults = {}
 _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off"})
 _SECRET_WORDS = ("PASSWORD", "PASSWD", "TOKEN", "SECRET", "CREDENTIAL", "APIKEY", "API_KEY", "ACCESS_KEY")
@@ -25,7 +27,10 @@ _SHORTEST_SECRET = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What holds for a whole run, whatever the command. `environ` is never changed, and never shown."""
+    """What holds for a whole run, whatever the command. `environ` is never changed, and never shown.
+
+    `origins` tells where each of them was set: the flag's own word, a variable, or FILE:LINE; None for nowhere.
+    """
 
     format: str = "text"
     progress: str = "auto"
@@ -43,6 +48,8 @@ class Settings:
     retry_for: float = 600.0
     username: str | None = None
     password_stdin: bool = False
+    file: ConfigFile = NO_FILE
+    origins: Mapping[str, str | None] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -70,6 +77,10 @@ class Settings:
 
         return Path(self.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 (files there have no name)
 
+    def is_filed(self, name: str) -> bool:
+        """Whether a setting is what the configuration file says: another machine has its own."""
+        return self.file.path is not None and (self.origins.get(name) or "").startswith(self.file.path)
+
     @property
     def json(self) -> bool:
         """Whether results are printed as JSON."""
@@ -89,29 +100,39 @@ def environment() -> dict[str, str]:
     return dict(os.environ)
 
 
-def settings(given: Mapping[str, object], environ: Mapping[str, str], *, makes_config: bool = False) -> Settings:
-    """The common flags as given, else from the environment, else their defaults. Raises UsageError, NotFoundError.
+def settings(
+    given: Mapping[str, object],
+    environ: Mapping[str, str],
+    file: ConfigFile = NO_FILE,
+    *,
+    makes_config: bool = False,
+) -> Settings:
+    """The common flags as given, else from the environment, the file, or their defaults.
+
+    Raises UsageError, NotFoundError.
 
     `makes_config` is for the one command that makes the file of --registry-config where it is not there.
     """
+    filed = file.for_words(())
     values: dict[str, Any] = {
-        flag.name: value(flag, given.get(flag.name), environ, getattr(DEFAULTS, flag.name)) for flag in COMMON
+        flag.name: value(flag, given.get(flag.name), environ, getattr(DEFAULTS, flag.name), filed) for flag in COMMON
     }
+    origins = {flag.name: is_given(flag, given.get(flag.name), environ, filed) for flag in COMMON}
     for flag in _PEM_FILES:
         path = values[flag.name]
         if path is not None and not os.path.isfile(path):  # noqa: PTH113 (pathlib costs start-up time here)
-            raise NotFoundError(f"{flag.word}: there is no file {path}", object=path, hint="name a PEM file")
+            where = origins[flag.name] if flag.key in filed else flag.word
+            raise NotFoundError(f"{where}: there is no file {path}", object=path, hint="name a PEM file")
     if values["key_file"] is not None and values["cert_file"] is None:
         raise UsageError("--key-file needs --cert-file", object="--key-file", hint="name the certificate it belongs to")
     config = values["registry_config"]
     if config is not None and not makes_config and (os.path.isdir(config) or not os.path.exists(config)):  # noqa: PTH110, PTH112
-        where = is_given(_REGISTRY_CONFIG, given.get(_REGISTRY_CONFIG.name), environ)
         raise UsageError(
-            f"{where}: there is no file {config}",
+            f"{origins[_REGISTRY_CONFIG.name]}: there is no file {config}",
             object=config,
             hint="`epoch-oci login` makes one there, or leave it out",
         )
-    return Settings(**values, environ=environ)
+    return Settings(**values, file=file, origins=origins, environ=environ)
 
 
 _PEM_FILES = tuple(flag for flag in COMMON if flag.metavar == "PEM")
@@ -121,9 +142,13 @@ _REGISTRY_CONFIG = next(flag for flag in COMMON if flag.name == "registry_config
 def guessed(words: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """What can be told of the settings from a command line that cannot be parsed: how its error is to be shown."""
     typed = list(words[: words.index("--")] if "--" in words else words)
+    try:
+        filed = load(environ).defaults
+    except EpochOciError:  # it may be what the error is about
+        filed = {}
     return Settings(
-        format=_guess("--format", typed, environ, ("text", "json")),
-        progress=_guess("--progress", typed, environ, ("auto", "bar", "plain", "json", "none")),
+        format=_guess("--format", typed, environ, filed, ("text", "json")),
+        progress=_guess("--progress", typed, environ, filed, ("auto", "bar", "plain", "json", "none")),
         quiet="--quiet" in typed or "-q" in typed,
         verbose=sum(word in ("-v", "-vv", "--verbose") for word in typed),
         debug="--debug" in typed or environ.get(PREFIX + "DEBUG", "").lower() in _YES,
@@ -131,21 +156,27 @@ def guessed(words: Sequence[str], environ: Mapping[str, str]) -> Settings:
     )
 
 
-def value(flag: Flag, given: object, environ: Mapping[str, str], default: object) -> object:
-    """What `flag` says: as given, else in the environment, else `default`. Raises UsageError naming where it stands."""
+def value(
+    flag: Flag, given: object, environ: Mapping[str, str], default: object, filed: Defaults = NO_DEFAULTS
+) -> object:
+    """What `flag` says: as given, else in the environment, else `filed`, else `default`. Raises UsageError."""
     if given or given == "":
         return _typed(flag, given)
     for name in flag.sources:
         if text := environ.get(name, ""):
             return _from_text(flag, text, name)
+    if flag.key in filed:
+        found, where = filed[flag.key]
+        return found if flag.kind == "switch" else _from_text(flag, str(found), where)
     return default
 
 
-def is_given(flag: Flag, given: object, environ: Mapping[str, str]) -> str | None:
-    """Where `flag` was set: the flag's own word, the environment variable's name, or None for nowhere."""
+def is_given(flag: Flag, given: object, environ: Mapping[str, str], filed: Defaults = NO_DEFAULTS) -> str | None:
+    """Where `flag` was set: the flag's own word, the variable's name, FILE:LINE, or None for nowhere."""
     if given:
         return flag.word
-    return next((name for name in flag.sources if environ.get(name)), None)
+    variable = next((name for name in flag.sources if environ.get(name)), None)
+    return variable if variable is not None or flag.key not in filed else filed[flag.key][1]
 
 
 def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
@@ -229,8 +260,10 @@ def _refused(text: str, where: str, allowed: str) -> UsageError:
     return UsageError(f"{where} cannot be {shown(text)}", object=where, hint=f"it takes {allowed}")
 
 
-def _guess(word: str, typed: Sequence[str], environ: Mapping[str, str], choices: tuple[str, ...]) -> str:
+def _guess(
+    word: str, typed: Sequence[str], environ: Mapping[str, str], filed: Mapping[str, Any], choices: tuple[str, ...]
+) -> str:
     found = [text.partition("=")[2] for text in typed if text.startswith(word + "=")]
     found += [typed[index + 1] for index, text in enumerate(typed[:-1]) if text == word]
-    found += [environ.get(PREFIX + word[2:].upper(), "")]
+    found += [environ.get(PREFIX + word[2:].upper(), ""), filed.get(word[2:], "")]
     return next((text for text in found if text in choices), choices[0])

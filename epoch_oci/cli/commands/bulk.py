@@ -154,7 +154,10 @@ def _cluster(
 
 
 def _words(run: Run, ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate: str | None) -> "Words":
-    """What every worker is told. Paths are absolute, for it works elsewhere."""
+    """What every worker is told. Paths are absolute, for it works elsewhere.
+
+    What the configuration file says stays here: every machine has its own.
+    """
     from epoch_oci.bulk.cluster import Reach, Words
     from epoch_oci.bulk.opening import absolute
     from epoch_oci.cli.arguments import rate
@@ -170,10 +173,10 @@ def _words(run: Run, ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate
         reach=Reach(
             plain_http=settings.plain_http,
             insecure=settings.insecure,
-            ca_file=settings.ca_file,
+            ca_file=None if settings.is_filed("ca_file") else settings.ca_file,
             cert_file=settings.cert_file,
             key_file=settings.key_file,
-            registry_config=settings.registry_config,
+            registry_config=None if settings.is_filed("registry_config") else settings.registry_config,
             profile=settings.profile,
             trusted_hosts=frozenset(settings.trust_host),
         ),

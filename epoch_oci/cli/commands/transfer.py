@@ -227,8 +227,9 @@ def pull(
     from epoch_oci.cli.verifier import refuse_unless_verified
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
-    from epoch_oci.locate import open_files, open_store
+    from epoch_oci.locate import open_files, open_store, sources_of
     from epoch_oci.location import refuse_place
+    from epoch_oci.registry.mirror import by_turns
 
     store, output = _destination(run, store, output)
     if only and output in (None, "-"):
@@ -254,7 +255,8 @@ def pull(
     def pulled(pull: Callable[..., "TransferReport"], sink: object) -> "TransferReport":
         place = artifact_of(run, reference)
         name, more = place.named(), replace(options, seeds=_seeds(run, seed))
-        return pull(place.store, name, sink, options=more, on_event=run.listen)
+        sources = sources_of(place, connection=run.connection)
+        return by_turns(sources, lambda source: pull(source, name, sink, options=more, on_event=run.listen), run.warn)
 
     # What is wrong with the target is said before anybody is asked for the source.
     if output is not None:
