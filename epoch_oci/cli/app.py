@@ -92,6 +92,11 @@ VERBS: Mapping[str, Row] = {
         "epoch-oci logout localhost:5000 --format json",
         registry=False,
     ),
+    "config": Row(
+        "machine",
+        "epoch-oci config show",
+        "epoch-oci config show --format json",
+    ),
     "demo": Row(
         "about",
         "epoch-oci demo",

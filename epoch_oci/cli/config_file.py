@@ -48,6 +48,8 @@ _SHARED = ("jobs", "limit-rate")
 _TABLES = ("defaults", "hosts")
 _SECRET = ("password", "passwd", "secret", "token", "credential", "apikey", "api-key", "access-key", "auth")
 _LIMIT = 1 << 20
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""What is no file is found out after it was opened; a FIFO would wait for a writer."""
 
 Keys = tuple[str, ...]
 
@@ -64,6 +66,8 @@ class ConfigFile:
     def place(self, *keys: str) -> str:
         """FILE:LINE of a key; without the line where it cannot be told."""
         line = next((self.lines[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in self.lines), None)
+        if line is None:  # a table that only has tables
+            line = min((at for found, at in self.lines.items() if found[: len(keys)] == keys), default=None)
         return f"{self.path}:{line}" if line is not None else str(self.path)
 
     def for_words(self, words: Sequence[object]) -> "Defaults":
@@ -116,7 +120,7 @@ def load(environ: Mapping[str, str]) -> ConfigFile:
 
 def _read(path: str, *, is_named: bool) -> bytes | None:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 (pathlib costs start-up time here)
+        with os.fdopen(os.open(path, _OPEN), "rb") as file:
             _judge(path, os.fstat(file.fileno()))
             raw = file.read(_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -246,6 +250,8 @@ def _refuse_unknown(file: ConfigFile, value: Mapping[str, Any]) -> None:
         close = get_close_matches(keys[-1].lower().replace("_", "-"), known, n=1)
         if len(keys) == 1 and keys[0] in DEFAULT_KEYS:
             hint = f"write {keys[0]} below [defaults]"
+        elif keys[0] == "hosts" and isinstance(value["hosts"][keys[1]][keys[2]], dict):
+            hint = f'a host stands in quotes: [hosts."{keys[1]}.{keys[2]}"]'
         elif keys[0] == "hosts" and keys[-1] in DEFAULT_KEYS:
             hint = f"{keys[-1]} holds for all hosts: write it below [defaults]"
         elif keys[0] == "defaults" and keys[-1] in HOST_KEYS:
@@ -262,11 +268,12 @@ def _hold_to_schema(file: ConfigFile, value: Mapping[str, Any]) -> None:
     if schemas.allows(plain, SCHEMA):
         return
     finding = schemas.findings(plain, SCHEMA)[0]
-    keys = next((keys for keys, _ in _settings(value) if schemas.json_path([*keys]) in _above(finding.path)), ())
+    about = [keys for keys, _ in _settings(value) if finding.path.startswith(schemas.json_path([*keys]))]
+    keys = max(about, key=len, default=())
     raise UsageError(
-        f"{file.place(*keys)}: {finding.path.removeprefix('$.')} {finding.problem}",
+        f"{file.place(*keys)}: {keys[-1] if keys else finding.path}: {finding.problem.rstrip('.')}",
         object=file.path,
-        hint="see docs/cli.md",
+        hint="mend it; docs/cli.md has all keys and what they take",
     )
 
 
@@ -277,8 +284,3 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, list):
         return [_as_json(item) for item in value]
     return value if isinstance(value, str | bool | int) else None
-
-
-def _above(path: str) -> set[str]:
-    """A path and, for an element of a list, that of the list."""
-    return {path, path.rpartition("[")[0]}

@@ -1,8 +1,8 @@
 """Results → lines of text, a card and a picture. Whoever prints lines makes them safe for a terminal."""
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from epoch_oci.cli.exit_codes import hint_of
 from epoch_oci.cli.streams import safe
@@ -339,3 +339,23 @@ def print_card(found: "Inspection") -> None:
     for word, style, texts in (("missing", "bold red", found.missing), ("warning", "yellow", found.warnings)):
         for text in texts:
             console.print(Text(f"{word}: ", style=style) + Text(safe(text)), soft_wrap=True)
+
+
+def config_lines(shown: Mapping[str, Any]) -> list[str]:
+    """Each setting, its value and where it comes from, in columns; then those of single registries."""
+    rows = [[item["name"], _value(item["value"]), item["from"]["where"] or "default"] for item in shown["settings"]]
+    rows += [
+        [f"{item['host']}: {item['name']}", _value(item["value"]), item["from"]["where"]] for item in shown["hosts"]
+    ]
+    head = shown["file"] or "none is there"
+    return [f"Configuration file: {head}", "", *aligned([["SETTING", "VALUE", "FROM"], *rows])]
+
+
+def _value(found: object) -> str:
+    if found is None or found == []:
+        return "-"
+    if isinstance(found, bool):
+        return "yes" if found else "no"
+    if isinstance(found, float):
+        return f"{found:g}"
+    return ", ".join(map(str, found)) if isinstance(found, list) else str(found)

@@ -1,0 +1,79 @@
+"""`config`: what holds on this machine, and who said so."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from epoch_oci.cli import flags
+from epoch_oci.cli.flags import COMMON, Flag
+from epoch_oci.cli.session import Run
+from epoch_oci.cli.settings import Settings, is_given, value
+from epoch_oci.errors import UsageError
+
+_OF_COMMANDS: tuple[Flag, ...] = tuple(
+    get_args(row)[1]
+    for row in (
+        flags.Store,
+        flags.Dialect,
+        flags.PartSize,
+        flags.Chunked,
+        flags.Level,
+        flags.Zstd,
+        flags.ChunkSize,
+        flags.Jobs,
+        flags.LimitRate,
+        flags.ReadCache,
+    )
+)
+"""Flags that not every command has, and that may stand in the configuration file."""
+
+
+def config(run: Run, action: flags.ConfigAction) -> None:
+    """Show what holds on this machine, and where each value comes from.
+
+    A flag outweighs a variable, and that the configuration file: ~/.config/epoch-oci/config.toml, or the one that
+    EPOCH_OCI_CONFIG names.
+    """
+    from epoch_oci.cli.render import config_lines
+
+    if action != "show":
+        raise UsageError(f"there is no `config {action}`", object=action, hint="write `epoch-oci config show`")
+    settings = run.settings
+    shown = {
+        "command": "config",
+        "file": settings.file.path,
+        "settings": [*_common(settings), *_of_commands(settings)],
+        "hosts": list(_hosts(settings)),
+    }
+    run.result(shown, lambda: config_lines(shown))
+
+
+def _common(settings: Settings) -> Iterator[dict[str, Any]]:
+    for flag in COMMON:
+        yield _row(flag, getattr(settings, flag.name), settings.origins.get(flag.name))
+
+
+def _of_commands(settings: Settings) -> Iterator[dict[str, Any]]:
+    from epoch_oci.cli.app import spec
+
+    filed, defaults = settings.file.for_words(()), spec("push").defaults
+    for flag in _OF_COMMANDS:
+        found = value(flag, None, settings.environ, defaults.get(flag.name), filed)
+        yield _row(flag, found, is_given(flag, None, settings.environ, filed))
+
+
+def _row(flag: Flag, found: object, origin: str | None) -> dict[str, Any]:
+    if origin is None:
+        kind = "default"
+    elif origin == flag.word:
+        kind = "flag"
+    else:
+        kind = "variable" if origin in flag.sources else "file"
+    plain = list(found) if isinstance(found, tuple) else found
+    return {"name": flag.key, "value": plain, "from": {"kind": kind, "where": origin}}
+
+
+def _hosts(settings: Settings) -> Iterator[dict[str, Any]]:
+    for host, row in settings.file.hosts.items():
+        for key, item in row.items():
+            where = settings.file.place("hosts", host, key)
+            yield {"host": host, "name": key, "value": item, "from": {"kind": "file", "where": where}}
