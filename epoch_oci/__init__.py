@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from epoch_oci.locate import (
         ArtifactPlace,
         Connection,
+        HostReach,
         locate_artifact,
         open_files,
         open_store,
@@ -127,6 +128,7 @@ __all__ = [
     "Finding",
     "Form",
     "Garbage",
+    "HostReach",
     "ImageManifest",
     "InspectedFile",
     "Inspection",
@@ -242,6 +244,7 @@ _HOMES = {
     "locate": (
         "ArtifactPlace",
         "Connection",
+        "HostReach",
         "locate_artifact",
         "open_files",
         "open_store",
