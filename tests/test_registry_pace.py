@@ -87,7 +87,7 @@ def test_a_push_that_is_throttled_goes_on_with_fewer_at_once(fake_registry, stat
     contents = [noise(1000 + number) for number in range(40)]
     all_at_once(lambda raw: repository.put(blob(raw), BytesContent(raw)), contents)
     assert all(str(blob(raw).digest) in registry.blobs(REPO) for raw in contents)
-    assert limit.seen["refused"] < 24, "every one of 40 would be refused again and again at eight at once"
+    assert limit.seen["refused"] < 36, "at eight at once refusals do not end, and the push fails of them"
 
 
 def test_a_pull_that_is_throttled_goes_on_with_fewer_at_once(fake_registry):
@@ -104,7 +104,7 @@ def test_a_pull_that_is_throttled_goes_on_with_fewer_at_once(fake_registry):
             assert b"".join(VerifyingReader(reader, blob(raw)).blocks()) == raw
 
     all_at_once(read, contents)
-    assert limit.seen["refused"] < 24
+    assert limit.seen["refused"] < 36
 
 
 class TestPace:

@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, UsageError
 from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
@@ -42,9 +42,13 @@ class Upload:
     destination: Destination
     content: Content
     journal: UploadJournal | None = None
+    _attempts: Attempts = field(init=False)
     _held: bool = False
     _refused: EpochOciError | None = None
     _broken: Session | None = None  # one that a body broke off in
+
+    def __post_init__(self) -> None:
+        self._attempts = Attempts(self.destination.client.settings, self.destination.title)
 
     def run(self) -> None:
         """Send it. Raises ContentError when the content is not the target, AccessError, NetworkError."""
@@ -57,13 +61,12 @@ class Upload:
 
     def _run(self) -> None:
         where = self.destination
-        attempts = Attempts(where.client.settings, where.title)
         renewed = False
         while (shape := self._shape()) is not None:
             try:
                 # Waits only while the registry throttles, and never holds a place during a pause of its own.
                 with where.client.settings.pace.body():
-                    self._attempt(shape, attempts)
+                    self._attempt(shape)
                 return where.manner.succeeded()
             except ShapeRefusedError as error:
                 self._refused = error.refusal
@@ -78,10 +81,10 @@ class Upload:
                 if isinstance(error, DigestRefusedError):
                     self._reread()
                 self._held = self._held or isinstance(error, HeldError)
-                attempts.again(error)
+                self._attempts.again(error)
                 # The answer to a closing PUT is what gets lost most: Harbor may take minutes to give it (oci-registries
                 # 3.5).
-                if may_have_acted(error) and where.is_there(attempts):
+                if may_have_acted(error) and where.is_there(self._attempts):
                     return self._forget()
         raise self._unsendable()
 
@@ -97,23 +100,23 @@ class Upload:
         where = self.destination
         return UploadKey(str(where.client.origin), where.repository, where.target.digest, where.target.size)
 
-    def _attempt(self, shape: Shape, attempts: Attempts) -> None:
+    def _attempt(self, shape: Shape) -> None:
         claim = self._claim()
         try:
-            upload = self._taken_up(attempts, claim)
+            upload = self._taken_up(claim)
             if upload is None and shape == "ranged":
-                upload = RangedUpload(self.destination.open(attempts), self.content, attempts, claim)
+                upload = RangedUpload(self.destination.open(self._attempts), self.content, self._attempts, claim)
             if upload is not None:
                 self._send(upload, claim)
             else:
-                self._send_whole(shape, attempts, claim)
+                self._send_whole(shape, claim)
         finally:
             if claim is not None:
                 claim.release()
 
-    def _send_whole(self, shape: Shape, attempts: Attempts, claim: Claim | None) -> None:
+    def _send_whole(self, shape: Shape, claim: Claim | None) -> None:
         """Send it in one request. A session in which it broke off is kept for whoever comes next."""
-        session = self.destination.open(attempts)
+        session = self.destination.open(self._attempts)
         # Noted before the first byte: a kill in the middle is what it is for.
         if claim is not None:
             claim.note(session.location, 0, at_once=True)
@@ -124,7 +127,7 @@ class Upload:
                 response = session.send("PATCH", session.location, self._whole)
                 session.expect(response, (201, 202, 204))
                 session.move(response)
-                session.close(attempts)
+                session.close(self._attempts)
         except BaseException as error:
             passing = not (isinstance(error, NetworkError) and error.status in _TOOK_NOTHING)
             if self._resumable and passing and _can_go_on(error, progressed=True):
@@ -155,7 +158,7 @@ class Upload:
             raise
         _drop(claim)
 
-    def _taken_up(self, attempts: Attempts, claim: Claim | None) -> RangedUpload | None:
+    def _taken_up(self, claim: Claim | None) -> RangedUpload | None:
         """The upload that broke off in this run or an earlier one; None when there is none or it is of no use."""
         entry = claim.entry() if claim is not None else None
         session, self._broken = self._broken, None
@@ -164,7 +167,7 @@ class Upload:
         if session is None and entry is not None:
             session = Session(self.destination, entry.location)
         assert session is not None
-        upload = RangedUpload(session, self.content, attempts, claim)
+        upload = RangedUpload(session, self.content, self._attempts, claim)
         if upload.take_up(entry.offset if entry is not None else 0):
             return upload
         _drop(claim)
