@@ -31,7 +31,18 @@ if TYPE_CHECKING:
     from epoch_oci.bulk.work import Local, Manner
     from epoch_oci.chunks.figures import FileFigures, PackFigures
     from epoch_oci.chunks.index import Stored
-    from epoch_oci.dialects.base import Artifact, Snapshot, SnapshotFile
+    from epoch_oci.dialects import register_dialect
+    from epoch_oci.dialects.base import (
+        Artifact,
+        ChunkLayers,
+        Dialect,
+        EncodedFile,
+        EncodedSnapshot,
+        EncodeOptions,
+        Snapshot,
+        SnapshotFile,
+        WrittenFile,
+    )
     from epoch_oci.disk.assembly import Assembly
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.epoch.manifest import Layer, LayerHeader, Manifest
@@ -61,24 +72,19 @@ if TYPE_CHECKING:
     from epoch_oci.flows.remove import Removable
     from epoch_oci.flows.validate import DocumentReport, validate
     from epoch_oci.flows.verify import Problem, Verification, VerifyOptions, verify_artifacts, verify_snapshots
-    from epoch_oci.locate import (
-        ArtifactPlace,
-        Connection,
-        HostReach,
-        locate_artifact,
-        open_files,
-        open_store,
-    )
+    from epoch_oci.locate import ArtifactPlace, Connection, HostReach, locate_artifact, open_files, open_store
     from epoch_oci.location import StoreLocation
     from epoch_oci.oci.descriptor import Descriptor
     from epoch_oci.oci.digest import Digest
     from epoch_oci.oci.document import Document
     from epoch_oci.oci.manifest import ImageManifest
+    from epoch_oci.oci.parts import PartTable
     from epoch_oci.oci.reference import Reference
-    from epoch_oci.oci.verifying import ByteReader
+    from epoch_oci.oci.verifying import ByteReader, VerifyingReader
     from epoch_oci.reading.remote_file import RemoteFile
     from epoch_oci.stores.base import (
         ArtifactStore,
+        BytesContent,
         Content,
         FileSink,
         FileTarget,
@@ -104,8 +110,10 @@ __all__ = [
     "BatchError",
     "BlobReport",
     "ByteReader",
+    "BytesContent",
     "Candidate",
     "Change",
+    "ChunkLayers",
     "Chunking",
     "ConflictError",
     "Connection",
@@ -114,9 +122,13 @@ __all__ = [
     "CopyOptions",
     "CopyReport",
     "Descriptor",
+    "Dialect",
     "Digest",
     "Document",
     "DocumentReport",
+    "EncodeOptions",
+    "EncodedFile",
+    "EncodedSnapshot",
     "Encoding",
     "Entry",
     "EpochOciError",
@@ -145,6 +157,7 @@ __all__ = [
     "NotFoundError",
     "OnEvent",
     "PackFigures",
+    "PartTable",
     "Policy",
     "PolicyError",
     "Problem",
@@ -175,6 +188,8 @@ __all__ = [
     "UsageError",
     "Verification",
     "VerifyOptions",
+    "VerifyingReader",
+    "WrittenFile",
     "copy",
     "diff",
     "errors",
@@ -196,6 +211,7 @@ __all__ = [
     "pull_to_store",
     "push",
     "push_archive",
+    "register_dialect",
     "remove",
     "schemas",
     "sync",
@@ -225,7 +241,18 @@ _HOMES = {
     "bulk.work": ("Local", "Manner"),
     "chunks.figures": ("FileFigures", "PackFigures"),
     "chunks.index": ("Stored",),
-    "dialects.base": ("Artifact", "Snapshot", "SnapshotFile"),
+    "dialects": ("register_dialect",),
+    "dialects.base": (
+        "Artifact",
+        "ChunkLayers",
+        "Dialect",
+        "EncodeOptions",
+        "EncodedFile",
+        "EncodedSnapshot",
+        "Snapshot",
+        "SnapshotFile",
+        "WrittenFile",
+    ),
     "disk.assembly": ("Assembly",),
     "epoch.keys": ("SnapshotKey",),
     "epoch.manifest": ("Layer", "LayerHeader", "Manifest"),
@@ -241,24 +268,19 @@ _HOMES = {
     "flows.remove": ("Removable",),
     "flows.validate": ("DocumentReport", "validate"),
     "flows.verify": ("Problem", "Verification", "VerifyOptions", "verify_artifacts", "verify_snapshots"),
-    "locate": (
-        "ArtifactPlace",
-        "Connection",
-        "HostReach",
-        "locate_artifact",
-        "open_files",
-        "open_store",
-    ),
+    "locate": ("ArtifactPlace", "Connection", "HostReach", "locate_artifact", "open_files", "open_store"),
     "location": ("StoreLocation",),
     "oci.descriptor": ("Descriptor",),
     "oci.digest": ("Digest",),
     "oci.document": ("Document",),
     "oci.manifest": ("ImageManifest",),
+    "oci.parts": ("PartTable",),
     "oci.reference": ("Reference",),
-    "oci.verifying": ("ByteReader",),
+    "oci.verifying": ("ByteReader", "VerifyingReader"),
     "reading.remote_file": ("RemoteFile",),
     "stores.base": (
         "ArtifactStore",
+        "BytesContent",
         "Content",
         "FileSink",
         "FileTarget",

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epoch_oci.api.words import Word, check, connected, name_of, place_of, text_of
+from epoch_oci.api.words import Store, Word, check, connected, name_of, place_of, store_of, text_of
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import UsageError
 from epoch_oci.events import OnEvent, ignore
@@ -11,7 +11,6 @@ from epoch_oci.locate import (
     ArtifactPlace,
     Connection,
     Place,
-    open_store,
 )
 from epoch_oci.stores.base import Layout
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from epoch_oci.reading.remote_file import RemoteFile
 
 
-def inspect(word: Word, *, store: Word | None = None, connection: Connection | None = None) -> "Inspection":
+def inspect(word: Word, *, store: Store | None = None, connection: Connection | None = None) -> "Inspection":
     """What a snapshot of `store`, or an artifact, is. Raises as `epoch_oci.flows.inspect`."""
     from epoch_oci.flows.inspect import inspect_artifact, inspect_snapshot
 
@@ -38,7 +37,7 @@ def inspect(word: Word, *, store: Word | None = None, connection: Connection | N
 def verify(
     word: Word,
     *,
-    store: Word | None = None,
+    store: Store | None = None,
     options: "VerifyOptions | None" = None,
     connection: Connection | None = None,
     on_event: OnEvent = ignore,
@@ -76,18 +75,18 @@ def verify_place(place: Place, options: "VerifyOptions", on_event: OnEvent = ign
     return result
 
 
-def list_snapshots(store: Word, *, connection: Connection | None = None) -> "list[ListedSnapshot]":
+def list_snapshots(store: Store, *, connection: Connection | None = None) -> "list[ListedSnapshot]":
     """Every snapshot of a store, by name then tag. Raises NotFoundError when there is no store."""
     from epoch_oci.flows import listing
 
-    return listing.list_snapshots(open_store(text_of(store), connection=connected(connection)))
+    return listing.list_snapshots(store_of(store, connected(connection)))
 
 
 def open_file(
     location: Word,
     name: str,
     *,
-    store: Word | None = None,
+    store: Store | None = None,
     connection: Connection | None = None,
     cache: Word | None = None,
 ) -> "RemoteFile":
@@ -106,7 +105,7 @@ def open_file(
 
 
 def diff(
-    a: Word, b: Word, *, store: Word | None = None, deep: bool = False, connection: Connection | None = None
+    a: Word, b: Word, *, store: Store | None = None, deep: bool = False, connection: Connection | None = None
 ) -> "SnapshotDiff":
     """Hold two snapshots against each other, wherever each is: by their files' digests, and by chunks where known.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from epoch_oci.api.words import Word, changed, check, connected, name_of, place_of, several, tags_of, text_of
+from epoch_oci.api.words import Store, Word, changed, check, connected, name_of, place_of, several, tags_of, text_of
 from epoch_oci.errors import BatchError, UsageError
 from epoch_oci.events import OnEvent, ignore
 from epoch_oci.locate import (
@@ -46,7 +46,7 @@ def tag(
 
 
 def remove(
-    *references: Word, store: Word | None = None, dry_run: bool = False, connection: Connection | None = None
+    *references: Word, store: Store | None = None, dry_run: bool = False, connection: Connection | None = None
 ) -> "list[Removable]":
     """Take tags, artifacts or snapshots away: HOST/REPO:TAG, oci:DIR:TAG, or NAME:TAG in `store`. Blobs stay.
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from epoch_oci.api.words import Word, changed, check, connected, name_of, push_target, tags_of, text_of
+from epoch_oci.api.words import Store, Word, changed, check, connected, name_of, push_target, store_of, tags_of, text_of
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore
@@ -16,7 +16,6 @@ from epoch_oci.locate import (
     Connection,
     locate_artifact,
     open_files,
-    open_store,
     sources_of,
 )
 
@@ -32,7 +31,7 @@ def push(
     snapshot: str | SnapshotKey,
     to: Word,
     *,
-    store: Word,
+    store: Store,
     options: "PushOptions | None" = None,
     connection: Connection | None = None,
     on_event: OnEvent = ignore,
@@ -47,7 +46,7 @@ def push(
 
     check(options, PushOptions)
     connection = connected(connection, on_event)
-    source = open_store(text_of(store), connection=connection)
+    source = store_of(store, connection)
     key = snapshot if isinstance(snapshot, SnapshotKey) else source.find(name_of(snapshot))
     place = push_target(to, connection)
     return push_snapshot(source, key, place.store, place.tag, options=options, on_event=on_event)
@@ -55,7 +54,7 @@ def push(
 
 def pull(
     reference: Word,
-    to: Word | None = None,
+    to: Store | None = None,
     *,
     files: Word | None = None,
     options: "PullOptions | None" = None,
@@ -79,7 +78,7 @@ def pull(
     if files is not None:
         into = partial(pull_to_files, sink=open_files(Path(text_of(files)), connection=connection))
     else:
-        into = partial(pull_to_store, sink=open_store(text_of(to), connection=connection, create=True))
+        into = partial(pull_to_store, sink=store_of("" if to is None else to, connection, create=True))
     place = locate_artifact(text_of(reference), connection=connection)
     name, sources = place.named(), sources_of(place, connection=connection)
     return by_turns(sources, lambda source: into(source, name, options=options, on_event=on_event), connection.warn)

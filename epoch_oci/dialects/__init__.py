@@ -7,22 +7,35 @@ from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.manifest import ImageManifest
 
-__all__ = ["DIALECTS", "accepting", "detect", "named"]
+__all__ = ["DIALECTS", "accepting", "detect", "named", "register_dialect"]
 
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (CocoonDialect(), CocoonstackDialect())}
 """Every dialect by the word that `--dialect` takes, in the order in which they are asked whether they can read."""
+_REGISTERED: dict[str, Dialect] = {}
 
 
 def named(name: str) -> Dialect:
     """The dialect of this name. Raises UsageError for an unknown one."""
-    if name not in DIALECTS:
-        raise UsageError(f"there is no dialect {shown(name)}", hint=f"one of: {', '.join(DIALECTS)}")
-    return DIALECTS[name]
+    known = _REGISTERED | DIALECTS
+    if name not in known:
+        raise UsageError(f"there is no dialect {shown(name)}", hint=f"one of: {', '.join(known)}")
+    return known[name]
+
+
+def register_dialect(dialect: Dialect) -> None:
+    """Let a dialect of one's own be written by its name, and read: it is asked before those that are here.
+
+    Raises UsageError for a name that is taken.
+    """
+    if dialect.name in DIALECTS:
+        raise UsageError(f"there is a dialect {shown(dialect.name)} already", object=dialect.name)
+    _REGISTERED[dialect.name] = dialect
 
 
 def accepting(manifest: ImageManifest) -> Dialect | None:
     """The dialect that can read the artifact, None when there is none."""
-    return next((dialect for dialect in DIALECTS.values() if dialect.accepts(manifest)), None)
+    known = (*_REGISTERED.values(), *DIALECTS.values())
+    return next((dialect for dialect in known if dialect.accepts(manifest)), None)
 
 
 def detect(manifest: ImageManifest) -> Dialect:
