@@ -11,8 +11,8 @@ from cli_runner import Here, start_cli
 from snapshots import put_snapshot, tree
 from test_sync import small, without_catalog
 
-from epoch_oci.bulk.mirror import HealthFile, Metrics, rounds
 from epoch_oci.bulk.results import Row, SyncReport
+from epoch_oci.bulk.rounds import HealthFile, Metrics, rounds
 from epoch_oci.errors import NetworkError, UsageError
 
 

@@ -17,9 +17,9 @@ from epoch_oci.errors import BatchError, NotFoundError, UsageError, counted
 
 if TYPE_CHECKING:
     from epoch_oci.bulk.cluster import Words
-    from epoch_oci.bulk.mirror import RoundEnd
     from epoch_oci.bulk.plan import Wanted
     from epoch_oci.bulk.results import SyncReport
+    from epoch_oci.bulk.rounds import RoundEnd
     from epoch_oci.bulk.run import Crew
     from epoch_oci.bulk.sides import Side
     from epoch_oci.bulk.sync import CrewMaker, SyncOptions
@@ -238,7 +238,7 @@ def _mirror(
     run: Run, once: Callable[[], "SyncReport"], every: str, health: str | None, metrics: str | None
 ) -> NoReturn:
     """Round after round, until a signal ends it."""
-    from epoch_oci.bulk.mirror import HealthFile, Metrics, rounds
+    from epoch_oci.bulk.rounds import HealthFile, Metrics, rounds
     from epoch_oci.bulk.select import span_of
 
     span = span_of(every, "--every").total_seconds()
