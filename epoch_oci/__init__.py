@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from epoch_oci.artifacts.packing import Chunking
     from epoch_oci.artifacts.write import Encoding, PushOptions
     from epoch_oci.bulk.journal import Journal
-    from epoch_oci.bulk.prune import Pruning
+    from epoch_oci.bulk.prune import Candidate, Policy, Pruning
     from epoch_oci.bulk.results import Row, SyncReport
-    from epoch_oci.bulk.retention import Candidate, Policy
     from epoch_oci.bulk.select import Selection
     from epoch_oci.bulk.sides import Entry
     from epoch_oci.bulk.sync import SyncOptions
@@ -232,9 +231,8 @@ _HOMES = {
     "artifacts.packing": ("Chunking",),
     "artifacts.write": ("Encoding", "PushOptions"),
     "bulk.journal": ("Journal",),
-    "bulk.prune": ("Pruning",),
     "bulk.results": ("Row", "SyncReport"),
-    "bulk.retention": ("Candidate", "Policy"),
+    "bulk.prune": ("Candidate", "Policy", "Pruning"),
     "bulk.select": ("Selection",),
     "bulk.sides": ("Entry",),
     "bulk.sync": ("SyncOptions",),

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from support.s3 import MotoS3, VersityS3, contents
 
-from epoch_oci.stores.backends.object_reader import Patience
 from epoch_oci.stores.backends.object_store import ObjectStoreBackend
+from epoch_oci.stores.backends.object_streams import Patience
 from epoch_oci.stores.buckets import BucketOptions, open_bucket
 from epoch_oci.stores.epoch_store import EpochStore
 

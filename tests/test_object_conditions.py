@@ -15,7 +15,7 @@ from support import s3
 from epoch_oci.epoch.catalog import Catalog
 from epoch_oci.epoch.keys import CATALOG_KEY
 from epoch_oci.errors import AccessError, ConflictError, ContentError, NetworkError, NotFoundError
-from epoch_oci.stores.backends.object_reader import Patience
+from epoch_oci.stores.backends.object_streams import Patience
 from epoch_oci.stores.epoch_store import EpochStore
 
 BLOB = b"a blob that all of them share"

@@ -27,9 +27,9 @@ from epoch_oci.errors import (
     UsageError,
 )
 from epoch_oci.oci.verifying import ByteReader
-from epoch_oci.stores.backends import object_upload
+from epoch_oci.stores.backends import object_streams
 from epoch_oci.stores.backends.base import verified
-from epoch_oci.stores.backends.object_reader import Patience
+from epoch_oci.stores.backends.object_streams import Patience
 from epoch_oci.stores.buckets import list_config, open_bucket
 from epoch_oci.stores.cloud_settings import amazon_s3
 
@@ -112,8 +112,8 @@ class TestLargeObjects:
         ("size", "part"), [(0, 8), (8 << 30, 8), (72_000 * MIB, 8), (72_001 * MIB, 9), (5 << 40, 583)]
     )
     def test_parts_grow_with_the_object(self, size: int, part: int) -> None:
-        assert object_upload.part_size(size) == part * MIB
-        assert -(-size // object_upload.part_size(size)) <= 10_000
+        assert object_streams.part_size(size) == part * MIB
+        assert -(-size // object_streams.part_size(size)) <= 10_000
 
     def test_are_typed_as_epoch_types_them(self, bucket: Bucket) -> None:
         for key, raw in (("small", b"x"), ("large", BIG)):

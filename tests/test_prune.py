@@ -15,7 +15,7 @@ from support import s3
 from support.content import INDEX, MANIFEST, descriptor, index, manifest
 from test_sync import BASE, small
 
-from epoch_oci.bulk.retention import Candidate, Policy
+from epoch_oci.bulk.prune import Candidate, Policy
 from epoch_oci.oci.digest import Digest
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -16,9 +16,8 @@ from epoch_oci.locate import (
 from epoch_oci.oci.digest import Digest, shown
 
 if TYPE_CHECKING:
-    from epoch_oci.bulk.prune import Pruning
+    from epoch_oci.bulk.prune import Policy, Pruning
     from epoch_oci.bulk.results import SyncReport
-    from epoch_oci.bulk.retention import Policy
     from epoch_oci.bulk.sync import SyncOptions
     from epoch_oci.flows.remove import Removable
 
@@ -92,9 +91,8 @@ def prune(
     Without a policy no tag goes. What could not be removed stands in `failures` of the result. Raises ContentError
     where a document cannot be read, for then nobody knows what it refers to; nothing is removed then.
     """
-    from epoch_oci.bulk.opening import open_single
-    from epoch_oci.bulk.prune import carry_out, look
-    from epoch_oci.bulk.retention import Policy
+    from epoch_oci.bulk.prune import Policy, carry_out, look
+    from epoch_oci.bulk.sides import open_single
 
     check(policy, Policy)
     if not isinstance(grace, timedelta) or grace < timedelta():
@@ -119,7 +117,7 @@ def sync(
     `repositories` are those below the source's prefix where its registry has no catalog. Raises what listing the source
     raises, and PolicyError where `options.delete` would take everything away.
     """
-    from epoch_oci.bulk.opening import open_side
+    from epoch_oci.bulk.sides import open_side
     from epoch_oci.bulk.sync import SyncOptions
     from epoch_oci.bulk.sync import sync as sync_all
 

@@ -1,13 +1,13 @@
 """Fewer tags by a policy, and in stores and layouts the content that nothing refers to."""
 
-from collections.abc import Iterator, Mapping
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
 
 from epoch_oci.artifacts.read import epoch_of, is_epoch
-from epoch_oci.bulk.retention import Candidate, Policy
-from epoch_oci.bulk.select import latest
+from epoch_oci.bulk.select import latest, moment_of
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, store_of
 from epoch_oci.bulk.states import in_parallel
 from epoch_oci.epoch.keys import SnapshotKey
@@ -17,7 +17,55 @@ from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
 from epoch_oci.oci.reference import fallback_subject, is_fallback_tag
+from epoch_oci.options import Checked
 from epoch_oci.stores.base import Collecting, Garbage, Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A tag. `name` is the snapshot's or repository's, `created` text, "" when nobody knows."""
+
+    name: str
+    tag: str
+    created: str = ""
+
+    @property
+    def label(self) -> str:
+        """What patterns are held against."""
+        return f"{self.name}:{self.tag}" if self.name else self.tag
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy(Checked):
+    """What is kept: of each name the newest `last`, what is not older than `within`, what a pattern of `keep` takes.
+
+    With neither `last` nor `within` everything is.
+    """
+
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"last": (1, 1_000_000)}
+    last: int | None = None
+    within: timedelta | None = None
+    keep: tuple[str, ...] = ()
+
+    def removed(self, candidates: Iterable[Candidate], now: datetime) -> list[Candidate]:
+        """Those that nothing keeps. What has no date is never old."""
+        if self.last is None and self.within is None:
+            return []
+        by_name: dict[str, list[Candidate]] = {}
+        for candidate in candidates:
+            by_name.setdefault(candidate.name, []).append(candidate)
+        return [item for items in by_name.values() for item in self._of_name(items, now)]
+
+    def _of_name(self, items: list[Candidate], now: datetime) -> list[Candidate]:
+        dated = [(moment, item) for item in items if (moment := moment_of(item.created)) is not None]
+        dated.sort(key=lambda pair: (pair[0], pair[1].tag), reverse=True)
+        old = dated[self.last :] if self.last is not None else dated
+        if self.within is not None:
+            old = [pair for pair in old if now - pair[0] > self.within]
+        return [item for _, item in old if not self._is_kept(item)]
+
+    def _is_kept(self, item: Candidate) -> bool:
+        return any(fnmatch.fnmatchcase(text, pattern) for pattern in self.keep for text in (item.label, item.tag))
 
 
 @dataclass(frozen=True, slots=True)

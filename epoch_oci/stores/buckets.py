@@ -20,8 +20,8 @@ from epoch_oci.errors import LocalIOError, PolicyError, UsageError
 from epoch_oci.network import Authorities, Proxies, is_loopback, proxy_name
 from epoch_oci.oci.digest import shown
 from epoch_oci.stores.backends.object_errors import foreign_errors
-from epoch_oci.stores.backends.object_reader import Patience
 from epoch_oci.stores.backends.object_store import ObjectStoreBackend
+from epoch_oci.stores.backends.object_streams import Patience
 from epoch_oci.stores.cloud_settings import Config, EpochSettings, amazon_s3, azure, endpoint_of, epoch_s3, google
 
 if TYPE_CHECKING:

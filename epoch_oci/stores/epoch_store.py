@@ -3,7 +3,6 @@
 The objects under `manifests/` are the truth; `catalog.json` is kept for Epoch's servers and never relied upon.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
@@ -11,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from epoch_oci.disk.assembly import Assembly
-from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, with_tags, without_tag
+from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, without_tag
 from epoch_oci.epoch.keys import (
     CATALOG_KEY,
     MANIFESTS,
@@ -38,11 +37,9 @@ from epoch_oci.stores.backends.base import (
 )
 from epoch_oci.stores.backends.collect import Collector, digests_in, gathered
 from epoch_oci.stores.base import Content, Garbage, SnapshotEntry
+from epoch_oci.stores.catalog_upkeep import Batch, Enlisting, Unlisted, entry_problem
 
 _BLOBS = "blobs/sha256/"
-_BATCH = 500
-_BATCH_SECONDS = 10.0
-"""A catalog of thousands of tags is not written again for each: so many at a time, or so long after the last time."""
 _LOOKED_INTO = 64
 _READERS = 8
 
@@ -64,7 +61,7 @@ class EpochStore:
         self._backend = backend
         self._where = where
         self._clock = clock
-        self._batch: _Batch | _Unlisted | None = None
+        self._batch: Batch | Unlisted | None = None
         self._modern: bool | None = None
 
     @property
@@ -139,7 +136,7 @@ class EpochStore:
             manifest_key(key), lambda old: self._replacement(key, old, document, replace), limit=MANIFEST_LIMIT
         )
         if self._batch is None or not self._batch.add(key, renew=written):
-            self._backend.update(CATALOG_KEY, _Listing({key}, written, self._clock), limit=CATALOG_LIMIT)
+            self._backend.update(CATALOG_KEY, Enlisting({key}, written, self._clock), limit=CATALOG_LIMIT)
 
     @contextmanager
     def batch(self) -> Iterator[Callable[[str], None]]:
@@ -149,7 +146,7 @@ class EpochStore:
         killed, for example. Raises ContentError for a catalog that cannot be read, before anything is published.
         """
         self.catalog()
-        batch = _Batch(self._enlist)
+        batch = Batch(self._enlist)
         self._batch = batch
         try:
             yield lambda name: batch.note(SnapshotKey.parse(name))
@@ -159,11 +156,11 @@ class EpochStore:
 
     def leave_unlisted(self) -> None:
         """From here on tags that are published do not enter the catalog: another process lists them, in its batches."""
-        self._batch = _Unlisted()
+        self._batch = Unlisted()
 
     def _enlist(self, keys: set[SnapshotKey], renewed: bool) -> None:
         if keys:
-            self._backend.update(CATALOG_KEY, _Listing(keys, renewed, self._clock), limit=CATALOG_LIMIT)
+            self._backend.update(CATALOG_KEY, Enlisting(keys, renewed, self._clock), limit=CATALOG_LIMIT)
 
     def remove(self, name: str) -> None:
         """As `stores.base.Remover`: out of the catalog first, so that it never lists what is not there. Blobs stay."""
@@ -224,7 +221,7 @@ class EpochStore:
         for name, repository in sorted(catalog.repositories.items() if catalog else ()):
             for tag, value in sorted(repository.tags.items()):
                 listed.add(SnapshotKey(name, tag))
-                if (why := _entry_problem(SnapshotKey(name, tag), value, keys)) is not None:
+                if (why := entry_problem(SnapshotKey(name, tag), value, keys)) is not None:
                     yield why
         for key in sorted(keys - listed):
             yield Finding(CATALOG_KEY, "MISMATCH", f"{shown(str(key))} is not listed", "warning")
@@ -335,91 +332,3 @@ class EpochStore:
             if error.code == "TYPE":
                 raise
             return None
-
-
-class _Batch:
-    """Tags that are published and not listed yet. Safe for threads."""
-
-    def __init__(self, enlist: Callable[[set[SnapshotKey], bool], None]) -> None:
-        self._enlist = enlist
-        self._lock = threading.Lock()
-        self._keys: set[SnapshotKey] = set()
-        self._noted: set[SnapshotKey] = set()
-        self._open = True
-        self._since = time.monotonic()
-
-    def add(self, key: SnapshotKey, *, renew: bool) -> bool:
-        """Keep a tag for later; False when it is too late for that."""
-        with self._lock:
-            if not self._open:
-                return False
-            (self._keys if renew else self._noted).add(key)
-            due = len(self._keys) >= _BATCH or time.monotonic() - self._since > _BATCH_SECONDS
-            keys = self._taken() if due else set()
-        try:
-            self._enlist(keys, True)
-        except BaseException:
-            with self._lock:
-                self._keys |= keys
-            raise
-        return True
-
-    def note(self, key: SnapshotKey) -> None:
-        """Keep the tag of a snapshot that somebody else has published."""
-        with self._lock:
-            self._noted.add(key)
-            noted = set(self._noted) if len(self._noted) >= _BATCH else set()
-            self._noted -= noted
-        self._enlist(noted, False)
-
-    def flush(self) -> None:
-        """List what is left."""
-        with self._lock:
-            self._open, keys = False, self._taken()
-        self._enlist(keys, True)
-        self._enlist(self._noted, False)
-
-    def _taken(self) -> set[SnapshotKey]:
-        keys, self._keys, self._since = self._keys, set(), time.monotonic()
-        return keys
-
-
-class _Unlisted:
-    """As `_Batch`, for whom somebody else does the listing."""
-
-    def add(self, key: SnapshotKey, *, renew: bool) -> bool:
-        """Somebody else will."""
-        return True
-
-
-class _Listing:
-    """Enters tags into the catalog; `renew` dates them anew where they stand there already.
-
-    Asked again because somebody else wrote in between, it does so only where a tag is missing. Two writers on a store
-    without conditional writes would otherwise keep replacing each other's times.
-    """
-
-    def __init__(self, keys: set[SnapshotKey], renew: bool, clock: Callable[[], str]) -> None:
-        self._keys, self._renew, self._clock = keys, renew, clock
-
-    def __call__(self, old: bytes | None) -> bytes | None:
-        keys = self._keys
-        if not self._renew and old is not None:
-            catalog = Catalog.parse(old)
-            keys = {key for key in keys if not catalog.lists(key)}
-            if not keys:
-                return None
-        self._renew = False
-        return with_tags(old, keys, self._clock())
-
-
-def _entry_problem(key: SnapshotKey, value: str, keys: set[SnapshotKey]) -> Finding | None:
-    """What is wrong with a catalog's entry. Its value is never used as a key, so a foreign one is no danger."""
-    for word in (key.name, key.tag):
-        if (why := hostile_problem(word)) is not None:
-            return Finding(CATALOG_KEY, "NAME", f"{shown(str(key))}: {shown(word)} {why}")
-    if key not in keys:
-        return Finding(CATALOG_KEY, "MISMATCH", f"{shown(str(key))} is listed and its manifest is not there")
-    if value != manifest_key(key):
-        return Finding(CATALOG_KEY, "MISMATCH", f"{shown(str(key))} points to {shown(value)}")
-    return None

@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import stat
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,10 +27,10 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest
-from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import ByteReader, VerifyingReader
 from epoch_oci.stores.backends.base import Change, Opener, read_if_there
 from epoch_oci.stores.backends.directory import DirectoryBackend
-from epoch_oci.stores.backends.layout_tar import BLOB_KEY, LayoutTar, Member
+from epoch_oci.stores.backends.layout_tar import BLOB_KEY, LayoutTar, LayoutTarWriter, Member
 from epoch_oci.stores.layout_index import LayoutIndex
 from epoch_oci.stores.oci_layout import INDEX, MARK, MARK_BYTES, OciLayout, blob_key
 
@@ -275,7 +274,7 @@ class ArchiveBackend:
         self._require_room(parent, blobs, len(index))
         mode = stat.S_IMODE(tar.found.st_mode) if tar is not None else 0o600
         with Draft(parent, str(self._path)) as draft:
-            writer = _Writer(draft)
+            writer = LayoutTarWriter(draft)
             writer.add(MARK, len(MARK_BYTES), io.BytesIO(MARK_BYTES))
             writer.add(INDEX, len(index), io.BytesIO(index))
             for key in sorted(blobs):
@@ -360,51 +359,6 @@ class OciArchive(OciLayout):
 
     def _make(self) -> None:
         """There is no archive before there is an index with something in it."""
-
-
-class _Writer:
-    """Lays a tar out: headers that say nothing but name and length, so that the same content makes the same file."""
-
-    def __init__(self, draft: Draft) -> None:
-        self._draft = draft
-        self._offset = 0
-        self._folders: set[str] = set()
-        self.members: dict[str, Member] = {}
-
-    def add(self, name: str, size: int, content: ByteReader) -> None:
-        """A regular file, after the folders it is in."""
-        for folder in _folders_of(name):
-            if folder not in self._folders:
-                self._folders.add(folder)
-                self._header(folder, 0, tarfile.DIRTYPE, 0o755)
-        self._header(name, size, tarfile.REGTYPE, 0o644)
-        self.members[name] = Member(self._offset, size)
-        while block := content.read(BLOCK):
-            self._put(block)
-        self._pad(tarfile.BLOCKSIZE)
-
-    def finish(self) -> None:
-        """Two blocks of zeros, and zeros to the end of a record of the tapes of old."""
-        self._put(bytes(2 * tarfile.BLOCKSIZE))
-        self._pad(tarfile.RECORDSIZE)
-
-    def _header(self, name: str, size: int, kind: bytes, mode: int) -> None:
-        info = tarfile.TarInfo(name)
-        info.size, info.type, info.mode = size, kind, mode
-        self._put(info.tobuf(tarfile.PAX_FORMAT))
-
-    def _put(self, block: bytes) -> None:
-        self._draft.write(block)
-        self._offset += len(block)
-
-    def _pad(self, to: int) -> None:
-        self._put(bytes(-self._offset % to))
-
-
-def _folders_of(name: str) -> Iterator[str]:
-    parts = name.split("/")[:-1]
-    for depth in range(1, len(parts) + 1):
-        yield "/".join(parts[:depth])
 
 
 def _descriptor(key: str, size: int) -> Descriptor:

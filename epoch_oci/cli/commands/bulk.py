@@ -64,8 +64,8 @@ def sync(
     the others go on (exit 10). Kill it and run it again as often as you like.
     """
     from epoch_oci.bulk.journal import Journal
-    from epoch_oci.bulk.opening import open_side
     from epoch_oci.bulk.select import Selection, moment_from, rename_of
+    from epoch_oci.bulk.sides import open_side
     from epoch_oci.bulk.sync import SyncOptions
     from epoch_oci.bulk.work import Local, Manner
     from epoch_oci.cli.arguments import part_size as size_of_parts
@@ -159,7 +159,7 @@ def _words(run: Run, ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate
     What the configuration file says stays here: every machine has its own.
     """
     from epoch_oci.bulk.cluster import Reach, Words
-    from epoch_oci.bulk.opening import absolute
+    from epoch_oci.bulk.sides import absolute
     from epoch_oci.cli.arguments import rate
     from epoch_oci.cli.session import connection_here
 
@@ -202,10 +202,9 @@ def prune(
     On a terminal it shows what would go, and asks. Without --keep-last or --keep-within no tag goes. In a registry only
     tags are removed: its own clean-up frees the bytes.
     """
-    from epoch_oci.bulk.opening import open_single
-    from epoch_oci.bulk.prune import carry_out, look
-    from epoch_oci.bulk.retention import Policy
+    from epoch_oci.bulk.prune import Policy, carry_out, look
     from epoch_oci.bulk.select import span_of
+    from epoch_oci.bulk.sides import open_single
     from epoch_oci.cli.arguments import named_store
     from epoch_oci.cli.commands.artifacts import confirm
     from epoch_oci.cli.render import prune_lines

@@ -1,4 +1,4 @@
-"""A tar archive of an OCI image layout, read where it lies: every member from any offset, without unpacking.
+"""A tar archive of an OCI image layout, read where it lies, every member from any offset, and laid out anew.
 
 Only a compressed archive is unpacked first, into a file without a name. An archive is somebody else's word: members
 that no layout has (links, devices, sparse files, paths that lead elsewhere, two of one name) are refused before any is
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from epoch_oci.disk import local
+from epoch_oci.disk.draft import Draft
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import shown
 from epoch_oci.oci.verifying import BLOCK, ByteReader
@@ -198,3 +199,48 @@ def _decoded(unpacking: Any, what: str) -> Iterator[bytes]:
                 yield block
     except Exception as error:  # gzip and zstd have no common word for damage
         raise ContentError(f"{what} cannot be unpacked: {error}", code="TYPE", object=what) from None
+
+
+class LayoutTarWriter:
+    """Lays a tar out: headers that say nothing but name and length, so that the same content makes the same file."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._offset = 0
+        self._folders: set[str] = set()
+        self.members: dict[str, Member] = {}
+
+    def add(self, name: str, size: int, content: ByteReader) -> None:
+        """A regular file, after the folders it is in."""
+        for folder in _folders_of(name):
+            if folder not in self._folders:
+                self._folders.add(folder)
+                self._header(folder, 0, tarfile.DIRTYPE, 0o755)
+        self._header(name, size, tarfile.REGTYPE, 0o644)
+        self.members[name] = Member(self._offset, size)
+        while block := content.read(BLOCK):
+            self._put(block)
+        self._pad(tarfile.BLOCKSIZE)
+
+    def finish(self) -> None:
+        """Two blocks of zeros, and zeros to the end of a record of the tapes of old."""
+        self._put(bytes(2 * tarfile.BLOCKSIZE))
+        self._pad(tarfile.RECORDSIZE)
+
+    def _header(self, name: str, size: int, kind: bytes, mode: int) -> None:
+        info = tarfile.TarInfo(name)
+        info.size, info.type, info.mode = size, kind, mode
+        self._put(info.tobuf(tarfile.PAX_FORMAT))
+
+    def _put(self, block: bytes) -> None:
+        self._draft.write(block)
+        self._offset += len(block)
+
+    def _pad(self, to: int) -> None:
+        self._put(bytes(-self._offset % to))
+
+
+def _folders_of(name: str) -> Iterator[str]:
+    parts = name.split("/")[:-1]
+    for depth in range(1, len(parts) + 1):
+        yield "/".join(parts[:depth])

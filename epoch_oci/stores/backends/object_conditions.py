@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from epoch_oci.errors import AccessError, ConflictError, EpochOciError, NetworkError, NotFoundError
 from epoch_oci.stores.backends.base import Change
 from epoch_oci.stores.backends.object_errors import foreign_errors
-from epoch_oci.stores.backends.object_reader import Patience, read_small
+from epoch_oci.stores.backends.object_streams import Patience, read_small
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
