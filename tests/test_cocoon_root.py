@@ -334,6 +334,7 @@ def test_ids_become_directories_and_are_checked(snapshot_id: str, root: Root) ->
         b'{"snapshots":{"a":5}}',
         b'{"snapshots":{"a":{"id":"b"}}}',
         b'{"snapshots":{"a":{"pending":"yes"}}}',
+        b'{"snapshots":{"a":{"pending":0}}}',
         b'{"snapshots":{"a":{"name":5}}}',
         b'{"snapshots":{},"names":{"x":5}}',
         b'{"snapshots":{},"Snapshots":{}}',

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from epoch_oci.disk.draft import Draft, sweep
-from epoch_oci.disk.local import open_private
+from epoch_oci.disk.local import private
 from epoch_oci.errors import EpochOciError, LocalIOError
 from epoch_oci.oci.digest import Digest
 
@@ -41,15 +40,11 @@ class Journal:
             "homes": {str(digest): home for digest, home in _newest(self.homes).items()},
             "told": {str(digest): str(known) for digest, known in _newest(self.told).items()},
         }
-        with suppress(OSError, LocalIOError):
-            directory = open_private(self._path.parent)
-            try:
-                sweep(directory)
-                with Draft(directory, str(self._path)) as draft:
-                    draft.write(json.dumps(value, separators=(",", ":")).encode())
-                    draft.commit(self._path.name)
-            finally:
-                os.close(directory)
+        with suppress(OSError, LocalIOError), private(self._path.parent) as directory:
+            sweep(directory)
+            with Draft(directory, str(self._path)) as draft:
+                draft.write(json.dumps(value, separators=(",", ":")).encode())
+                draft.commit(self._path.name)
 
     def _read(self) -> Mapping[str, object]:
         with suppress(OSError, ValueError, RecursionError):

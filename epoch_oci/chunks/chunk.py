@@ -86,6 +86,7 @@ def read_extensions(raw: bytes, what: str) -> tuple[Extension, ...]:
         at += _EXTENSION.size
         if reserved or length > len(raw) - at:
             raise broken(what, "has an extension that does not fit")
+        # The bit says that whoever passes over it would read something wrong.
         if kind & _CRITICAL:
             raise unknown(what, f"extension {kind & ~_CRITICAL}, which must be understood")
         found.append(Extension(kind, raw[at : at + length]))
@@ -103,6 +104,7 @@ def check_version(version: int, digest: int, what: str) -> None:
 
 def check_encodings(encodings: Iterable[int], what: str) -> None:
     """Refuse chunks of an encoding that is not known, by name. Raises ContentError (TYPE)."""
+    # Of a set, for a pack has a million of them and at most a few kinds.
     for encoding in set(encodings) - {Encoding.ZERO, Encoding.RAW, Encoding.ZSTD}:
         raise unknown(what, f"chunk encoding {_named(encoding, _ENCODINGS)}")
 
@@ -148,6 +150,7 @@ class Compressor:
         """The chunk as a complete frame: compressed where that pays, else in a raw block."""
         # A whole chunk given with the end of its frame: zstd knows the size, and states it in the header.
         frame: bytes = self._compressor.compress(chunk, self._zstd.ZstdCompressor.FLUSH_FRAME)
+        # Raw chunks are read without a decoder, and a part of one without the rest.
         if len(frame) + len(chunk) // _WORTH < len(chunk):
             return Encoding.ZSTD, frame
         return Encoding.RAW, raw_frame(chunk)
@@ -166,6 +169,7 @@ def raw_overhead(size: int) -> int:
 
 def decode(stored: "bytes | memoryview", encoding: int, length: int, digest: bytes, what: str) -> bytes:
     """The chunk of `length` bytes called `digest`. Raises ContentError (DIGEST, SIZE, TYPE) for anything else."""
+    # Length and digest are looked at whatever the encoding is: nothing of a pack is believed (docs/format.md, 7.6).
     chunk = bytes(stored) if encoding == Encoding.RAW else _decompressed(stored, length, what)
     if len(chunk) != length:
         raise broken(what, f"has a chunk of {len(chunk)} bytes, expected {length}")
@@ -174,11 +178,28 @@ def decode(stored: "bytes | memoryview", encoding: int, length: int, digest: byt
     return chunk
 
 
+def inflate(frame: bytes, limit: int, what: str) -> bytes:
+    """The content of one zstd frame, at most `limit` bytes. Raises ContentError (SIZE, TYPE)."""
+    module = zstd()
+    # A frame may ask for a window of gigabytes; one larger than its content has no use (reliability Z2).
+    window = max(limit, 1 << LARGEST_CHUNK_LOG).bit_length()
+    decoder = module.ZstdDecompressor(options={module.DecompressionParameter.window_log_max: min(window, 27)})
+    try:
+        raw: bytes = decoder.decompress(frame, limit + 1)
+    except module.ZstdError as error:
+        raise broken(what, f"cannot be decoded as zstd: {error}", "TYPE") from None
+    if len(raw) > limit or not decoder.eof or decoder.unused_data:
+        raise broken(what, f"does not decode to one frame of at most {limit} bytes")
+    return raw
+
+
 def _decompressed(frame: "bytes | memoryview", length: int, what: str) -> bytes:
     """What one frame holds; it never gets more than one byte beyond `length`, nor a window beyond a chunk."""
     module = zstd()
     decoder = module.ZstdDecompressor(options={module.DecompressionParameter.window_log_max: LARGEST_CHUNK_LOG})
     try:
+        # One byte more than is right: a frame that decodes to more than it should is told from one that fits, and goes
+        # no further.
         chunk: bytes = decoder.decompress(frame, length + 1)
     except module.ZstdError as error:
         raise broken(what, f"has a chunk that is no zstd frame: {error}", "TYPE") from None
@@ -191,6 +212,7 @@ def _raw_header(size: int) -> bytes:
     """Frame header with the content's size, "single segment" (RFC 8878, 3.1.1.1)."""
     if size < 256:
         return _MAGIC + b"\x20" + size.to_bytes(1, "little")
+    # RFC 8878, 3.1.1.1.4: the two bytes of this form count from 256.
     if size < 65536 + 256:
         return _MAGIC + b"\x60" + (size - 256).to_bytes(2, "little")
     return _MAGIC + b"\xa0" + size.to_bytes(4, "little")

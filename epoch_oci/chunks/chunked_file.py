@@ -15,6 +15,7 @@ from epoch_oci.chunks.index import Chunk, Index, Stored
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.verifying import BLOCK, ByteReader
 
+# A request costs about as long as so many bytes take on a line of 10 Mbit/s and 100 ms.
 GAP = 128 << 10
 """Bytes that are read and thrown away rather than asked around."""
 _DENSE = 4
@@ -96,8 +97,10 @@ class Task:
     def run(self, write: Write, watch: Watch = lambda reader: reader) -> None:
         """As `Part.run`."""
         writer = _Joining(write)
+        # Disks before lines: what this machine has need not be fetched.
         left = self._from_hand(writer)
         pack = self.file.index.header.packs[self.pack]
+        # A registry without ranges sends the pack from its start, so that it is read but once.
         for run in runs_of(left, self.file.what, whole=bool(left) and not self.file.ranged()):
             start, end = run.start, run.end
             with self.file.read(pack, start, end - start) as reader:
@@ -115,6 +118,7 @@ class Task:
         hand = self.file.at_hand
         if hand is None:
             return list(self.wanted)
+        # By digest: one chunk may stand at several places of a pack that somebody else wrote.
         there: dict[bytes, list[Wanted]] = {}
         for item in self.wanted:
             if hand.has(item.chunk.digest):
@@ -166,6 +170,7 @@ class ChunkedFile:
         for offset, length in missing:
             end = offset + length
             while offset < end:
+                # Windows of one piece of the index: so much of it is held at a time, whatever the file's size is.
                 stop = min(end, (offset // wide + 1) * wide)
                 yield from self.window(offset, stop, counted)
                 offset = stop
@@ -185,13 +190,16 @@ class ChunkedFile:
             if chunk.encoding == Encoding.ZERO:
                 zeros.append((place, place + chunk.length))
                 continue
+            # A chunk that the file has more than once is fetched once in a window.
             known = packs.setdefault(chunk.pack, {}).setdefault(chunk.offset, Wanted(chunk, []))
+            # An index may say two things of one place; whatever is there can be only one of them.
             if known.chunk != chunk:
                 raise broken(self.what, f"has two chunks at one place of pack {chunk.pack}", "MISMATCH")
             known.places.append(place)
         for first, last in _joined(zeros):
             yield Zeros(first, last)
         for pack, wanted in packs.items():
+            # A task for each pack: whoever runs them reads from several packs at once, and each of them front to back.
             yield Task(self, pack, tuple(wanted.values()), counted)
 
     def cost(self) -> int:
@@ -205,10 +213,12 @@ class ChunkedFile:
 
     def blocks(self, start: int, end: int, counted: Callable[[int], None] = _ignored) -> Generator[bytes, None, None]:
         """The bytes from `start` to `end`, checked, a block at a time; the next window comes while one is read."""
+        # At multiples of the window, so that the chunks at an edge are fetched by one side alone.
         edges = [start, *range((start // _WINDOW + 1) * _WINDOW, end, _WINDOW), max(start, end)]
         if len(edges) < 3:
             yield from _cut(self._filled(start, end, counted)) if start < end else ()
             return
+        # One window ahead and no more: two of them are what a reader may hold.
         pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
         try:
             coming = pool.submit(self._filled, edges[0], edges[1], counted)
@@ -229,6 +239,7 @@ class ChunkedFile:
             buffer[offset - first : offset - first + len(block)] = block
 
         for part in self.window(start, end, counted):
+            # A new buffer has zeros in it already.
             if not isinstance(part, Zeros):
                 part.run(write, lambda reader: reader)
         return memoryview(buffer)[start - first : end - first]
@@ -244,6 +255,7 @@ def runs_of(wanted: Sequence[Wanted], what: str, *, whole: bool = False) -> list
         return []
     start, end = ordered[0].chunk.offset, ordered[-1].chunk.offset + ordered[-1].chunk.stored
     needed = sum(item.chunk.stored for item in ordered)
+    # A pack that is nearly all wanted in one request: registries count requests (oci-registries 3.3).
     gap = end if whole or (end - start - needed) * _DENSE <= end - start else GAP
     runs = [Run(0 if whole else start, start)]
     for item in ordered:
@@ -263,6 +275,7 @@ def _read_run(run: Run, reader: "_Buffered", writer: "_Joining", file: ChunkedFi
         chunk = item.chunk
         reader.skip(chunk.offset - at)
         stored = reader.take(chunk.stored)
+        # Before it is kept or written: what is wrong gets no further.
         raw = decode(stored, chunk.encoding, chunk.length, chunk.digest, file.what)
         if file.keep is not None:
             file.keep(item.places[0], chunk.digest, raw)
@@ -313,6 +326,7 @@ class _Joining:
 
     def place(self, item: Wanted, chunk: bytes) -> None:
         for place in item.places:
+            # A write for each chunk of 64 KiB would cost more than the copying.
             if place != self._end or self._end - self._start >= BLOCK:
                 self.flush()
                 self._start = self._end = place

@@ -16,6 +16,7 @@ from epoch_oci.oci.verifying import BLOCK, ByteReader
 _ZEROS = bytes(BLOCK)
 _AHEAD = 3
 """Blocks that are read ahead for each worker."""
+# As many chunks as a piece of the index has (docs/format.md, 7.4).
 _PIECE = 1 << 12
 
 Encoded = tuple[bytes, int, "tuple[Encoding, bytes] | None"]
@@ -58,6 +59,7 @@ class Layer:
         self._frames.append(frame)
         self._rows.append(row)
         self._length += len(frame)
+        # After the chunk that fills it: where packs end follows from their chunks alone, and no clock or thread.
         if self._length >= target_size(self.size, self.laid) or len(self._rows) >= ROWS_LIMIT:
             self.flush()
         return number, offset, stored, encoding
@@ -91,6 +93,7 @@ class Encoder:
         try:
             for block in full_blocks(reader):
                 waiting.append(self.pool.submit(self._encoded, block))
+                # Blocks wait in memory: so many that no worker is idle, and no more.
                 while len(waiting) > self.workers * _AHEAD or (waiting and waiting[0].done()):
                     self._take(waiting.popleft().result(), rows)
             while waiting:
@@ -102,6 +105,7 @@ class Encoder:
 
     def lay_anew(self, row: int, chunk: bytes) -> None:
         """Lay a known chunk again, because the pack that has it is not to be used."""
+        # Compressed anew, for its frame is in a pack that is not here.
         encoding, frame = self._compressor().frame(chunk)
         self.known.move(row, *self.layer.lay(self.known.digest(row), len(chunk), encoding, frame))
 
@@ -116,6 +120,7 @@ class Encoder:
             if not row:
                 assert framed is not None
                 row = known.add(digest, *self.layer.lay(digest, length, *framed))
+            # Learnt from an index that says what cannot be: laid again, as if it were not known.
             elif framed is not None and not known.fits(row, length):
                 known.move(row, *self.layer.lay(digest, length, *framed))
             rows.append(row)
@@ -123,18 +128,21 @@ class Encoder:
     def _encoded(self, block: bytes) -> list[Encoded]:
         """The work of a thread: zeros found, digests made, and what seems new compressed."""
         if _ZEROS.startswith(block):
+            # One comparison for a megabyte: most of a guest's memory is zeros.
             return [(b"", 0, None)] * -(-len(block) // CHUNK_SIZE)
         known = self.known
         found: list[Encoded] = []
         view = memoryview(block)
         for at in range(0, len(block), CHUNK_SIZE):
             length = min(CHUNK_SIZE, len(block) - at)
+            # A chunk of zeros has no digest and is nowhere stored (docs/format.md, 7.2).
             if block.startswith(_ZERO_CHUNK[:length] if length < CHUNK_SIZE else _ZERO_CHUNK, at):
                 found.append((b"", 0, None))
                 continue
             chunk = view[at : at + length]
             digest = chunk_digest(chunk)
             row = known.find(digest)
+            # Before the order is known: two threads may compress one chunk at once, and one of the two is thrown away.
             framed = None if row and known.fits(row, length) else self._compressor().frame(chunk)
             found.append((digest, length, framed))
         return found
@@ -152,6 +160,7 @@ _ZERO_CHUNK = bytes(CHUNK_SIZE)
 def full_blocks(reader: ByteReader) -> Iterator[bytes]:
     """All of `reader` in blocks that are full but for the last one, however little it gives at a time."""
     while True:
+        # A pipe gives what it has; chunks of another length would be other chunks.
         parts, size = [], 0
         while size < BLOCK and (part := reader.read(BLOCK - size)):
             parts.append(part)
@@ -170,6 +179,7 @@ def index_of(known: Known, files: "list[tuple[CutFile, array[int]]]") -> tuple[b
         for row in rows:
             pack = known.place(row)[0]
             if row != ZERO_ROW and pack not in numbers:
+                # Every pack is complete by now, and so has a digest.
                 stored = known.packs[pack].stored
                 assert stored is not None
                 numbers[pack] = len(packs)

@@ -49,11 +49,13 @@ def figures_of(index: Index, limit: int = KNOWN_LIMIT) -> Figures:
             if seen.find(chunk.digest):
                 figures.repeated += chunk.length
                 continue
+            # So many rows are what memory is for; counting on without them errs towards "stored".
             if len(seen) < limit:
                 seen.add(chunk.digest, number, 0, 0, chunk.encoding)
             figures.stored += chunk.stored
             found.packs[chunk.pack].live += chunk.stored
     for item in found.packs:
+        # Beyond the limit a chunk may be counted twice.
         item.live = min(item.live, item.pack.size)
     return found
 

@@ -23,6 +23,7 @@ class Fold:
 
     def __init__(self, runs: Sequence[tuple[int, int]], span: int) -> None:
         self.span = span
+        # A run of nothing is allowed in a map, and would stop the search by offsets.
         self._runs = [run for run in runs if run[1]]
         self._starts = [0, *accumulate(length for _, length in self._runs)]
         self._offsets = [offset for offset, _ in self._runs]
@@ -43,6 +44,7 @@ class Fold:
 
     def in_blob(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """The (offset in the blob, start, end) of what bytes `start` to `end` of the file are in the blob."""
+        # The run before it may reach into it.
         number = max(0, bisect.bisect_right(self._offsets, start) - 1)
         for at in range(number, len(self._runs)):
             offset, length = self._runs[at]
@@ -71,6 +73,7 @@ class Unfolding:
                 return b""
             block = _ZEROS[:wanted]
         elif self._at < self._run[0]:
+            # A block at a time, however long the hole is.
             block = _ZEROS[: min(wanted, self._run[0] - self._at)]
         else:
             block = self._data(wanted)

@@ -29,17 +29,19 @@ from epoch_oci.chunks.chunk import (
     check_version,
     chunk_digest,
     chunk_lengths,
+    inflate,
     read_extensions,
     write_extensions,
     zstd,
 )
 from epoch_oci.chunks.pack import PACK_LIMIT
 from epoch_oci.oci import verifying
-from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.descriptor import Descriptor, size_of
 from epoch_oci.oci.digest import Digest
 
 PIECE_LOG = 12
 """A piece of the index has 2^12 chunks: 256 MiB of a file."""
+# 2^26 chunks of 45 bytes are three gigabytes (docs/format.md, 7.6).
 INDEX_LIMIT = 4 << 30
 HEADER_LIMIT = 16 << 20
 """Largest header in bytes, compressed or not."""
@@ -138,6 +140,7 @@ class Piece:
         piece = cls()
         for at, column in enumerate((piece.packs, piece.offsets, piece.stored)):
             column.frombytes(raw[at * 4 * count : (at + 1) * 4 * count])
+            # The format is little-endian, and `array` has the machine's order.
             if sys.byteorder == "big":
                 column.byteswap()
         piece.encodings += raw[12 * count : 13 * count]
@@ -176,6 +179,7 @@ class Header:
     def parse(cls, frame: bytes, what: str) -> "Header":
         """Read the header's frame, whose digest was checked. Raises ContentError with the first thing wrong."""
         raw = inflate(frame, HEADER_LIMIT, what)
+        # Told apart from a header that is damaged: this is something else.
         if len(raw) < _HEADER.size or raw[:8] != _MAGIC:
             raise broken(what, "is no index of chunks", "TYPE")
         _, version, digest, chunk_log, piece_log, files, packs, pieces, extra = _HEADER.unpack_from(raw)
@@ -183,6 +187,7 @@ class Header:
         if not SMALLEST_CHUNK_LOG <= chunk_log <= LARGEST_CHUNK_LOG or not 0 < piece_log <= 16:
             raise broken(what, f"has chunks of 2^{chunk_log} bytes in pieces of 2^{piece_log}")
         sizes = (extra, packs * _BLOB.size, files * _FILE.size, pieces * _PIECE.size)
+        # Before the tables are built: each row becomes an object.
         if max(files, packs) > BLOBS_LIMIT:
             raise broken(what, f"lists more than {BLOBS_LIMIT} packs or files")
         if extra > EXTENSIONS_LIMIT or _HEADER.size + sum(sizes) != len(raw):
@@ -210,6 +215,7 @@ class Header:
         needed = sum(map(self.pieces_of, range(len(self.files))))
         if len(self.pieces) != needed:
             raise broken(what, f"has {len(self.pieces)} pieces, its files need {needed}")
+        # Two rows of one file could say different things of it.
         if len({file.digest for file in self.files}) < len(self.files):
             raise broken(what, "lists a file twice", "MISMATCH")
         if len({pack.digest for pack in self.packs}) < len(self.packs):
@@ -227,6 +233,7 @@ def write_index(
     extensions: Sequence[Extension] = (),
 ) -> tuple[bytes, int]:
     """An index as a blob, and the length of its header's frame. Each file comes with its pieces, in order."""
+    # Frames and not pieces are held: a hundred bytes of memory for a chunk would be gigabytes for a terabyte.
     frames = [_deflated(piece) for _, pieces in files for piece in pieces]
     extra = write_extensions(extensions)
     numbers = (len(files), len(packs), len(frames), len(extra))
@@ -251,12 +258,12 @@ def annotations(blob: bytes, header: int) -> Mapping[str, str]:
 
 def header_of(layer: Descriptor, what: str) -> Descriptor:
     """The header's frame as a blob of its own, as the index's layer tells it. Raises ContentError."""
-    size, digest = layer.annotations.get(HEADER_SIZE_KEY, ""), layer.annotations.get(HEADER_DIGEST_KEY, "")
-    if not (size.isascii() and size.isdigit() and len(size) < 10) or not 0 < int(size) <= min(HEADER_LIMIT, layer.size):
+    size, digest = size_of(layer.annotations.get(HEADER_SIZE_KEY)), layer.annotations.get(HEADER_DIGEST_KEY, "")
+    if size is None or not 0 < size <= min(HEADER_LIMIT, layer.size):
         raise broken(what, f"has no {HEADER_SIZE_KEY} that fits", "SCHEMA")
     if layer.size > INDEX_LIMIT:
         raise broken(what, f"is {layer.size} bytes, more than the {INDEX_LIMIT} allowed")
-    return Descriptor(media_type=layer.media_type, digest=Digest.parse(digest), size=int(size))
+    return Descriptor(media_type=layer.media_type, digest=Digest.parse(digest), size=size)
 
 
 Fetch = Callable[[int, int], bytes]
@@ -271,6 +278,7 @@ class Index:
 
     def __init__(self, layer: Descriptor, fetch: Fetch, what: str = "the chunk index") -> None:
         target = header_of(layer, what)
+        # The manifest vouches for the header, and the header for every piece: no byte is used that nobody vouched for.
         raw = verifying.check_bytes(fetch(0, target.size), target, f"the header of {what}")
         self.header = Header.parse(raw, what)
         self._fetch, self._what = fetch, what
@@ -295,6 +303,7 @@ class Index:
         """Piece `number` of a file: fetched, verified, held against the sizes of packs and chunks."""
         key = self._firsts[file] + number
         with self._lock:
+            # Fetched outside of the lock: two threads may read the same piece, and neither waits for the other's line.
             if (piece := self._held.get(key)) is not None:
                 self._held.move_to_end(key)
                 return piece
@@ -337,6 +346,7 @@ class Index:
         if not length:
             return Piece.parse(bytes(count * ROW_SIZE), count)
         frame = self._fetch(self._ends[key], length)
+        # Before it is decoded: a decoder is no place for bytes that nobody vouched for.
         if len(frame) != length or chunk_digest(frame) != digest:
             raise broken(self._what, f"has a piece that is not {digest.hex()[:12]}", "DIGEST")
         raw = inflate(frame, count * ROW_SIZE, self._what)
@@ -349,6 +359,7 @@ class Index:
     def _check(self, piece: Piece, lengths: Sequence[int]) -> None:
         """Nothing in the piece may lie outside of its pack, or be longer than its chunk can be."""
         check_encodings(piece.encodings, self._what)
+        # Held against the packs here, once, so that no reader has to.
         sizes = [pack.size for pack in self.header.packs]
         rows = zip(piece.packs, piece.offsets, piece.stored, piece.encodings, lengths, strict=True)
         for at, (pack, offset, stored, encoding, length) in enumerate(rows):
@@ -361,20 +372,6 @@ class Index:
                 raise broken(self._what, f"has a chunk of {length} bytes stored in {stored}")
 
 
-def inflate(frame: bytes, limit: int, what: str) -> bytes:
-    """The content of one zstd frame, at most `limit` bytes. Raises ContentError (SIZE, TYPE)."""
-    module = zstd()
-    window = max(limit, 1 << LARGEST_CHUNK_LOG).bit_length()
-    decoder = module.ZstdDecompressor(options={module.DecompressionParameter.window_log_max: min(window, 27)})
-    try:
-        raw: bytes = decoder.decompress(frame, limit + 1)
-    except module.ZstdError as error:
-        raise broken(what, f"cannot be decoded as zstd: {error}", "TYPE") from None
-    if len(raw) > limit or not decoder.eof or decoder.unused_data:
-        raise broken(what, f"does not decode to one frame of at most {limit} bytes")
-    return raw
-
-
 def _longest(count: int) -> int:
     """The longest that zstd makes a piece of `count` chunks, in bytes."""
     size = count * ROW_SIZE
@@ -382,6 +379,7 @@ def _longest(count: int) -> int:
 
 
 def _deflated(piece: Piece) -> bytes:
+    # All of it zeros, which a length of 0 says.
     if not any(piece.encodings):
         return b""
     frame: bytes = zstd().compress(piece.raw(), _LEVEL)

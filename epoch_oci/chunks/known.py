@@ -12,6 +12,7 @@ ZERO_ROW = 0
 """What stands for a chunk of zeros where rows are listed."""
 KNOWN_LIMIT = 1 << 22
 """Most chunks that are learnt from others: 256 GiB of them, in some 230 MiB of memory."""
+# A power of two, as every size after it: the mask below needs one.
 _FIRST_SLOTS = 1 << 12
 
 
@@ -57,6 +58,7 @@ class Known:
         """The number of a pack; of one that is being laid where it is not `stored` yet. A pack is listed once."""
         if stored is not None and (number := self._numbers.get(stored.digest)) is not None:
             return number
+        # A pack of an earlier version is one layer of the new one, whichever index told of it.
         self.packs.append(KnownPack(stored, earlier=stored is not None))
         if stored is not None:
             self._numbers[stored.digest] = len(self.packs) - 1
@@ -70,6 +72,7 @@ class Known:
         self._stored.append(stored)
         self._encoding.append(encoding)
         row = len(self._encoding) - 1
+        # Open addressing gets slow when it is fuller than two thirds.
         if row * 3 > len(self._slots) * 2:
             self._grow()
         else:
@@ -101,6 +104,7 @@ class Known:
         """
         numbers = [self.add_pack(pack) for pack in index.header.packs]
         for file in range(len(index.header.files)):
+            # Looked at for each piece: a piece more than the limit is a few thousand rows.
             for piece in index.pieces(file):
                 if len(self) >= limit:
                     return
@@ -111,6 +115,7 @@ class Known:
 
     def count_live(self, files: Iterable["array[int]"]) -> None:
         """Find out how much of each pack the rows of `files` use."""
+        # A byte for each row: a chunk that many files have counts once.
         used = bytearray(len(self) + 1)
         for rows in files:
             for row in rows:
@@ -130,6 +135,7 @@ class Known:
         slots = array("I", bytes(2 * 4 * len(self._slots)))
         for row in range(1, len(self._encoding)):
             _enter(slots, self.digest(row), row)
+        # At once, when it is whole: other threads look into the old one until then.
         self._slots = slots
 
 

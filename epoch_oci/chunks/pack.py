@@ -27,11 +27,14 @@ from epoch_oci.chunks.chunk import (
 PACK_LIMIT = (1 << 32) - 1
 """Largest pack in bytes: an offset in it has four."""
 ROWS_LIMIT = 1 << 20
+# 16 MiB fills a line well enough; above 64 MiB too much is laid anew when half of a pack is dead (docs/format.md, 7.6).
 SMALLEST_TARGET, LARGEST_TARGET = 16 << 20, 64 << 20
+# How many packs a snapshot of any size is to have, as far as those bounds allow.
 _PACKS_WANTED = 1_024
 _GROWS_AFTER = 600
 PACKS_LIMIT = 1_500
 """Most packs of one artifact; of the layers that a manifest may have, they leave a quarter to others."""
+# One of the sixteen that RFC 8878 leaves to others: `zstd -d` passes over it.
 _SKIPPABLE = 0x184D2A5C
 _MAGIC = b"COCNPACK"
 _FRAME = struct.Struct("<II")
@@ -54,6 +57,7 @@ class Row:
     def stored(self, start: int) -> tuple[int, int]:
         """Where its stored bytes lie, (offset, length), when its frame begins at `start`: a raw chunk's are itself."""
         if self.encoding == Encoding.RAW:
+            # Behind the header of its frame, so that a range of the pack is a range of the file.
             return start + raw_overhead(self.length), self.length
         return start, self.frame
 
@@ -79,6 +83,8 @@ def target_size(size: int, laid: int = 0) -> int:
     target = SMALLEST_TARGET
     while target < LARGEST_TARGET and size > target * _PACKS_WANTED:
         target *= 2
+    # Only a snapshot that hardly compresses gets so far: its packs double, so that 1,500 layers are hardly ever
+    # reached.
     return min(target << laid // _GROWS_AFTER, PACK_LIMIT // 2)
 
 
@@ -105,6 +111,7 @@ def closing_size(trailer: bytes, pack_size: int, what: str) -> int:
 
 def read_closing(raw: bytes, pack_size: int, what: str) -> Table:
     """The table in a pack's closing frame; its rows fill the pack exactly. Raises ContentError with the reason."""
+    # The length stands at both ends; two that differ are no frame of ours.
     if closing_size(raw[-_TRAILER.size :], pack_size, what) != len(raw):
         raise broken(what, "has a table of another size than it says")
     if _FRAME.unpack_from(raw) != (_SKIPPABLE, len(raw) - _FRAME.size):
@@ -135,6 +142,7 @@ def _check_rows(rows: Sequence[Row], space: int, what: str) -> None:
     for row in rows:
         if not 0 < row.length <= 1 << LARGEST_CHUNK_LOG or row.encoding == Encoding.ZERO:
             raise broken(what, f"lists a chunk of {row.length} bytes")
+        # zstd falls back to raw blocks, so that no frame is longer than this.
         if not 0 < row.frame <= row.length + FRAME_OVERHEAD:
             raise broken(what, f"lists a frame of {row.frame} bytes for a chunk of {row.length}")
         if row.encoding == Encoding.RAW and row.frame != row.length + raw_overhead(row.length):

@@ -19,8 +19,11 @@ CONFIG_LIMIT = 4 << 20
 """Largest configuration of a VM that is looked into, in bytes."""
 
 _CONFIGS = ("cocoon.json", "config.json", "state.json")
+# What each kind of VM always has (epoch-formats 5.4).
 _CLOUD_HYPERVISOR = frozenset({"config.json", "state.json"})
+# Devices and the like are on every node, whatever its root is.
 _SYSTEM = re.compile(r"/(?:dev|proc|sys|run)(?:/|\Z)")
+# A warning is one line: the first few tell what kind of thing it is.
 _MOST = 5
 
 
@@ -62,6 +65,7 @@ def outside_paths(content: bytes, root: str, what: str) -> list[str]:
 
     Device and run-time directories do not count. Raises ContentError for what is not JSON.
     """
+    # A VM has as many members as it has devices, and nothing is kept of them: the size is bound enough.
     value = strict_json.loads(content, what, limit=CONFIG_LIMIT, members=None)
     inside = root.rstrip("/") + "/"
     return sorted({path for path in _paths(value) if _leads_out(posixpath.normpath(path), inside)})
@@ -71,6 +75,8 @@ def _sidecar_warnings(manifest: Manifest) -> Iterator[str]:
     names = {layer.filename for layer in manifest.layers}
     if "cocoon.json" in names:
         return
+    # Firecracker's snapshots have had the sidecar from their first version on; those of Cloud Hypervisor got it with
+    # 0.3.8, and every version before clones without (epoch-formats 5.4, trap 43).
     if names >= _CLOUD_HYPERVISOR:
         yield "a Cloud Hypervisor snapshot without cocoon.json: Cocoon 0.3.8 and later cannot clone it"
     elif is_firecracker(manifest):
@@ -84,6 +90,7 @@ def _base_warnings(manifest: Manifest, with_base_images: bool) -> Iterator[str]:
         yield f"the base image is not part of the archive, and must be in Cocoon's cloudimg/blobs: {listed}"
     absent = sorted({*manifest.image_blob_ids, *envelope_of(manifest).image_blob_ids} - carried)
     overlay = any(layer.filename == "overlay.qcow2" for layer in manifest.layers)
+    # IDs of cloud images and of layers of an OCI image look alike: only the disk tells which they are (trap 17).
     if absent and overlay:
         yield f"its disk builds on base images that the snapshot does not carry: {_some(absent)}"
     elif absent:
@@ -94,6 +101,7 @@ def _base_warnings(manifest: Manifest, with_base_images: bool) -> Iterator[str]:
 
 def _lost_map_warnings(manifest: Manifest) -> Iterator[str]:
     for layer in manifest.layers:
+        # Of this file alone the length is known: it is the disk itself (trap 8).
         if layer.filename == "cow.raw" and layer.size < manifest.storage and unpacking_of(manifest, layer) is None:
             yield f"cow.raw has {layer.size} of the disk's {manifest.storage} bytes: its sparse map was lost"
 
@@ -135,6 +143,7 @@ def _image_warnings(manifest: Manifest) -> Iterator[str]:
 def _paths(value: Any) -> Iterator[str]:
     """Every string that is an absolute path, wherever it stands."""
     if isinstance(value, str):
+        # With a blank in it, it is the command line of a kernel or of an init.
         if value.startswith("/") and " " not in value:
             yield value
         return

@@ -60,12 +60,14 @@ def manifest_of(
     push has none either for it. `image_blobs` says for each blob ID what Epoch says of it, the ID itself by default.
     Raises UsageError when nothing names the snapshot, ContentError.
     """
+    # A free name may have a tag in it, as whoever took the snapshot divided it.
     known = key_of(envelope.name)
     name = name or known.name
     if not name:
         raise UsageError("the snapshot has no name of its own", hint="name it with --as NAME[:TAG]")
     facts = Facts(
         name=name,
+        # A tag belongs to the name that it came with.
         tag=tag or (known.tag if name == known.name else DEFAULT_TAG),
         snapshot_id=envelope.id,
         image=envelope.image,
@@ -95,6 +97,7 @@ def _minted(file: StoredFile) -> MintedFile:
     )
 
 
+# The only files that no other hypervisor writes.
 _FIRECRACKER_FILES = frozenset({"vmstate", "mem"})
 
 
@@ -107,6 +110,7 @@ def envelope_of(manifest: Manifest, what: str = "the Epoch manifest") -> Envelop
     text = value.get(ENVELOPE)
     if isinstance(text, str):
         return Envelope.parse(text.encode("utf-8"), f"{what}: $.{ENVELOPE}")
+    # Of a snapshot that never was in Cocoon, and of one that an older writer pushed (epoch-formats 4.6).
     return Envelope.mint(_config(manifest, value.get(MODERN)))
 
 
@@ -144,4 +148,5 @@ def _config(manifest: Manifest, modern: Any) -> Mapping[str, Any]:
         "network": known.get("network"),
         "windows": known.get("windows"),
     }
+    # Go leaves out what is zero, but for the name, which has no `omitempty` (epoch-formats 5.2).
     return {key: value for key, value in members.items() if value or key == "name"}

@@ -46,6 +46,7 @@ class ExportArchive:
     def __init__(self, stream: ByteReader, spool_dir: Path, what: str = "the archive") -> None:
         self._what = what
         self._tar = TarStream(unwrapped(stream, what))
+        # The content is read once for its digest and once to be sent: a pipe cannot be rewound.
         self._spool_dir = spool_dir
         self._spool: Spool | None = None
         self._files: list[StoredFile] = []
@@ -68,6 +69,7 @@ class ExportArchive:
     def __next__(self) -> ArchivedFile:
         self.close()
         while (entry := None if self._complete else self._tar.next()) is not None:
+            # Wherever it stands: Cocoon writes it first, and other tar programs keep no order (epoch-formats 5.7).
             if entry.name != ENVELOPE:
                 return self._file(entry)
             self._read_envelope(entry)
@@ -109,6 +111,7 @@ class ExportArchive:
     def _check(self, entry: Entry) -> None:
         if (why := filename.problem(entry.name)) is not None:
             raise refuse_name(entry, why)
+        # An archive of a million empty files would make a manifest that nobody takes (reliability Z4).
         if len(self._files) >= LAYER_LIMIT:
             raise ContentError(f"{self._what} has more than {LAYER_LIMIT} files", code="SIZE", object=self._what)
         # Cocoon lets the last of two win, on a file system that may fold case (trap 26).
@@ -125,6 +128,7 @@ class ExportArchive:
     def _read_envelope(self, entry: Entry) -> None:
         if self.envelope is not None:
             raise refuse_name(entry, "it is there twice")
+        # It is read into memory, so its size is looked at before a byte of it.
         if entry.size > ENVELOPE_LIMIT:
             raise ContentError(f"{ENVELOPE} is {entry.size} bytes, more than the {ENVELOPE_LIMIT} allowed", code="SIZE")
         if sparse.is_packed(entry.pax_records):
@@ -160,6 +164,7 @@ class ExportArchive:
 
 _GZIP = b"\x1f\x8b"
 _OTHERS = ((b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bzip2"))
+# As much as the longest of the magic words below has.
 _SNIFFED = 6
 _INPUT = 1 << 16
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
@@ -176,6 +181,7 @@ def unwrapped(stream: ByteReader, what: str) -> ByteReader:
     if not head:
         hint = "look at the error of the program that was to write it"
         raise ContentError(f"{what} is empty", code="SIZE", object=what, hint=hint)
+    # Cocoon takes whatever is not gzip for a tar archive, and then speaks of a damaged header.
     for magic, name in _OTHERS:
         if head.startswith(magic):
             raise ContentError(
@@ -218,6 +224,7 @@ class _Gunzip:
     def __init__(self, source: _Source, what: str) -> None:
         self._source = source
         self._what = what
+        # Go joins gzip members without being asked, and `cat` of two archives is such a stream.
         self._new: Callable[[], zlib._Decompress] = lambda: zlib.decompressobj(_GZIP_WINDOW)
         self._decoder = self._new()
 
@@ -228,6 +235,7 @@ class _Gunzip:
             if data is None:
                 return b""
             try:
+                # Bounded by what is asked for: one kilobyte of gzip can be a megabyte of zeros (reliability Z2).
                 block = self._decoder.decompress(data, wanted)
             except zlib.error as error:
                 raise self._broken(f"is damaged: {error}") from None

@@ -15,6 +15,7 @@ from epoch_oci.oci.digest import shown
 from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.stores.base import Content
 
+# As Cocoon's own commit leaves them (epoch-formats 5.1).
 _MODE = 0o444
 
 
@@ -33,9 +34,11 @@ class ImageBlobs:
                 code="NAME",
                 object=layer.filename,
             )
+        # Whole, whatever its holes: the digest in a manifest is that of the image file.
         file = RootFile.find(self._tree, IMAGE_BLOBS, layer.filename, packed=False)
         if file is None:
             return False
+        # Its name is not its hash (trap 15), so that only the bytes tell whether it is the same one.
         if file.size == layer.size and self._digests.fits(file, layer.digest):
             return True
         raise ConflictError(
@@ -59,7 +62,9 @@ class ImageBlobs:
             with Draft(directory, what) as draft, content.open() as reader:
                 for block in VerifyingReader(reader, layer.descriptor, layer.filename).blocks():
                     draft.write(block)
+                # Never over another one: VMs of this node build on what is there.
                 shown_now = draft.commit(layer.filename, mode=_MODE, replace=False)
+        # A Cocoon that imported the very same image meanwhile is as good as ourselves.
         return shown_now or not self.holds(layer)
 
     def remove(self, layer: Layer) -> None:
@@ -80,6 +85,7 @@ def _linked(source: int, blob: str, directory: int, name: str, what: str) -> boo
     """Give a file a second name, read-only and durable; False where it cannot have one, or the name is taken."""
     try:
         with local.where_supported():
+            # Before it has its name: nobody is to see it writable there.
             os.chmod(blob, _MODE, dir_fd=source)
         os.link(blob, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
     except OSError:

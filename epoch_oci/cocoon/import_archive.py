@@ -19,7 +19,9 @@ from epoch_oci.errors import ContentError, LocalIOError, UsageError
 from epoch_oci.oci.verifying import BLOCK, VerifyingReader
 from epoch_oci.stores.base import Content
 
+# As Cocoon writes it (epoch-formats 5.5); its import throws it away.
 _ENVELOPE_MODE = 0o644
+# What else an archive's entry said (times, owners, another tool's sparse map) is not for a reader of this one.
 _OURS = "COCOON."
 # Together with the next header and its padding well below PIPE_BUF, up to which a write to a pipe is atomic (POSIX,
 # 4096 on Linux).
@@ -47,6 +49,7 @@ def write_import_archive(
     keep their order, mode and sparse map; base images have no place here. Raises ContentError when a file is not what
     the manifest says, and what `contents` and `write` raise: then what was written does not pass for an archive.
     """
+    # Everything that can be refused is refused before the first byte is written: what follows cannot be taken back.
     envelope = envelope_of(manifest).renamed(name, description)
     _refuse_cloud_image(manifest)
     archive = _Archive(write)
@@ -125,6 +128,7 @@ def _entry(manifest: Manifest, layer: Layer) -> _Entry:
     mode = manifest.mode_of(layer.filename) or DEFAULT_MODE
     records = {key: text for key, text in (header.pax_records if header else {}).items() if key.startswith(_OURS)}
     unpacking = sparse.unpacking(records, layer.size)
+    # A map too long for Go's reader (trap 12): the file goes whole, as Cocoon itself does above 800 KiB of map.
     if unpacking is not None and not tar.fits(layer.filename, layer.size, records):
         return _Entry(unpacking.logical_size, mode, {}, unpacking)
     return _Entry(layer.size, mode, records)
@@ -164,6 +168,7 @@ class _Archive:
 
     def header(self, name: str, size: int, mode: int, records: Mapping[str, str]) -> None:
         records_part, header = tar.file_header(name, size, mode, records)
+        # No more than a block of it is padding.
         if records_part:
             self._emit(records_part, ends=tar.BLOCK_SIZE)
         self._emit(header, ends=0 if size == 0 else None)
@@ -186,6 +191,7 @@ class _Archive:
 
         It then is the length of the padding within which that is so as well.
         """
+        # Content is held back and not the padding alone, for a reader does not miss padding at the end.
         cut = len(data) if ends is None else max(0, len(data) - ends - _HELD_BACK)
         ready, start = data[:cut], 0
         if self._held:

@@ -35,6 +35,7 @@ from epoch_oci.stores.base import BytesContent, Content
 
 _UMASK = 0o022
 """Taken from a file's mode: others may never write. Cocoon's import has the same by the usual umask."""
+# That of a file which Cocoon made itself (epoch-formats 5.2).
 _INDEX_MODE = 0o644
 
 
@@ -72,6 +73,7 @@ class Landing:
             self.index()
             for folder in (DATABASE, SNAPSHOTS):
                 self.tree.make(folder)
+            # Beside the snapshots and not in a cache directory: links and renames need one file system.
             with self.tree.own(SNAPSHOTS), self.tree.own("snapshot") as parent:
                 local.make_directory(STAGE.rpartition("/")[2], parent, self.tree.what(STAGE))
             remove_abandoned(self.tree)
@@ -82,6 +84,7 @@ class Landing:
         """As `CocoonRoot.expect`; nothing is written, for it may be all that a dry run does."""
         self._waiting.hold()
         _, same = self._standing(self.index(), key, manifest, replace)
+        # So that a pull of what is here already moves nothing, though its files may have another form than its blobs.
         self._satisfied = frozenset(blob.digest for blob in manifest.descriptors) if same else frozenset()
         return same
 
@@ -93,6 +96,8 @@ class Landing:
     def publish(self, key: SnapshotKey, manifest: Manifest, *, replace: bool) -> None:
         """As `CocoonRoot.publish`."""
         self.prepare()
+        # Looked at three times: before gigabytes move, before files are put together, and under Cocoon's lock, which
+        # alone decides.
         if not self._standing(self.index(), key, manifest, replace)[1]:
             self._require(key, manifest)
             self._land(key, manifest, replace)
@@ -117,6 +122,7 @@ class Landing:
             return None, False
         if not record.pending and all(images) and self._is_same(record, config, manifest):
             return record, True
+        # A snapshot in the making belongs to the Cocoon that makes it, whatever was asked for.
         if record.pending or not replace:
             raise self._conflict(key, record)
         return record, False
@@ -150,6 +156,7 @@ class Landing:
         folder = f"{SNAPSHOTS}/{record.id}"
         if {found for found, _ in self.tree.names(folder)} != {layer.filename for layer in manifest.layers}:
             return False
+        # By content and not by ID: an import gives the same snapshot a new one (trap 33).
         return all(self._is_there(folder, layer, unpacking_of(manifest, layer)) for layer in manifest.layers)
 
     def _is_there(self, folder: str, layer: Layer, packed: Unpacking | None) -> bool:
@@ -174,6 +181,7 @@ class Landing:
     def _land(self, key: SnapshotKey, manifest: Manifest, replace: bool) -> None:
         with ExitStack() as stack:
             waiting = stack.enter_context(self.tree.folder(BLOBS))
+            # Filled before the lock is taken: it takes minutes, and no Cocoon could take a snapshot meanwhile.
             new = stack.enter_context(NewDirectory(self.tree))
             free = self._fill(new, manifest, waiting)
             directory = stack.enter_context(index_locked(self.tree, self.lock_seconds))
@@ -185,6 +193,7 @@ class Landing:
             raw = index.with_record(
                 self._record(index, snapshot_id, record_name(key), manifest), unnamed=former.id if former else None
             )
+            # In the order in which a reader goes: what the record names is there before the record is.
             undo = stack.enter_context(ExitStack())
             for layer in manifest.base_images:
                 taken = None if waiting is None or layer.digest not in free else (waiting, layer.digest.hex)
@@ -195,6 +204,7 @@ class Landing:
             try:
                 self._write_index(directory, raw)
             except BaseException:
+                # Better a directory that nobody lists than a record whose files are gone.
                 if self._may_be_listed(snapshot_id):
                     undo.pop_all()
                 raise
@@ -207,6 +217,7 @@ class Landing:
             mode = manifest.mode_of(layer.filename) & ~_UMASK or DEFAULT_MODE
             packed = unpacking_of(manifest, layer)
             if packed is None and waiting is not None and layer.digest in free:
+                # Each waiting blob becomes one file at most: two files that shared their bytes would change together.
                 free.remove(layer.digest)
                 if new.take(layer.filename, mode, waiting, layer.digest.hex):
                     continue
@@ -215,6 +226,7 @@ class Landing:
         return frozenset(free)
 
     def _content(self, layer: Layer) -> Content:
+        # An empty file has no blob that anybody stored (trap 13).
         if not layer.size:
             return BytesContent(b"")
         found = self.locate(layer.descriptor)
@@ -239,6 +251,7 @@ class Landing:
     def _write_index(self, directory: int, raw: bytes) -> None:
         what = self.tree.what("snapshot/db", INDEX)
         sweep(directory)
+        # Its mode stays as it was found: Epoch's old pull leaves 0600 (epoch-formats 5.2).
         found = local.look_for_file(INDEX, directory, what)
         mode = _INDEX_MODE if found is None else stat.S_IMODE(found.st_mode)
         with Draft(directory, what) as draft:

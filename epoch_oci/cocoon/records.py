@@ -21,13 +21,17 @@ from epoch_oci.errors import ContentError, Finding, NotFoundError, UsageError
 from epoch_oci.oci import filename, strict_json
 from epoch_oci.oci.digest import shown
 
+# Some fifty thousand snapshots.
 INDEX_LIMIT = 64 << 20
+# Of Cocoon versions after 0.3.8 (epoch-formats 5.8).
 COUNTS = ("size_bytes", "last_accessed_at")
+# As Cocoon (epoch-formats 5.3).
 _SHORTEST_PREFIX = 3
 _RESOURCES = frozenset(
     {"cpu", "memory", "storage", "queue_size", "disk_queue_size", "image", "image_digest", "image_type", "network"}
     | {"no_direct_io", "windows"}
 )
+# Up to 0.3.5; later ones are base32 (epoch-formats 5.3).
 _OLD_ID = re.compile(r"[0-9a-f]{16}\Z")
 _DATA_DIR = "/snapshot/localfile/"
 
@@ -71,6 +75,7 @@ class Record:
         """The envelope that Cocoon would write. Raises ContentError for a record that it could not mean."""
         config = {key: value for key, value in self.members.items() if key not in RECORD_KEYS}
         if "id" not in config:
+            # First, as Cocoon of the time wrote it; a record may leave it to the key that it stands under.
             config = {"id": self.id, **config}
         return Envelope.mint(config, config_first=self._is_late(config))
 
@@ -97,6 +102,8 @@ class SnapshotIndex:
     @classmethod
     def parse(cls, raw: bytes | None, what: str) -> Self:
         """Read the index of any Cocoon version. Raises ContentError with every finding."""
+        # Without a bound on members: ids and names of a large node are as many as it has snapshots, and the size bounds
+        # them.
         value = {} if raw is None else strict_json.loads(raw, what, limit=INDEX_LIMIT, members=None)
         found: list[Finding] = []
         index = Members(value, "$", found, ("snapshots", "names"))
@@ -128,7 +135,9 @@ class SnapshotIndex:
         Raises NotFoundError, UsageError when more than one ID begins so.
         """
         wanted = record_name(key)
+        # Cocoon's own order, or one word would mean two snapshots.
         record = self.records.get(wanted) or self.named(wanted)
+        # A word with a tag in it is no beginning of an ID.
         if record is None and key.tag == DEFAULT_TAG and len(key.name) >= _SHORTEST_PREFIX:
             record = self._by_prefix(key.name)
         if record is None:
@@ -140,6 +149,8 @@ class SnapshotIndex:
 
     def named(self, name: str) -> Record | None:
         """The snapshot of this very name, finished or not."""
+        # `names` is where Cocoon looks; a record that it lacks has its name all the same, and two of one name would be
+        # one too many.
         known = self.records.get(self.names.get(name, ""))
         return known or next((record for record in self.records.values() if name and record.name == name), None)
 
@@ -151,6 +162,7 @@ class SnapshotIndex:
         value = dict(self.value)
         snapshots = dict(value.get("snapshots") or {})
         if unnamed is not None:
+            # It is not removed: a VM may be running on it, and its owner may still want it by its ID.
             snapshots[unnamed] = {**snapshots[unnamed], "name": ""}
         snapshots[members["id"]] = dict(members)
         names = {**self.names, members["name"]: members["id"]}
@@ -179,6 +191,7 @@ class SnapshotIndex:
         """An ID as this Cocoon makes them: 16 hex digits up to 0.3.5, 26 characters of base32 from 0.3.6 on."""
         old = bool(self.records) and all(_OLD_ID.match(known) for known in self.records)
         while True:
+            # 17 bytes are 28 characters of base32; 26 of them are 130 bits.
             fresh = random(8).hex() if old else base64.b32encode(random(17)).decode("ascii")[:26]
             if fresh not in self.records:
                 return fresh
@@ -187,6 +200,8 @@ class SnapshotIndex:
         """Where Cocoon says that the snapshot's files are: where it says so of the others, else below `root`."""
         tails = {known: f"{_DATA_DIR}{known}" for known in self.records}
         dirs = {known: str(record.members.get("data_dir", "")) for known, record in self.records.items()}
+        # A root may be reached by another path here than there, through a link or a mount; what Cocoon was told stands
+        # in its records.
         roots = {dirs[known].removesuffix(tail) for known, tail in tails.items() if dirs[known].endswith(tail)}
         return f"{roots.pop() if len(roots) == 1 else root}{_DATA_DIR}{snapshot_id}"
 
@@ -199,6 +214,7 @@ class SnapshotIndex:
 
     def _form(self) -> tuple[Encoder, bytes]:
         """How the file was written: whatever gives its very bytes again."""
+        # Epoch's old pull leaves out the line feed that Cocoon writes (epoch-formats 5.2).
         end = b"\n" if self.raw is None or self.raw.endswith(b"\n") else b""
         for encode in _ENCODERS:
             if self.raw is not None and encode(dict(self.value)) + end == self.raw:
@@ -211,14 +227,11 @@ def _record(snapshot_id: str, members: Members) -> Record:
         members.found.append(Finding(members.path, "NAME", why))
     if members.text("id") not in ("", snapshot_id):
         members.refuse("id", "MISMATCH", f"{shown(members.value['id'])} is not the ID it is listed under")
-    pending = members.value.get("pending")
-    if pending not in (None, True, False):
-        members.refuse("pending", "SCHEMA", f"{shown(pending)} is neither true nor false")
     created_at = members.text("created_at")
     return Record(
         id=snapshot_id,
         name=members.text("name"),
-        pending=pending is True,
+        pending=members.flag("pending"),
         created_at=created_at if gojson.is_time(created_at) else "",
         members=MappingProxyType(members.value),
     )
@@ -232,7 +245,9 @@ def config_of(manifest: Manifest, name: str) -> dict[str, Any]:
     """
     envelope = envelope_of(manifest)
     known = {key: value for key, value in envelope.config.items() if key not in RECORD_KEYS}
+    # Both, for Cocoon's collector goes by this map alone (trap 16).
     blobs = sorted({*envelope.image_blob_ids, *manifest.pinned_blobs})
+    # The ID is the node's own, and keeps the place that it had among the keys.
     config = {**({} if "id" in known else {"id": ""}), **known, "name": name}
     if blobs:
         said = known.get("image_blob_ids") or {}

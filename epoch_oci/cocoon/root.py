@@ -37,6 +37,7 @@ from epoch_oci.stores.backends.base import StoredContent, left_behind, read_boun
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import Content, SnapshotEntry
 
+# SHA-256 runs at a core's speed, and a node has others to serve.
 _HASHERS = 4
 _EXTENSIONS = (".qcow2", ".raw", "")
 """What an image blob's name may end in, in the order in which Epoch looks for it (epoch-formats 1.5)."""
@@ -45,6 +46,7 @@ _EXTENSIONS = (".qcow2", ".raw", "")
 def utc_now() -> str:
     """This moment as Go writes a UTC time."""
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    # Go drops zeros at the end (RFC3339Nano).
     fraction = f".{nanoseconds:09}".rstrip("0").rstrip(".")
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"
 
@@ -68,6 +70,7 @@ class CocoonRoot:
         lock_seconds: float = 30.0,
         warn: Callable[[str], None] = local.unheard,
     ) -> None:
+        # First of all: `__del__` runs also where what follows here failed.
         self._leases: dict[str, int] = {}
         self._tree = Tree(path, warn)
         self._where = where or f"cocoon:{path}"
@@ -111,6 +114,7 @@ class CocoonRoot:
         self._refuse_modern()
         with self._tree.folder(DATABASE) as directory:
             descriptor = None if directory is None else local.open_file(INDEX, directory, what)
+        # An index is made with the first snapshot: a fresh root has none, and any other directory has none either.
         if descriptor is None and not self._tree.is_root():
             hint = f"a Cocoon root has folders like {DATABASE} or {IMAGE_BLOBS} in it"
             raise NotFoundError(f"{self._tree.path} is no Cocoon root", object=str(self._tree.path), hint=hint)
@@ -141,6 +145,7 @@ class CocoonRoot:
 
         Raises NotFoundError, UsageError, ConflictError when Cocoon is about to delete it, ContentError.
         """
+        # Before its files are read, which takes minutes: a collector may come in between.
         record = self.index().find(SnapshotKey.parse(name), str(self._tree.path))
         self._lease(record.id)
         try:
@@ -172,6 +177,7 @@ class CocoonRoot:
 
     def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
         """As `Sink.holds`."""
+        # A blob of the expected snapshot counts even where no file has its form (another map of holes, say).
         return self._landing.satisfied(target) or self.located(target, anew=anew) is not None
 
     def content(self, target: Descriptor) -> Content:
@@ -180,12 +186,14 @@ class CocoonRoot:
 
     def located(self, target: Descriptor, *, anew: bool = False) -> Content | None:
         """The blob `target` if it is here. Only files of just its size are read for it; `anew` as in `holds`."""
+        # What was hashed in this run is known without a look at any file.
         found = None if anew else self._found.get(target.digest)
         if found is not None and found.size == target.size:
             return found
         key = blob_key(target.digest)
         if self._stage.holds(key, target, anew=anew):
             return StoredContent(self._stage, key, target.size)
+        # Files of another size are not read: a root holds hundreds of gigabytes.
         for file in self._candidates(target.size):
             if self._digests.of(file, anew=anew) == target.digest:
                 self._found[target.digest] = file
@@ -237,6 +245,7 @@ class CocoonRoot:
             yield replace(left, path=f"{STAGE}/{left.path}")
         known = {record.id for record in index.records.values()}
         for name, mode in self._tree.names(SNAPSHOTS):
+            # A warning alone: Cocoon's collector removes it, or its owner is about to list it.
             if name not in known and local.kind_of(mode) == "a directory":
                 yield Finding(f"{SNAPSHOTS}/{shown(name)}", "MISMATCH", "no snapshot has this directory", "warning")
 
@@ -308,6 +317,7 @@ class CocoonRoot:
         """Keep Cocoon from deleting the snapshot while it is read, where its version has leases for that."""
         if snapshot_id in self._leases:
             return
+        # Later versions than 0.3.8; where there is no such file nothing can be held, and nothing is.
         name = f"{snapshot_id}.lease"
         what = self._tree.what(SNAPSHOTS, name)
         with self._tree.folder(SNAPSHOTS) as directory:

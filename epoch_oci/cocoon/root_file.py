@@ -22,6 +22,7 @@ from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verifying import ByteReader, read_digest
 
+# Later versions of Cocoon; up to 0.3.8 nothing is guarded, and Go's reader fails (epoch-formats 5.6).
 MAP_LIMIT = 800 << 10
 """Longest map in bytes; Cocoon carries a file whole whose map is longer."""
 
@@ -51,17 +52,21 @@ class RootFile:
         """
         what = tree.what(folder, name)
         with tree.folder(folder) as directory:
+            # Opened and not merely looked at: the file that is measured is the one whose holes are read.
             descriptor = None if directory is None else local.open_file(name, directory, what)
         if descriptor is None:
             return None
         try:
             with local.local_errors(what):
                 found = os.fstat(descriptor)
+            # Where the file system has data, which is what Cocoon packs: zeros that are stored stay data, or the digest
+            # would be another.
             segments = tuple(Segment(*run) for run in data_runs(descriptor, found.st_size, what)) if packed else ()
         finally:
             os.close(descriptor)
         records = pax_records(segments, found.st_size) if packed else {}
         mode = stat.S_IMODE(found.st_mode)
+        # A file that Cocoon would carry whole has no segments here either.
         return cls(tree, folder, name, _state(found), found, mode, segments if records else None, records)
 
     @property
@@ -109,6 +114,7 @@ class RootFile:
         with self._descriptor() as descriptor:
             if packed is None:
                 return read_digest(local.FileReader(descriptor, self.what)) == digest
+            # By the map of the blob and not by the holes of the file, which another file system may have put elsewhere.
             if read_digest(RunReader(descriptor, self.what, packed.segments)) != digest:
                 return False
             return is_zero_outside(descriptor, self.what, packed.segments, self.logical_size)
@@ -148,6 +154,7 @@ class Digests:
     def of(self, file: RootFile, *, anew: bool = False) -> Digest:
         """The digest of the file's stored form; with `anew` the file is read. Raises what reading it raises."""
         form = _form(file)
+        # A guest's memory is tens of gigabytes: read once, and then only when it was changed.
         digest = None if anew else self._marks.digest(file.found, form)
         if digest is None:
             digest = file.hashed()
@@ -176,6 +183,7 @@ def _form(file: RootFile) -> str:
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int, int]:
+    # Not the time of the inode: a second name or another mode changes that, and not the content.
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 

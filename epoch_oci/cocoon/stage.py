@@ -40,6 +40,7 @@ class NewDirectory:
     def __enter__(self) -> Self:
         with self._tree.own(STAGE) as stage, local.local_errors(self._what()):
             local.make_directory(self._name, stage, self._what())
+            # From here on everything goes by this descriptor: what its name leads to may be exchanged (reliability N6).
             self._descriptor = os.open(self._name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=stage)
             try_lock(self._descriptor)  # where there are no locks, nobody takes it for an abandoned one either
         return self
@@ -55,6 +56,7 @@ class NewDirectory:
     def take(self, name: str, mode: int, source: int, blob: str) -> bool:
         """Give the file `blob` of the directory `source` another name here. False when it cannot have one."""
         try:
+            # A blob that is whole costs nothing to become the file; its own name goes when all is done.
             os.link(blob, name, src_dir_fd=source, dst_dir_fd=self._descriptor, follow_symlinks=False)
         except OSError:
             return False
@@ -71,6 +73,7 @@ class NewDirectory:
         try:
             size = _copy(reader, descriptor, what) if packed is None else _unfold(reader, descriptor, packed, what)
             with local.local_errors(what):
+                # A hole at the end is nothing that was written.
                 os.ftruncate(descriptor, size)
                 local.set_mode(descriptor, mode)
                 local.sync_file(descriptor)
@@ -81,8 +84,11 @@ class NewDirectory:
         """Make it the directory of a snapshot, safe on the disk and of the mode that Cocoon gives one."""
         with local.local_errors(self._what()):
             local.set_mode(self._descriptor, DIRECTORY_MODE)
+            # Its names before its own name: after a power cut the record may lead to no half of a snapshot (reliability
+            # F3).
             local.sync_directory(self._descriptor)
         self._rename(self._name, STAGE, snapshot_id, SNAPSHOTS)
+        # From now on it is Cocoon's, and `__exit__` leaves it alone.
         self._place = SNAPSHOTS
 
     def move_back(self, snapshot_id: str) -> None:
@@ -109,6 +115,7 @@ def remove_abandoned(tree: Tree) -> None:
             with contextlib.suppress(OSError):
                 descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=stage)
                 try:
+                    # None, where there are no locks: it may be somebody's at this moment, and Cocoon never looks here.
                     if try_lock(descriptor):
                         _remove(name, descriptor, stage)
                 finally:
@@ -145,6 +152,7 @@ def _unfold(reader: VerifyingReader, descriptor: int, packed: Unpacking, what: s
 
 BLOBS = f"{STAGE}/blobs/sha256"
 _DONE = ".done"
+# Long enough for a pull that broke off before a holiday.
 _KEPT_SECONDS = 14 * 24 * 3600
 """How long blobs wait for a snapshot that never comes."""
 
@@ -163,6 +171,7 @@ class WaitingBlobs:
         """From now on nothing that waits is thrown away. Writes nothing; where nothing waits nothing is held."""
         if self._lock is None:
             with self._tree.folder(STAGE) as folder:
+                # The folder is closed behind us, and a lock lives as long as a descriptor of its open file.
                 self._lock = None if folder is None else os.dup(folder)
             self._locked(shared=True)
 
@@ -176,7 +185,9 @@ class WaitingBlobs:
         """Throw away what is forgotten, unless somebody holds what waits. Afterwards it is held as by `hold`."""
         if self._lock is None:
             self.hold()
+            # Alone for this moment: whoever counts on a blob has a shared lock.
             if self._locked():
+                # Nothing was given up now, but those before us may have left something.
                 self._throw_away(())
             self._locked(shared=True)
 
@@ -205,6 +216,7 @@ class WaitingBlobs:
                     if not stat.S_ISREG(mode):
                         continue
                     changed = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+                    # The mark goes with its blob, and one without a blob goes as well.
                     if name in done or f"{name}{_DONE}" in done or changed < old:
                         os.unlink(name, dir_fd=folder)
 

@@ -35,6 +35,7 @@ _OCTAL = re.compile(rb"[0-7]*\Z")
 
 FILE = "file"
 PAX = "pax"
+# A zero byte is what tar of before POSIX wrote for a file; programs that repack an archive may still do so.
 _TYPES = {b"0": FILE, b"\x00": FILE, b"x": PAX}
 _FOREIGN = {
     b"1": "a hard link",
@@ -140,6 +141,7 @@ def fits(name: str, size: int, records: Mapping[str, str]) -> bool:
 
 
 def _needed(name: str, size: int, records: Mapping[str, str]) -> dict[str, str]:
+    # Go splits a long name between name and prefix only at a slash, and flat names have none.
     own = {} if len(name) <= 100 else {"path": name}
     return {**records, **own, **({} if size < _OCTAL_LIMIT else {"size": str(size)})}
 
@@ -152,12 +154,14 @@ def _pax_blocks(name: str, records: Mapping[str, str]) -> bytes:
 
 
 def _pax_body(records: Mapping[str, str]) -> bytes:
+    # Sorted as Go does, so that one snapshot has one archive.
     return b"".join(_record(key, records[key]) for key in sorted(records))
 
 
 def _record(key: str, value: str) -> bytes:
     """`LENGTH KEY=VALUE`, where the length counts its own digits too."""
     rest = f" {key}={value}\n".encode()
+    # Twice: counting its own digits may give the length one more digit.
     length = len(rest) + len(str(len(rest)))
     length = len(rest) + len(str(length))
     return str(length).encode("ascii") + rest
@@ -173,6 +177,7 @@ def _block(name: str, size: int, mode: int, kind: bytes, *, full: bool = False) 
     block[136:148] = _octal(0, 12)
     block[_TYPE] = kind
     block[_MAGIC] = _USTAR
+    # Readers do not look at them; the archive is to be the very bytes that Cocoon would write.
     if full:
         block[329:337] = block[337:345] = _octal(0, 8)
     block[_CHECKSUM] = _octal(_checksum(bytes(block)), 7) + b" "
@@ -190,6 +195,7 @@ def _checksum(block: bytes) -> int:
 
 def _number(field: bytes, what: str) -> int:
     """Octal digits, or GNU's binary form, which begins with a set bit."""
+    # How GNU tar writes a size of 8 GiB and more.
     if field[0] == 0x80:
         value = int.from_bytes(field[1:], "big")
     else:
@@ -245,6 +251,7 @@ class TarStream:
 
     def next(self) -> Entry | None:
         """The next file, None at the end of the archive; then the stream is at its end too."""
+        # Whoever took the entry may not have read it to its end.
         self._skip_rest()
         block = self._block()
         if block == ZERO_BLOCK:
@@ -269,6 +276,7 @@ class TarStream:
         return block
 
     def _records(self, header: Header) -> dict[str, str]:
+        # Read into memory, so bounded before it is read.
         if header.size > PAX_LIMIT:
             raise ContentError(
                 f"the archive has {header.size} bytes of PAX records for one file, more than the {PAX_LIMIT} allowed",

@@ -43,7 +43,10 @@ class Tree:
     @contextmanager
     def folder(self, folder: str) -> Iterator[int | None]:
         """A descriptor of the folder, None when it or one above it is not there. Raises ContentError, LocalIOError."""
+        # The root itself may be reached through a link, for an operator put it there; nothing below it may (reliability
+        # L3).
         directory = local.open_directory(self.path, str(self.path))
+        # Folder by folder: O_NOFOLLOW looks at the last name of a path alone.
         walked = ""
         for part in folder.split("/") if folder else ():
             walked = f"{walked}/{part}" if walked else part
@@ -76,6 +79,7 @@ class Tree:
 
     def is_root(self) -> bool:
         """Whether this looks like a root, be it one in which no snapshot was ever made."""
+        # Any of them, for a root in which only images were imported has no snapshot's folder.
         for sign in SIGNS:
             with self.folder(sign) as directory:
                 if directory is not None:
@@ -88,6 +92,7 @@ class Tree:
         for name in folder.split("/"):
             below = f"{above}/{name}" if above else name
             with self.folder(below) as found:
+                # Each with Cocoon's own mode, or a Cocoon of another user of the group could not go on there.
                 missing = found is None
             if missing:
                 with self.own(above) as parent:
@@ -113,6 +118,7 @@ def index_locked(tree: Tree, seconds: float) -> Iterator[int]:
     what = tree.what(DATABASE, LOCK)
     with tree.own(DATABASE) as directory:
         with local_errors(what):
+            # Made where it is missing, as Cocoon does: a lock that only one of the two takes is none.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             held = os.open(LOCK, flags, 0o600, dir_fd=directory)
         try:

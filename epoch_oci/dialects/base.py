@@ -125,6 +125,7 @@ def _digested(file: EncodedFile, digests: Mapping[str, Digest]) -> SnapshotFile:
         media_type=file.media_type,
         digest=file.digest or digests[file.name],
         size=file.size,
+        # An empty file is nothing to fetch; some registries have no empty blob (trap 13).
         carriers=file.carriers if file.size else (),
         encoding=file.encoding,
     )

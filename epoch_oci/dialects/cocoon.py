@@ -47,6 +47,8 @@ class CocoonDialect:
             or manifest.config.media_type in profile.ARTIFACT_TYPES
         ):
             return True
+        # Layers with Cocoon's types in an artifact of modern Epoch are what the other dialect reads, or refuses by
+        # name.
         foreign_type = (manifest.artifact_type or "").startswith(profile.COCOONSTACK)
         return not foreign_type and any(layer.media_type.startswith(PREFIX) for layer in manifest.layers)
 

@@ -20,7 +20,9 @@ from epoch_oci.oci.digest import shown
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.strict_json import member_path
 
+# What `oras push` and builders of images write when nobody states a type.
 _ANY_LAYER = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
+# ORAS marks a directory that it packed so.
 _UNPACK = "io.deis.oras.content.unpack"
 _USED_BY_LAYERS = frozenset({media_types.TITLE, profile.ROLE, *profile.PART_KEYS})
 
@@ -37,6 +39,7 @@ def from_layers(manifest: ImageManifest) -> Snapshot:
         found.extend(_file_findings(file))
     found.extend(filename.clash_findings((file.name_path, file.name) for file in files if file.name))
     labels = Labels.read(manifest, found)
+    # An artifact of an empty snapshot and one of something else look alike.
     if not files:
         found.append(Finding("$.layers", "SCHEMA", "no layer carries a file"))
     if found:
@@ -59,6 +62,7 @@ def from_layers(manifest: ImageManifest) -> Snapshot:
         dialect="cocoon",
         epoch=epoch.document,
         manifest=epoch,
+        # In the order of the manifest that was derived: layers, then base images.
         files=tuple(to_snapshot_file(file) for role in ("layer", BASE_IMAGE) for file in files if file.role == role),
         derived=True,
         warnings=(*url_warnings(manifest), *labels.warnings, *_kind_warnings(manifest, epoch)),
@@ -73,6 +77,7 @@ def identified(snapshot: Snapshot, name: str, tag: str) -> Snapshot:
     hostile name.
     """
     manifest = snapshot.manifest
+    # A manifest that travelled keeps its bytes, whatever it is called now (trap 3).
     if not snapshot.derived or (manifest.name and manifest.tag):
         return snapshot
     called = named(manifest, manifest.name or name, manifest.tag or tag, "the derived Epoch manifest")

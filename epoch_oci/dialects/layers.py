@@ -59,6 +59,7 @@ def whole_layer(name: str, role: Role, blob: Descriptor) -> Descriptor:
     """The layer that carries a file of this name in one piece."""
     annotations = {media_types.TITLE: name}
     if role == BASE_IMAGE:
+        # Only where it says something: a layer without a role is a file (docs/format.md, 2.1).
         annotations[ROLE] = role
     return replace(blob, annotations=annotations)
 
@@ -160,6 +161,7 @@ def chunk_layers(manifest: ImageManifest, found: list[Finding]) -> tuple[Descrip
         end = 0
     else:
         end = next((at for at, layer in enumerate(layers) if at and layer.media_type != CHUNK_PACK), len(layers))
+    # Told, and not passed over: a pack that no index lists would hide bytes that nobody looks at.
     found += [
         Finding(f"$.layers[{at}].mediaType", "MISMATCH", f"{shown(layer.media_type)} may not stand here")
         for at, layer in enumerate(layers[end:], end)
@@ -215,6 +217,7 @@ def _joined(index: int, run: tuple[Descriptor, ...], found: list[Finding]) -> Ca
     path, first = f"$.layers[{index}]", run[0]
     size = _whole_size(first, path, found)
     digest = _whole_digest(first, path, found)
+    # By the first part; every other one is held against it.
     name = first.annotations.get(PART_FILE)
     if name is None:
         found.append(Finding(f"{path}.annotations", "SCHEMA", f"{PART_FILE} is missing"))

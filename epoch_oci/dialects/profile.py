@@ -70,9 +70,11 @@ class Labels:
         notes = manifest.annotations
         for key in (media_types.TITLE, media_types.VERSION):
             text = notes.get(key)
+            # Name and tag become keys of a store (reliability N1); an empty one is none, as Go has it.
             if text and (why := hostile_problem(text)) is not None:
                 found.append(Finding(member_path("$.annotations", key), "NAME", f"{shown(text)} {why}"))
         created, warnings = notes.get(media_types.CREATED, ""), []
+        # People write dates by hand, and nothing rests on this one: no reason to refuse gigabytes.
         if created and not gojson.is_time(created):
             path = member_path("$.annotations", media_types.CREATED)
             problem = f"{shown(created)} is not a time (RFC 3339) and is left out"
@@ -90,6 +92,7 @@ class Labels:
 
     def unlike(self, *, snapshot_id: str, image: str) -> dict[str, str]:
         """The annotations to keep beside members of these values: `rest`, and what differs from them."""
+        # What annotation and member say alike is made again from the member.
         rows = ((SNAPSHOT_ID, self.snapshot_id, snapshot_id), (IMAGE, self.image, image))
         return {**self.rest, **{key: text for key, text, known in rows if text not in ("", known)}}
 
@@ -110,6 +113,7 @@ def annotations(
     epoch: Manifest, user: Mapping[str, str] | None, kept: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
     """Those of the Epoch manifest, those that were `kept` beside it, and the user's. Raises UsageError."""
+    # The user's last; those that the config decides cannot be among them.
     return {**annotations_of(epoch), **kept, **_user_annotations(user or {})}
 
 
@@ -127,11 +131,13 @@ def _user_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
 
 
 def _encodable(text: str) -> bool:
+    # NUL and lone surrogates: our own reader would refuse the manifest (reliability J2).
     return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
 
 
 def checked_config(manifest: ImageManifest, document: Document | None, media_type: str) -> Document:
     """The config, when it is there, of this type, and what the manifest names. Raises ContentError."""
+    # The type first: bytes of another type may match their digest, and are no config of ours all the same.
     target = manifest.config
     if target.media_type != media_type:
         raise ContentError(

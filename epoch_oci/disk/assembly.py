@@ -30,7 +30,9 @@ from epoch_oci.oci.verifying import BLOCK
 _RECORD_EVERY = 8 * BLOCK
 """A span's progress is recorded this often; so much at most is fetched again for each span after a kill."""
 _LINE = re.compile(rb"([0-9]{1,16}) ([0-9]{1,16})")
+# A line for every eight mebibytes: room for a blob of a terabyte; what is beyond is fetched again.
 _RECORD_LIMIT = 4 << 20
+# Appended to: lines of several threads may come in any order, and none may land in another one.
 _RECORD_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -48,6 +50,7 @@ class Spans:
         """Count `start` to `end` as there."""
         if start >= end:
             return
+        # Intervals that only touch count as well, so that neighbours become one.
         first = bisect.bisect_left(self._intervals, start, key=lambda item: item[1])
         last = bisect.bisect_right(self._intervals, end, key=lambda item: item[0])
         if first < last:
@@ -139,6 +142,7 @@ class Assembly:
         with local_errors(self._what), contextlib.ExitStack() as undo:
             self._descriptor = self._open_part()
             undo.callback(os.close, self._descriptor)
+            # After the lock: whoever does not hold the part has no business with its record.
             self._log = os.open(self._record, _RECORD_FLAGS, 0o600, dir_fd=self._directory)
             undo.callback(os.close, self._log)
             make_usable(self._log)
@@ -190,14 +194,18 @@ class Assembly:
         `check` is called, and whatever it raises is passed on. `finish` checks as ever. Only for an assembly of which
         nothing is there yet.
         """
+        # A packed file has its bytes elsewhere, and of an empty one there is nothing to share.
         if not self._placement.is_plain or self._size != self._target.size or self._size == 0:
             return False
         with local_errors(self._what):
+            # A file of another length cannot be the blob, and a clone would have taken the bytes of a part that is
+            # fetched.
             if os.fstat(file).st_size != self._size:
                 return False
         if clone(file, self._descriptor):
             self._count(0, self._size)
             return True
+        # One file with two names: whoever may write to the one writes to the other.
         if not self._links or not may_link(file, self._mode):
             return False
         with local_errors(self._what):
@@ -205,6 +213,7 @@ class Assembly:
             check()
             self._linked = link(file, self._name, self._directory)
             after = os.fstat(file)
+        # A file that somebody wrote to meanwhile is not the one that was verified.
         if self._linked and (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
             self._shown(after)
         return self._linked
@@ -224,6 +233,7 @@ class Assembly:
                 object=str(self._target.digest),
             )
         with self._state:
+            # It needs the bytes in order, and catches up with those that came out of it.
             self._state.wait_for(lambda: self._digest is not None or self._failure is not None)
         if self._failure is not None:
             raise self._failure
@@ -246,6 +256,7 @@ class Assembly:
             )
             with contextlib.suppress(OSError):
                 os.unlink(self._record, dir_fd=self._directory)
+        # Somebody else has the name, and their blob was verified as well: ours is of no more use.
         if not done:
             self.discard()
         return done
@@ -278,6 +289,7 @@ class Assembly:
             os.write(self._log, f"{start} {end}\n".encode())
 
     def _open_part(self) -> int:
+        # Two transfers of one blob would take turns at the same bytes (reliability F19).
         opened = open_locked(self._part, self._directory)
         if opened is None:
             raise BusyError(f"{self._what}: somebody else is fetching it", object=self._what)
@@ -301,6 +313,7 @@ class Assembly:
                 os.ftruncate(self._descriptor, 0)
                 os.ftruncate(self._log, 0)
                 os.write(self._log, b"%s%s\n" % (RECORD_HEAD, os.fsencode(self._name)))
+            # Its full length from the start: spans are written in any order, and a full disk is told now.
             if self._size:
                 os.ftruncate(self._descriptor, self._size)
 
@@ -326,5 +339,6 @@ class Assembly:
     def _hash(self, hasher: "hashlib._Hash", offset: int, length: int) -> int:
         with local_errors(self._what):
             for place, count in self._placement.runs(offset, length):
+                # Out of the page cache, where the bytes were put a moment ago.
                 hasher.update(os.pread(self._descriptor, count, place))
         return length

@@ -37,9 +37,11 @@ _DRAFT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{16}\.tmp\Z")
 _KEPT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{32}\.(?:part|done)\Z")
 RECORD_HEAD = b"for "
 """What the record of an assembly begins with, before the name of the file that it will be."""
+# A file's name has 255 bytes at most.
 _HEAD_LIMIT = 512
 _KEPT_SECONDS = 14 * 24 * 3600
 """How long an unfinished assembly that nobody goes on with is kept."""
+# How file systems say that they have no hard links, or no more of them for this file.
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
 _WRITEBACK = 16 * BLOCK
 """How much is left unwritten before the disk is set to work; else the last fsync waits for all of it."""
@@ -131,6 +133,7 @@ def reveal(
     `shown` is told what the file is then, unless somebody else wrote to it, or it is not safe on this file system.
     False when `replace` is false and `name` is taken; the draft is still there then. Raises OSError.
     """
+    # Zeros at the end were never written.
     os.ftruncate(descriptor, size)
     set_mode(descriptor, mode)
     # Before it gets its name: a name may reach the disk before the bytes do (reliability F3).
@@ -138,6 +141,7 @@ def reveal(
     before = os.fstat(descriptor)
     if replace:
         os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
+    # Not looked at and then renamed: another process would get in between.
     elif not _link(draft, name, directory):
         return False
     sync_directory(directory)
@@ -242,6 +246,7 @@ def _remove_stale(name: str, directory: int, old: float) -> None:
     try:
         found = os.fstat(descriptor)
         held = stat.S_ISREG(found.st_mode) and try_lock(descriptor)
+        # Locked by nobody, so that its owner is gone.
         if held or (held is None and found.st_mtime < old):  # without locks its age has to tell
             if name.endswith(".part"):  # first what says that there is something to go on with
                 _remove(f"{name.removesuffix('.part')}.done", directory)
@@ -289,9 +294,12 @@ def may_link(file: int, mode: int) -> bool:
 
 def link(file: int, name: str, directory: int) -> bool:
     """Give an open file a further name, in place of what has it now, safe on the disk. False where that cannot be."""
+    # By way of a hidden name: a link never replaces, and a rename does.
     hidden = f"{OUR_PREFIX}-{secrets.token_hex(8)}.tmp"
     try:
+        # Its bytes before its name: whoever wrote it may not have synced it (reliability F3).
         os.fsync(file)
+        # By its descriptor: what its name leads to by now may be another file.
         os.link(f"/proc/self/fd/{file}", hidden, dst_dir_fd=directory, follow_symlinks=True)
         os.rename(hidden, name, src_dir_fd=directory, dst_dir_fd=directory)
         sync_directory(directory)

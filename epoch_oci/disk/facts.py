@@ -21,14 +21,17 @@ from pathlib import Path
 from typing import Self
 
 from epoch_oci.disk.draft import Draft, sweep
-from epoch_oci.disk.local import open_private
+from epoch_oci.disk.local import private
 from epoch_oci.errors import ContentError, LocalIOError
 from epoch_oci.oci.digest import Digest
 
 LIMIT = 8 << 20
 """Bytes: some 40,000 digests, which are read in a twentieth of a second."""
+# One text may not push all the others out.
 _LONGEST = LIMIT // 16
+# Once more, for somebody may have replaced the file between opening and writing.
 _TRIES = 2
+# Of what cannot be written; a few megabytes of memory.
 _MOST_HERE = 10_000
 _FILE = "facts"
 _HEAD = b"epoch-oci facts 1\n"
@@ -56,6 +59,7 @@ class Facts:
         with self._lock:
             if name not in self._here:
                 self._catch_up()
+            # What this process alone knows is newer than what is written.
             line = self._here.get(name) or self._known.get(name, b"")
         return _text(name, line) or None
 
@@ -64,6 +68,8 @@ class Facts:
         name = _name(kind, key)
         record = _record(name, text)
         with self._lock:
+            # O_APPEND and a single write: records of several processes do not mix on a local file system, and where
+            # they do the checksum tells.
             if not briefly and self._append(record):
                 self._here.pop(name, None)
                 self._known[name] = record.strip()
@@ -81,6 +87,7 @@ class Facts:
         with contextlib.suppress(OSError, ValueError), self._opened(os.O_RDONLY) as file:
             found = os.fstat(file)
             device, inode, offset = self._read
+            # Another process has put a shorter file in its place.
             if (found.st_dev, found.st_ino) != (device, inode) or found.st_size < offset:
                 self._known, offset = {}, 0
             raw = os.pread(file, found.st_size - offset, offset)
@@ -92,6 +99,7 @@ class Facts:
         """Whether it could be written."""
         if self._directory is None or len(record) > _LONGEST:
             return False
+        # For the case that there is no file to append to, or none to be believed.
         raw, replace = _HEAD + record, True
         for _ in range(_TRIES):
             try:
@@ -117,6 +125,7 @@ class Facts:
         file = os.open(self._directory / _FILE, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             found = os.fstat(file)
+            # What others could write is not believed: a wrong digest would be sent as a claim (reliability L1).
             ours = found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
             if not stat.S_ISREG(found.st_mode) or not ours or found.st_size > 2 * LIMIT:
                 raise ValueError
@@ -132,17 +141,15 @@ class Facts:
         What others append to one that is replaced meanwhile is lost.
         """
         assert self._directory is not None
-        directory = open_private(self._directory, follow=True)
-        try:
+        with private(self._directory, follow=True) as directory:
             sweep(directory)
             with Draft(directory, str(self._directory)) as draft:
                 draft.write(raw)
                 return draft.commit(_FILE, replace=replace)
-        finally:
-            os.close(directory)
 
 
 def _name(kind: str, key: str) -> bytes:
+    # A hash, so that no path and no name of a snapshot stands in the file.
     return hashlib.sha256(f"{kind}\n{key}".encode("utf-8", "surrogateescape")).hexdigest()[:40].encode()
 
 
@@ -172,6 +179,7 @@ def _newer(raw: bytes) -> bytes:
     """The newest records of a file, each name once, half as much as may be in it at most."""
     kept: dict[bytes, bytes] = {}
     size = 0
+    # From the end: of several records of a name the last one counts.
     for name, line in reversed(list(_records(raw[len(_HEAD) :]))):
         if name in kept:
             continue
@@ -225,6 +233,7 @@ def is_same(before: os.stat_result, after: os.stat_result) -> bool:
 
 
 def _key(found: os.stat_result, form: str) -> str:
+    # Not by its path: a file that is moved is the same file, and one that takes its path is another.
     return f"{found.st_dev} {found.st_ino} {form}"
 
 

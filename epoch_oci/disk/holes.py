@@ -59,9 +59,11 @@ def is_zero_outside(descriptor: int, what: str, runs: Sequence[Run], size: int) 
 
 def write_sparse(descriptor: int, block: bytes, offset: int) -> None:
     """Write `block` at `offset` of a new file, and leave out the pages that hold nothing but zeros. Raises OSError."""
+    # Most blocks of a guest's memory that was never used: one comparison for all of it.
     if _ZEROS.startswith(block):
         return
     view, start = memoryview(block), 0
+    # By pages of the file and not of the block: a hole that is not aligned costs as much as data.
     for page in range(-offset % _PAGE, len(block) - _PAGE + 1, _PAGE):
         if block.startswith(_ZERO_PAGE, page):
             write_all(descriptor, view[start:page], offset + start)
@@ -105,7 +107,9 @@ def _seek(descriptor: int, offset: int, whence: int, end: int, what: str) -> int
         try:
             return min(os.lseek(descriptor, offset, whence), end)
         except OSError as error:
+            # Linux says so where there is no data up to the end.
             if error.errno != errno.ENXIO:
                 raise
             return end
+    # A file system that knows no holes: data from here to the end.
     return offset if whence == os.SEEK_DATA else end

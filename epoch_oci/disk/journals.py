@@ -22,6 +22,7 @@ from epoch_oci.disk.lock import open_locked
 
 LIMIT = 32 << 10
 """The most bytes that are read of a file; a larger one is none of ours."""
+# The file, its next version until that is whole, and its lock.
 _KINDS = ("json", "new", "lock")
 _FILE = re.compile(r"([0-9a-f]{64})\.(?:json|new|lock)\Z")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -61,6 +62,7 @@ class PrivateDirectory:
         if opened is None:
             return None
         lock, held = opened
+        # Without a lock two processes could go on with one upload, and each would spoil it for the other.
         if not held:
             os.close(lock)
             return None
@@ -69,6 +71,7 @@ class PrivateDirectory:
     def unlock(self, name: str, lock: int) -> None:
         """Let others lock it."""
         with suppress(OSError):
+            # Before it is let go: whoever opened it meanwhile finds that it has no name any more, and opens it anew.
             os.unlink(f"{name}.lock", dir_fd=self._directory)
         os.close(lock)
 
@@ -83,6 +86,7 @@ class PrivateDirectory:
         try:
             found = os.fstat(descriptor)
             private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+            # A location may hold signed state: one that others could have put there is not followed (reliability C3).
             if not stat.S_ISREG(found.st_mode) or not private or found.st_size > LIMIT:
                 return b""
             return os.read(descriptor, LIMIT)
@@ -101,6 +105,7 @@ class PrivateDirectory:
             whole = os.write(descriptor, raw) == len(raw)
         finally:
             os.close(descriptor)
+        # Half of it, on a full disk, takes no name: the old one is better than that.
         if whole:
             os.replace(f"{name}.new", f"{name}.json", src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
@@ -113,6 +118,7 @@ class PrivateDirectory:
 
 _LIFE = 7 * 86400.0
 """Seconds after which what was sent and never named by a manifest is likely to be collected."""
+# Six million chunks, or 400 GiB; what is beyond is sent again.
 _LIMIT = 256 << 20
 _RECORD = struct.Struct("<II32sQ")
 
@@ -135,6 +141,7 @@ class PackJournal:
         while len(raw) - at >= _RECORD.size:
             length, check, digest, size = _RECORD.unpack_from(raw, at)
             table = raw[at + _RECORD.size : at + _RECORD.size + length]
+            # Killed while it wrote, or written by a version that lays it out otherwise.
             if len(table) != length or zlib.crc32(raw[at + 8 : at + _RECORD.size] + table) != check:
                 return
             yield digest.hex(), size, table
@@ -143,6 +150,7 @@ class PackJournal:
     def note(self, digest: str, size: int, table: bytes) -> None:
         """One more pack was sent. Safe for threads."""
         rest = _RECORD.pack(0, 0, bytes.fromhex(digest), size)[8:] + table
+        # In one write, so that a kill cuts only the last record.
         record = struct.pack("<II", len(table), zlib.crc32(rest)) + rest
         with self._lock, contextlib.suppress(OSError):
             if self._descriptor >= 0:
@@ -172,8 +180,10 @@ class PackJournal:
             descriptor, held = opened
             undo.callback(os.close, descriptor)
             found = os.fstat(descriptor)
+            # Without a lock, and where others could write it, the push does without.
             if not held or found.st_uid != os.geteuid() or found.st_mode & 0o077:
                 return -1
+            # A minute of grace for a server's clock that is ahead; more than that is a clock nobody can judge by.
             if not -60 <= time.time() - found.st_mtime <= _LIFE:
                 os.ftruncate(descriptor, 0)
             undo.pop_all()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from epoch_oci.disk.draft import Draft, sweep
 from epoch_oci.disk.holes import data_runs
-from epoch_oci.disk.local import FileReader, local_errors, make_usable, open_private
+from epoch_oci.disk.local import FileReader, local_errors, make_usable, open_private, private
 from epoch_oci.errors import LocalIOError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -46,8 +46,10 @@ class KeptBlobs:
         except OSError:
             return False
         try:
+            # By size alone: it was verified when it was put here, and whoever reads it checks what is read.
             if _size_of(target.digest.hex, directory) == target.size:
                 with contextlib.suppress(OSError):
+                    # The oldest go first, and this one is in use.
                     os.utime(target.digest.hex, dir_fd=directory)
                 return True
             sweep(directory)
@@ -60,57 +62,37 @@ class KeptBlobs:
         """That much of a blob that is kept. Raises LocalIOError."""
         what = str(self._path / digest.hex)
         with local_errors(what):
-            directory = open_private(self._path)
-            try:
-                descriptor = os.open(digest.hex, _FILE, dir_fd=directory)
-            finally:
-                os.close(directory)
-        try:
-            reader, parts = FileReader(descriptor, what, offset, length), []
-            while block := reader.read():
-                parts.append(block)
-            return b"".join(parts)
-        finally:
-            os.close(descriptor)
+            descriptor = self._open(digest.hex)
+        return _read(descriptor, what, offset, length)
 
     def note(self, digest: Digest, raw: bytes) -> None:
         """Keep something small beside a blob that is kept: nobody vouches for it later. Never a reason to fail."""
-        with contextlib.suppress(OSError, LocalIOError):
-            directory = open_private(self._path)
-            try:
-                with Draft(directory, str(self._path)) as draft:
-                    draft.write(raw)
-                    draft.commit(digest.hex + _NOTE)
-            finally:
-                os.close(directory)
+        with (
+            contextlib.suppress(OSError, LocalIOError),
+            private(self._path) as directory,
+            Draft(directory, str(self._path)) as draft,
+        ):
+            draft.write(raw)
+            draft.commit(digest.hex + _NOTE)
 
     def noted(self, digest: Digest, limit: int) -> bytes | None:
         """What was kept beside a blob, None for nothing and for more than `limit` bytes."""
         with contextlib.suppress(OSError, LocalIOError):
-            directory = open_private(self._path)
-            try:
-                descriptor = os.open(digest.hex + _NOTE, _FILE, dir_fd=directory)
-            finally:
-                os.close(directory)
-            try:
-                raw = b"".join(iter(FileReader(descriptor, str(self._path), 0, limit + 1).read, b""))
-            finally:
-                os.close(descriptor)
+            raw = _read(self._open(digest.hex + _NOTE), str(self._path), 0, limit + 1)
             return raw if len(raw) <= limit else None
         return None
 
     def newest(self) -> Iterator[tuple[Digest, int]]:
         """Digest and size in bytes of each, those that were asked for last before the others."""
-        try:
-            directory = open_private(self._path)
-        except OSError:
-            return
-        try:
+        entries: list[tuple[float, str, int]] = []
+        with contextlib.suppress(OSError), private(self._path) as directory:
             entries = _entries(directory)
-        finally:
-            os.close(directory)
         for _, name, size in sorted(entries, reverse=True):
             yield Digest("sha256", name), size
+
+    def _open(self, name: str) -> int:
+        with private(self._path) as directory:
+            return os.open(name, _FILE, dir_fd=directory)
 
     def _write(self, target: Descriptor, reader: VerifyingReader, directory: int) -> bool:
         what = str(self._path / target.digest.hex)
@@ -128,10 +110,19 @@ class KeptBlobs:
         total = 0
         for number, (_, name, size) in enumerate(sorted(_entries(directory), reverse=True)):
             total += size
+            # The newest stays whatever its size is: it is about to be read.
             if number and (number >= self._count or total > self._size):
                 for kept in (name, name + _NOTE):
                     with contextlib.suppress(OSError):
                         os.unlink(kept, dir_fd=directory)
+
+
+def _read(descriptor: int, what: str, offset: int, length: int) -> bytes:
+    """That much of an open file, which is closed then. Raises LocalIOError."""
+    try:
+        return b"".join(iter(FileReader(descriptor, what, offset, length).read, b""))
+    finally:
+        os.close(descriptor)
 
 
 def _entries(directory: int) -> list[tuple[float, str, int]]:
@@ -172,6 +163,7 @@ class KeptPart:
         """Keep a part; False when it was not kept, and nothing is any more: what is missing is only slower."""
         if not self._full:
             try:
+                # A full disk is no reason to fail here, and not to be asked for each chunk again.
                 self._full = os.pwrite(self._descriptor, block, offset) != len(block)
             except OSError:
                 self._full = True
@@ -201,12 +193,10 @@ class KeptParts:
             return self._opened(digest, size, os.O_CREAT)
 
     def _opened(self, digest: Digest, size: int, flags: int) -> KeptPart:
-        directory = open_private(self._path, make=bool(flags))
-        try:
+        with private(self._path, make=bool(flags)) as directory:
             descriptor = os.open(digest.hex, _FLAGS | flags, 0o600, dir_fd=directory)
-        finally:
-            os.close(directory)
         try:
+            # Empty is one that was made a moment ago; any other length is another file's.
             there = os.fstat(descriptor).st_size
             if there not in ((0, size) if flags else (size,)):
                 raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))

@@ -36,6 +36,7 @@ _REASONS = {
     errno.EISDIR: "a directory is in its place",
     errno.ELOOP: "a symbolic link is in its place, or too many are on its way",
 }
+# What was verified stays (reliability F4).
 _ROOM = "make room and run the same command again"
 _HINTS = {
     errno.ENOSPC: _ROOM,
@@ -130,6 +131,7 @@ def open_directory(name: str | Path, what: str, *, parent: int | None = None) ->
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
+            # ENOTDIR and ELOOP do not say whether it is the name itself or one above it.
             found = os.stat(name, dir_fd=parent, follow_symlinks=parent is None)
             if stat.S_ISDIR(found.st_mode):
                 raise
@@ -170,6 +172,16 @@ def open_private(path: Path, *, make: bool = True, follow: bool = False) -> int:
     return directory
 
 
+@contextlib.contextmanager
+def private(path: Path, *, make: bool = True, follow: bool = False) -> Iterator[int]:
+    """As `open_private`, for as long as the block lasts."""
+    directory = open_private(path, make=make, follow=follow)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
+
+
 def _missing(path: Path) -> list[Path]:
     """What of a path is to be made, from the top down."""
     return [folder for folder in (path, *path.parents) if not os.path.lexists(folder)][::-1]
@@ -187,9 +199,10 @@ def _make(name: str, parent: int, mode: int) -> None:
     try:
         os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:
-        pass
+        pass  # somebody else made it, and its mode is theirs to say
     else:
         _make_usable(name, parent, mode)
+    # Also where it was there: whoever made it may not have come to this.
     sync_directory(parent)
 
 
@@ -275,8 +288,10 @@ class Warnings:
         """Whether others than this user and root could put things into the directory, which is in the place."""
         with local_errors(self._place):
             found = os.fstat(directory)
+        # Root could do it anyway (reliability, "Not promised").
         if found.st_uid not in (os.geteuid(), 0):
             self(f"{self._place} belongs to another user, who could swap files while they are written")
+        # With the sticky bit, as in /tmp, nobody else can rename or remove what is ours.
         elif found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
             self(f"{self._place} can be written to by everybody, who could swap files while they are written")
 

@@ -17,7 +17,9 @@ from epoch_oci.disk.local import OUR_PREFIX, local_errors, make_usable
 _LOCK_FILE = f"{OUR_PREFIX}.lock"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Each time somebody else renamed or removed the file between opening and locking it.
 _TRIES = 64
+# flock(2) itself would wait without end, and could not be told to give up.
 _POLL_SECONDS = 0.02
 
 
@@ -51,6 +53,7 @@ def open_locked(name: str, directory: int, flags: int = 0) -> tuple[int, bool] |
             held = try_lock(descriptor)
             if held is False:
                 return None
+            # Locked, and yet of no use: the lock that counts is on whatever has the name now.
             if not _is_still(descriptor, name, directory):
                 continue
             found = os.fstat(descriptor)
@@ -58,6 +61,7 @@ def open_locked(name: str, directory: int, flags: int = 0) -> tuple[int, bool] |
                 make_usable(descriptor)  # for the next one that opens it
                 undo.pop_all()
                 return descriptor, held is True
+            # A second name, or a pipe: what is written there would land elsewhere (reliability N6).
             os.unlink(name, dir_fd=directory)
     return None
 
@@ -113,6 +117,7 @@ def _flock(descriptor: int, operation: int) -> bool | None:
         return False
     except OSError as error:
         # Which number stands for "not here" differs by file system (ENOSYS, ENOLCK, EOPNOTSUPP, EBADF, EINVAL, …).
+        # A disk that fails is not one without locks.
         if error.errno == errno.EIO:
             raise
         return None

@@ -49,6 +49,7 @@ class Spool:
         while block := content.read(BLOCK):
             self._hasher.update(block)
             with local_errors(self._what):
+                # A disk of ten gigabytes that is nearly empty takes no ten gigabytes of /tmp.
                 write_sparse(self._descriptor, block, self.size)
             self.size += len(block)
         with local_errors(self._what):
@@ -74,6 +75,7 @@ class Spool:
 
 def _unnamed(directory: Path) -> int:
     with suppress(OSError):
+        # Guest memory: no name that anybody could open, and nothing left behind by a kill.
         return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     # A file system without unnamed files; for every other reason this fails as well.
     descriptor, path = tempfile.mkstemp(prefix=".epoch-oci-", dir=directory)

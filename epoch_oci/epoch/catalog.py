@@ -117,6 +117,7 @@ def _ordered(value: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, An
 
 
 def _load(raw: bytes, what: str) -> dict[str, Any]:
+    # A store of years has more tags than any document has members; the size bounds them.
     value: Any = strict_json.loads(raw, what, limit=CATALOG_LIMIT, members=None)
     if not isinstance(value, dict):
         raise ContentError(f"{what}: {shown(value)} is not a catalog", code="SCHEMA", object=what)

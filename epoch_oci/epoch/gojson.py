@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterator, Mapping
 from json.encoder import encode_basestring
 from typing import Any
 
-from epoch_oci.errors import Finding
+from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import strict_json
 from epoch_oci.oci.descriptor import size_problem
-from epoch_oci.oci.digest import shown
+from epoch_oci.oci.digest import Digest, shown
 
 # Go escapes these by default, so that JSON can stand in a page (SetEscapeHTML).
 _HTML_SAFE = (
@@ -171,6 +171,21 @@ class Members:
         if value is not None:
             self.refuse(key, "SCHEMA", f"{shown(value)} is not a string")
         return ""
+
+    def flag(self, key: str) -> bool:
+        """A truth value, false by default."""
+        value = self.value.get(key)
+        if not isinstance(value, bool | None):
+            self.refuse(key, "SCHEMA", f"{shown(value)} is neither true nor false")
+        return value is True
+
+    def check_digest(self, key: str) -> None:
+        """A string that is a digest, or nothing."""
+        if text := self.text(key):
+            try:
+                Digest.parse(text)
+            except ContentError as error:
+                self.refuse(key, "DIGEST", error.message)
 
     def time(self, key: str) -> str:
         """A time as the text it was written in, "" by default; an empty string is no time."""

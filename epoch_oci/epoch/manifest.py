@@ -253,6 +253,7 @@ class _Files:
     def _check_size(self, digest: Digest, size: int, path: str) -> None:
         if (why := empty_problem(digest, size)) is not None:
             self._found.append(Finding(f"{path}.digest", "DIGEST", why))
+        # One digest with two sizes: one of them is a lie, and a reader would believe the first (reliability D5).
         known = self._sizes.setdefault(digest, size)
         if known != size:
             self._found.append(
@@ -261,6 +262,8 @@ class _Files:
 
     def finish(self) -> None:
         """Look for names that would be one file."""
+        # The thorough look, which normalises each name, only where there may be something to find: names are ASCII
+        # else.
         if self._found or len({name.lower() for _, name in self._names}) != len(self._names):
             self._found.extend(filename.clash_findings((path, name) for path, name in self._names if name))
 
@@ -318,6 +321,7 @@ def _headers(members: Members, layers: Mapping[str, Layer]) -> Mapping[str, Laye
         if mode > MODE_LIMIT:
             header.refuse("mode", "SCHEMA", f"{mode} is more than permission bits ({MODE_LIMIT})")
         records = header.text_map("paxRecords")
+        # Only with the blob's size does a map mean anything (reliability Z3).
         if name in layers and sparse.is_packed(records):
             sparse.read_unpacking(records, layers[name].size, header.below("paxRecords"), members.found)
         headers[name] = LayerHeader(mode, MappingProxyType(records))

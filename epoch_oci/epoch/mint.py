@@ -76,6 +76,7 @@ def mint(
         "layers": [_layer(file) for file in rows],
         "baseImages": [_layer(file) for file in bases],
         "totalSize": sum(file.size for file in (*rows, *bases)),
+        # Epoch's reader wants a time in both: Go's zero time stands for none.
         "createdAt": facts.created_at or gojson.ZERO_TIME,
         "pushedAt": facts.pushed_at or gojson.ZERO_TIME,
         "layerHeaders": gojson.sorted_map(

@@ -25,6 +25,8 @@ def fitting_size(total: int, wanted: int) -> int:
     """The part size for a blob of `total` bytes: `wanted`, doubled until no more than PART_LIMIT parts are needed."""
     size = wanted
     while -(-total // size) > PART_LIMIT:
+        # Doubled and not fitted: two versions of a file that differ a little are cut alike, and share the parts that
+        # are the same.
         size *= 2
     return size
 

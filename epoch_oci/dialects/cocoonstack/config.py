@@ -81,6 +81,7 @@ class SnapshotConfig:
         found: list[Finding] = []
         value = document.json(what, limit=MANIFEST_LIMIT)
         members = Members(value, "$", found, {*ORDER, EPOCH})
+        # Go reads null as an empty struct, and a snapshot of nothing follows.
         if value is None:
             found.append(Finding("$", "SCHEMA", "null is not an object"))
         result = cls(
@@ -129,6 +130,7 @@ def mint_config(
     """
     entries = {name: _members(entry) for name, entry in file_entries(epoch).items()}
     for layer in epoch.layers if written is not None else ():
+        # Of every file, also of those that are whole: a reader of version 2 goes by it.
         entries[layer.filename] |= _encoded(layer.size, (written or {}).get(layer.filename))
     members = {
         **{key: value for key, value in others.items() if key not in MINTED},
@@ -141,9 +143,12 @@ def mint_config(
         "storage": epoch.storage,
         "nics": epoch.nics,
         "files": gojson.sorted_map(entries),
+        # The snapshot's own time and not that of the push, which modern Epoch writes: no two pushes would have one
+        # digest (trap 6).
         "createdAt": epoch.made_at or gojson.ZERO_TIME,
         EPOCH: dict(embedded or {}),
     }
+    # As Go's `omitempty`, which `snapshotId` lacks; members that nobody knows stay as they are.
     filled = {key: value for key, value in members.items() if value or key not in MINTED or key == "snapshotId"}
     return Document(SNAPSHOT_CONFIG, gojson.dumps(_ordered(filled), indent=None))
 
@@ -222,16 +227,11 @@ def _chunks(members: Members) -> tuple[Digest, ...]:
 def _others(members: Members) -> Mapping[str, Any]:
     """The homeless members that say something, and the unknown ones."""
     for key in TEXTS:
-        members.text(key)
+        if key != "imageDigest":
+            members.text(key)
     for key in FLAGS:
-        if not isinstance(flag := members.value.get(key), bool | None):
-            members.refuse(key, "SCHEMA", f"{shown(flag)} is neither true nor false")
-    digest = members.value.get("imageDigest")
-    if digest and isinstance(digest, str):
-        try:
-            Digest.parse(digest)
-        except ContentError as error:
-            members.refuse("imageDigest", "DIGEST", error.message)
+        members.flag(key)
+    members.check_digest("imageDigest")
     kept = {key: value for key, value in members.value.items() if key not in MINTED}
     return MappingProxyType({key: value for key, value in kept.items() if key not in HOMELESS or value})
 
@@ -239,6 +239,7 @@ def _others(members: Members) -> Mapping[str, Any]:
 def _encoded(size: int, written: WrittenFile | None) -> dict[str, Any]:
     """The size of every file, and the order of the layers of one that is cut (epoch-formats 4.10)."""
     chunks = [str(piece.digest) for piece in written.layers] if written is not None else []
+    # A single layer is told by its title.
     return {"size": size, **({"chunks": chunks} if len(chunks) > 1 else {})}
 
 

@@ -38,6 +38,7 @@ def derived(
 
 
 def _header(entry: FileEntry | None) -> LayerHeader | None:
+    # An empty header would say that something is known of the file (trap 9).
     if entry is None or not (entry.mode or entry.pax_records):
         return None
     return LayerHeader(entry.mode, entry.pax_records)
@@ -50,6 +51,7 @@ def disagreements(epoch: Manifest, config: SnapshotConfig, files: Sequence[Snaps
 
 def file_findings(epoch: Manifest, files: Sequence[SnapshotFile]) -> Iterator[Finding]:
     """The same files in the same order, with the same digests and sizes."""
+    # Not strict: another number of files is told below, beside what is wrong with the first ones.
     for index, (layer, file) in enumerate(zip(epoch.layers, files, strict=False)):
         rows = (
             ("filename", layer.filename, file.name),
@@ -85,6 +87,7 @@ def _fact_findings(epoch: Manifest, config: SnapshotConfig) -> Iterator[Finding]
     for key, should, is_ in rows:
         if is_ != should:
             yield Finding(f"$.{key}", "MISMATCH", f"is {shown(should)}, the config says {shown(is_)}")
+    # Epoch pins what the manifest names, other writers base images too (trap 16).
     if not epoch.image_blob_ids.keys() <= set(config.image_blob_ids) <= set(epoch.pinned_blobs):
         yield Finding("$.imageBlobIDs", "MISMATCH", "are not the blobs that the config pins")
 
@@ -93,6 +96,7 @@ def _entry_findings(epoch: Manifest, config: SnapshotConfig) -> Iterator[Finding
     for layer in epoch.layers:
         should = entry_of(epoch.layer_headers.get(layer.filename))
         entry = config.files.get(layer.filename, FileEntry())
+        # Without what version 2 adds: an Epoch manifest has no word for it.
         is_ = FileEntry(mode=entry.mode, sparse_map=entry.sparse_map, sparse_size=entry.sparse_size)
         if is_ != should:
             problem = f"mode and sparse map of {shown(layer.filename)} are not those in the config"

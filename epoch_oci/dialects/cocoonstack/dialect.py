@@ -25,6 +25,7 @@ class CocoonstackDialect:
     def encode(self, epoch: Document, options: EncodeOptions) -> Artifact:
         """As `Dialect.encode`. PolicyError when something has no place in the artifact, unless `allow_loss`."""
         manifest = Manifest.parse(epoch)
+        # By Epoch's own rule, with the snapshot's ID before it (trap 20).
         write = image.write if manifest.is_cloud_image else snapshot.write
         return write(manifest, options)
 

@@ -29,6 +29,7 @@ from epoch_oci.oci import strict_json, verifying
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 
+# As `cocoon.envelope` has it; stores and dialects do not know each other.
 _ENVELOPE_LIMIT = 1 << 20
 
 
@@ -47,6 +48,7 @@ class Extra:
         if MODERN not in members:
             return cls(config=_of_envelope(members.get(ENVELOPE)))
         value = members[MODERN]
+        # The name is no promise: somebody else's member is left where it is, and nothing of it is written elsewhere.
         if not isinstance(value, dict) or not value.keys() <= {"config", "annotations", "titles"}:
             return cls()
         config, annotations, titles = value.get("config", {}), value.get("annotations", {}), value.get("titles", [])
@@ -74,6 +76,7 @@ def _of_envelope(text: Any) -> dict[str, Any]:
         return {}
     try:
         value = strict_json.loads(text.encode("utf-8"), "the envelope", limit=_ENVELOPE_LIMIT)
+    # What is no envelope is not Cocoon's, and stays in the manifest as it is.
     except ContentError:
         return {}
     said = value.get("config") if isinstance(value, dict) else None
@@ -82,8 +85,10 @@ def _of_envelope(text: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         key: item for key, name in TEXTS.items() if isinstance(item := said.get(name), str) and item
     }
+    # One wrong text would make Go refuse the whole config.
     if not _is_digest(found.get("imageDigest")):
         found.pop("imageDigest", None)
+    # Only what is true: Go leaves the other out.
     return found | {key: True for key, name in FLAGS.items() if said.get(name) is True}
 
 
@@ -108,6 +113,7 @@ _SHORTEST = 64
 
 def embed(epoch: Document, files: Mapping[str, FileEntry]) -> dict[str, Any]:
     """The value of EPOCH for `epoch`, beside a config that has `files`."""
+    # Found as it stands in the manifest: escaped, where the map has its quotes.
     names = {_quoted(entry.sparse_map): name for name, entry in files.items() if len(entry.sparse_map) >= _SHORTEST}
     pieces: list[Any] = [epoch.raw.decode("utf-8")]
     # The longest first: a shorter map may be a piece of it.

@@ -29,8 +29,10 @@ from epoch_oci.oci.parts import PartTable, spans
 from epoch_oci.oci.strict_json import member_path
 from epoch_oci.oci.verifying import empty_problem
 
+# `win.qcow2.part.003`, `disk.raw`, and `win.qcow2.00.qcow2.part`, which a publisher's script gives (epoch-formats 1.9).
 _STEM = re.compile(r"(?P<stem>.*?)(?:\.(?:qcow2|raw))?(?:\.part.*|\.[0-9]+\.(?:qcow2|raw)\.part)?\Z", re.DOTALL)
 _FORMAT = re.compile(r"\.(qcow2|raw)(?:\.|\Z)")
+# With what is put behind it a name stays below 255 bytes.
 _LONGEST_STEM = 200
 
 
@@ -39,6 +41,7 @@ def write(epoch: Manifest, options: EncodeOptions) -> Artifact:
     extra = Extra.of(epoch)
     files = _files(epoch, options, extra.titles)
     layers = [carrier for file in files for carrier in file.carriers]
+    # Under Epoch's media type: readers of images look at no config, and whoever looks sees at once what it is.
     config = Document(EPOCH_MANIFEST, epoch.document.raw)
     document = profile.image_manifest(
         words.OS_IMAGE, config, layers, profile.annotations(epoch, options.annotations, extra.annotations)
@@ -50,8 +53,10 @@ def _files(epoch: Manifest, options: EncodeOptions, known: Sequence[str]) -> tup
     names = [layer.filename for layer in epoch.layers]
     pieces = [_pieces(layer, (options.parts or {}).get(layer.digest)) for layer in epoch.layers]
     count = sum(map(len, pieces))
+    # Our own readers would refuse the manifest.
     if count > LAYER_LIMIT:
         raise UsageError(f"{count} layers are more than the {LAYER_LIMIT} allowed", hint="choose a larger part size")
+    # One run of titles over all files: readers join by name, whatever file a part is of (trap 22).
     titles = iter(oci_titles(names, count, known))
     # Readers find the disk by this type, and skip octets, which is what Epoch calls parts (trap 24).
     media_type = words.DISK + disk_format(names) + (words.PART if count > 1 else "")
@@ -70,6 +75,7 @@ def _files(epoch: Manifest, options: EncodeOptions, known: Sequence[str]) -> tup
 
 def _pieces(layer: Layer, table: PartTable | None) -> list[Descriptor]:
     """What carries a file: its blob, or the parts that `table` cuts it into."""
+    # Also a file of just the part size: a single part is the file.
     if table is None or layer.size <= table.size:
         return [layer.descriptor]
     cuts = list(spans(layer.size, table.size)) if table.size > 0 else []
@@ -115,6 +121,7 @@ class _Image:
         config = profile.checked_config(self.manifest, document, EPOCH_MANIFEST)
         epoch = Manifest.parse(config.called(EPOCH_MANIFEST), "the config")
         files = tuple(_grouped(epoch, self.disks))
+        # What is joined by a reader of titles must be what the manifest lists.
         found = [*file_findings(epoch, files), *_empty_parts(files)]
         if not epoch.is_cloud_image:
             found.append(Finding("$", "TYPE", "the config describes a snapshot, the artifact is a cloud image"))
@@ -142,6 +149,7 @@ class _Image:
 
     def _named(self, names: Sequence[str], titles: tuple[str, ...]) -> Snapshot:
         files = tuple(_file(name, layer) for name, layer in zip(names, self.disks, strict=True))
+        # No snapshot ID: it would make a snapshot of the image (trap 21).
         extra = Extra(annotations=self.labels.unlike(snapshot_id="", image=self.labels.image), titles=titles)
         labels = self.labels
         facts = Facts(name=labels.name, tag=labels.tag, image=labels.image, created_at=labels.created)
@@ -179,6 +187,7 @@ def _disks(manifest: ImageManifest, found: list[Finding]) -> tuple[Descriptor, .
             continue
         disks.append(layer)
         path = f"$.layers[{index}]"
+        # One without a title is a disk all the same, and gets a name.
         if layer.title and (why := filename.problem(layer.title)) is not None:
             found.append(Finding(member_path(f"{path}.annotations", media_types.TITLE), "NAME", why))
         if layer.digest.algorithm != "sha256":
@@ -246,9 +255,11 @@ def disk_format(names: Sequence[str]) -> str:
 
 def oci_titles(names: Sequence[str], count: int, known: Sequence[str]) -> Sequence[str]:
     """Titles for `count` layers: the `known` ones or the `names` where their byte order is right, else new ones."""
+    # Titles that an artifact had before come back, so that it is the same artifact again.
     for titles in (known, names):
         if len(titles) == count and are_names(titles) and all(one < other for one, other in pairwise(titles)):
             return titles
+    # Four digits: some readers sort .10 before .9 (trap 22).
     disk, width = f"{_stem(names[0])}.{disk_format(names)}", max(4, len(str(count)))
     return [f"{disk}.part.{index:0{width}d}" for index in range(count)]
 
@@ -258,6 +269,7 @@ def epoch_names(titles: Sequence[str], image_format: str) -> list[str]:
     disk = f"{_stem(titles[0])}.{image_format}"
     if len(titles) == 1:
         return [disk]
+    # As in the names that were seen (epoch-formats 1.9).
     width = max(3, len(str(len(titles))))
     return [f"{disk}.part.{number:0{width}d}" for number in range(1, len(titles) + 1)]
 

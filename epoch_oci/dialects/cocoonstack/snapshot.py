@@ -26,6 +26,7 @@ from epoch_oci.oci.digest import shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 
+# The config has one media type in both, so that only these two together tell (epoch-formats 4.10).
 _VERSIONS = {words.SNAPSHOT: "v1", words.SNAPSHOT_V2: "v2"}
 
 
@@ -34,6 +35,7 @@ def write(epoch: Manifest, options: EncodeOptions) -> Artifact:
     _refuse_parts(epoch, options)
     extra = Extra.of(epoch)
     written = options.written
+    # Before anything else is made, for what is lost may be a reason to refuse.
     config, lost = _config(epoch, extra, written)
     files = tuple(_file(layer, (written or {}).get(layer.filename)) for layer in epoch.layers)
     _refuse_loss(lost, options)
@@ -57,6 +59,7 @@ def _config(
     epoch: Manifest, extra: Extra, written: Mapping[str, WrittenFile] | None
 ) -> tuple[Document, tuple[str, ...]]:
     """The config, with the Epoch manifest embedded in it unless this makes it too large, and what is lost."""
+    # What Epoch itself would read of it decides whether it can be written at all; what rides is extra.
     bare = mint_config(epoch, extra.config, None, written)
     if bare.size > MANIFEST_LIMIT:
         problem = f"the config would be {bare.size} bytes, more than the {MANIFEST_LIMIT} allowed"
@@ -76,6 +79,7 @@ def _config(
 
 def _file(layer: Layer, written: WrittenFile | None) -> SnapshotFile:
     blob = layer.descriptor
+    # By its name and not by the manifest: readers refuse types that they do not know (epoch-formats 4.10).
     media_type = words.media_type_for_file(layer.filename)
     if written is not None and written.encoding == "zstd":
         media_type += words.ZSTD
@@ -118,6 +122,7 @@ def _refuse_parts(epoch: Manifest, options: EncodeOptions) -> None:
 def read(manifest: ImageManifest, document: Document | None, dialect: str) -> EncodedSnapshot:
     """What an artifact of type snapshot.v1 or .v2 and its config tell. Raises ContentError with every finding."""
     config = SnapshotConfig.parse(profile.checked_config(manifest, document, words.SNAPSHOT_CONFIG))
+    # All that is wrong is told at once (decision D10).
     found = _version_findings(manifest, config)
     rows = snapshot_files.titled_layers(manifest, found)
     files = snapshot_files.read_files(rows, config, manifest, found)
@@ -162,6 +167,7 @@ class _Reader:
     @property
     def image(self) -> str:
         """What the VM was made from."""
+        # The annotation is the pusher's word, where Epoch's own member says nothing (epoch-formats 4.3).
         return self.config.image or self.labels.image
 
     def complete(self, files: tuple[SnapshotFile, ...]) -> Snapshot:
@@ -224,9 +230,11 @@ class _Reader:
     def _original(self, files: tuple[SnapshotFile, ...]) -> Snapshot:
         document = extract(self.config.embedded, self.config.files)
         epoch = Manifest.parse(document, "the Epoch manifest in the config")
+        # Of two that differ nobody can tell which is right: a tool rewrote one of them.
         if found := disagreements(epoch, self.config, files):
             raise ContentError.of("the Epoch manifest in the config", found)
         extra = Extra.of(epoch)
+        # What somebody added to the artifact afterwards, and the embedded manifest does not know.
         notes = _unlike(self.labels.rest, extra.annotations)
         members = _unlike(self.config.others, extra.config)
         return Snapshot(

@@ -34,6 +34,7 @@ class TitledLayers:
 
 def titled_layers(manifest: ImageManifest, found: list[Finding]) -> list[TitledLayers]:
     """The layers by title, in the order in which the titles first occur."""
+    # A snapshot of no files, as tools write one for registries that refuse an empty array (oci-registries 1.2).
     if len(manifest.layers) == 1 and is_placeholder(manifest.layers[0]):
         return []
     rows: dict[str, list[tuple[str, Descriptor]]] = {}
@@ -92,6 +93,7 @@ def type_warnings(rows: Iterable[TitledLayers]) -> Iterator[Finding]:
     for row in rows:
         media_type = row.layers[0].media_type
         if media_type.removesuffix(words.ZSTD) not in words.SNAPSHOT_LAYERS:
+            # A warning alone: Epoch reads it, and so do we.
             problem = f"{shown(row.title)} is of type {shown(media_type)}, which the cocoon tools refuse to pull"
             yield Finding(f"{row.path}.mediaType", "TYPE", problem, "warning")
 
@@ -102,6 +104,7 @@ def lost_of(rows: Iterable[TitledLayers]) -> Iterator[str]:
         media_type = row.layers[0].media_type.removesuffix(words.ZSTD)
         if media_type != words.media_type_for_file(row.title):
             yield f"media type {shown(media_type)} of {shown(row.title)}"
+        # A dict for its order, each key once for the file.
         keys = {key: None for layer in row.layers for key in layer.annotations}
         yield from (f"annotation {shown(key)} of {shown(row.title)}" for key in keys if key not in _USED)
 
@@ -159,6 +162,7 @@ def _encoded(
         name=row.title,
         media_type=media_type_for_file(row.title),
         size=entry.size,
+        # A digest of Epoch's is that of the decoded file, which only decoding tells.
         digest=carriers[0].digest if len(carriers) == 1 and not encoding else None,
         carriers=tuple(carriers),
         encoding=encoding,

@@ -16,6 +16,7 @@ IMAGES = frozenset({OS_IMAGE, WINDOWS_IMAGE})
 DISK = "application/vnd.cocoonstack.disk."
 """What the type of a disk begins with; its format follows."""
 PART = ".part"
+# As the OCI spec marks its own compressed layers.
 ZSTD = "+zstd"
 FORMATS = ("qcow2", "raw")
 DISKS = frozenset(
