@@ -10,11 +10,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.disk.facts import Facts
+from epoch_oci.epoch.manifest import Layer
 from epoch_oci.errors import ContentError
 from epoch_oci.events import Event, OnEvent, ignore, phase
 from epoch_oci.oci import media_types
@@ -24,10 +25,10 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.stores.base import BytesContent, Content, Source
 from epoch_oci.transfer.content import CheckedContent, JoinedContent
-from epoch_oci.transfer.execute import execute
-from epoch_oci.transfer.plan import Item, Plan
 from epoch_oci.transfer.throttle import Throttle
-from epoch_oci.transfer.zstd import UnpackedContent, digest_of
+
+if TYPE_CHECKING:
+    from epoch_oci.transfer.plan import Item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,10 @@ def decoded(
 
 def digests_of(source: Source, files: Sequence[EncodedFile], how: Decoding) -> dict[str, Digest]:
     """By name the digests of the decoded `files`. Memory stays at a few blocks and a window a job. As `decoded`."""
+    from epoch_oci.transfer.execute import execute
+    from epoch_oci.transfer.plan import Plan
+    from epoch_oci.transfer.zstd import digest_of
+
     memory = _Memory(how.cache) if how.cache is not None else None
     found = {file.name: known for file in files if memory and (known := memory.recall(file)) is not None}
 
@@ -112,9 +117,22 @@ def carried_content(source: Source, file: SnapshotFile | EncodedFile) -> Content
     if file.encoding == "chunks" and isinstance(file, SnapshotFile):
         return source.content(replace(file.blob, annotations={media_types.TITLE: file.name}))
     if file.encoding == "zstd":
+        from epoch_oci.transfer.zstd import UnpackedContent
+
         layers = [(carrier, source.content(carrier)) for carrier in file.carriers]
         return UnpackedContent(layers, file.size, True, file.name)
     return joined(source, file.carriers) if file.carriers else BytesContent(b"")
+
+
+def layer_contents(source: Source, snapshot: Snapshot) -> Callable[[Layer], Content | None]:
+    """Where the stored bytes of a snapshot's own files can be had; None for one that the artifact does not carry."""
+    files = {file.name: file for file in snapshot.files if file.role == "layer"}
+
+    def content(layer: Layer) -> Content | None:
+        file = files.get(layer.filename)
+        return None if file is None else carried_content(source, file)
+
+    return content
 
 
 def joined(source: Source, carriers: tuple[Descriptor, ...]) -> Content:
@@ -124,8 +142,10 @@ def joined(source: Source, carriers: tuple[Descriptor, ...]) -> Content:
     return JoinedContent([CheckedContent(source.content(carrier), carrier) for carrier in carriers])
 
 
-def _item(source: Source, file: EncodedFile, learn: Callable[[EncodedFile, Content], None]) -> Item:
+def _item(source: Source, file: EncodedFile, learn: Callable[[EncodedFile, Content], None]) -> "Item":
     """A step that reads a file to its end. It goes by the digest of its first layer, for it has none of its own yet."""
+    from epoch_oci.transfer.plan import Item
+
     return Item(
         target=Descriptor(media_type=file.media_type, digest=file.carriers[0].digest, size=file.size),
         content=carried_content(source, file),

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from epoch_oci import dialects, schemas
-from epoch_oci.artifacts.chunked import ChunkedSource, check_files, folds_of, index_of_image, kept_indexes
 from epoch_oci.artifacts.decode import Choose, Decoding, carried_content, decoded, forgot, told
 from epoch_oci.artifacts.decode import joined as joined
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot, SnapshotFile
@@ -109,6 +108,8 @@ def unchunked(source: Source, image: ImageManifest, snapshot: Snapshot, how: Dec
     """
     if not is_chunked(image):
         return source
+    from epoch_oci.artifacts.chunked import ChunkedSource, check_files, folds_of, index_of_image, kept_indexes
+
     kept = kept_indexes(how.cache) if how is not None and how.cache is not None else None
     index = index_of_image(source, image, kept)
     check_files(index, snapshot)

@@ -1,24 +1,26 @@
 """What something is: kind, dialect, files, sizes, resources, who wrote it, and what is missing."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from epoch_oci.artifacts.chunked import ChunkedSource
+from epoch_oci.artifacts.decode import layer_contents
 from epoch_oci.artifacts.read import FoundDocuments, read_documents, read_stored, reference_key, unchunked
-from epoch_oci.chunks.figures import Figures, FileFigures, PackFigures, figures_of
 from epoch_oci.cocoon.compat import obstacles
 from epoch_oci.dialects.base import EncodedSnapshot, Encoding, Role, Snapshot, SnapshotFile
 from epoch_oci.dialects.foreign import identified
+from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest, Writer
 from epoch_oci.errors import ContentError
-from epoch_oci.flows.pull import layer_contents
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
+from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.stores.base import Node, Source, full_name
-from epoch_oci.transfer.plan import refuse_other_size
+
+if TYPE_CHECKING:
+    from epoch_oci.chunks.figures import Figures, FileFigures, PackFigures
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -37,7 +39,7 @@ class InspectedFile:
     size: int
     parts: int = 1
     encoding: Encoding = ""
-    chunks: FileFigures | None = None
+    chunks: "FileFigures | None" = None
 
     def to_json(self) -> dict[str, Any]:
         """As the command-line contract spells it; of a file in chunks, also what its bytes are."""
@@ -71,7 +73,7 @@ class Inspection:
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
     derived: bool = False
-    packs: tuple[PackFigures, ...] = ()
+    packs: "tuple[PackFigures, ...]" = ()
 
     @property
     def stored(self) -> int:
@@ -178,7 +180,7 @@ def _of_artifact(source: Source, found: FoundDocuments, key: SnapshotKey, locati
     snapshot = identified(_sketched(told) if isinstance(told, EncodedSnapshot) else told, key.name, key.tag)
     absent = _absent(source, snapshot)
     chunked = unchunked(source, found.image, snapshot) if not absent else source
-    figures, of_file = _figures(chunked)
+    figures, of_file = _figures(found.image, chunked)
     return Inspection(
         location=location,
         dialect=snapshot.dialect,
@@ -198,8 +200,13 @@ def _of_artifact(source: Source, found: FoundDocuments, key: SnapshotKey, locati
     )
 
 
-def _figures(source: Source) -> tuple[Figures | None, dict[Digest, FileFigures]]:
+def _figures(image: ImageManifest, source: Source) -> "tuple[Figures | None, dict[Digest, FileFigures]]":
     """What the chunk index tells, all together and by file; nothing where there is none."""
+    if not is_chunked(image):
+        return None, {}
+    from epoch_oci.artifacts.chunked import ChunkedSource
+    from epoch_oci.chunks.figures import figures_of
+
     if not isinstance(source, ChunkedSource):
         return None, {}
     figures = figures_of(source.index)
@@ -218,6 +225,8 @@ def _absent(source: Source, snapshot: Snapshot) -> tuple[str, ...]:
 
 def _absence(source: Source, blob: Descriptor, name: str, place: str) -> str:
     """What to say of a blob that `has` denies: it is not there, or one of another size is."""
+    from epoch_oci.transfer.plan import refuse_other_size
+
     try:
         refuse_other_size(source, blob, f"{name} ({blob.digest})")
     except ContentError as error:
@@ -232,7 +241,7 @@ def _sketched(encoded: EncodedSnapshot) -> Snapshot:
     return encoded.finish({file.name: Digest("sha256", f"{index:064x}") for index, file in rows})
 
 
-def _inspected(file: SnapshotFile, chunks: FileFigures | None, *, known: bool) -> InspectedFile:
+def _inspected(file: SnapshotFile, chunks: "FileFigures | None", *, known: bool) -> InspectedFile:
     digest = str(file.digest) if known else ""
     parts = 1 if file.encoding == "chunks" else len(file.carriers)
     return InspectedFile(file.name, file.role, file.media_type, digest, file.size, parts, file.encoding, chunks)

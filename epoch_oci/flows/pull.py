@@ -10,13 +10,13 @@ from typing import ClassVar, TypeVar
 
 from epoch_oci.artifacts.at_hand import with_chunks_at_hand
 from epoch_oci.artifacts.chunked import kept_indexes
-from epoch_oci.artifacts.decode import Decoding, Named, carried_content, forgot
+from epoch_oci.artifacts.decode import Decoding, Named, carried_content, forgot, layer_contents
 from epoch_oci.artifacts.publish import Publication, files_of
 from epoch_oci.artifacts.read import FoundArtifact, read_artifact, read_documents, reference_key
 from epoch_oci.cocoon.compat import obstacles
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
-from epoch_oci.epoch.manifest import Layer, Manifest
+from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore, phase
@@ -229,17 +229,6 @@ def file_target(manifest: Manifest, file: SnapshotFile) -> FileTarget:
 def file_content(source: Source, file: SnapshotFile) -> Content:
     """The stored bytes of a file, whatever carries them."""
     return carried_content(source, file)
-
-
-def layer_contents(source: Source, snapshot: Snapshot) -> Callable[[Layer], Content | None]:
-    """Where the stored bytes of a snapshot's own files can be had; None for one that the artifact does not carry."""
-    files = {file.name: file for file in snapshot.files if file.role == "layer"}
-
-    def content(layer: Layer) -> Content | None:
-        file = files.get(layer.filename)
-        return None if file is None else file_content(source, file)
-
-    return content
 
 
 def _chosen(files: Sequence[_Named], only: Sequence[str]) -> list[_Named]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from epoch_oci.artifacts.decode import layer_contents
 from epoch_oci.artifacts.read import FoundArtifact, read_artifact, reference_key
 from epoch_oci.cocoon.compat import obstacles
 from epoch_oci.cocoon.envelope import record_name
@@ -23,7 +24,6 @@ from epoch_oci.flows.pull import (
     decoding,
     file_content,
     forget_decoded,
-    layer_contents,
     pull_report,
 )
 from epoch_oci.oci.verifying import ByteReader
