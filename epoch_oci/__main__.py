@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 _SPARING = 50_000
 """New objects between two searches for garbage. Start-up makes many, all of which stay: searching them is in vain."""
+_LATER: "dict[str, dict[str, Any]]" = {
+    "jsonschema": {},  # oras, for checks that are never asked for here
+    "idna": {},  # requests, for hosts that are not ASCII
+    "charset_normalizer": {"__version__": "3.0.0", "__path__": []},  # requests, to guess encodings; it pins the version
+}
+"""Modules that others import for what a run hardly ever comes to, with what those look at as soon as they have them."""
 
 
 def main() -> None:
@@ -31,8 +37,10 @@ def main() -> None:
 def quicken() -> None:
     """Spare the start what it can do without."""
     gc.set_threshold(_SPARING)
-    if "jsonschema" not in sys.modules:
-        sys.modules["jsonschema"] = _Later("jsonschema")  # oras imports it for checks that are never asked for here
+    for name, known in _LATER.items():
+        if name not in sys.modules:
+            sys.modules[name] = _Later(name)
+            vars(sys.modules[name]).update(known)
 
 
 class _Later(ModuleType):

@@ -439,19 +439,24 @@ def test_completion_is_put_where_the_shell_looks(cli, tmp_path):
 
 
 def test_what_is_not_needed_is_not_loaded_and_is_there_when_it_is():
-    """oras imports jsonschema for checks that a transfer never asks for."""
+    """oras imports jsonschema for checks that a transfer never asks for, and requests two for texts and hosts."""
     script = """
     import sys
     from epoch_oci.__main__ import quicken
     quicken()
-    import oras.provider
-    assert not [name for name in sys.modules if name.startswith("jsonschema.")]
+    import oras.provider, requests
+    later = ("jsonschema.", "idna.", "charset_normalizer.")
+    assert not [name for name in sys.modules if name.startswith(later)]
     from epoch_oci import schemas
     assert list(schemas.findings({}, "epoch-manifest.v1"))
     assert "jsonschema.validators" in sys.modules
     oras.provider.jsonschema.validate(1, {"type": "integer"})
     import jsonschema
     assert jsonschema is not oras.provider.jsonschema and jsonschema.Draft202012Validator
+    answer = requests.models.Response()
+    answer._content = "grüße aus köln, schöne grüße".encode("latin-1")
+    assert answer.apparent_encoding and "charset_normalizer.api" in sys.modules
+    assert requests.Request("GET", "http://köln.example/").prepare().url == "http://xn--kln-sna.example/"
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from time import monotonic
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from epoch_oci import dialects
 from epoch_oci.artifacts.decode import Decoding
-from epoch_oci.artifacts.packing import Chunking
 from epoch_oci.artifacts.publish import Publication
 from epoch_oci.artifacts.read import StoredSnapshot
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, WrittenFile
@@ -28,6 +27,9 @@ from epoch_oci.transfer.content import SliceContent
 from epoch_oci.transfer.plan import Plan, Want, plan_blobs
 from epoch_oci.transfer.report import BlobReport, TransferReport
 from epoch_oci.transfer.throttle import Throttle
+
+if TYPE_CHECKING:
+    from epoch_oci.artifacts.packing import Chunking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class PushOptions(Checked):
     dry_run: bool = False
     jobs: int | None = None
     throttle: Throttle | None = None
-    chunking: Chunking | None = None
+    chunking: "Chunking | None" = None
     encoding: Encoding | None = None
 
 

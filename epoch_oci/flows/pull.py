@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from epoch_oci.artifacts.at_hand import with_chunks_at_hand
-from epoch_oci.artifacts.chunked import kept_indexes
 from epoch_oci.artifacts.decode import Decoding, Named, carried_content, forgot, layer_contents
 from epoch_oci.artifacts.publish import Publication, files_of
 from epoch_oci.artifacts.read import FoundArtifact, read_artifact, read_documents, reference_key
 from epoch_oci.cocoon.compat import obstacles
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot, SnapshotFile
+from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.epoch.sparse import unpacking
@@ -158,6 +157,11 @@ def _pull_to_files(
 
 def at_hand_source(found: FoundArtifact, options: PullOptions, *places: object) -> Source:
     """Where the files are had: of those in chunks, what `places` and the seeds have of them is not fetched."""
+    if not is_chunked(found.image):
+        return found.source
+    from epoch_oci.artifacts.at_hand import with_chunks_at_hand
+    from epoch_oci.artifacts.chunked import kept_indexes
+
     kept = kept_indexes(options.decode_cache) if options.decode_cache else None
     seeds = [seed.source for seed in options.seeds]
     return with_chunks_at_hand(found.source, [*places, *seeds], kept, options.read_cache)

@@ -142,13 +142,13 @@ def chunking_for(
     run: Run, place: "ArtifactPlace", chunked: bool, bases: Sequence[str], level: int
 ) -> "Chunking | None":
     """What --chunked asks for; None where nobody did."""
-    from epoch_oci.artifacts.packing import Chunking
-
     if not chunked:
         for name in ("base", "level"):
             if (run.origin(name) or "").startswith("--"):
                 raise UsageError(f"--{name} goes with --chunked", object=f"--{name}")
         return None
+    from epoch_oci.artifacts.packing import Chunking
+
     settings = run.settings
     return Chunking(
         level=level,
