@@ -82,7 +82,7 @@ def read(raw: bytes, kind: str, what: str) -> Any:
 
 def findings(value: Any, kind: str) -> list[Finding]:
     """Everything in the parsed document that its schema forbids, in document order."""
-    if _allows(value, kind):
+    if allows(value, kind):
         return []
     errors = _validator(kind).iter_errors(value)
     found = [_finding(error) for error in errors] + list(_aliases(value, schema(kind), schema(kind)))
