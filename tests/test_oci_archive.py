@@ -4,14 +4,16 @@ import gzip
 import io
 import os
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 from backports import zstd
-from cli_runner import Here, run_cli
+from cli_runner import Here, run_cli, start_cli
 from layouts import Layout, write_tar
 from snapshots import make_snapshot, noise, put_snapshot, tree
 from support.peers import requires_peer, run_peer
+from test_sync import small
 
 from epoch_oci.disk import local
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
@@ -19,7 +21,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.base import BytesContent
-from epoch_oci.stores.oci_archive import OciArchive
+from epoch_oci.stores.oci_archive import ArchiveBackend, OciArchive
 
 BLOB = "blobs/sha256/" + "ab" * 32
 
@@ -356,13 +358,55 @@ def test_regctl_reads_ours_and_its_own_is_read(cli, bot, tmp_path):
     assert cli("inspect", "oci-archive:b.tar", "-q").out.strip() == digest
 
 
-def test_a_sync_reads_an_archive_and_does_not_write_one_anew_for_every_snapshot(cli, bot, tmp_path):
-    assert cli("push", "team/bot:v1", "oci-archive:a.tar", "--store", "store").code == 0
+def test_a_sync_goes_through_an_archive_that_is_written_once(cli, bot, tmp_path, monkeypatch):
+    for number in range(5):
+        put_snapshot(tmp_path / "store", make_snapshot("W3b", tag=f"v{number}"))
+    written: list[bytes] = []
+    write = ArchiveBackend._write_archive
+    monkeypatch.setattr(ArchiveBackend, "_write_archive", lambda *words: (written.append(words[-1]), write(*words))[1])
+    done = cli("sync", "store", "oci-archive:a.tar", "--format", "json")
+    assert done.code == 0 and done.json["counts"]["synced"] == 5 and len(written) == 1
+    # What they share waits beside the archive only once.
+    assert done.json["bytesTransferred"] < 2 * done.json["bytes"]["union"] and done.json["bytes"]["shared"] > 0
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".epoch-oci")] == []
+    again = cli("sync", "store", "oci-archive:a.tar", "--format", "json")
+    assert again.json["counts"]["there"] == 5 and len(written) == 1
     assert cli("sync", "oci-archive:a.tar", "copy").code == 0
     assert content(tmp_path / "copy") == content(tmp_path / "store")
-    refused = cli("sync", "store", "oci-archive:b.tar")
-    assert refused.code == 2 and "written anew for every snapshot" in refused.error
+    assert cli("verify", "oci-archive:a.tar").code == 0
+    for number in range(3):
+        (tmp_path / "store" / "manifests" / "team" / "bot" / f"v{number}.json").unlink()
+    assert cli("sync", "store", "oci-archive:a.tar", "--delete").code == 0 and len(written) == 2
+    assert cli("ls", "oci-archive:a.tar").out == "team--bot--v3\nteam--bot--v4\n"
     assert cli("prune", "oci-archive:a.tar", "--keep-last", "1", "--yes").code == 2
+    refused = cli("sync", "store", "oci-archive:b.tar", "--workers", "2")
+    assert refused.code == 2 and "by one process" in refused.error
+
+
+def test_a_sync_into_an_archive_that_is_killed_leaves_it_as_it_was_and_is_gone_on_with(cli, tmp_path):
+    for number in range(12):
+        put_snapshot(tmp_path / "store", small(f"bot{number}", "v1", unique=100_000))
+    assert cli("sync", "store", "oci-archive:a.tar", "--include", "bot0:*").code == 0
+    before = (tmp_path / "a.tar").read_bytes()
+    waiting = tmp_path / ".epoch-oci-a.tar" / "blobs" / "sha256"
+    running = start_cli("sync", "store", "oci-archive:a.tar", "--limit-rate", "500K", "--jobs", "1", cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not waiting.is_dir() or sum(path.stat().st_size for path in stored(waiting)) < 250_000:
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    running.kill()
+    running.wait(30)
+    assert (tmp_path / "a.tar").read_bytes() == before
+    kept = sum(path.stat().st_size for path in stored(waiting))
+    done = cli("sync", "store", "oci-archive:a.tar", "--format", "json")
+    assert done.code == 0 and done.json["counts"] == {**done.json["counts"], "there": 1, "synced": 11}
+    assert done.json["bytesTransferred"] <= 11 * 101_500 - kept
+    assert not waiting.exists() and cli("sync", "oci-archive:a.tar", "copy").code == 0
+    assert content(tmp_path / "copy") == content(tmp_path / "store")
+
+
+def stored(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def test_tags_are_set_and_taken_away_in_an_archive(cli, bot, tmp_path):

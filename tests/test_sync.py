@@ -7,11 +7,12 @@ import time
 from collections import Counter
 
 import pytest
-from cli_runner import Here, command, environment, run_cli
+from cli_runner import Here, command, environment, run_cli, start_cli
 from registry_room import PASSWORD, USER
 from snapshots import Made, make_snapshot, noise, put_snapshot, tree
 from support.content import INDEX, MANIFEST, descriptor, index, manifest
 from support.faults import Respond, Throttle
+from support.nursery import Child
 from support.registry_auth import BasicAuth, BearerAuth
 
 from epoch_oci.epoch import gojson
@@ -442,7 +443,7 @@ def test_events_say_which_snapshot_they_are_about(cli, store):
     assert done.code == 0
     events = [json.loads(line) for line in done.err.splitlines()]
     counted = {event["message"]: (event.get("count"), event.get("of")) for event in events if event["event"] == "phase"}
-    assert list(counted) == ["listing", "surveying", "looking at what is there"]
+    assert list(counted) == ["listing", "surveying", "looking at what is there", "writing the index"]
     assert counted["surveying"] == (len(NAMES), len(NAMES))
     assert not any(event.get("snapshot") for event in events if event["event"] == "phase")
     events = [event for event in events if event["event"] != "phase"]
@@ -503,6 +504,36 @@ def test_killed_three_times_it_is_equal_in_the_end(tmp_path, fake_registry):
     assert without_catalog(tree(tmp_path / "second")) == tree(tmp_path / "store")
     # Three kills cost no more than what was under way then.
     assert uploads(registry, BASE) <= 4
+
+
+def test_two_at_once_make_one_layout_and_a_kill_costs_its_index_entries_at_most(tmp_path):
+    """What is published enters `index.json` in batches: of two writers at once neither loses the other's."""
+    for number in range(24):
+        put_snapshot(tmp_path / "store", small(f"bot{number}", "v1", unique=40_000))
+    layout = tmp_path / "layout" / "blobs" / "sha256"
+
+    def begin(*words: str) -> Child:
+        return start_cli(
+            "sync", "store", "oci:layout", *words, "--limit-rate", "500K", "--format", "json", cwd=tmp_path
+        )
+
+    killed = begin()
+    deadline = time.monotonic() + 60
+    while not layout.is_dir() or sum(not path.name.startswith(".") for path in layout.iterdir()) < 20:
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait(30)
+    kept = sum(path.stat().st_size for path in layout.iterdir() if not path.name.startswith("."))
+    odd, even = begin("--include", "bot*[13579]:v1"), begin("--include", "bot*[02468]:v1")
+    reports = [json.loads(each.communicate(timeout=60)[0]) for each in (odd, even)]
+    assert [odd.returncode, even.returncode] == [0, 0]
+    assert sum(report["counts"]["failed"] for report in reports) == 0
+    assert sum(report["bytesTransferred"] for report in reports) <= len(BASE) + 24 * 41_500 - kept + 16
+    again = run_cli("sync", "store", "oci:layout", "--format", "json", cwd=tmp_path)
+    assert again.json["counts"]["there"] == 24
+    assert run_cli("sync", "oci:layout", "second", cwd=tmp_path).code == 0
+    assert without_catalog(tree(tmp_path / "second")) == tree(tmp_path / "store")
 
 
 @pytest.mark.parametrize(

@@ -250,12 +250,6 @@ def open_side(word: str, *, connection: Connection, repositories: Sequence[str] 
         return _registry(plain, connection, repositories, create)
     if repositories:
         raise UsageError("--repository names repositories of a registry, and the source is none", object=word)
-    if word.startswith("oci-archive:") and create:
-        raise UsageError(
-            f"{shown(word)} would be written anew for every snapshot",
-            object=word,
-            hint="sync to a layout in a directory, oci:DIR, and put that into a tar",
-        )
     if word.startswith(("oci:", "oci-archive:")):
         place = locate_artifact(word, connection=connection, create=create)
         if place.name is not None:

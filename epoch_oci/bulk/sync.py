@@ -11,16 +11,17 @@ from epoch_oci.bulk.plan import Carry, SyncPlan, Wanted, plan
 from epoch_oci.bulk.results import Row, SyncReport
 from epoch_oci.bulk.run import Course, Crew, Ended, Meter, Threads
 from epoch_oci.bulk.select import Selection
-from epoch_oci.bulk.sides import Entry, RegistrySide, Side, StoreSide, mounts_within, store_of
+from epoch_oci.bulk.sides import Entry, RegistrySide, Side, mounts_within, store_of
 from epoch_oci.bulk.states import LeftOut, Rules, Survey, There, held, survey
 from epoch_oci.bulk.work import Done, Local, Manner
 from epoch_oci.errors import EpochOciError, NotFoundError, PolicyError, UsageError, counted
-from epoch_oci.events import OnEvent, ignore
+from epoch_oci.events import OnEvent, ignore, phase
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import is_fallback_tag
 from epoch_oci.options import Checked
 from epoch_oci.stores.base import Remover
 from epoch_oci.stores.epoch_store import EpochStore
+from epoch_oci.stores.oci_layout import OciLayout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +82,13 @@ def sync(
     if options.dry_run:
         report.bytes_moved = planned.moved
         report.rows += _foretold(planned, target)
+        if options.delete:
+            _delete(found, target, options, report, exit_code)
     else:
-        _bring(planned, found, source, target, options, report, exit_code, crew, on_event)
-    if options.delete:
-        _delete(found, target, options, report, exit_code)
+        with _catalogued(target, found, options, on_event) as listed:
+            _bring(planned, found, source, target, options, report, exit_code, crew, on_event, listed)
+            if options.delete:
+                _delete(found, target, options, report, exit_code)
     report.rows.sort(key=lambda row: (row.source or row.target, row.target))
     report.seconds = time.monotonic() - started
     return report
@@ -122,10 +126,10 @@ def _bring(
     exit_code: ExitCode,
     crew: CrewMaker | None,
     on_event: OnEvent,
+    listed: Callable[[str], None],
 ) -> None:
     if not planned.wanted:
-        with _catalogued(target, found):
-            return
+        return
     journal, meter = options.journal, Meter(on_event, len(planned.wanted))
     homes, notes = _homes(found, journal), dict[str, list[str]]()
     meter.begin(planned.moved)
@@ -137,17 +141,16 @@ def _bring(
         report.bytes_moved += done.moved
 
     try:
-        with _catalogued(target, found) as listed:
-            for ended in Course(planned, hands, homes, carried).run():
-                row = _ended(ended, target, exit_code)
-                report.rows.append(row)
-                report.bytes_moved += row.moved
-                _learn(ended, source, target, journal)
-                if crew is not None and ended.done is not None:
-                    listed(ended.wanted.target.ref)
-                meter.ended(ended)
-                for text in ended.done.warnings if ended.done else ():
-                    notes.setdefault(text, []).append(ended.wanted.source.label)
+        for ended in Course(planned, hands, homes, carried).run():
+            row = _ended(ended, target, exit_code)
+            report.rows.append(row)
+            report.bytes_moved += row.moved
+            _learn(ended, source, target, journal)
+            if crew is not None and ended.done is not None:
+                listed(ended.wanted.target.ref)
+            meter.ended(ended)
+            for text in ended.done.warnings if ended.done else ():
+                notes.setdefault(text, []).append(ended.wanted.source.label)
     finally:
         journal.homes = homes
         journal.keep()
@@ -163,19 +166,25 @@ def _inner_jobs(jobs: int, snapshots: int) -> int:
 
 
 @contextmanager
-def _catalogued(target: Side, found: Survey) -> Iterator[Callable[[str], None]]:
+def _catalogued(
+    target: Side, found: Survey, options: SyncOptions, on_event: OnEvent
+) -> Iterator[Callable[[str], None]]:
     """Tags enter the catalog of a store in batches, with those that a run before this one did not get to list.
+
+    An archive is written once, at the end.
 
     What is given notes what workers elsewhere have published, who leave the catalog to this process.
     """
-    store = target.store if isinstance(target, StoreSide) else None
-    if not isinstance(store, EpochStore) or not (found.wanted or found.there):
+    store = None if isinstance(target, RegistrySide) else store_of(target, Entry("", "", "", ""))
+    if not isinstance(store, EpochStore | OciLayout) or not (found.wanted or found.there or options.delete):
         yield lambda _: None
         return
     with store.batch() as note:
         for item in found.there:
             note(item.target.ref)
         yield note
+        if target.kind == "layout":
+            phase(on_event, "writing the index")
 
 
 def _learn(ended: Ended, source: Side, target: Side, journal: Journal) -> None:

@@ -1,5 +1,7 @@
 """The `index.json` of an OCI image layout as a view over its bytes, and how an entry is added (image-layout.md)."""
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,6 +14,9 @@ from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.reference import tag_problem
 
 _KEYS = frozenset({"schemaVersion", "mediaType", "artifactType", "manifests", "subject", "annotations"})
+_BATCH = 500
+_BATCH_SECONDS = 10.0
+"""Changes of one batch that are written together, and how long the first of them waits for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +83,102 @@ class LayoutIndex:
         """The first entry with this digest."""
         return next((entry for entry in self.entries if entry.digest == digest), None)
 
-    def added(self, entry: Descriptor) -> bytes:
-        """The index with `entry` in the place of the one that had its tag, else at the end; the rest stays as it is."""
-        manifests = list(self.members.get("manifests") or ())
+    def added(self, entry: Descriptor) -> Self:
+        """With `entry` in the place of the one that had its tag, else at the end; the rest stays as it is."""
         tag = ref_name(entry)
         places = [index for index, old in enumerate(self.entries) if ref_name(old) == tag]
-        at = places[0] if places else len(manifests)
-        manifests[at : at + 1] = [entry.to_json()]
-        return _encoded({**self.members, "manifests": manifests})
+        if not places:
+            return self._longer(entry)
+        return self._with({places[0]: entry})
 
-    def without(self, name: str) -> bytes:
-        """The index without the entries of a tag, or of a digest; the rest stays as it is."""
-        manifests = list(self.members.get("manifests") or ())
+    def without(self, name: str) -> Self:
+        """Without the entries of a tag, or of a digest; the rest stays as it is."""
         doomed = self._tagged(name)
-        kept = [
-            item
-            for item, entry in zip(manifests, self.entries, strict=True)
-            if entry not in doomed and name != str(entry.digest)
-        ]
-        return _encoded({**self.members, "manifests": kept})
+        gone = [at for at, entry in enumerate(self.entries) if entry in doomed or name == str(entry.digest)]
+        return self._with(dict.fromkeys(gone))
 
-    def with_untagged(self, entry: Descriptor) -> bytes:
-        """The index with one more entry at its end."""
-        return _encoded({**self.members, "manifests": [*(self.members.get("manifests") or ()), entry.to_json()]})
+    def with_untagged(self, entry: Descriptor) -> Self:
+        """With one more entry at its end."""
+        return self._longer(entry)
+
+    def encoded(self) -> bytes:
+        """Its bytes. Raises ContentError for what cannot be written again."""
+        try:
+            return Document.encode(media_types.INDEX, self.members).raw
+        except ValueError as error:  # a number beyond any double, in a member of somebody else's
+            raise ContentError(f"the index cannot be written again: {error}", code="JSON") from None
+
+    def _with(self, changed: Mapping[int, Descriptor | None]) -> Self:
+        """With other entries in some places, or none."""
+        kept = list(enumerate(zip(self.members.get("manifests") or (), self.entries, strict=True)))
+        rows = [(changed[at], None) if at in changed else (entry, item) for at, (item, entry) in kept]
+        entries = tuple(entry for entry, _ in rows if entry is not None)
+        items = [item if item is not None else entry.to_json() for entry, item in rows if entry is not None]
+        grouped = (_grouped(entries, ref_name), _grouped(entries, _short_name))
+        return type(self)({**self.members, "manifests": items}, entries, *grouped)
+
+    def _longer(self, entry: Descriptor) -> Self:
+        # Whoever adds thousands does so thousands of times: nothing of what is there is looked at again.
+        members = {**self.members, "manifests": [*(self.members.get("manifests") or ()), entry.to_json()]}
+        names = _with_one_more(self.by_name, ref_name(entry), entry)
+        shorts = _with_one_more(self.by_short_name, _short_name(entry), entry)
+        return type(self)(members, (*self.entries, entry), names, shorts)
+
+
+IndexChange = Callable[[LayoutIndex], LayoutIndex | None]
+"""What becomes of an index; None for one that is as it should be. Asked again when somebody else wrote in between."""
+EMPTY = LayoutIndex({"schemaVersion": 2, "mediaType": media_types.INDEX, "manifests": []}, (), {}, {})
+
+
+def changed(index: LayoutIndex, changes: Iterable[IndexChange]) -> LayoutIndex:
+    """The index after all changes, the very same if it is as it should be. Raises what they raise."""
+    for change in changes:
+        index = change(index) or index
+    return index
+
+
+class IndexBatch:
+    """Changes that are made to an index in memory, and written many at a time. Safe for threads.
+
+    `index` is what is made of it so far; `write` makes changes where it is stored, and returns what is there then.
+    Those that are not written `often` are written at the end alone.
+    """
+
+    def __init__(
+        self, index: LayoutIndex, write: Callable[[Sequence[IndexChange]], LayoutIndex], *, often: bool
+    ) -> None:
+        self.index = index
+        self._write, self._often = write, often
+        self._changes: list[IndexChange] = []
+        self._since = time.monotonic()
+        self._lock = threading.Lock()
+
+    def add(self, change: IndexChange) -> None:
+        """Make a change. Raises what it raises, and now and then what writing raises."""
+        with self._lock:
+            new = change(self.index)
+            if new is not None:
+                self.index = new
+                self._changes.append(change)
+            if self._often and (len(self._changes) >= _BATCH or time.monotonic() - self._since > _BATCH_SECONDS):
+                self._write_all()
+
+    def flush(self) -> None:
+        """Write what is left."""
+        with self._lock:
+            if self._changes or not self._often:  # an archive may also be written for the blobs' sake
+                self._write_all()
+
+    def _write_all(self) -> None:
+        self.index = self._write(tuple(self._changes))
+        self._changes.clear()
+        self._since = time.monotonic()
+
+
+def _with_one_more(
+    groups: Mapping[str, Sequence[Descriptor]], name: str | None, entry: Descriptor
+) -> Mapping[str, Sequence[Descriptor]]:
+    return groups if name is None else {**groups, name: [*groups.get(name, ()), entry]}
 
 
 def ref_name(entry: Descriptor) -> str | None:
@@ -124,17 +202,11 @@ def _grouped(
     return found
 
 
-def empty_index() -> bytes:
-    """An index without entries."""
-    return _encoded({"schemaVersion": 2, "mediaType": media_types.INDEX, "manifests": []})
+def with_entry(index: LayoutIndex, entry: Descriptor, what: str, *, replace: bool) -> LayoutIndex | None:
+    """The index with `entry`, whose tag is in its annotations; None when it has it.
 
-
-def with_entry(raw: bytes | None, entry: Descriptor, what: str, *, replace: bool) -> bytes | None:
-    """The index `raw` (None: there is none yet) with `entry`, whose tag is in its annotations; None when it has it.
-
-    Raises ConflictError when the tag names something else and `replace` is false, ContentError for a wrong index.
+    Raises ConflictError when the tag names something else and `replace` is false.
     """
-    index = LayoutIndex.parse(empty_index() if raw is None else raw, what)
     old = index.tagged(ref_name(entry) or "", what)
     if old is not None and (old.digest, old.size) == (entry.digest, entry.size):
         return None
@@ -160,10 +232,3 @@ def _entries(value: Any, found: list[Finding]) -> tuple[Descriptor, ...]:
         except ContentError as error:
             found.extend(error.findings)
     return tuple(entries)
-
-
-def _encoded(members: Mapping[str, Any]) -> bytes:
-    try:
-        return Document.encode(media_types.INDEX, members).raw
-    except ValueError as error:  # a number beyond any double, in a member of somebody else's
-        raise ContentError(f"the index cannot be written again: {error}", code="JSON") from None

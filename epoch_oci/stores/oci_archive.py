@@ -53,6 +53,7 @@ class ArchiveBackend:
         self._opened: LayoutTar | None = None
         self._presence = -1
         self._writers = 0
+        self._said: tuple[LayoutTar | None, frozenset[str]] = (None, frozenset())
 
     def close(self) -> None:
         """Let go of the archive and of the directory beside it."""
@@ -176,10 +177,18 @@ class ArchiveBackend:
 
     def is_to_mend(self, key: str) -> bool:
         """Whether an object waits that the archive is said to have; till it is written it is as wrong as before."""
-        if self._waiting.head(key) is None:
-            return False
-        index = read_if_there(self, INDEX, limit=MANIFEST_LIMIT, what=self._what(INDEX))
-        return index is not None and key in self._reached(index)
+        return self._waiting.head(key) is not None and key in self._said_to_have()
+
+    def _said_to_have(self) -> frozenset[str]:
+        """The keys that the archive's index leads to; followed once for each archive that takes another's place."""
+        with self._lock:
+            tar = self._tar()
+            if tar is None:
+                return frozenset()
+            if self._said[0] is not tar:
+                index = read_if_there(self, INDEX, limit=MANIFEST_LIMIT, what=self._what(INDEX))
+                self._said = (tar, frozenset(self._reached(index)) if index is not None else frozenset())
+            return self._said[1]
 
     def _what(self, key: str) -> str:
         return f"{key} in {self._path}"
@@ -210,7 +219,8 @@ class ArchiveBackend:
     def _open_member(self, key: str, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
         with contextlib.ExitStack() as stack:
             with self._lock:  # another thread may close the archive, to open the one that took its place
-                tar, member = self._tar(), self._member(key)
+                tar = self._tar()
+                member = tar.members.get(key) if tar is not None else None
                 if tar is None or member is None:
                     raise NotFoundError(f"{self._what(key)} is not there", object=self._what(key))
                 reader = stack.enter_context(tar.open(member, self._what(key), start, length))
@@ -356,6 +366,8 @@ class OciArchive(OciLayout):
         yield from super().audit()
         if waiting := self._archive.waiting():
             yield Finding(INDEX, "MISMATCH", f"{waiting} has what an unfinished push has stored", "warning")
+
+    _writes_often = False
 
     def _make(self) -> None:
         """There is no archive before there is an index with something in it."""

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from epoch_oci.stores.backends.base import (
 from epoch_oci.stores.backends.collect import Collector, oci_digests_in
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import BytesContent, Content, Garbage
-from epoch_oci.stores.layout_index import LayoutIndex, empty_index, ref_name, with_entry
+from epoch_oci.stores.layout_index import EMPTY, IndexBatch, IndexChange, LayoutIndex, changed, ref_name, with_entry
 
 MARK = "oci-layout"
 INDEX = "index.json"
@@ -59,7 +59,10 @@ class OciLayout:
         warnings = Warnings(str(directory), warn)
         self._backend = backend or DirectoryBackend(directory, warnings=warnings, marks=marks)
         self._where = str(directory)
-        self._subjects: tuple[bytes, dict[Digest, dict[Digest, Descriptor]]] = (b"", {})
+        self._subjects: tuple[LayoutIndex | None, dict[Digest, dict[Digest, Descriptor]]] = (None, {})
+        self._parsed: tuple[bytes, LayoutIndex] = (b"", EMPTY)
+        self._referring: dict[Digest, Digest | None] = {}
+        self._batch: IndexBatch | None = None
 
     @property
     def where(self) -> str:
@@ -114,15 +117,12 @@ class OciLayout:
             raise UsageError(f"{shown(name)} cannot be a tag: it {why}")
         self._has_mark()
         entry = self._entry(name, document)
-        raw = self._read(INDEX)
-        with_entry(raw, entry, self._index_name, replace=replace)  # refuses, before anything is written
+        with_entry(self._entries(), entry, self._index_name, replace=replace)  # refuses, before anything is written
         if not self._stores(document):
             self.put(document.descriptor, BytesContent(document.raw))
         self._make()
         self._backend.flush(_BLOBS)
-        self._backend.update(
-            INDEX, lambda old: with_entry(old, entry, self._index_name, replace=replace), limit=MANIFEST_LIMIT
-        )
+        self._change(lambda index: with_entry(index, entry, self._index_name, replace=replace))
 
     def keep(self, document: Document) -> None:
         """As `ArtifactStore.keep`. What refers to another manifest is listed without a tag, or nobody would find it."""
@@ -133,7 +133,7 @@ class OciLayout:
         self._make()
         if subject_of(document) is not None:
             self._backend.flush(_BLOBS)
-            self._backend.update(INDEX, lambda old: self._listing(old, entry), limit=MANIFEST_LIMIT)
+            self._change(lambda index: index.with_untagged(entry) if index.with_digest(entry.digest) is None else None)
 
     def digest_of(self, name: str) -> Digest | None:
         """As `stores.base.ArtifactStore.digest_of`."""
@@ -144,22 +144,55 @@ class OciLayout:
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
         """As `ArtifactStore.referrers`: by the entries of `index.json`, and by the tag that some tools use instead."""
-        raw = self._read(INDEX) or b""
+        index = self._entries()
         known, found = self._subjects
-        if known != raw:
-            found = self._listed_subjects()
-            self._subjects = (raw, found)
+        if known is not index:
+            found = self._listed_subjects(index)
+            self._subjects = (index, found)
         return tuple(found.get(digest, {}).values())
 
     def remove(self, name: str) -> None:
         """As `stores.base.Remover`: a tag's entry, or all entries of a digest. Content stays, see `prune`."""
         if self.digest_of(name) is None:
             raise NotFoundError(f"{self._where} has no {shown(name)}", object=name)
-        self._backend.update(
-            INDEX,
-            lambda old: LayoutIndex.parse(old or empty_index(), self._index_name).without(name),
-            limit=MANIFEST_LIMIT,
-        )
+        self._change(lambda index: index.without(name))
+
+    @contextmanager
+    def batch(self) -> Iterator[Callable[[str], None]]:
+        """Inside, what is published enters `index.json` many at a time, and all of it before it ends.
+
+        What a kill keeps from being listed is there: publishing it again moves nothing. The listener that is given is
+        as that of `EpochStore.batch`, and has nothing to do.
+        """
+        self._batch = batch = IndexBatch(self._entries(), self._write_changes, often=self._writes_often)
+        try:
+            yield lambda name: None
+            batch.flush()
+        finally:
+            self._batch = None
+            if self._writes_often:
+                batch.flush()
+
+    _writes_often = True
+
+    def _change(self, change: IndexChange) -> None:
+        if self._batch is not None:
+            self._batch.add(change)
+        else:
+            self._write_changes([change])
+
+    def _write_changes(self, changes: Sequence[IndexChange]) -> LayoutIndex:
+        """Make changes to the index that is there, which another process may have written; what is there then."""
+        index = EMPTY
+
+        def made(old: bytes | None) -> bytes | None:
+            nonlocal index
+            before = EMPTY if old is None else self._parse(old)
+            index = changed(before, changes)
+            return None if index is before else index.encoded()
+
+        self._backend.update(INDEX, made, limit=MANIFEST_LIMIT)
+        return index
 
     def garbage(self, grace: float, *, without: AbstractSet[str] = frozenset()) -> Garbage:
         """As `Collecting.garbage`: what cannot be reached from `index.json`, through manifests and their referrers."""
@@ -220,26 +253,26 @@ class OciLayout:
             return []
         return [Digest.parse(found) for found in oci_digests_in(raw)]
 
-    def _listed_subjects(self) -> dict[Digest, dict[Digest, Descriptor]]:
+    def _listed_subjects(self, index: LayoutIndex) -> dict[Digest, dict[Digest, Descriptor]]:
         """What refers to what."""
         found: dict[Digest, dict[Digest, Descriptor]] = {}
-        try:
-            entries = self._index().entries
-        except NotFoundError:
-            return found
-        for entry in entries:
-            document = self._document(entry)
-            if (subject := subject_of(document)) is not None:
-                found.setdefault(subject.digest, {})[entry.digest] = replace(entry, annotations={})
-            if (digest := fallback_subject(ref_name(entry) or "")) is not None and is_index(document):
+        for entry in index.entries:
+            if (subject := self._subject(entry)) is not None:
+                found.setdefault(subject, {})[entry.digest] = replace(entry, annotations={})
+            if (digest := fallback_subject(ref_name(entry) or "")) is not None and is_index(
+                document := self._document(entry)
+            ):
                 found.setdefault(digest, {}).update(
                     {item.digest: item for item in ImageIndex.parse(document, self._where).manifests}
                 )
         return found
 
-    def _listing(self, old: bytes | None, entry: Descriptor) -> bytes | None:
-        index = LayoutIndex.parse(old or empty_index(), self._index_name)
-        return index.with_untagged(entry) if index.with_digest(entry.digest) is None else None
+    def _subject(self, entry: Descriptor) -> Digest | None:
+        """What a manifest refers to; read once, for bytes of one digest say one thing."""
+        if entry.digest not in self._referring:
+            subject = subject_of(self._document(entry))
+            self._referring[entry.digest] = None if subject is None else subject.digest
+        return self._referring[entry.digest]
 
     def tags(self) -> Iterator[str]:
         """As `ArtifactStore.tags`."""
@@ -335,7 +368,22 @@ class OciLayout:
             )
         return True
 
+    def _entries(self) -> LayoutIndex:
+        """What is listed, also of what is no layout yet."""
+        if self._batch is not None:
+            return self._batch.index
+        raw = self._read(INDEX)
+        return EMPTY if raw is None else self._parse(raw)
+
+    def _parse(self, raw: bytes) -> LayoutIndex:
+        known = self._parsed
+        if known[0] != raw:
+            self._parsed = known = (raw, LayoutIndex.parse(raw, self._index_name))
+        return known[1]
+
     def _index(self) -> LayoutIndex:
+        if self._batch is not None:
+            return self._batch.index
         self._backend.check()
         marked, raw = self._has_mark(), self._read(INDEX)
         if not marked or raw is None:
@@ -345,12 +393,12 @@ class OciLayout:
                 object=self._where,
                 hint="name the directory of a layout: oci:DIR[:TAG]",
             )
-        return LayoutIndex.parse(raw, self._index_name)
+        return self._parse(raw)
 
     def _make(self) -> None:
         """Make it a layout if it is none yet."""
         if self._backend.head(INDEX) is None:
-            self._backend.update(INDEX, lambda old: empty_index() if old is None else None, limit=MANIFEST_LIMIT)
+            self._backend.update(INDEX, lambda old: EMPTY.encoded() if old is None else None, limit=MANIFEST_LIMIT)
         if self._backend.head(MARK) is None:
             self._backend.write(MARK, lambda: io.BytesIO(MARK_BYTES), len(MARK_BYTES))
 

@@ -139,6 +139,12 @@ def _cluster(
             "credentials of the command line do not travel to workers",
             hint="log in where they run, or set EPOCH_OCI_USERNAME and EPOCH_OCI_PASSWORD there",
         )
+    if ends[1].startswith("oci-archive:"):
+        raise UsageError(
+            f"{ends[1]} is written once, by one process, and not by workers",
+            object=ends[1],
+            hint="leave --workers and --scheduler out, or sync to a layout in a directory: oci:DIR",
+        )
     from epoch_oci.bulk.cluster import Cluster
 
     cluster = Cluster.at(scheduler) if scheduler is not None else Cluster.of(workers or 1, jobs)
