@@ -25,6 +25,8 @@ from epoch_oci.registry.credentials import Credential
 from epoch_oci.registry.http_errors import Refusal, dismiss, foreign_errors
 from epoch_oci.registry.trust import Origin, check_hop, joined, realm_fits, redacted
 
+# Challenges
+
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _DIVIDERS = " \t\r\n\f\v,;"
 _SCHEME = re.compile(rf"({_WORD}):?(?=[\s,;]|\Z)")
@@ -69,6 +71,8 @@ def _value(parameter: re.Match[str]) -> str:
     _, quoted, single, plain = parameter.groups()
     return re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else single if single is not None else plain
 
+
+# Tokens
 
 _LONGEST_ANSWER = 64 << 10
 # What Docker's specification says of a life that is not stated, and GHCR states none (oci-registries 3.3).

@@ -293,6 +293,8 @@ def _decoded(text: str) -> tuple[str, str] | None:
     return None
 
 
+# Helpers
+
 _SUFFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*\Z")
 _HELPER_SECONDS = 30.0
 """Longer than any takes by itself: some ask a person first, to open a keyring."""

@@ -27,6 +27,13 @@ _PROGRESS = 256 << 10
 """Bytes that make an attempt a success as far as the count of failures goes."""
 _STALE = frozenset({400, 401, 403, 404, 410})
 """What a storage host answers when a signed URL has run out; the registry gives a new one."""
+_ANSWERS = (200, 404, 405, 501, *REDIRECTS)
+_COUNTED = 64 << 10
+"""Bytes of a body without a length that are read to learn it: a page of a login or a proxy is shorter."""
+# The least that is an answer of the storage, where a HEAD may be one of the registry alone.
+_ONE_BYTE = {"Range": "bytes=0-0"}
+# 416 has the total of an empty blob behind an asterisk (RFC 9110, 14.4).
+_TOTAL = re.compile(r"bytes (?:0-0|\*)/([0-9]{1,16})\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,15 +238,6 @@ class _BlobReader:
         if self._received / self._waited < limits.floor_rate:
             raise _StallError(f"{self._content.target.digest}: fewer than {limits.floor_rate} bytes a second came")
         self._waited, self._received = 0.0, 0
-
-
-_ANSWERS = (200, 404, 405, 501, *REDIRECTS)
-_COUNTED = 64 << 10
-"""Bytes of a body without a length that are read to learn it: a page of a login or a proxy is shorter."""
-# The least that is an answer of the storage, where a HEAD may be one of the registry alone.
-_ONE_BYTE = {"Range": "bytes=0-0"}
-# 416 has the total of an empty blob behind an asterisk (RFC 9110, 14.4).
-_TOTAL = re.compile(r"bytes (?:0-0|\*)/([0-9]{1,16})\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from epoch_oci.network import Authorities, Proxies
 from epoch_oci.registry.credentials import CredentialStore
 from epoch_oci.registry.trust import Trust
 
+# Pace
+
 _SETTLES = 1.0
 """Seconds. What was already under way is refused too when a registry begins to throttle: that is one warning."""
 
@@ -91,6 +93,9 @@ class Pace:
             self._room = room + 1 if room + 1 < self._most else None
 
 
+# Settings
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """Seconds. `commit` is the wait for the answer to a closing PUT: a registry may copy the blob before it answers."""
@@ -147,6 +152,8 @@ class RegistrySettings:
         """Report something odd about the configuration."""
         self.on_event(Event(event="warning", message=text))
 
+
+# Retry
 
 LONGEST_WAIT = 900.0
 """The longest `Retry-After` that is obeyed, in seconds; a registry that asks for more is given up."""

@@ -36,6 +36,13 @@ from epoch_oci.stores.base import Content, Limits, Openness
 _CATALOG = Scope("catalog", "*", kind="registry")
 # What registries answer that keep no catalog.
 _ABSENT = frozenset({404, 405, 501})
+_PAGE_LIMIT = 4 << 20
+_PAGE = 1_000
+"""Items that are asked for: some registries have no way on from a page of their own size, and none takes more."""
+# A list without end is a fault or an attack (reliability M4).
+_PAGES = 1_000
+_ITEMS = 100_000
+_PROBE = Descriptor(media_type=media_types.OCTET_STREAM, digest=Digest.of(b""), size=0)
 
 
 class RegistryHost:
@@ -198,9 +205,6 @@ class RegistryRepository:
         return Destination(self._client, self._repository, self._manner, target)
 
 
-_PROBE = Descriptor(media_type=media_types.OCTET_STREAM, digest=Digest.of(b""), size=0)
-
-
 def _hub_name(reference: Reference) -> str:
     """Docker Hub's official repositories live under `library/`."""
     if reference.registry == "docker.io" and "/" not in reference.repository:
@@ -217,14 +221,6 @@ def verify_login(registry: str, settings: RegistrySettings) -> None:
             return client.auth.check_login(client.url(""))
         except NetworkError as error:
             attempts.again(error)
-
-
-_PAGE_LIMIT = 4 << 20
-_PAGE = 1_000
-"""Items that are asked for: some registries have no way on from a page of their own size, and none takes more."""
-# A list without end is a fault or an attack (reliability M4).
-_PAGES = 1_000
-_ITEMS = 100_000
 
 
 class _Pages:

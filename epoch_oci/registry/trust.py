@@ -18,6 +18,8 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 from epoch_oci.errors import LocalIOError, PolicyError
 from epoch_oci.network import Authorities, address_of, divided, is_loopback
 
+# Origins
+
 _PORTS = {"http": 80, "https": 443}
 _SHOWN_QUERY = frozenset({"service", "scope", "n", "last", "from", "mount", "digest", "account", "client_id"})
 
@@ -126,6 +128,8 @@ _SHARED_SUFFIXES = frozenset(
     | {"herokuapp.com", "netlify.app", "onrender.com", "pages.dev", "run.app", "vercel.app", "web.app", "workers.dev"}
 )
 
+
+# TLS
 
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch

@@ -33,6 +33,10 @@ _TOOK_NOTHING = frozenset({429, 503})
 """A body answered so was not looked at."""
 # Their last request has no body, so that one can be made again and again.
 _KEPT_WHILE_HELD: tuple[Shape, ...] = ("ranged", "stream")
+_AHEAD = 2
+"""Blocks read before the socket asks for them; each costs its size in memory, for every transfer."""
+_WORTH_A_THREAD = 4 * BLOCK
+"""Bytes. Less than this is sent before a second thread has been of any help."""
 
 
 @dataclass(slots=True)
@@ -235,12 +239,6 @@ def _can_go_on(error: BaseException, *, progressed: bool) -> bool:
 def _drop(claim: Claim | None) -> None:
     if claim is not None:
         claim.forget()
-
-
-_AHEAD = 2
-"""Blocks read before the socket asks for them; each costs its size in memory, for every transfer."""
-_WORTH_A_THREAD = 4 * BLOCK
-"""Bytes. Less than this is sent before a second thread has been of any help."""
 
 
 @contextmanager
