@@ -66,6 +66,10 @@ def test_every_command_prints_what_its_schema_says(cli, home, verb, fake_registr
         assert run_cli("login", registry.address, *words, input=PASSWORD.encode()).code == 0
         lines = [("login", registry.address, "-u", USER)] if verb == "login" else [("logout", registry.address)]
         monkeypatch.setenv("EPOCH_OCI_PASSWORD", PASSWORD)
+    elif verb == "doctor":
+        registry = fake_registry()
+        registry.put_image("acme/bot", "v1")
+        lines = [(verb, registry.address), (verb, f"{registry.address}/acme/bot", "--write")]
     else:
         lines = [(verb, *words) for words in LINES[verb]]
     for line in lines:

@@ -92,6 +92,11 @@ VERBS: Mapping[str, Row] = {
         "epoch-oci logout localhost:5000 --format json",
         registry=False,
     ),
+    "doctor": Row(
+        "machine",
+        "epoch-oci doctor ghcr.io/acme/bot",
+        "epoch-oci doctor registry.example:5000/vms/bot --write --format json",
+    ),
     "config": Row(
         "machine",
         "epoch-oci config show",

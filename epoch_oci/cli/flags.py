@@ -474,6 +474,15 @@ Directory = Annotated[str, Word("DIR", "An empty directory.")]
 Host = Annotated[str, Word("HOST", "The registry, HOST[:PORT].")]
 Shell = Annotated[str | None, Word("SHELL", "bash, zsh or fish (default: the one in $SHELL).", optional=True)]
 Install = Annotated[bool, Flag(("--install",), "Put it where the shell looks for it by itself.", kind="switch")]
+Examined = Annotated[str, Word("HOST", "The registry, HOST[:PORT], or one repository, HOST/REPOSITORY[:TAG].")]
+Write = Annotated[
+    bool,
+    Flag(
+        ("--write",),
+        "Also try what needs writing: uploads, which are cancelled, and a manifest, which is deleted again.",
+        kind="switch",
+    ),
+]
 ConfigAction = Annotated[str, Word("ACTION", "show: print every setting, and where it comes from.")]
 Topic = Annotated[str | None, Word("COMMAND", "The command (default: the program itself).", optional=True)]
 PagesOutput = Annotated[str | None, Flag(("--output", "-o"), "Write all pages into this directory.", metavar="DIR")]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from epoch_oci.flows.listing import ListedArtifact, ListedSnapshot
     from epoch_oci.flows.validate import DocumentReport
     from epoch_oci.flows.verify import Verification
+    from epoch_oci.registry.doctor import Examination
     from epoch_oci.transfer.report import BlobReport, TransferReport
 
 _UNTITLED = {".chunks.index.v1": "(chunk index)", ".chunks.pack.v1": "(pack of chunks)"}
@@ -339,6 +340,22 @@ def print_card(found: "Inspection") -> None:
     for word, style, texts in (("missing", "bold red", found.missing), ("warning", "yellow", found.warnings)):
         for text in texts:
             console.print(Text(f"{word}: ", style=style) + Text(safe(text)), soft_wrap=True)
+
+
+def examination_lines(found: "Examination") -> list[str]:
+    """A line for each check, what to do about it below; what the registry is like at the end."""
+    where = f"{found.registry}/{found.repository}" if found.repository else found.registry
+    width = max(len(check.name) for check in found.checks)
+    lines = [where]
+    for check in (item for item in found.checks if item.status != "skipped"):
+        lines.append(f"  {check.status.upper():<7}  {check.name:<{width}}  {check.finding}")
+        if check.advice:
+            lines.append(f"  {'':<7}  {'':<{width}}  → {check.advice}")
+    passed: dict[str | None, list[str]] = {}
+    for check in (item for item in found.checks if item.status == "skipped"):
+        passed.setdefault(check.advice, []).append(check.name)
+    lines += [f"  {'-':<7}  not tried: {', '.join(names)}; {why}" for why, names in passed.items()]
+    return [*lines, "It can be used." if found.error is None else "It cannot be used as it is."]
 
 
 def config_lines(shown: Mapping[str, Any]) -> list[str]:

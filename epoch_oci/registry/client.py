@@ -117,6 +117,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             response = self.auth.exchange(partial(send, url), scope, f"{method} {redacted(url)}")
         return response
 
+    def knock(self) -> requests.Response:
+        """What the front door answers to somebody who shows nothing, its body unread. Asked once, not again."""
+        return self._send("GET", self.url(""), headers={})
+
     def call(
         self,
         method: str,

@@ -21,7 +21,7 @@ def demo(run: Run, keep: flags.Keep = None) -> None:
     from epoch_oci.locate import refuse_file
 
     def tell(line: str) -> None:
-        if not run.settings.json:
+        if not (run.settings.json or run.settings.quiet):
             write_result(safe(line) + "\n")
             flush_result()
 

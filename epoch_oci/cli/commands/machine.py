@@ -1,4 +1,4 @@
-"""`config`: what holds on this machine, and who said so."""
+"""`config` and `doctor`: what holds on this machine, who said so, and whether a registry can be used from here."""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -45,6 +45,49 @@ def config(run: Run, action: flags.ConfigAction) -> None:
         "hosts": list(_hosts(settings)),
     }
     run.result(shown, lambda: config_lines(shown))
+
+
+def doctor(run: Run, host: flags.Examined, write: flags.Write = False) -> None:
+    """Look whether a registry can be used from here, and what it can.
+
+    Whether it is reached, certificates, credentials, the clock; who can read the repository; ranges, referrers, speed.
+    Nothing is changed, and with --write nothing is left behind. Exit 0 when it can be used.
+    """
+    from epoch_oci.cli.render import examination_lines
+    from epoch_oci.events import phase
+    from epoch_oci.locate import registry_settings
+    from epoch_oci.registry.doctor import examine
+    from epoch_oci.registry.probes import PROBES
+
+    registry, repository, name = _examined(host)
+    if write and repository is None:
+        raise UsageError("--write tries a repository, and none is named", hint=f"write {registry}/REPOSITORY")
+    found = examine(
+        registry,
+        repository,
+        name,
+        registry_settings(registry, run.connection),
+        PROBES if write else (),
+        lambda what: phase(run.listen, f"looking: {what}"),
+    )
+    run.progress.close()
+    run.result(found.to_json(), lambda: examination_lines(found))
+    if found.error is not None:
+        raise found.error
+
+
+def _examined(word: str) -> tuple[str, str | None, str | None]:
+    """Registry, repository, and tag or digest. Raises UsageError."""
+    from epoch_oci.oci.reference import Reference, is_registry, refuse_user_info
+
+    refuse_user_info(word)
+    plain = word.removeprefix("https://").removeprefix("docker://").rstrip("/")
+    if is_registry(plain):
+        return plain, None, None
+    if "/" not in plain or not is_registry(plain.partition("/")[0]):
+        raise UsageError(f"{word} is no registry", object=word, hint="write HOST[:PORT], or HOST[:PORT]/REPOSITORY")
+    reference = Reference.parse(plain)
+    return reference.registry, reference.repository, reference.selector
 
 
 def _common(settings: Settings) -> Iterator[dict[str, Any]]:
