@@ -10,7 +10,7 @@ from typing import Any
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import Artifact, EncodeOptions, Snapshot
-from epoch_oci.dialects.cocoonstack.words import media_type_for_file
+from epoch_oci.dialects.cocoonstack.vocabulary import media_type_for_file
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor

@@ -26,6 +26,11 @@ _CRITICAL = 0x8000
 _DIGESTS = {2: "SHA-256"}
 _ENCODINGS = {3: "sealed", 4: "zstd with a dictionary", 5: "lz4"}
 _EXTENSION = struct.Struct("<HHI")
+FRAME_OVERHEAD = 12
+"""Bytes that a frame of raw blocks has around the chunk, at most."""
+_MAGIC = b"\x28\xb5\x2f\xfd"
+_WORTH = 32
+"""A frame that saves less than one part in so many is not worth decoding: the chunk is stored raw."""
 
 
 class Encoding(IntEnum):
@@ -130,13 +135,6 @@ def broken(what: str, problem: str, code: str = "SIZE") -> ContentError:
 
 def _named(number: int, names: dict[int, str]) -> str:
     return f"{number} ({names[number]})" if number in names else str(number)
-
-
-FRAME_OVERHEAD = 12
-"""Bytes that a frame of raw blocks has around the chunk, at most."""
-_MAGIC = b"\x28\xb5\x2f\xfd"
-_WORTH = 32
-"""A frame that saves less than one part in so many is not worth decoding: the chunk is stored raw."""
 
 
 class Compressor:

@@ -38,6 +38,10 @@ _LATER_KEYS = frozenset(
 """Settings of Cocoon 0.3.9 and later. They travel like any other key; Go takes them in any letter case."""
 _KEYS = frozenset({"version", "config", "files"})
 _KNOWN = frozenset(CONFIG_KEYS) | _LATER_KEYS | RECORD_KEYS
+PLAIN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+"""Names that every Cocoon takes; up to 0.3.8 it takes any text (epoch-formats 5.2)."""
+DIVIDED = r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,62}"
+"""What one of the two Cocoons that came after it takes; the other one takes PLAIN names alone (epoch-formats 5.7)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,12 +162,6 @@ def _files(members: Members) -> tuple[str, ...] | None:
         if (why := filename.problem(name)) is not None:
             members.found.append(Finding(f"$.files[{index}]", "NAME", why))
     return tuple(name for name in names if isinstance(name, str))
-
-
-PLAIN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
-"""Names that every Cocoon takes; up to 0.3.8 it takes any text (epoch-formats 5.2)."""
-DIVIDED = r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,62}"
-"""What one of the two Cocoons that came after it takes; the other one takes PLAIN names alone (epoch-formats 5.7)."""
 
 
 def key_of(name: str) -> SnapshotKey:

@@ -24,6 +24,9 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 
+# The only files that no other hypervisor writes.
+_FIRECRACKER_FILES = frozenset({"vmstate", "mem"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
@@ -95,10 +98,6 @@ def _minted(file: StoredFile) -> MintedFile:
         media_type=media_type_for_file(file.name),
         header=LayerHeader(file.mode, file.pax_records),
     )
-
-
-# The only files that no other hypervisor writes.
-_FIRECRACKER_FILES = frozenset({"vmstate", "mem"})
 
 
 def envelope_of(manifest: Manifest, what: str = "the Epoch manifest") -> Envelope:

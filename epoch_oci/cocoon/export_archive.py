@@ -25,6 +25,12 @@ from epoch_oci.oci.verifying import BLOCK, ByteReader
 from epoch_oci.stores.base import Content
 
 _COW = "cow.raw"
+_GZIP = b"\x1f\x8b"
+_OTHERS = ((b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bzip2"))
+# As much as the longest of the magic words below has.
+_SNIFFED = 6
+_INPUT = 1 << 16
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +166,6 @@ class ExportArchive:
                     object=_COW,
                     hint="use the archive as `cocoon snapshot export` wrote it; other tar programs drop the map",
                 )
-
-
-_GZIP = b"\x1f\x8b"
-_OTHERS = ((b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bzip2"))
-# As much as the longest of the magic words below has.
-_SNIFFED = 6
-_INPUT = 1 << 16
-_GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
 def unwrapped(stream: ByteReader, what: str) -> ByteReader:

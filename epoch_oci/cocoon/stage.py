@@ -26,6 +26,11 @@ from epoch_oci.oci.verifying import BLOCK, VerifyingReader
 from epoch_oci.stores.backends.directory import DirectoryBackend
 
 _NAME = re.compile(r"new-[0-9a-f]{32}\Z")
+BLOBS = f"{STAGE}/blobs/sha256"
+_DONE = ".done"
+# Long enough for a pull that broke off before a holiday.
+_KEPT_SECONDS = 14 * 24 * 3600
+"""How long blobs wait for a snapshot that never comes."""
 
 
 class NewDirectory:
@@ -148,13 +153,6 @@ def _unfold(reader: VerifyingReader, descriptor: int, packed: Unpacking, what: s
                 write_all(descriptor, memoryview(block), offset)
             offset += len(block)
     return packed.logical_size
-
-
-BLOBS = f"{STAGE}/blobs/sha256"
-_DONE = ".done"
-# Long enough for a pull that broke off before a holiday.
-_KEPT_SECONDS = 14 * 24 * 3600
-"""How long blobs wait for a snapshot that never comes."""
 
 
 class WaitingBlobs:

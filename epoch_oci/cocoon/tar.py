@@ -50,6 +50,8 @@ _FOREIGN = {
     b"L": "a GNU long name",
     b"S": "a GNU sparse file",
 }
+_TRAILER_LIMIT = 1 << 20
+"""Most zeros behind the end of an archive, in bytes; writers fill up to a block of the tape of old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +223,6 @@ def _decoded(raw: bytes) -> str:
 
 def _broken(problem: str) -> ContentError:
     return ContentError(f"the archive is damaged: {problem}", code="TYPE")
-
-
-_TRAILER_LIMIT = 1 << 20
-"""Most zeros behind the end of an archive, in bytes; writers fill up to a block of the tape of old."""
 
 
 @dataclass(frozen=True, slots=True)

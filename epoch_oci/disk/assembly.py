@@ -232,14 +232,9 @@ class Assembly:
                 code="SIZE",
                 object=str(self._target.digest),
             )
-        with self._state:
-            # It needs the bytes in order, and catches up with those that came out of it.
-            self._state.wait_for(lambda: self._digest is not None or self._failure is not None)
-        if self._failure is not None:
-            raise self._failure
-        assert self._digest is not None
+        digest = self._hashed()
         try:
-            verifying.check(self._target.digest, self._digest, self._target.title or str(self._target.digest))
+            verifying.check(self._target.digest, digest, self._target.title or str(self._target.digest))
         except ContentError:
             self.discard()
             raise
@@ -256,10 +251,19 @@ class Assembly:
             )
             with contextlib.suppress(OSError):
                 os.unlink(self._record, dir_fd=self._directory)
-        # Somebody else has the name, and their blob was verified as well: ours is of no more use.
+        # What has the name stays, and nobody will ask for these bytes again.
         if not done:
             self.discard()
         return done
+
+    def _hashed(self) -> Digest:
+        """The digest of all of it, once the hash has caught up: it needs the bytes in order, and they came in any."""
+        with self._state:
+            self._state.wait_for(lambda: self._digest is not None or self._failure is not None)
+        if self._failure is not None:
+            raise self._failure
+        assert self._digest is not None
+        return self._digest
 
     def discard(self) -> None:
         """Throw away what is there."""

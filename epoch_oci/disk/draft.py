@@ -48,6 +48,8 @@ _WRITEBACK = 16 * BLOCK
 
 
 Shown = Callable[[os.stat_result], None]
+# Not in Python's fcntl; the number is the same on every architecture that Linux has FICLONE for but a few old ones.
+_FICLONE = 0x40049409
 
 
 class Draft:
@@ -271,10 +273,6 @@ def _link(draft: str, name: str, directory: int) -> bool:
     else:
         _remove(draft, directory)
     return True
-
-
-# Not in Python's fcntl; the number is the same on every architecture that Linux has FICLONE for but a few old ones.
-_FICLONE = 0x40049409
 
 
 def clone(file: int, copy: int) -> bool:

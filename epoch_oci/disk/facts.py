@@ -35,6 +35,9 @@ _TRIES = 2
 _MOST_HERE = 10_000
 _FILE = "facts"
 _HEAD = b"epoch-oci facts 1\n"
+_SETTLED_NS = 2_000_000_000
+"""The coarsest clock of a file system is FAT's, which counts two seconds."""
+_SECOND_NS = 1_000_000_000
 
 
 class Facts:
@@ -188,11 +191,6 @@ def _newer(raw: bytes) -> bytes:
             break
         kept[name] = line
     return b"".join(b"\n%s\n" % line for line in reversed(kept.values()) if _text(line.partition(b" ")[0], line))
-
-
-_SETTLED_NS = 2_000_000_000
-"""The coarsest clock of a file system is FAT's, which counts two seconds."""
-_SECOND_NS = 1_000_000_000
 
 
 class Marks:

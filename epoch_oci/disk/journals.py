@@ -20,13 +20,18 @@ from pathlib import Path
 from epoch_oci.disk.local import make_usable, open_private
 from epoch_oci.disk.lock import open_locked
 
-LIMIT = 32 << 10
+ENTRY_LIMIT = 32 << 10
 """The most bytes that are read of a file; a larger one is none of ours."""
 # The file, its next version until that is whole, and its lock.
 _KINDS = ("json", "new", "lock")
 _FILE = re.compile(r"([0-9a-f]{64})\.(?:json|new|lock)\Z")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LIFE = 7 * 86400.0
+"""Seconds after which what was sent and never named by a manifest is likely to be collected."""
+# Six million chunks, or 400 GiB; what is beyond is sent again.
+_PACKS_LIMIT = 256 << 20
+_RECORD = struct.Struct("<II32sQ")
 
 
 class PrivateDirectory:
@@ -87,9 +92,9 @@ class PrivateDirectory:
             found = os.fstat(descriptor)
             private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
             # A location may hold signed state: one that others could have put there is not followed (reliability C3).
-            if not stat.S_ISREG(found.st_mode) or not private or found.st_size > LIMIT:
+            if not stat.S_ISREG(found.st_mode) or not private or found.st_size > ENTRY_LIMIT:
                 return b""
-            return os.read(descriptor, LIMIT)
+            return os.read(descriptor, ENTRY_LIMIT)
         except OSError:
             return b""
         finally:
@@ -116,13 +121,6 @@ class PrivateDirectory:
                 os.unlink(f"{name}.{kind}", dir_fd=self._directory)
 
 
-_LIFE = 7 * 86400.0
-"""Seconds after which what was sent and never named by a manifest is likely to be collected."""
-# Six million chunks, or 400 GiB; what is beyond is sent again.
-_LIMIT = 256 << 20
-_RECORD = struct.Struct("<II32sQ")
-
-
 class PackJournal:
     """The journal of the place called `where`, in `directory`, which is made when it is needed."""
 
@@ -136,7 +134,7 @@ class PackJournal:
         raw = b""
         with contextlib.suppress(OSError):
             if self._descriptor >= 0:
-                raw = os.pread(self._descriptor, _LIMIT, 0)
+                raw = os.pread(self._descriptor, _PACKS_LIMIT, 0)
         at = 0
         while len(raw) - at >= _RECORD.size:
             length, check, digest, size = _RECORD.unpack_from(raw, at)

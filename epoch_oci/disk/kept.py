@@ -21,9 +21,10 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verifying import ByteReader, VerifyingReader
 
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOTE = ".note"
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
+_READ_WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class KeptBlobs:
@@ -92,7 +93,7 @@ class KeptBlobs:
 
     def _open(self, name: str) -> int:
         with private(self._path) as directory:
-            return os.open(name, _FILE, dir_fd=directory)
+            return os.open(name, _READ, dir_fd=directory)
 
     def _write(self, target: Descriptor, reader: VerifyingReader, directory: int) -> bool:
         what = str(self._path / target.digest.hex)
@@ -139,9 +140,6 @@ def _size_of(name: str, directory: int) -> int | None:
         return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
     except OSError:
         return None
-
-
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class KeptPart:
@@ -194,7 +192,7 @@ class KeptParts:
 
     def _opened(self, digest: Digest, size: int, flags: int) -> KeptPart:
         with private(self._path, make=bool(flags)) as directory:
-            descriptor = os.open(digest.hex, _FLAGS | flags, 0o600, dir_fd=directory)
+            descriptor = os.open(digest.hex, _READ_WRITE | flags, 0o600, dir_fd=directory)
         try:
             # Empty is one that was made a moment ago; any other length is another file's.
             there = os.fstat(descriptor).st_size

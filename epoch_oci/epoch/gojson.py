@@ -25,6 +25,16 @@ _HTML_SAFE = (
     ("\u2028", r"\u2028"),
     ("\u2029", r"\u2029"),
 )
+ZERO_TIME = "0001-01-01T00:00:00Z"
+"""Go's zero time; it means that nobody set one."""
+# Go reads nine fractional digits, no week dates, no 24:00 and no leap second; Python's own parser reads all of these
+# and drops digits.
+_TIME = re.compile(
+    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
+    r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])\Z"
+)
+_SHORT_MONTHS = {"02": 29, "04": 30, "06": 30, "09": 30, "11": 30}
 
 
 def dumps(value: Any, *, indent: int | None = 2, sort_keys: bool = False) -> bytes:
@@ -111,19 +121,6 @@ def _float(value: float) -> str:
     whole, _, fraction = mantissa.partition(".")
     digits, point = whole + fraction, len(whole) + int(exponent)
     return sign + (digits.ljust(point, "0") if point > 0 else "0." + "0" * -point + digits)
-
-
-ZERO_TIME = "0001-01-01T00:00:00Z"
-"""Go's zero time; it means that nobody set one."""
-
-# Go reads nine fractional digits, no week dates, no 24:00 and no leap second; Python's own parser reads all of these
-# and drops digits.
-_TIME = re.compile(
-    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
-    r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
-    r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])\Z"
-)
-_SHORT_MONTHS = {"02": 29, "04": 30, "06": 30, "09": 30, "11": 30}
 
 
 def is_time(text: str) -> bool:

@@ -8,7 +8,7 @@ from epoch_oci import dialects, schemas
 from epoch_oci.cocoon.envelope import Envelope
 from epoch_oci.cocoon.records import SnapshotIndex
 from epoch_oci.dialects.cocoonstack.config import SnapshotConfig
-from epoch_oci.dialects.cocoonstack.words import SNAPSHOT_CONFIG
+from epoch_oci.dialects.cocoonstack.vocabulary import SNAPSHOT_CONFIG
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import media_types

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from epoch_oci.dialects.base import WrittenFile
-from epoch_oci.dialects.cocoonstack.words import SNAPSHOT_CONFIG
+from epoch_oci.dialects.cocoonstack.vocabulary import SNAPSHOT_CONFIG
 from epoch_oci.epoch import gojson, sparse
 from epoch_oci.epoch.extra_members import EPOCH, FLAGS, MODERN, TEXTS
 from epoch_oci.epoch.gojson import Members

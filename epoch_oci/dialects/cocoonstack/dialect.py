@@ -1,7 +1,7 @@
 """The `cocoonstack` dialect: what Epoch 0.1.6 and later and the cocoon tools write and read."""
 
 from epoch_oci.dialects.base import Artifact, EncodedSnapshot, EncodeOptions, Snapshot
-from epoch_oci.dialects.cocoonstack import image, snapshot, words
+from epoch_oci.dialects.cocoonstack import image, snapshot, vocabulary
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import shown
@@ -20,7 +20,7 @@ class CocoonstackDialect:
 
     def accepts(self, manifest: ImageManifest) -> bool:
         """What modern Epoch and cocoon-common tell by the artifact's type alone (epoch-formats 4.2)."""
-        return manifest.artifact_type in words.SNAPSHOTS | words.IMAGES
+        return manifest.artifact_type in vocabulary.SNAPSHOTS | vocabulary.IMAGES
 
     def encode(self, epoch: Document, options: EncodeOptions) -> Artifact:
         """As `Dialect.encode`. PolicyError when something has no place in the artifact, unless `allow_loss`."""
@@ -33,7 +33,7 @@ class CocoonstackDialect:
         """As `Dialect.decode`. ContentError (TYPE) when blobs are known only after decoding: see `read_encoded`."""
         encoded = self.read_encoded(manifest, config)
         if encoded is None:
-            if manifest.artifact_type in words.IMAGES:
+            if manifest.artifact_type in vocabulary.IMAGES:
                 return image.read(manifest, config, self.name)
             return snapshot.read(manifest, config, self.name).finish({})
         if not encoded.undigested:
@@ -50,6 +50,6 @@ class CocoonstackDialect:
 
     def read_encoded(self, manifest: ImageManifest, config: Document | None) -> EncodedSnapshot | None:
         """As `Dialect.read_encoded`: a snapshot of version 2."""
-        if manifest.artifact_type != words.SNAPSHOT_V2:
+        if manifest.artifact_type != vocabulary.SNAPSHOT_V2:
             return None
         return snapshot.read(manifest, config, self.name)

@@ -31,6 +31,9 @@ from epoch_oci.oci.document import Document
 
 # As `cocoon.envelope` has it; stores and dialects do not know each other.
 _ENVELOPE_LIMIT = 1 << 20
+_DIGEST, _PIECES, _MAP = "digest", "pieces", "sparseMap"
+_SHORTEST = 64
+"""Maps of fewer characters are repeated: to refer to one is no shorter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +107,6 @@ def _is_digest(text: object) -> bool:
 def _are_texts(value: Any, kind: type) -> bool:
     items = value.values() if isinstance(value, dict) else value
     return isinstance(value, kind) and all(isinstance(item, str) for item in items)
-
-
-_DIGEST, _PIECES, _MAP = "digest", "pieces", "sparseMap"
-_SHORTEST = 64
-"""Maps of fewer characters are repeated: to refer to one is no shorter."""
 
 
 def embed(epoch: Document, files: Mapping[str, FileEntry]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from epoch_oci.dialects import profile
 from epoch_oci.dialects.base import Artifact, EncodeOptions, Snapshot, SnapshotFile
-from epoch_oci.dialects.cocoonstack import words
+from epoch_oci.dialects.cocoonstack import vocabulary
 from epoch_oci.dialects.cocoonstack.derived import derived, file_findings
 from epoch_oci.dialects.cocoonstack.extra import Extra
 from epoch_oci.dialects.layers import url_warnings
@@ -44,7 +44,7 @@ def write(epoch: Manifest, options: EncodeOptions) -> Artifact:
     # Under Epoch's media type: readers of images look at no config, and whoever looks sees at once what it is.
     config = Document(EPOCH_MANIFEST, epoch.document.raw)
     document = profile.image_manifest(
-        words.OS_IMAGE, config, layers, profile.annotations(epoch, options.annotations, extra.annotations)
+        vocabulary.OS_IMAGE, config, layers, profile.annotations(epoch, options.annotations, extra.annotations)
     )
     return Artifact(document, config, files)
 
@@ -59,7 +59,7 @@ def _files(epoch: Manifest, options: EncodeOptions, known: Sequence[str]) -> tup
     # One run of titles over all files: readers join by name, whatever file a part is of (trap 22).
     titles = iter(oci_titles(names, count, known))
     # Readers find the disk by this type, and skip octets, which is what Epoch calls parts (trap 24).
-    media_type = words.DISK + disk_format(names) + (words.PART if count > 1 else "")
+    media_type = vocabulary.DISK + disk_format(names) + (vocabulary.PART if count > 1 else "")
     return tuple(
         SnapshotFile(
             name=layer.filename,
@@ -85,7 +85,7 @@ def _pieces(layer: Layer, table: PartTable | None) -> list[Descriptor]:
             f"{table.size} bytes"
         )
     return [
-        Descriptor(media_type=words.GENERIC, digest=digest, size=length)
+        Descriptor(media_type=vocabulary.GENERIC, digest=digest, size=length)
         for (_, length), digest in zip(cuts, table.digests, strict=True)
     ]
 
@@ -168,7 +168,7 @@ class _Image:
     def _lost(self) -> Iterator[str]:
         """The layers beside the disk, whose bytes would be joined to it by a reader of Epoch's manifest (trap 25)."""
         for layer in self.manifest.layers:
-            if layer.media_type not in words.DISKS:
+            if layer.media_type not in vocabulary.DISKS:
                 yield f"layer {shown(layer.title or '')} ({shown(layer.media_type)}, {layer.size} bytes)"
             else:
                 keys = [key for key in layer.annotations if key != media_types.TITLE]
@@ -183,7 +183,7 @@ def _disks(manifest: ImageManifest, found: list[Finding]) -> tuple[Descriptor, .
     """The layers that are joined, in the byte order of their titles; equal ones stay in the order of the array."""
     disks = []
     for index, layer in enumerate(manifest.layers):
-        if layer.media_type not in words.DISKS:
+        if layer.media_type not in vocabulary.DISKS:
             continue
         disks.append(layer)
         path = f"$.layers[{index}]"
@@ -238,7 +238,7 @@ def _empty_parts(files: Sequence[SnapshotFile]) -> Iterator[Finding]:
 
 
 def _layer_format(disks: Sequence[Descriptor]) -> str:
-    return next(word for word in words.FORMATS if f"disk.{word}" in disks[0].media_type)
+    return next(word for word in vocabulary.FORMATS if f"disk.{word}" in disks[0].media_type)
 
 
 def _renamed(titles: Sequence[str], names: Sequence[str]) -> list[Finding]:
@@ -250,7 +250,7 @@ def _renamed(titles: Sequence[str], names: Sequence[str]) -> list[Finding]:
 
 def disk_format(names: Sequence[str]) -> str:
     """What the first name says that says any."""
-    return next((match[1] for name in names if (match := _FORMAT.search(name))), words.FORMATS[0])
+    return next((match[1] for name in names if (match := _FORMAT.search(name))), vocabulary.FORMATS[0])
 
 
 def oci_titles(names: Sequence[str], count: int, known: Sequence[str]) -> Sequence[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from epoch_oci.dialects import profile
 from epoch_oci.dialects.base import Artifact, EncodedSnapshot, EncodeOptions, Snapshot, SnapshotFile, WrittenFile
-from epoch_oci.dialects.cocoonstack import snapshot_files, words
+from epoch_oci.dialects.cocoonstack import snapshot_files, vocabulary
 from epoch_oci.dialects.cocoonstack.config import SnapshotConfig, check_config, file_entries, mint_config
 from epoch_oci.dialects.cocoonstack.derived import absent_words, derived, disagreements
 from epoch_oci.dialects.cocoonstack.extra import Extra, embed, extract
@@ -27,7 +27,7 @@ from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 
 # The config has one media type in both, so that only these two together tell (epoch-formats 4.10).
-_VERSIONS = {words.SNAPSHOT: "v1", words.SNAPSHOT_V2: "v2"}
+_VERSIONS = {vocabulary.SNAPSHOT: "v1", vocabulary.SNAPSHOT_V2: "v2"}
 
 
 def write(epoch: Manifest, options: EncodeOptions) -> Artifact:
@@ -40,7 +40,7 @@ def write(epoch: Manifest, options: EncodeOptions) -> Artifact:
     files = tuple(_file(layer, (written or {}).get(layer.filename)) for layer in epoch.layers)
     _refuse_loss(lost, options)
     rows = [carrier for file in files for carrier in file.carriers]
-    kind = words.SNAPSHOT if written is None else words.SNAPSHOT_V2
+    kind = vocabulary.SNAPSHOT if written is None else vocabulary.SNAPSHOT_V2
     document = profile.image_manifest(
         kind, config, rows, profile.annotations(epoch, options.annotations, extra.annotations)
     )
@@ -67,7 +67,7 @@ def _config(
     check_config(bare)
     full = mint_config(epoch, extra.config, embed(epoch.document, file_entries(epoch)), written)
     # Epoch itself reads no version 2, and cocoon-common takes a config of any size that we write.
-    lost, limit = list(absent_words(epoch)), words.EPOCH_CONFIG_LIMIT if written is None else MANIFEST_LIMIT
+    lost, limit = list(absent_words(epoch)), vocabulary.EPOCH_CONFIG_LIMIT if written is None else MANIFEST_LIMIT
     if bare.size > limit:
         lost.append(f"Epoch up to 0.2.1 as a reader: it takes {limit} bytes of config, and this one has {bare.size}")
         limit = MANIFEST_LIMIT
@@ -80,9 +80,9 @@ def _config(
 def _file(layer: Layer, written: WrittenFile | None) -> SnapshotFile:
     blob = layer.descriptor
     # By its name and not by the manifest: readers refuse types that they do not know (epoch-formats 4.10).
-    media_type = words.media_type_for_file(layer.filename)
+    media_type = vocabulary.media_type_for_file(layer.filename)
     if written is not None and written.encoding == "zstd":
-        media_type += words.ZSTD
+        media_type += vocabulary.ZSTD
     pieces = written.layers if written is not None else (blob,)
     carriers = tuple(
         Descriptor(
@@ -105,7 +105,7 @@ def _file(layer: Layer, written: WrittenFile | None) -> SnapshotFile:
 
 
 def _place(index: int, count: int) -> dict[str, str]:
-    return {words.CHUNK_INDEX: str(index), words.CHUNK_COUNT: str(count)} if count > 1 else {}
+    return {vocabulary.CHUNK_INDEX: str(index), vocabulary.CHUNK_COUNT: str(count)} if count > 1 else {}
 
 
 def _refuse_parts(epoch: Manifest, options: EncodeOptions) -> None:
@@ -121,7 +121,7 @@ def _refuse_parts(epoch: Manifest, options: EncodeOptions) -> None:
 
 def read(manifest: ImageManifest, document: Document | None, dialect: str) -> EncodedSnapshot:
     """What an artifact of type snapshot.v1 or .v2 and its config tell. Raises ContentError with every finding."""
-    config = SnapshotConfig.parse(profile.checked_config(manifest, document, words.SNAPSHOT_CONFIG))
+    config = SnapshotConfig.parse(profile.checked_config(manifest, document, vocabulary.SNAPSHOT_CONFIG))
     # All that is wrong is told at once (decision D10).
     found = _version_findings(manifest, config)
     rows = snapshot_files.titled_layers(manifest, found)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from epoch_oci.dialects.base import EncodedFile, Encoding
-from epoch_oci.dialects.cocoonstack import words
+from epoch_oci.dialects.cocoonstack import vocabulary
 from epoch_oci.dialects.cocoonstack.config import FileEntry, SnapshotConfig
 from epoch_oci.dialects.layers import is_placeholder
 from epoch_oci.epoch import sparse
@@ -29,7 +29,7 @@ class TitledLayers:
     @property
     def zstd(self) -> bool:
         """Whether they are compressed."""
-        return words.is_zstd(self.layers[0].media_type)
+        return vocabulary.is_zstd(self.layers[0].media_type)
 
 
 def titled_layers(manifest: ImageManifest, found: list[Finding]) -> list[TitledLayers]:
@@ -92,7 +92,7 @@ def type_warnings(rows: Iterable[TitledLayers]) -> Iterator[Finding]:
     """One for each file that cocoon-common will not pull, because it does not know the layer's type."""
     for row in rows:
         media_type = row.layers[0].media_type
-        if media_type.removesuffix(words.ZSTD) not in words.SNAPSHOT_LAYERS:
+        if media_type.removesuffix(vocabulary.ZSTD) not in vocabulary.SNAPSHOT_LAYERS:
             # A warning alone: Epoch reads it, and so do we.
             problem = f"{shown(row.title)} is of type {shown(media_type)}, which the cocoon tools refuse to pull"
             yield Finding(f"{row.path}.mediaType", "TYPE", problem, "warning")
@@ -101,15 +101,15 @@ def type_warnings(rows: Iterable[TitledLayers]) -> Iterator[Finding]:
 def lost_of(rows: Iterable[TitledLayers]) -> Iterator[str]:
     """What the layers say that an Epoch manifest has no place for."""
     for row in rows:
-        media_type = row.layers[0].media_type.removesuffix(words.ZSTD)
-        if media_type != words.media_type_for_file(row.title):
+        media_type = row.layers[0].media_type.removesuffix(vocabulary.ZSTD)
+        if media_type != vocabulary.media_type_for_file(row.title):
             yield f"media type {shown(media_type)} of {shown(row.title)}"
         # A dict for its order, each key once for the file.
         keys = {key: None for layer in row.layers for key in layer.annotations}
         yield from (f"annotation {shown(key)} of {shown(row.title)}" for key in keys if key not in _USED)
 
 
-_USED = frozenset({media_types.TITLE, words.CHUNK_INDEX, words.CHUNK_COUNT})
+_USED = frozenset({media_types.TITLE, vocabulary.CHUNK_INDEX, vocabulary.CHUNK_COUNT})
 
 
 def _is_whole(row: TitledLayers, entry: FileEntry) -> bool:
@@ -144,7 +144,7 @@ def _encoded(
     if config.version != "v2":
         problem = f"{shown(row.title)} is compressed or cut into chunks, which version 1 does not know"
         found.append(Finding(f"{row.path}.mediaType", "TYPE", problem))
-    if {words.is_zstd(layer.media_type) for layer in row.layers} != {row.zstd}:
+    if {vocabulary.is_zstd(layer.media_type) for layer in row.layers} != {row.zstd}:
         problem = f"some layers of {shown(row.title)} are compressed and some are not"
         found.append(Finding(f"{row.path}.mediaType", "MISMATCH", problem))
     # Nothing else bounds what it decodes to (reliability Z2).
