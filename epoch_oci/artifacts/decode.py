@@ -7,10 +7,10 @@ first pass is remembered, and a repeated pull does without it.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, Snapshot, SnapshotFile
@@ -57,16 +57,8 @@ def told(image: ImageManifest, config: Document | None) -> Snapshot | EncodedSna
     return encoded if encoded.undigested else encoded.finish({})
 
 
-class Named(Protocol):
-    """What is chosen by name."""
-
-    @property
-    def name(self) -> str:
-        """As the snapshot has it."""
-
-
-Choose = Callable[[Sequence[Named]], Sequence[Named]]
-"""Those that are wanted out of all. May raise."""
+Choose = Callable[[Sequence[str]], Collection[str]]
+"""The names of the files that are wanted, out of all. May raise."""
 
 
 def decoded(
@@ -80,7 +72,7 @@ def decoded(
     """
     if choose is None:
         return encoded.finish(digests_of(source, encoded.undigested, how or Decoding()))
-    names = {file.name for file in choose(encoded.files)}
+    names = choose([file.name for file in encoded.files])
     wanted = [file for file in encoded.undigested if file.name in names]
     return encoded.finish_part(digests_of(source, wanted, how or Decoding()), names)
 

@@ -1,12 +1,11 @@
 """Files on their way into packs: read once, cut, compressed, and sent while the next pack is being laid."""
 
-import contextlib
 import os
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +31,7 @@ from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.options import Checked
 from epoch_oci.stores.base import BytesContent, Content, Remote, Sink
+from epoch_oci.transfer.content import PiecesContent
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, in_parallel, plan_blobs
 from epoch_oci.transfer.pool import GrowingPool
@@ -287,7 +287,7 @@ class _Sender:
                 hasher.update(piece)
             stored = Stored(Digest("sha256", hasher.hexdigest()), pack.size)
             target = Descriptor(media_type=CHUNK_PACK, digest=stored.digest, size=stored.size)
-            row = self.send(target, PackContent(pack.pieces, pack.size), None)
+            row = self.send(target, PiecesContent(pack.pieces, pack.size), None)
             if self._sending.journal is not None and not self._sending.dry_run:
                 self._sending.journal.note(stored.digest.hex, stored.size, closing_frame(pack.rows))
             with self._state:
@@ -304,42 +304,6 @@ class _Sender:
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
-
-
-@dataclass(frozen=True, slots=True)
-class PackContent:
-    """A pack in memory, as the pieces that it was laid of."""
-
-    pieces: tuple[bytes, ...]
-    size: int
-
-    def open(self, start: int = 0, length: int | None = None) -> AbstractContextManager[ByteReader]:
-        """As `Content.open`."""
-        end = self.size if length is None else min(self.size, start + length)
-        return contextlib.nullcontext(_PieceReader(self.pieces, start, end))
-
-
-class _PieceReader:
-    def __init__(self, pieces: Sequence[bytes], start: int, end: int) -> None:
-        self._left = end - start
-        self._pieces = iter(pieces)
-        self._piece = memoryview(b"")
-        while start > 0:
-            self._piece = memoryview(next(self._pieces))
-            start -= len(self._piece)
-        self._piece = self._piece[len(self._piece) + start :] if start < 0 else memoryview(b"")
-
-    def read(self, size: int = -1, /) -> bytes:
-        wanted = min(self._left, BLOCK if size < 0 else min(size, BLOCK))
-        parts: list[memoryview] = []
-        self._left -= wanted
-        while wanted:
-            if not self._piece:
-                self._piece = memoryview(next(self._pieces))
-            parts.append(self._piece[:wanted])
-            self._piece = self._piece[wanted:]
-            wanted -= len(parts[-1])
-        return b"".join(parts)
 
 
 class _Told:

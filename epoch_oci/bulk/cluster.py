@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from epoch_oci import __version__
-from epoch_oci.bulk.plan import Wanted
 from epoch_oci.bulk.ration import Rationed, Rations, queue_size
 from epoch_oci.bulk.run import Task, perform
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, StoreSide, open_side, store_of
+from epoch_oci.bulk.union import Wanted
 from epoch_oci.bulk.work import Done, Local, Manner
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, UsageError
 from epoch_oci.events import Event, OnEvent

@@ -11,9 +11,9 @@ from epoch_oci.artifacts.graph import Graph, read_graph
 from epoch_oci.artifacts.publish import secret_names
 from epoch_oci.artifacts.read import ArtifactsOf, FoundDocuments, read_documents, read_stored
 from epoch_oci.bulk.journal import Journal
-from epoch_oci.bulk.plan import Blob, Place, Wanted
 from epoch_oci.bulk.select import Selection, latest
 from epoch_oci.bulk.sides import Entry, LayoutSide, RegistrySide, Side, StoreSide, store_of
+from epoch_oci.bulk.union import Blob, Place, Wanted
 from epoch_oci.dialects.base import EncodedSnapshot, EncodeOptions
 from epoch_oci.dialects.foreign import identified
 from epoch_oci.dialects.profile import ROLE

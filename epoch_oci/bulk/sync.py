@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from epoch_oci.bulk.journal import Journal
-from epoch_oci.bulk.plan import Carry, SyncPlan, Wanted, plan
 from epoch_oci.bulk.results import Row, SyncReport
 from epoch_oci.bulk.run import Course, Crew, Ended, Meter, Threads
 from epoch_oci.bulk.select import Selection
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, mounts_within, store_of
 from epoch_oci.bulk.states import LeftOut, Rules, Survey, There, held, survey
+from epoch_oci.bulk.union import Carry, SyncPlan, Wanted, plan
 from epoch_oci.bulk.work import Done, Local, Manner
 from epoch_oci.errors import EpochOciError, NotFoundError, PolicyError, UsageError, counted
 from epoch_oci.events import OnEvent, ignore, phase

@@ -63,7 +63,7 @@ class Local(Checked):
 class BlobTask:
     """Bring `digest`, `size` bytes, to a container of the target, out of the first of `sources` that has it.
 
-    Each source is a snapshot and the digest of its document; `secret` is as in `plan.Blob`.
+    Each source is a snapshot and the digest of its document; `secret` is as in `union.Blob`.
     """
 
     digest: Digest

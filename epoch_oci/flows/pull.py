@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-from epoch_oci.artifacts.decode import Decoding, Named, carried_content, forgot, layer_contents
+from epoch_oci.artifacts.decode import Decoding, carried_content, forgot, layer_contents
 from epoch_oci.artifacts.publish import Publication, files_of
 from epoch_oci.artifacts.read import FoundArtifact, read_artifact, read_documents, reference_key
 from epoch_oci.cocoon.compat import obstacles
@@ -29,7 +29,6 @@ from epoch_oci.transfer.report import BlobReport, TransferReport, done, planned
 from epoch_oci.transfer.seeds import foreseen, with_seeds
 from epoch_oci.transfer.throttle import Throttle
 
-_Named = TypeVar("_Named", bound=Named)
 _OWNER = 0o700
 _DEFAULT_MODE = 0o600
 
@@ -131,7 +130,8 @@ def _pull_to_files(
     found = read_artifact(source, pinned, decoding(options, on_event), choose).identified(reference_key(source, name))
     phase(on_event, "looking at what is there")
     source = at_hand_source(found, options)
-    files = _chosen(found.snapshot.files, options.only)
+    names = _chosen([file.name for file in found.snapshot.files], options.only)
+    files = [file for file in found.snapshot.files if file.name in names]
     wants = [(file_target(found.snapshot.manifest, file), file_content(source, file)) for file in files]
     plan = with_seeds(plan_files(sink, wants, replace=options.force), options.seeds, on_event, jobs=options.jobs)
     key = options.key or SnapshotKey(found.snapshot.manifest.name, found.snapshot.manifest.tag)
@@ -235,13 +235,13 @@ def file_content(source: Source, file: SnapshotFile) -> Content:
     return carried_content(source, file)
 
 
-def _chosen(files: Sequence[_Named], only: Sequence[str]) -> list[_Named]:
+def _chosen(names: Sequence[str], only: Sequence[str]) -> list[str]:
+    """Those that a pattern of `only` takes. Raises UsageError where it takes none."""
     if not only:
-        return list(files)
-    chosen = [file for file in files if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in only)]
+        return list(names)
+    chosen = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in only)]
     if not chosen:
-        names = ", ".join(file.name for file in files)
-        raise UsageError(f"--only {' '.join(only)} matches no file", hint=f"the files are: {names}")
+        raise UsageError(f"--only {' '.join(only)} matches no file", hint=f"the files are: {', '.join(names)}")
     return chosen
 
 

@@ -11,7 +11,7 @@ from epoch_oci.oci import media_types, strict_json
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
-from epoch_oci.oci.reference import tag_problem
+from epoch_oci.oci.reference import is_fallback_tag, tag_problem
 
 _KEYS = frozenset({"schemaVersion", "mediaType", "artifactType", "manifests", "subject", "annotations"})
 _BATCH = 500
@@ -232,3 +232,31 @@ def _entries(value: Any, found: list[Finding]) -> tuple[Descriptor, ...]:
         except ContentError as error:
             found.extend(error.findings)
     return tuple(entries)
+
+
+def told_apart(index: LayoutIndex, refers: Callable[[Descriptor], bool]) -> tuple[list[str], list[str]]:
+    """The names of artifacts, and those of what refers to them; `refers` reads a manifest to know, each one once."""
+    tagged = {entry.digest for entry in index.entries if index.tag(entry) is not None}
+    referring: dict[Digest, bool] = {}
+    found: dict[str, bool] = {}
+    for entry in index.entries:
+        name = index.tag(entry)
+        if name is None and entry.digest in tagged:
+            continue
+        if entry.digest not in referring:
+            referring[entry.digest] = refers(entry)
+        found[name or str(entry.digest)] = referring[entry.digest] or is_fallback_tag(name or "")
+    names = sorted(found, key=lambda name: (":" in name, name if ":" not in name else ""))
+    return [name for name in names if not found[name]], [name for name in names if found[name]]
+
+
+def orphaned(subjects: Mapping[Digest, Digest], reached: Callable[[Digest], bool]) -> list[Digest]:
+    """Of what refers to something (`subjects`), all whose subject is not `reached`, or is an orphan itself."""
+    lost: dict[Digest, None] = {}
+    while gone := sorted(
+        digest
+        for digest, subject in subjects.items()
+        if digest not in lost and (subject in lost or not reached(subject))
+    ):
+        lost |= dict.fromkeys(gone)
+    return list(lost)

@@ -16,7 +16,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index, subject_of
-from epoch_oci.oci.reference import fallback_subject, is_fallback_tag, tag_problem
+from epoch_oci.oci.reference import fallback_subject, tag_problem
 from epoch_oci.stores.backends.base import (
     Backend,
     StoredContent,
@@ -27,7 +27,17 @@ from epoch_oci.stores.backends.base import (
 from epoch_oci.stores.backends.collect import Collector, oci_digests_in
 from epoch_oci.stores.backends.directory import DirectoryBackend
 from epoch_oci.stores.base import BytesContent, Content, Garbage
-from epoch_oci.stores.layout_index import EMPTY, IndexBatch, IndexChange, LayoutIndex, changed, ref_name, with_entry
+from epoch_oci.stores.layout_index import (
+    EMPTY,
+    IndexBatch,
+    IndexChange,
+    LayoutIndex,
+    changed,
+    orphaned,
+    ref_name,
+    told_apart,
+    with_entry,
+)
 
 MARK = "oci-layout"
 INDEX = "index.json"
@@ -211,16 +221,7 @@ class OciLayout:
             if ref_name(entry) is None and (subject := subject_of(self._document(entry))) is not None
         }
         reached = self._reached(frozenset())
-        lost: list[str] = []
-        while subjects:
-            gone = {digest for digest, subject in subjects.items() if blob_key(subject) not in reached}
-            gone |= {digest for digest, subject in subjects.items() if str(subject) in lost}
-            gone -= {digest for digest in gone if str(digest) in lost}
-            if not gone:
-                break
-            lost += sorted(str(digest) for digest in gone)
-            subjects = {digest: subject for digest, subject in subjects.items() if digest not in gone}
-        return lost
+        return [str(digest) for digest in orphaned(subjects, lambda subject: blob_key(subject) in reached)]
 
     def _reached(self, without: AbstractSet[str]) -> set[str]:
         """The keys of all that the entries of `index.json` lead to, but for tags `without` and referrers of theirs."""
@@ -284,7 +285,7 @@ class OciLayout:
         Raises NotFoundError, which lists the tags.
         """
         index = self._index()
-        names, _ = self._told_apart(index)
+        names, _ = told_apart(index, self._refers)
         if len(names) == 1:
             return names[0]
         if _DEFAULT_TAG in names:
@@ -302,22 +303,7 @@ class OciLayout:
 
         What refers to another manifest (signatures, attestations and the like) does not, nor does the list of such.
         """
-        return self._told_apart(self._index())[0]
-
-    def _told_apart(self, index: LayoutIndex) -> tuple[list[str], list[str]]:
-        """The names of artifacts, and those of what refers to them. Each manifest is read once."""
-        tagged = {entry.digest for entry in index.entries if index.tag(entry) is not None}
-        referring: dict[Digest, bool] = {}
-        found: dict[str, bool] = {}
-        for entry in index.entries:
-            name = index.tag(entry)
-            if name is None and entry.digest in tagged:
-                continue
-            if entry.digest not in referring:
-                referring[entry.digest] = self._refers(entry)
-            found[name or str(entry.digest)] = referring[entry.digest] or is_fallback_tag(name or "")
-        names = sorted(found, key=lambda name: (":" in name, name if ":" not in name else ""))
-        return [name for name in names if not found[name]], [name for name in names if found[name]]
+        return told_apart(self._index(), self._refers)[0]
 
     def _refers(self, entry: Descriptor) -> bool:
         """Whether a manifest refers to another one; one that cannot be read counts for itself, for it is missed."""
@@ -337,7 +323,7 @@ class OciLayout:
         for tag, entries in index.by_name.items():
             if len(entries) > 1:
                 yield Finding(INDEX, "SCHEMA", f"{len(entries)} entries have the tag {shown(tag)}")
-        for name in self._told_apart(index)[1]:
+        for name in told_apart(index, self._refers)[1]:
             yield Finding(INDEX, "NAME", f"{name} refers to another manifest, and is no artifact itself", "warning")
         for entry in {entry.digest: entry for entry in index.entries}.values():
             if not self.has(entry):

@@ -1,13 +1,13 @@
-"""Contents made of other contents: slices, joins, and one that counts what is read from it."""
+"""Contents made of other contents: slices, joins, pieces, and one that counts what is read from it."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.verifying import ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, Ranged
 from epoch_oci.transfer.throttle import Throttle
 
@@ -70,6 +70,42 @@ class _JoinedReader:
                 return b""
             piece, start, length = span
             self._reader = self._stack.enter_context(piece.open(start, length))
+
+
+@dataclass(frozen=True, slots=True)
+class PiecesContent:
+    """Content in memory, `size` bytes in several pieces (a pack, as it was laid)."""
+
+    pieces: tuple[bytes, ...]
+    size: int
+
+    def open(self, start: int = 0, length: int | None = None) -> AbstractContextManager[ByteReader]:
+        """As `Content.open`."""
+        end = self.size if length is None else min(self.size, start + length)
+        return nullcontext(_PieceReader(self.pieces, start, end))
+
+
+class _PieceReader:
+    def __init__(self, pieces: Sequence[bytes], start: int, end: int) -> None:
+        self._left = end - start
+        self._pieces = iter(pieces)
+        self._piece = memoryview(b"")
+        while start > 0:
+            self._piece = memoryview(next(self._pieces))
+            start -= len(self._piece)
+        self._piece = self._piece[len(self._piece) + start :] if start < 0 else memoryview(b"")
+
+    def read(self, size: int = -1, /) -> bytes:
+        wanted = min(self._left, BLOCK if size < 0 else min(size, BLOCK))
+        parts: list[memoryview] = []
+        self._left -= wanted
+        while wanted:
+            if not self._piece:
+                self._piece = memoryview(next(self._pieces))
+            parts.append(self._piece[:wanted])
+            self._piece = self._piece[wanted:]
+            wanted -= len(parts[-1])
+        return b"".join(parts)
 
 
 @dataclass(frozen=True, slots=True)

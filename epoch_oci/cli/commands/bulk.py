@@ -17,12 +17,12 @@ from epoch_oci.errors import BatchError, NotFoundError, UsageError, counted
 
 if TYPE_CHECKING:
     from epoch_oci.bulk.cluster import Words
-    from epoch_oci.bulk.plan import Wanted
     from epoch_oci.bulk.results import SyncReport
     from epoch_oci.bulk.rounds import RoundEnd
     from epoch_oci.bulk.run import Crew
     from epoch_oci.bulk.sides import Side
     from epoch_oci.bulk.sync import CrewMaker, SyncOptions
+    from epoch_oci.bulk.union import Wanted
     from epoch_oci.bulk.work import Manner
     from epoch_oci.events import OnEvent
     from epoch_oci.transfer.throttle import Throttle
