@@ -17,9 +17,9 @@ from pathlib import Path
 from unittest import mock
 
 from epoch_oci.bulk import run as bulk_run
-from epoch_oci.bulk.union import Blob, SyncPlan, Wanted, plan
 from epoch_oci.bulk.run import Course, Task
 from epoch_oci.bulk.sides import Entry
+from epoch_oci.bulk.union import Blob, SyncPlan, Wanted, plan
 from epoch_oci.bulk.work import BlobTask, Done
 from epoch_oci.oci.digest import Digest
 
