@@ -143,12 +143,16 @@ def examine(
     host = RegistryHost(registry, replace(settings, retry_for=0.0, attempts=2))
     patient = Patient(host, host.repository(repository) if repository else None, repository or "", tag)
     found = Examination(registry, repository)
-    for name, look in (*_LOOKS, *more):
-        tell(name)
-        check = _guarded(name, look, patient)
-        found.checks.append(check)
-        if name == _LOOKS[0][0] and check.status == "fail":
-            break
+    try:
+        for name, look in (*_LOOKS, *more):
+            tell(name)
+            check = _guarded(name, look, patient)
+            found.checks.append(check)
+            if name == _LOOKS[0][0] and check.status == "fail":
+                break
+    finally:
+        if patient.answer is not None:
+            patient.answer.close()
     return found
 
 
