@@ -113,6 +113,7 @@ def test_credentials_that_are_missing_wrong_or_right(cli, full):
     ran = cli("doctor", where, "--format", "json")
     assert ran.code == 4 and statuses(ran)["credentials"] == "fail" and checks(ran)["credentials"]["code"] == "AUTH"
     assert ran.json["usable"] is False and ran.json_error["code"] == "AUTH"
+    assert statuses(ran)["repository"] == "skipped" and "nobody without" in checks(ran)["public"]["finding"]
     wrong = {**LOGGED_IN, "EPOCH_OCI_PASSWORD": "not-the-password"}
     ran = cli("doctor", where, env=wrong)
     assert ran.code == 4 and "FAIL     credentials" in ran.out and "not-the-password" not in ran.out + ran.err
@@ -147,6 +148,8 @@ def test_certificates(cli, full, tls_kit, variant):
     ran = cli("doctor", f"{registry.address}/acme/bot", *words)
     if variant != "good":
         assert ran.code == 6 and [check["name"] for check in ran.json["checks"]] == ["reachable"]
+        hint = {"expired": "renew", "foreign-ca": "--ca-file", "wrong-host": "another name"}[variant]
+        assert hint in checks(ran)["reachable"]["advice"] and hint in ran.json_error["message"]
         return
     found = checks(ran)["certificate"]
     assert ran.code == 0 and found["value"] > "20" and str(tls_kit.ca_file) in found["finding"]

@@ -104,7 +104,8 @@ class Examination:
 class Patient:
     """The registry under examination; of a repository also what was found in it.
 
-    `cancels` says that upload sessions can be given up.
+    `let_in` says that the registry took our credentials, or asked for none; `cancels` that upload sessions can be given
+    up.
     """
 
     host: RegistryHost
@@ -114,6 +115,7 @@ class Patient:
     answer: requests.Response | None = None
     manifest: Digest | None = None
     blobs: tuple[Descriptor, ...] = ()
+    let_in: bool = False
     cancels: bool = False
 
     @property
@@ -124,6 +126,8 @@ class Patient:
 
 Look = Callable[[Patient], Check]
 MORE_THAN_A_HOST = "name a repository to look at: HOST/REPOSITORY"
+_LOOK_AT_THE_NAME = "look at the name and the port, and at the proxy if there is one"
+NOT_LET_IN = "only who is let in can tell"
 NOTHING_THERE = "push something there first, or name a tag that can be read"
 
 
@@ -166,8 +170,10 @@ def _guarded(name: str, look: Look, patient: Patient) -> Check:
 def failed(name: str, error: EpochOciError, *, status: Status | None = None) -> Check:
     """What an error is as a check: what concerns use is a failure, a missing ability only worth knowing."""
     status = status or ("fail" if name in _VITAL else "warn")
-    advice = error.hint or "look at the exchange itself with --debug"
-    return Check(name=name, status=status, finding=error.message, advice=advice, error=error)
+    if error.hint is None:
+        unseen = name == _LOOKS[0][0] and error.status is None
+        error.hint = _LOOK_AT_THE_NAME if unseen else "look at the exchange itself with --debug"
+    return Check(name=name, status=status, finding=error.message, advice=error.hint, error=error)
 
 
 def skipped(name: str, why: str) -> Check:
@@ -262,8 +268,11 @@ def _common_name(names: Any) -> str:
 
 
 def _believed(settings: RegistrySettings) -> str:
+    places: dict[str, list[str]] = {}
+    for variable, path in settings.authorities.named:
+        places.setdefault(path, []).append(variable)
     found = ["the system's authorities"] if settings.authorities.system else []
-    found += [f"{path} ({variable})" for variable, path in settings.authorities.named]
+    found += [f"{path} ({', '.join(variables)})" for path, variables in places.items()]
     return ", ".join([*found, *([settings.ca_file] if settings.ca_file else [])])
 
 
@@ -303,17 +312,19 @@ def _kind(patient: Patient) -> Check:
 def _credentials(patient: Patient) -> Check:
     client = patient.host.client
     found = client.auth.credential(patient.name)
+    client.auth.check_login(client.url(""))
+    patient.let_in = True
     if found is None:
-        client.auth.check_login(client.url(""))
         finding = "none are kept, and none are asked for" if not client.auth.is_known() else "none are kept"
         advice = f"log in with `epoch-oci login {client.hostname}`" if client.auth.is_known() else None
         return Check(name="credentials", status="warn" if advice else "ok", finding=finding, advice=advice)
-    client.auth.check_login(client.url(""))
     source = found.source or ("as given" if patient.host.settings.credentials.explicit else "")
     return Check(name="credentials", status="ok", finding=f"{found.owner} are taken", value=source or None)
 
 
 def _catalog(patient: Patient) -> Check:
+    if not patient.let_in:
+        return skipped("catalog", NOT_LET_IN)
     client = patient.host.client
     try:
         found = client.read(client.url("_catalog?n=1"), what="the catalog", limit=_LIST_LIMIT, scope=CATALOG)
@@ -332,6 +343,8 @@ def _catalog(patient: Patient) -> Check:
 def _repository(patient: Patient) -> Check:
     if patient.repository is None:
         return skipped("repository", MORE_THAN_A_HOST)
+    if not patient.let_in:
+        return skipped("repository", NOT_LET_IN)
     client, where = patient.host.client, patient.repository.where
     found = client.read(client.url(f"{patient.name}/tags/list?n=50"), what=where, limit=_LIST_LIMIT)
     if found is None:
@@ -377,7 +390,7 @@ def _public(patient: Patient) -> Check:
     )
     if openness is None:
         finding = "nobody without credentials can read it"
-        if patient.host.client.auth.is_local and not patient.host.client.auth.is_known():
+        if patient.answer is not None and patient.answer.status_code == 200 and patient.host.client.auth.is_local:
             finding = "open to whoever reaches this machine's own registry"
         return Check(name="public", status="ok", finding=finding, value=False)
     whom = {"repository": "the repository", "registry": "the whole registry", "epoch": "an Epoch server"}[openness]
@@ -388,7 +401,7 @@ def _public(patient: Patient) -> Check:
 def _ranges(patient: Patient) -> Check:
     blob = patient.largest
     if blob is None or patient.repository is None:
-        return skipped("ranges", NOTHING_THERE if patient.repository else MORE_THAN_A_HOST)
+        return skipped("ranges", _why_nothing(patient))
     content = patient.repository.content(blob)
     assert isinstance(content, BlobContent)
     if content.ranged():
@@ -400,7 +413,7 @@ def _ranges(patient: Patient) -> Check:
 def _download(patient: Patient) -> Check:
     blob = patient.largest
     if blob is None or patient.repository is None:
-        return skipped("download", NOTHING_THERE if patient.repository else MORE_THAN_A_HOST)
+        return skipped("download", _why_nothing(patient))
     if blob.size < _TELLING:
         return skipped("download", "what is there is too small to tell a rate by")
     began, got = time.monotonic(), 0
@@ -408,6 +421,12 @@ def _download(patient: Patient) -> Check:
         while (block := reader.read(_BLOCK)) and time.monotonic() - began < _SPEED_SECONDS:
             got += len(block)
     return rate_check("download", got, time.monotonic() - began)
+
+
+def _why_nothing(patient: Patient) -> str:
+    if patient.repository is None:
+        return MORE_THAN_A_HOST
+    return NOTHING_THERE if patient.let_in else NOT_LET_IN
 
 
 def rate_check(name: str, count: int, seconds: float) -> Check:
@@ -418,7 +437,7 @@ def rate_check(name: str, count: int, seconds: float) -> Check:
 
 def _referrers(patient: Patient) -> Check:
     if patient.manifest is None:
-        return skipped("referrers", NOTHING_THERE if patient.repository else MORE_THAN_A_HOST)
+        return skipped("referrers", _why_nothing(patient))
     client = patient.host.client
     url = client.url(f"{patient.name}/referrers/{patient.manifest}")
     response = client.call("GET", url, (200, *_NO_SUCH_LIST), what="asking for referrers")

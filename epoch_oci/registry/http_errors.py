@@ -91,6 +91,12 @@ def foreign_errors(where: str, *, asking: bool = False) -> Iterator[None]:
         raise failure from None
 
 
+# By OpenSSL's codes (x509_vfy.h): no authority mends these.
+_CLOCK = "who runs the server has to renew it, unless this machine's clock is wrong"
+_NAME = "it is for another name: write the host as the certificate has it"
+_UNTRUSTED = {9: _CLOCK, 10: _CLOCK, 62: _NAME, 64: _NAME}
+
+
 def _network_error(error: BaseException, where: str, *, asking: bool = False) -> NetworkError | AccessError:
     """A transport failure in one line; a certificate that does not verify, and one that is wanted of us, are final."""
     # Before all else, for it is an SSLError too, and those are tried again.
@@ -99,7 +105,7 @@ def _network_error(error: BaseException, where: str, *, asking: bool = False) ->
         return NetworkError(
             f"{where}: the TLS certificate is not trusted ({untrusted.verify_message})",
             object=where,
-            hint="name its authority with --ca-file PEM",
+            hint=_UNTRUSTED.get(untrusted.verify_code, "name its authority with --ca-file PEM"),
             retryable=False,
         )
     if (refused := _refused(error, where)) is not None:
