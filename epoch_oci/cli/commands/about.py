@@ -3,15 +3,18 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from epoch_oci import __version__
 from epoch_oci.cli import flags
-from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import flush_result, safe, write_result
 from epoch_oci.errors import UsageError
 
+if TYPE_CHECKING:
+    from epoch_oci.cli.session import Run
 
-def demo(run: Run, keep: flags.Keep = None) -> None:
+
+def demo(run: "Run", keep: flags.Keep = None) -> None:
     """Push, pull and compare a made-up snapshot.
 
     Needs no server: it goes through an OCI image layout in a temporary directory.
@@ -38,7 +41,7 @@ def demo(run: Run, keep: flags.Keep = None) -> None:
     )
 
 
-def version(run: Run) -> None:
+def version(run: "Run") -> None:
     """Show the versions of this program and of ORAS."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
@@ -54,7 +57,7 @@ def version(run: Run) -> None:
     )
 
 
-def completion(run: Run, shell: flags.Shell = None, install: flags.Install = False) -> None:
+def completion(run: "Run", shell: flags.Shell = None, install: flags.Install = False) -> None:
     """Print the completion script of a shell.
 
     `eval "$(epoch-oci completion bash)"` turns it on; --install puts it where bash and fish look for it, and zsh once
@@ -89,7 +92,7 @@ def _completion_path(shell: str, environ: Mapping[str, str]) -> Path:
     return share / "bash-completion" / "completions" / "epoch-oci"
 
 
-def man(run: Run, command: flags.Topic = None, output: flags.PagesOutput = None) -> None:
+def man(run: "Run", command: flags.Topic = None, output: flags.PagesOutput = None) -> None:
     """Print a manual page, or write all of them into a directory.
 
     `epoch-oci man push | man -l -` shows one. A package has them in share/man.

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import STANDARD_INPUT, annotations_of, artifact_of, read_document
-from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import write_result
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from epoch_oci.cli.session import Run
     from epoch_oci.flows.convert import Conversion
     from epoch_oci.oci.document import Document
 
@@ -46,7 +46,7 @@ class _Given:
 
 
 def convert(
-    run: Run,
+    run: "Run",
     file: flags.File,
     to: flags.To = None,
     dialect: flags.Dialect = "cocoon",
@@ -66,7 +66,7 @@ def convert(
     from epoch_oci.flows.convert import Called, converted_artifact, converted_to_epoch, converted_to_oci
 
     given = _given(run, file, to, config)
-    if run.origin("config") == "--config" and not given.from_file:
+    if run.typed("config") and not given.from_file:
         raise UsageError("--config goes with an OCI manifest in a file", object="--config", hint="leave it out")
     if to is None:
         to = "oci" if given.manifest is None else "epoch"
@@ -85,7 +85,7 @@ def convert(
     _show(run, conversion, output, force)
 
 
-def validate(run: Run, files: flags.Files, schema: flags.Schema = None) -> None:
+def validate(run: "Run", files: flags.Files, schema: flags.Schema = None) -> None:
     """Check documents; every finding at once.
 
     Each is read strictly, held against its JSON Schema, and then looked at for what a schema cannot say.
@@ -124,7 +124,7 @@ def validate(run: Run, files: flags.Files, schema: flags.Schema = None) -> None:
         raise unread[0]
 
 
-def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
+def _given(run: "Run", word: str, to: str | None, config: str | None) -> _Given:
     """Raises ContentError for what cannot be translated, NotFoundError, UsageError."""
     from epoch_oci import location, schemas
     from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT
@@ -150,7 +150,7 @@ def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
     return _Given(epoch=document)
 
 
-def _given_artifact(run: Run, word: str) -> _Given:
+def _given_artifact(run: "Run", word: str) -> _Given:
     from epoch_oci.artifacts.read import read_documents, reference_key
 
     place = artifact_of(run, word)
@@ -191,7 +191,7 @@ def _config(word: str, manifest: "Document", config: str | None) -> "Document | 
     raise error
 
 
-def _show(run: Run, conversion: "Conversion", output: str | None, force: bool) -> None:
+def _show(run: "Run", conversion: "Conversion", output: str | None, force: bool) -> None:
     from epoch_oci.cli.render import conversion_lines
 
     if conversion.derived:
