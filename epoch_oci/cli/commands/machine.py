@@ -49,7 +49,7 @@ def config(run: "Run", action: flags.ConfigAction) -> None:
     run.result(shown, lambda: config_lines(shown))
 
 
-def doctor(run: Run, host: flags.Examined, write: flags.Write = False) -> None:
+def doctor(run: "Run", host: flags.Examined, write: flags.Write = False) -> None:
     """Look whether a registry can be used from here, and what it can.
 
     Whether it is reached, certificates, credentials, the clock; who can read the repository; ranges, referrers, speed.
