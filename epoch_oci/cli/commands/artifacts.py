@@ -1,7 +1,8 @@
 """`copy`, `tag` and `rm`."""
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -141,10 +142,15 @@ def rm(
         raise failures[0]
     lines = [f"{'Would remove' if dry_run else 'Removed'} {row['reference']}" for row in rows if not row["error"]]
     run.result({"command": "rm", "removed": rows, "dryRun": dry_run}, lambda: lines)
-    for error in failures:
-        run.warn(str(error))
+    warn_of(run, failures)
     if failures:
         raise BatchError(f"{len(failures)} of {len(targets)} could not be removed", failures)
+
+
+def warn_of(run: "Run", failures: Iterable[EpochOciError]) -> None:
+    """Say what kept several things from being done, each reason once."""
+    for text, count in Counter(str(error) for error in failures).items():
+        run.warn(text if count == 1 else f"{text} ({count} times)")
 
 
 def confirm(run: "Run", acts: Sequence[str], *, yes: bool) -> None:

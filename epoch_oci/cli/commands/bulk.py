@@ -237,7 +237,7 @@ def prune(
     from epoch_oci.bulk.select import span_of
     from epoch_oci.bulk.sides import open_single
     from epoch_oci.cli.arguments import named_store
-    from epoch_oci.cli.commands.artifacts import confirm
+    from epoch_oci.cli.commands.artifacts import confirm, warn_of
     from epoch_oci.cli.render import prune_lines
 
     if keep and keep_last is None and keep_within is None:
@@ -257,10 +257,9 @@ def prune(
     else:
         found.dry_run = False
     run.result(found.to_json(), lambda: prune_lines(found))
-    for name, error in found.failures:
-        run.warn(f"{name}: {error}")
     if found.failures:
         errors = [error for _, error in found.failures]
+        warn_of(run, errors)
         raise BatchError(f"{len(errors)} of {counted(len(errors) + len(found.removed), 'tag')} not removed", errors)
 
 
