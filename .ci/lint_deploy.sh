@@ -18,8 +18,8 @@ lint() {
 lint hadolint Containerfile
 lint shellcheck node/prefetch.sh ../offline.sh ../../.ci/*.sh ../../.ci/run
 lint check-jsonschema --quiet --builtin-schema vendor.github-actions push-snapshot/action.yml
-lint check-jsonschema --quiet --builtin-schema vendor.github-workflows workflow/snapshot.yml ../../.github/workflows/*.yml
-lint actionlint workflow/snapshot.yml ../../.github/workflows/*.yml
+lint check-jsonschema --quiet --builtin-schema vendor.github-workflows workflow/*.yml ../../.github/workflows/*.yml
+lint actionlint workflow/*.yml ../../.github/workflows/*.yml
 lint kubernetes-validate --quiet --strict kubernetes/cronjob.yaml
 
 # The program that the unit starts is not installed here; in a copy it is one that is.

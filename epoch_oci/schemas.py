@@ -64,13 +64,17 @@ def interfaces() -> tuple[str, ...]:
     return _stems("cli/")
 
 
+def text(kind: str) -> bytes:
+    """The schema of `kind` as its file has it. Raises UsageError for a kind that has none."""
+    if kind not in (*kinds(), *interfaces()):
+        raise UsageError(f"there is no schema {shown(kind)}", hint=f"one of: {', '.join(kinds())}")
+    return (_folder() / f"{kind}{_SUFFIX}").read_bytes()
+
+
 @cache
 def schema(kind: str) -> dict[str, Any]:
     """The schema of `kind`. Raises UsageError for a kind that has none."""
-    if kind not in (*kinds(), *interfaces()):
-        raise UsageError(f"there is no schema {shown(kind)}", hint=f"one of: {', '.join(kinds())}")
-    text = (_folder() / f"{kind}{_SUFFIX}").read_text(encoding="utf-8")
-    value: dict[str, Any] = json.loads(text)
+    value: dict[str, Any] = json.loads(text(kind))
     return value
 
 

@@ -3,11 +3,15 @@
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from cli_runner import Here, run_cli
 from snapshots import WRITERS, make_snapshot, put_snapshot
+
+from epoch_oci.cli.app import parse
 
 DATA = Path(__file__).parent / "data"
 EPOCH = sorted((DATA / "epoch").glob("*.json"))
@@ -194,3 +198,141 @@ def test_one_document_that_is_not_there_hides_nothing_of_the_others(cli):
     assert not done.json["valid"] and [row["file"] for row in done.json["documents"]] == [str(good)]
     wrong = cli("validate", "nowhere.json", BAD)
     assert wrong.code == 3 and "nowhere.json" in wrong.err and str(BAD) in wrong.out
+
+
+def sarif_of(ran) -> dict:
+    """The one run of a log, its head as SARIF 2.1.0 wants it."""
+    assert ran.json["version"] == "2.1.0" and ran.json["$schema"].endswith("sarif-schema-2.1.0.json")
+    [run] = ran.json["runs"]
+    assert run["tool"]["driver"]["name"] == "epoch-oci" and run["columnKind"] == "unicodeCodePoints"
+    return run
+
+
+def test_validate_for_code_scanning(cli, tmp_path):
+    """Each finding at its line, from the top of the file down, with its rule; its fingerprint survives new lines."""
+    text = BAD.read_text()
+    Path("in a folder%").mkdir()
+    Path("in a folder%/v1.json").write_text(text)
+    ran = cli("validate", "./in a folder%/v1.json", DATA / "epoch/w1.json", "--format", "sarif")
+    assert ran.code == 3
+    run = sarif_of(ran)
+    places = [result["locations"][0]["physicalLocation"] for result in run["results"]]
+    assert {place["artifactLocation"]["uri"] for place in places} == {"in%20a%20folder%25/v1.json"}
+    assert [place["region"]["startLine"] for place in places] == sorted(
+        place["region"]["startLine"] for place in places
+    )
+    for result, place in zip(run["results"], places, strict=True):
+        name = result["locations"][0]["logicalLocations"][0]["fullyQualifiedName"]
+        assert name.rpartition(".")[2] in text.splitlines()[place["region"]["startLine"] - 1]
+        assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
+        assert result["level"] == "error" and result["message"]["text"].startswith(name)
+    Path("in a folder%/v1.json").write_text("\n\n" + text)
+    again = sarif_of(cli("validate", "in a folder%/v1.json", "--format", "sarif"))
+    assert [item["partialFingerprints"] for item in again["results"]] == [
+        item["partialFingerprints"] for item in run["results"]
+    ]
+    assert again["results"][0]["locations"][0]["physicalLocation"]["region"]["startLine"] == (
+        places[0]["region"]["startLine"] + 2
+    )
+
+
+def test_code_scanning_of_what_is_right_and_of_what_is_not_there(cli, tmp_path):
+    good = sarif_of(cli("validate", DATA / "epoch/w1.json", "--format", "sarif"))
+    assert good["results"] == [] and good["invocations"][0]["executionSuccessful"] is True
+    ran = cli("validate", DATA / "epoch/w1.json", "gone.json", "--format", "sarif")
+    assert ran.code == 5
+    [note] = sarif_of(ran)["invocations"][0]["toolExecutionNotifications"]
+    assert note["descriptor"]["id"] == "NOT_FOUND" and "gone.json" in note["message"]["text"]
+
+
+def test_a_message_for_code_scanning_holds_no_link(cli):
+    Path("bad.json").write_text(json.dumps({"schemaVersion": 1, "layers": "[click](http://evil.example)", "name": 7}))
+    texts = [item["message"]["text"] for item in sarif_of(cli("validate", "bad.json", "--format", "sarif"))["results"]]
+    assert texts and not any("](" in text and "\\](" not in text for text in texts)
+
+
+def undone(text: str) -> str:
+    """As a runner of GitHub undoes its escapes."""
+    for escape, char in (("%3A", ":"), ("%2C", ","), ("%0D", "\r"), ("%0A", "\n"), ("%25", "%")):
+        text = text.replace(escape, char)
+    return text
+
+
+@pytest.mark.parametrize(
+    "name", ["v1.json", "a,b:c%0A.json", "::error::x.json", "new\nline\r::error::.json", "%3A.json"]
+)
+def test_validate_for_workflows_names_the_file_and_the_line_whatever_they_are(tmp_path, name):
+    (tmp_path / name).write_text(BAD.read_text())
+    (tmp_path / "ok").mkdir()
+    (tmp_path / "ok" / name).write_bytes((DATA / "epoch/w1.json").read_bytes())
+    ran = run_cli("validate", f"ok/{name}", name, "--format", "github", cwd=tmp_path)
+    assert ran.code == 3
+    first, *commands = ran.out.splitlines()
+    assert first.startswith("ok: ok/") and len(commands) > 5
+    for command in commands:
+        head, _, message = command.removeprefix("::error ").partition("::")
+        found = dict(item.split("=", 1) for item in head.split(","))
+        assert set(found) == {"file", "line", "col", "title"} and undone(found["file"]) == name
+        assert int(found["line"]) > 1 and found["title"] in ("SIZE", "DIGEST") and message.startswith("$.layers[")
+
+
+def test_a_warning_is_one_in_every_form(cli):
+    document = json.loads((DATA / "epoch/w1.json").read_bytes())
+    document["totalSize"] += 1
+    Path("odd.json").write_text(json.dumps(document, indent=1))
+    ran = cli("validate", "odd.json", "--format", "github")
+    assert ran.code == 0 and ran.out.startswith("::warning file=odd.json,line=") and "ok: odd.json" in ran.out
+    assert sarif_of(cli("validate", "odd.json", "--format", "sarif"))["results"][0]["level"] == "warning"
+
+
+def test_a_broken_document_is_pointed_at_where_it_breaks(cli):
+    Path("broken.json").write_text('{\n "layers": [1,,]\n}')
+    Path("latin.json").write_bytes(b'{\n "a": "\xff"\n}')
+    Path("stray.json").write_text("{}")
+    ran = cli("validate", "broken.json", "latin.json", "stray.json", "--format", "github")
+    assert [line.partition(",title")[0] for line in ran.out.splitlines()] == [
+        "::error file=broken.json,line=2,col=15",
+        "::error file=latin.json,line=2,col=7",
+        "::error file=stray.json,line=1,col=1",
+    ]
+
+
+def test_formats_for_review_are_for_documents_alone(cli):
+    assert cli("ls", "--format", "sarif").code == 2
+    assert cli("validate", DATA / "epoch/w1.json", env={"EPOCH_OCI_FORMAT": "github"}).out.startswith("ok: ")
+    assert cli("--format", "github", "validate", DATA / "epoch/w1.json").out.startswith("ok: ")
+
+
+def test_schemas_are_listed_and_printed_as_they_are(cli, tmp_path):
+    folder = Path(__file__).parent.parent / "schemas"
+    names = {str(path.relative_to(folder)).removesuffix(".schema.json") for path in folder.rglob("*.json")}
+    listed = cli("schemas", "--format", "json").json["schemas"]
+    assert {row["name"] for row in listed} == names and len(listed) == len(names)
+    assert len(cli("schemas").out.splitlines()) == len(names) + 1
+    for name in ("epoch-manifest.v1", "cli/push.v1", "oci-layout.v1.schema.json"):
+        raw = (folder / f"{name.removesuffix('.schema.json')}.schema.json").read_bytes()
+        assert run_cli("schemas", name).out.encode() == raw
+    assert cli("schemas", "nonsense").code == 5
+
+
+def test_schemas_are_exported_and_nothing_else_is_replaced(cli, tmp_path):
+    folder = Path(__file__).parent.parent / "schemas"
+    assert cli("schemas", "--dir", "out/schemas").code == 0
+    assert {path.relative_to("out/schemas"): path.read_bytes() for path in Path("out/schemas").rglob("*.json")} == {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.json")
+    }
+    older = Path("out/schemas/epoch-manifest.v1.schema.json")
+    older.write_text('{"$id": "urn:epoch-oci:schema:epoch-manifest.v1"}')
+    assert cli("schemas", "epoch-manifest.v1", "--dir", "out/schemas").code == 0
+    assert older.read_bytes() == (folder / older.name).read_bytes()
+    older.write_text("{}")
+    assert cli("schemas", "--dir", "out/schemas").code == 9 and older.read_text() == "{}"
+    Path("file").write_text("")
+    assert cli("schemas", "--dir", "file").code == 7
+
+
+def test_the_hook_for_pre_commit_is_a_command_line():
+    """And chooses what an Epoch store calls its manifests; what it passes on are names of files."""
+    [hook] = yaml.safe_load((Path(__file__).parent.parent / ".pre-commit-hooks.yaml").read_text())
+    assert parse([*hook["entry"].split()[1:], "a.json", "b.json"], {}).command == "validate"
+    assert re.search(hook["files"], "store/manifests/team/bot/v1.json") and not re.search(hook["files"], "package.json")

@@ -52,6 +52,7 @@ LINES = {
     "ls": [("store",), ("oci:layout",), ("oci:layout", "-l")],
     "diff": [("oci:layout:v1", "oci:layout:v2", "--deep")],
     "config": [("show",)],
+    "schemas": [(), ("--dir", "schemas")],
     "demo": [()],
     "version": [()],
 }

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from schema_examples import Example, invalid, valid
+from support.peers import NODE_MODULES, require_node_package, requires_peer, run_peer
 
 from epoch_oci import schemas
 from epoch_oci.cocoon.envelope import Envelope
@@ -207,6 +209,16 @@ def test_every_property_is_described():
             yield from bare(member, f"{path}#{name}")
 
     assert [path for kind in schemas.kinds() for path in bare(schemas.schema(kind), kind)] == []
+
+
+@requires_peer("node")
+def test_every_schema_compiles_under_ajv_s_strict_mode(tmp_path):
+    """And its examples validate there: other validators read the schemas as ours does."""
+    require_node_package("ajv")
+    root = Path(__file__).parent.parent
+    files = sorted((root / "schemas").rglob("*.json"))
+    assert len(files) == len(schemas.kinds()) + len(schemas.interfaces())
+    run_peer("node", root / ".ci/ajv.cjs", *files, home=tmp_path, env={"NODE_PATH": str(NODE_MODULES)})
 
 
 def test_an_unknown_kind_is_the_callers_mistake():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from epoch_oci.artifacts.chunked import ChunkedSource, UnfoldedContent, folds_of, kept_indexes
-from epoch_oci.chunks.chunk import ChunkEncoding, chunk_digest, zstd
+from epoch_oci.chunks.chunk import Encoding, chunk_digest, zstd
 from epoch_oci.chunks.chunked_file import Keep
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.chunks.index import HEADER_DIGEST_KEY, HEADER_LIMIT, HEADER_SIZE_KEY, Index
@@ -49,7 +49,7 @@ class ChunksAtHand:
             for at, chunk in index.chunks(file, -(-start // size), -(-end // size)):
                 if len(self.known) >= KNOWN_LIMIT:
                     return number
-                if chunk.encoding != ChunkEncoding.ZERO:
+                if chunk.encoding != Encoding.ZERO:
                     self._note(chunk.digest, number, at)
         return number
 
@@ -68,7 +68,7 @@ class ChunksAtHand:
     def _note(self, digest: bytes, number: int, at: int) -> None:
         with self._lock:
             if not self.known.find(digest) and len(self.known) < KNOWN_LIMIT:
-                self.known.add(digest, number, at, 1, ChunkEncoding.ZSTD)
+                self.known.add(digest, number, at, 1, Encoding.ZSTD)
 
     def has(self, digest: bytes) -> bool:
         """As `chunks.chunked_file.AtHand.has`."""

@@ -50,6 +50,13 @@ VERBS: Mapping[str, Row] = {
         "epoch-oci validate /srv/epoch/manifests/bot/v3.json",
         "oras manifest fetch ghcr.io/acme/bot:v3 | epoch-oci validate -",
         registry=False,
+        formats=("sarif", "github"),
+    ),
+    "schemas": Row(
+        "about",
+        "epoch-oci schemas epoch-manifest.v1",
+        "epoch-oci schemas --dir ./schemas",
+        registry=False,
     ),
     "inspect": Row(
         "look",

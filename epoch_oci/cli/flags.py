@@ -318,6 +318,12 @@ Config = Annotated[
 Schema = Annotated[
     str | None, Flag(("--schema",), "Check as this kind of document (default: what it is).", metavar="NAME")
 ]
+SchemaName = Annotated[
+    str | None, Word("NAME", "The schema to print, as the list has it (default: list them all).", optional=True)
+]
+SchemasDirectory = Annotated[
+    str | None, Flag(("--dir",), "Write them as files below this directory, or the one that is named.", metavar="DIR")
+]
 Fast = Annotated[bool, Flag(("--fast",), "Look whether everything is there; read no blob.", kind="switch")]
 RoundTrip = Annotated[
     bool,

@@ -8,7 +8,7 @@ import argparse
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, get_args
 
 from epoch_oci.cli.config_file import load
@@ -44,12 +44,16 @@ _PRIVATE = frozenset({"login"})
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A command in the table: the module of its verb, two examples, and whether it ever speaks to a registry."""
+    """A command in the table: the module of its verb, two examples, and whether it ever speaks to a registry.
+
+    `formats` are further values of --format that it takes.
+    """
 
     module: str
     first: str
     second: str
     registry: bool = True
+    formats: tuple[str, ...] = ()
 
     @property
     def examples(self) -> tuple[str, str]:
@@ -59,7 +63,14 @@ class Row:
     @property
     def common(self) -> Iterable[Flag]:
         """The common flags that matter to it; it takes the others too, so that one set of them fits all commands."""
-        return (flag for flag in COMMON if self.registry or not flag.registry)
+        return (flag for flag in self.taken if self.registry or not flag.registry)
+
+    @property
+    def taken(self) -> tuple[Flag, ...]:
+        """All the common flags, with the values that it takes."""
+        return tuple(
+            replace(flag, choices=(*flag.choices, *self.formats)) if flag.name == "format" else flag for flag in COMMON
+        )
 
 
 @dataclass(slots=True)
@@ -145,7 +156,7 @@ class Spec:
             command=self.name,
             verb=self.verb,
             arguments=arguments,
-            settings=settings(common, environ, file, makes_config=self.name == "login"),
+            settings=settings(common, environ, file, makes_config=self.name == "login", flags=self.row.taken),
             origins={name: is_given(flag, given.get(name), environ, filed) for name, flag in self.flags.items()},
         )
 

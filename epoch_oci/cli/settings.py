@@ -106,16 +106,18 @@ def settings(
     file: ConfigFile = NO_FILE,
     *,
     makes_config: bool = False,
+    flags: Sequence[Flag] = COMMON,
 ) -> Settings:
     """The common flags as given, else from the environment, the file, or their defaults.
 
     Raises UsageError, NotFoundError.
 
-    `makes_config` is for the one command that makes the file of --registry-config where it is not there.
+    `makes_config` is for the one command that makes the file of --registry-config where it is not there; `flags` are
+    the common ones with the values that the command takes.
     """
     filed = file.for_words(())
     values: dict[str, Any] = {
-        flag.name: value(flag, given.get(flag.name), environ, getattr(DEFAULTS, flag.name), filed) for flag in COMMON
+        flag.name: value(flag, given.get(flag.name), environ, getattr(DEFAULTS, flag.name), filed) for flag in flags
     }
     origins = {flag.name: is_given(flag, given.get(flag.name), environ, filed) for flag in COMMON}
     for flag in _PEM_FILES:

@@ -1,7 +1,7 @@
 """Checking documents: the strict reader, the schema, and the meaning. Every finding at once."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from epoch_oci import dialects, schemas
@@ -14,15 +14,20 @@ from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import media_types
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest
+from epoch_oci.oci.positions import positions
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentReport:
-    """What is wrong with one document; `kind` is the schema's file stem, None when it is no known kind."""
+    """What is wrong with one document; `kind` is the schema's file stem, None when it is no known kind.
+
+    `places` has the line and column (from 1) of each finding's path in the text, if that was asked for.
+    """
 
     file: str
     kind: str | None
     findings: tuple[Finding, ...]
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def valid(self) -> bool:
@@ -42,6 +47,15 @@ def finding_json(finding: Finding) -> dict[str, str]:
         "problem": finding.problem,
         "severity": finding.severity,
     }
+
+
+def located(report: DocumentReport, raw: bytes) -> DocumentReport:
+    """The report on `raw`, with the places of its findings."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:  # it ceases to be JSON there
+        text = raw[: error.start].decode()
+    return replace(report, places=positions(text, {finding.path for finding in report.findings}))
 
 
 def validate(raw: bytes, file: str, kind: str | None = None) -> DocumentReport:

@@ -15,6 +15,7 @@ import pytest
 
 # Read at import: the isolated_home fixture changes HOME and the environment later.
 PEERS_DIRECTORY = Path(os.environ.get("EPOCH_OCI_PEERS") or Path.home() / ".cache/epoch-oci/peers/bin")
+NODE_MODULES = PEERS_DIRECTORY.parent / "node/node_modules"
 REQUIRE_PEERS = os.environ.get("EPOCH_OCI_REQUIRE_PEERS") == "1"
 INSTALLED = {"crane", "htpasswd", "oras", "regctl", "registry", "skopeo", "versitygw"}
 """What `make peers` installs; the rest are run where they happen to be."""
@@ -51,6 +52,16 @@ def check_peers(item: pytest.Item) -> None:
     how = "; `make peers` installs it" if name in INSTALLED else "; `make signers` builds it" if name in SIGNERS else ""
     reason = f"foreign program not found: {name} (PATH, {PEERS_DIRECTORY}){how}"
     if REQUIRE_PEERS and name in INSTALLED:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def require_node_package(name: str) -> None:
+    """Skip or fail a test that needs a package of Node's."""
+    if (NODE_MODULES / name).is_dir():
+        return
+    reason = f"{name} is not in {NODE_MODULES}; `make peers` installs it"
+    if REQUIRE_PEERS:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 

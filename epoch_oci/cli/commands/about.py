@@ -1,20 +1,20 @@
-"""`demo`, `version`, `completion` and `man`."""
+"""`demo`, `version`, `completion`, `man` and `schemas`."""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from epoch_oci import __version__
 from epoch_oci.cli import flags
+from epoch_oci.cli.arguments import write_file
+from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import flush_result, safe, write_result
-from epoch_oci.errors import UsageError
+from epoch_oci.errors import ConflictError, LocalIOError, NotFoundError, UsageError
 
-if TYPE_CHECKING:
-    from epoch_oci.cli.session import Run
+_SCHEMA_ID = b'"urn:epoch-oci:schema:'
 
 
-def demo(run: "Run", keep: flags.Keep = None) -> None:
+def demo(run: Run, keep: flags.Keep = None) -> None:
     """Push, pull and compare a made-up snapshot.
 
     Needs no server: it goes through an OCI image layout in a temporary directory.
@@ -41,7 +41,7 @@ def demo(run: "Run", keep: flags.Keep = None) -> None:
     )
 
 
-def version(run: "Run") -> None:
+def version(run: Run) -> None:
     """Show the versions of this program and of ORAS."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
@@ -57,7 +57,7 @@ def version(run: "Run") -> None:
     )
 
 
-def completion(run: "Run", shell: flags.Shell = None, install: flags.Install = False) -> None:
+def completion(run: Run, shell: flags.Shell = None, install: flags.Install = False) -> None:
     """Print the completion script of a shell.
 
     `eval "$(epoch-oci completion bash)"` turns it on; --install puts it where bash and fish look for it, and zsh once
@@ -92,7 +92,7 @@ def _completion_path(shell: str, environ: Mapping[str, str]) -> Path:
     return share / "bash-completion" / "completions" / "epoch-oci"
 
 
-def man(run: "Run", command: flags.Topic = None, output: flags.PagesOutput = None) -> None:
+def man(run: Run, command: flags.Topic = None, output: flags.PagesOutput = None) -> None:
     """Print a manual page, or write all of them into a directory.
 
     `epoch-oci man push | man -l -` shows one. A package has them in share/man.
@@ -112,3 +112,43 @@ def man(run: "Run", command: flags.Topic = None, output: flags.PagesOutput = Non
     for name, text in pages.items():
         (folder / name).write_text(text, "utf-8")
     run.note(f"wrote {len(pages)} pages to {folder}")
+
+
+def schemas(run: Run, name: flags.SchemaName = None, directory: flags.SchemasDirectory = None) -> None:
+    """List the JSON Schemas that come with the program, print one, or write them to files.
+
+    They are those of the documents that are read and written, and of what commands print with --format json. What is
+    printed or written is the schema byte for byte.
+    """
+    from epoch_oci import schemas as shipped
+    from epoch_oci.cli.render import aligned
+    from epoch_oci.errors import counted
+    from epoch_oci.oci.digest import shown
+
+    known = (*shipped.kinds(), *shipped.interfaces())
+    names = known if name is None else (name.removesuffix(".schema.json"),)
+    if name is not None and names[0] not in known:
+        raise NotFoundError(f"there is no schema {shown(name)}", object=name, hint="`epoch-oci schemas` lists them")
+    if directory is None and name is not None:
+        write_result(shipped.text(names[0]))
+        return
+    if directory is not None:
+        for each in names:
+            _export(Path(directory) / f"{each}.schema.json", shipped.text(each))
+    rows = [{"name": each, "title": shipped.schema(each)["title"], "id": shipped.schema(each)["$id"]} for each in names]
+    written = f"Wrote {counted(len(names), 'schema')} to {directory}"
+    table = aligned([("NAME", "TITLE", "ID"), *((row["name"], row["title"], row["id"]) for row in rows)])
+    run.result({"schemas": rows}, lambda: [written] if directory is not None else table)
+
+
+def _export(path: Path, raw: bytes) -> None:
+    """Write a schema where there is none, or an older one. Raises ConflictError, LocalIOError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        older = path.exists()
+        if older and _SCHEMA_ID not in path.read_bytes():
+            hint = "choose another directory, or move it away"
+            raise ConflictError(f"{path} is no schema of this program", object=str(path), hint=hint)
+    except OSError as error:
+        raise LocalIOError(f"{path}: {(error.strerror or str(error)).lower()}", object=str(path)) from error
+    write_file(str(path), raw, replace=older)

@@ -1,22 +1,25 @@
 """`convert` and `validate`: documents, without a blob."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import STANDARD_INPUT, annotations_of, artifact_of, read_document
+from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import write_result
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from epoch_oci.cli.session import Run
     from epoch_oci.flows.convert import Conversion
+    from epoch_oci.flows.validate import DocumentReport
     from epoch_oci.oci.document import Document
 
 OCI_FILE = "oci-manifest.json"
 CONFIG_FILE = "oci-config.json"
 EPOCH_FILE = "epoch-manifest.json"
+_REVIEWS = ("sarif", "github")
 _EPOCH_KIND = "epoch-manifest.v1"
 _OCI_KINDS = frozenset(
     {
@@ -46,7 +49,7 @@ class _Given:
 
 
 def convert(
-    run: "Run",
+    run: Run,
     file: flags.File,
     to: flags.To = None,
     dialect: flags.Dialect = "cocoon",
@@ -66,7 +69,7 @@ def convert(
     from epoch_oci.flows.convert import Called, converted_artifact, converted_to_epoch, converted_to_oci
 
     given = _given(run, file, to, config)
-    if run.typed("config") and not given.from_file:
+    if run.origin("config") == "--config" and not given.from_file:
         raise UsageError("--config goes with an OCI manifest in a file", object="--config", hint="leave it out")
     if to is None:
         to = "oci" if given.manifest is None else "epoch"
@@ -85,30 +88,25 @@ def convert(
     _show(run, conversion, output, force)
 
 
-def validate(run: "Run", files: flags.Files, schema: flags.Schema = None) -> None:
+def validate(run: Run, files: flags.Files, schema: flags.Schema = None) -> None:
     """Check documents; every finding at once.
 
-    Each is read strictly, held against its JSON Schema, and then looked at for what a schema cannot say.
+    Each is read strictly, held against its JSON Schema, and then looked at for what a schema cannot say. For code
+    review there are --format sarif and --format github, with the line of each finding.
     """
     from epoch_oci import schemas
-    from epoch_oci.cli.render import validation_lines
-    from epoch_oci.flows.validate import validate as check
 
     if schema is not None:
         schemas.schema(schema)
     reports, unread = [], []
     for file in files:
         try:
-            reports.append(check(read_document(file, schemas.CATALOG_LIMIT), file, schema))
+            reports.append(_checked(file, schema, place=run.settings.format in _REVIEWS))
         except EpochOciError as error:  # the others are looked at all the same
             unread.append(error)
     if unread and not reports:
         raise unread[0]
-    value = {
-        "valid": not unread and all(report.valid for report in reports),
-        "documents": [report.to_json() for report in reports],
-    }
-    run.result(value, lambda: validation_lines(reports))
+    _show_findings(run, reports, unread)
     wrong = [report for report in reports if not report.valid]
     for unreadable in unread[0 if wrong else 1 :]:
         run.warn(unreadable.message)
@@ -124,7 +122,34 @@ def validate(run: "Run", files: flags.Files, schema: flags.Schema = None) -> Non
         raise unread[0]
 
 
-def _given(run: "Run", word: str, to: str | None, config: str | None) -> _Given:
+def _checked(file: str, schema: str | None, *, place: bool) -> "DocumentReport":
+    from epoch_oci import schemas
+    from epoch_oci.flows.validate import located
+    from epoch_oci.flows.validate import validate as check
+
+    raw = read_document(file, schemas.CATALOG_LIMIT)
+    report = check(raw, file, schema)
+    return located(report, raw) if place else report
+
+
+def _show_findings(run: Run, reports: "list[DocumentReport]", unread: list[EpochOciError]) -> None:
+    from epoch_oci.cli.render import validation_lines
+    from epoch_oci.cli.reviews import sarif, workflow_commands
+
+    match run.settings.format:
+        case "sarif":
+            write_result(json.dumps(sarif(reports, unread), indent=2) + "\n")
+        case "github":
+            write_result("".join(f"{line}\n" for line in workflow_commands(reports, unread)))
+        case _:
+            value = {
+                "valid": not unread and all(report.valid for report in reports),
+                "documents": [report.to_json() for report in reports],
+            }
+            run.result(value, lambda: validation_lines(reports))
+
+
+def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
     """Raises ContentError for what cannot be translated, NotFoundError, UsageError."""
     from epoch_oci import location, schemas
     from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT
@@ -150,7 +175,7 @@ def _given(run: "Run", word: str, to: str | None, config: str | None) -> _Given:
     return _Given(epoch=document)
 
 
-def _given_artifact(run: "Run", word: str) -> _Given:
+def _given_artifact(run: Run, word: str) -> _Given:
     from epoch_oci.artifacts.read import read_documents, reference_key
 
     place = artifact_of(run, word)
@@ -191,7 +216,7 @@ def _config(word: str, manifest: "Document", config: str | None) -> "Document | 
     raise error
 
 
-def _show(run: "Run", conversion: "Conversion", output: str | None, force: bool) -> None:
+def _show(run: Run, conversion: "Conversion", output: str | None, force: bool) -> None:
     from epoch_oci.cli.render import conversion_lines
 
     if conversion.derived:
