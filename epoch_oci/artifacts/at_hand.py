@@ -1,7 +1,7 @@
 """Chunks that are on this machine already: in files of earlier versions, whose kept index says where they lie."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,11 +44,14 @@ class ChunksAtHand:
         """
         number, size = self.known.add_pack(), index.header.chunk_size
         self.contents.append((content, size, index.header.files[file].span))
+        # What is not kept of it would be read as zeros, be wrong, and count as a failure of all of the file.
         runs = content.runs() if isinstance(content, KeptPart) else [(0, index.header.files[file].span)]
         for start, end in runs:
             for at, chunk in index.chunks(file, -(-start // size), -(-end // size)):
+                # The bound of memory; what is beyond it is fetched, which is never wrong.
                 if len(self.known) >= KNOWN_LIMIT:
                     return number
+                # Zeros are never fetched, so there is nothing to save.
                 if chunk.encoding != Encoding.ZERO:
                     self._note(chunk.digest, number, at)
         return number
@@ -67,6 +70,7 @@ class ChunksAtHand:
 
     def _note(self, digest: bytes, number: int, at: int) -> None:
         with self._lock:
+            # The first place is as good as any other, and finding it again is what costs.
             if not self.known.find(digest) and len(self.known) < KNOWN_LIMIT:
                 self.known.add(digest, number, at, 1, Encoding.ZSTD)
 
@@ -76,6 +80,7 @@ class ChunksAtHand:
 
     def read(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """As `chunks.chunked_file.AtHand.read`; what cannot be read is passed over."""
+        # By file and place: neighbours are read at one go, and a disk goes forward.
         places = sorted((self.known.place(row)[:2], digest) for digest in digests if (row := self.known.find(digest)))
         for run in _runs(places):
             number, first = run[0][0]
@@ -85,6 +90,8 @@ class ChunksAtHand:
                 yield from self._checked(number, first, [digest for _, digest in run])
             except EpochOciError:
                 with self._lock:
+                    # A file that was changed or taken away: its other chunks would fail one by one, each after a look
+                    # at the disk.
                     self._failed.add(number)
 
     def _checked(self, number: int, first: int, digests: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -97,6 +104,7 @@ class ChunksAtHand:
                     parts.append(part)
                     wanted -= len(part)
                 chunk = b"".join(parts)
+                # Whoever can write to the file can make it say anything; its kept index only says where to look.
                 if chunk_digest(chunk) == digest:
                     yield digest, chunk
 
@@ -129,6 +137,7 @@ def with_reading_kept(source: Source, cache: Path) -> Source:
     hand, parts = ChunksAtHand(), _parts(cache)
     _add_parts(hand, cache)
     files = source.index.header.files
+    # This snapshot's own parts too: what an earlier reading fetched of it is not fetched again.
     numbers = [hand.add(source.index, number, parts.make(file.digest, file.span)) for number, file in enumerate(files)]
     return replace(source, at_hand=hand, keep=lambda number: hand.keeper(numbers[number]))
 
@@ -153,6 +162,8 @@ def _add_files(hand: ChunksAtHand, places: Iterable[object], kept: KeptBlobs) ->
     for index, folds in _indexes(kept) if readable else ():
         for number, file in enumerate(index.header.files):
             fold = folds.get(file.digest)
+            # The index and the manifest beside it are not of one snapshot; by them nothing would be found where it is
+            # looked for.
             if file.span != (fold.span if fold else file.size):
                 continue
             target = Descriptor(media_type=media_types.OCTET_STREAM, digest=file.digest, size=file.size)
@@ -163,9 +174,9 @@ def _add_files(hand: ChunksAtHand, places: Iterable[object], kept: KeptBlobs) ->
 
 
 def _content(place: Source, target: Descriptor) -> Content | None:
-    has: Callable[[Descriptor], bool] | None = getattr(place, "has", None)
     with suppress(EpochOciError):
-        if has is not None and has(target):
+        # Chunks at hand only save time: a place that cannot be asked is a place without them.
+        if place.has(target):
             return place.content(target)
     return None
 
@@ -180,6 +191,7 @@ def _indexes(kept: KeptBlobs) -> Iterator[tuple[Index, dict[Digest, Fold]]]:
             return
         with suppress(EpochOciError):
             raw = kept.noted(digest, MANIFEST_LIMIT)
+            # The manifest was noted beside the index, for only it says how packed files unfold.
             folds = folds_of(Manifest.parse(Document(EPOCH_MANIFEST, raw))) if raw else {}
             yield _kept_index(kept, digest, size), folds
 

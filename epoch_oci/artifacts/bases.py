@@ -19,7 +19,10 @@ from epoch_oci.oci.media_types import CREATED, MANIFESTS
 from epoch_oci.stores.base import ArtifactStore, Sink, Source, full_name
 
 _QUESTIONS = 8
+# A repository may have thousands of tags, and each question is a manifest of its own.
 _TAGS_ASKED = 32
+# Each index that is learned takes memory for every chunk of it, and the fifth version back shares little that the
+# others do not.
 _TAGS_TAKEN = 4
 _Problem = (ContentError, NotFoundError, NetworkError, AccessError, LocalIOError)
 
@@ -54,6 +57,8 @@ class Bases:
     def learn(self, base: Base, image: ImageManifest | None = None) -> bool:
         """Take over the chunks of a base; `image` is its manifest where that was read already."""
         if base.repository == "":
+            # Its packs could not be referred to from here without being fetched and sent, which is what a base is to
+            # save.
             self.warn(f"{base.where} is in another registry or layout than the target, and is no base")
             return False
         try:
@@ -65,8 +70,10 @@ class Bases:
             if index is not None:
                 self.known.learn(index)
                 if base.repository is not None:
+                    # Mounted only if they turn out to be of use, and not all that the base has.
                     self.mounts |= {pack.digest: base.repository for pack in index.header.packs}
         except _Problem as error:
+            # A push without a base is a larger push, and no failure.
             self.warn(f"{base.where} is of no use as a base: {error.message}")
             return False
         return True
@@ -76,6 +83,7 @@ class Bases:
         for base in bases:
             self.learn(base)
         source = as_source(sink)
+        # Who names bases has chosen, and is not asked for the time that looking for others takes.
         if bases or source is None:
             return
         tag, image = there
@@ -88,6 +96,8 @@ class Bases:
         """Take over what an earlier push sent before it was killed."""
         for digest, size, closing in journal.records():
             with suppress(ContentError):
+                # A record that is torn or was tampered with costs bytes: the packs it tells of are asked for before
+                # they are used.
                 table = read_closing(closing, size, "the journal")
                 pack = self.known.add_pack(Stored(Digest("sha256", digest), size))
                 for row, start in zip(table.rows, table.starts, strict=False):
@@ -108,9 +118,11 @@ def newest(source: Source, skip: str) -> Iterator[tuple[str, ImageManifest]]:
     if not isinstance(source, ArtifactStore):
         return
     with suppress(*_Problem):
+        # Lists of referrers look like tags in registries that keep them so (oci-registries 2.2).
         tags = [tag for tag in source.tags() if tag != skip and not tag.startswith("sha256-")]
         chosen = sorted(tags, key=_natural)[-_TAGS_ASKED:]
         found = _manifests(source, chosen)
+        # By what the snapshot says of itself; the tag breaks ties, so that every run takes the same.
         for _, tag, image in sorted(found, key=lambda item: item[:2], reverse=True)[:_TAGS_TAKEN]:
             yield tag, image
 

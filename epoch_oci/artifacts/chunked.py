@@ -24,6 +24,7 @@ from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, Ranged, Source
 
+# An index has 45 bytes for a chunk of 64 KiB (docs/format.md, 7.4): of a snapshot of 100 GB that is 70 MB.
 _KEPT_COUNT, _KEPT_SIZE = 24, 2 << 30
 _SPOOL = "/var/tmp"  # noqa: S108 (files there have no name)
 _ZEROS = bytes(BLOCK)
@@ -39,8 +40,10 @@ def open_index(source: Source, layer: Descriptor, kept: KeptBlobs | None = None)
 
     Raises ContentError, NotFoundError, and what reading raises.
     """
+    # What its annotations promise is looked at first: nothing is fetched of an index of another version.
     header_of(layer, "the chunk index")
     content = source.content(layer)
+    # Whole and verified on this disk it is read in microseconds, again and again; by ranges each look is a round trip.
     if kept is not None and kept.keep(layer, content.open):
         return Index(layer, lambda offset, length: kept.read(layer.digest, offset, length))
     if not isinstance(content, Ranged) or not content.ranged():
@@ -55,6 +58,7 @@ def _whole(content: Content, layer: Descriptor) -> Fetch:
     def fetch(offset: int, length: int) -> bytes:
         return _read(spool.content, offset, length)
 
+    # Nobody owns an index and nobody closes it: the file goes when the last one who reads by it does.
     weakref.finalize(fetch, spool.close)
     return fetch
 
@@ -65,6 +69,7 @@ def spooled(content: Content, target: Descriptor, what: str) -> Spool:
     try:
         with content.open() as reader:
             spool.fill(VerifyingReader(reader, target, what))
+    # Ctrl-C in the middle of a gigabyte shall leave no gigabyte behind.
     except BaseException:
         spool.close()
         raise
@@ -78,6 +83,8 @@ def index_of_image(source: Source, image: ImageManifest, kept: KeptBlobs | None 
         return None
     index = open_index(source, layer, kept)
     listed = [Stored(item.digest, item.size) for item in packs_of(image)]
+    # Before anything is read by it: chunks are named by the number of their pack, and a pack more or less would shift
+    # them all.
     if listed != list(index.header.packs):
         raise ContentError(
             f"the layers are {len(listed)} packs, and the index tells of {len(index.header.packs)}, or of others",
@@ -99,6 +106,8 @@ def check_files(index: Index | None, snapshot: Snapshot) -> None:
     ]
     found += [
         Finding("$.layers[0]", "MISMATCH", f"the chunk index describes {digest}, which is not in the config")
+        # A file too many is as wrong as one too few: a config that hides what the layers carry is two documents in one
+        # (reliability M2).
         for digest in told.keys() - wanted.keys()
     ]
     if found:
@@ -110,6 +119,8 @@ def folds_of(manifest: Manifest) -> dict[Digest, Fold]:
     found: dict[Digest, Fold] = {}
     for layer in manifest.layers:
         packed = unpacking_of(manifest, layer) if layer.size else None
+        # One blob under two names may have two headers; writer and reader take the first, so that both cut it alike
+        # (docs/format.md, chapter 7).
         if packed is not None and layer.digest not in found:
             found[layer.digest] = Fold(packed.segments, packed.logical_size)
     return found
@@ -154,6 +165,7 @@ class ChunkedSource:
 
     def _number(self, target: Descriptor) -> int | None:
         number = self.index.number_of(target.digest)
+        # One digest with another size is another blob, and none that is here (reliability D5).
         return number if number is not None and self.index.header.files[number].size == target.size else None
 
     @contextmanager
@@ -162,6 +174,7 @@ class ChunkedSource:
             yield reader
 
     def _ranged(self) -> bool:
+        # Packs lie side by side, so one of them speaks for all; each asked for itself would cost a round trip.
         content = self.source.content(pack_layer(self.index.header.packs[0]))
         return isinstance(content, Ranged) and content.ranged()
 
@@ -184,6 +197,8 @@ class ChunkedContent:
         try:
             yield _BlockReader(blocks)
         finally:
+            # The generator holds connections to packs: whoever stops in the middle lets go of them now and not when it
+            # is collected.
             blocks.close()
 
     def ranged(self) -> bool:
@@ -196,6 +211,8 @@ class ChunkedContent:
         if fold is None:
             yield from self.file.tasks(missing, self._count)
             return
+        # Chunks are cut of the unfolded file, and what is missing is told of the packed one; runs that share chunks go
+        # together, or they would be fetched twice.
         groups = near(run for start, length in missing for run in fold.in_file(start, length))
         spans = ((group[0][0], sum(group[-1]) - group[0][0]) for group in groups)
         for part in self.file.tasks(spans, self._count):
@@ -250,6 +267,7 @@ class _Spread:
         self._reader, self._runs, self._at, self._end = reader, runs, at, end
 
     def read(self, size: int = -1, /) -> bytes:
+        # A hole of terabytes is handed out by the block.
         wanted = min(BLOCK if size < 0 else size, BLOCK, self._end - self._at)
         if not wanted:
             return b""

@@ -84,6 +84,8 @@ def digests_of(source: Source, files: Sequence[EncodedFile], how: Decoding) -> d
     from epoch_oci.transfer.zstd import digest_of
 
     memory = _Memory(how.cache) if how.cache is not None else None
+    # What is remembered may be wrong: the second pass hashes all of it, and a wrong one is forgotten then (decision
+    # D18).
     found = {file.name: known for file in files if memory and (known := memory.recall(file)) is not None}
 
     def learn(file: EncodedFile, content: Content) -> None:
@@ -92,9 +94,11 @@ def digests_of(source: Source, files: Sequence[EncodedFile], how: Decoding) -> d
         if memory is not None:
             memory.keep(file, digest)
 
+    # As items of a transfer, so that jobs, rate, progress and Ctrl-C are as in any other.
     items = tuple(_item(source, file, learn) for file in files if file.name not in found)
     if items:
         phase(how.on_event, "decoding, to find the digests of what was encoded")
+        # A bar that said `done` here would stand still for the pass that moves the bytes.
         heard = _first_pass(how.on_event)
         execute(Plan(items), moved="received", jobs=how.jobs, on_event=heard, throttle=how.throttle)
     return found
@@ -111,6 +115,7 @@ def carried_content(source: Source, file: SnapshotFile | EncodedFile) -> Content
     if file.encoding == "zstd":
         from epoch_oci.transfer.zstd import UnpackedContent
 
+        # One decoder over all layers: what each decodes to by itself, nobody has declared.
         layers = [(carrier, source.content(carrier)) for carrier in file.carriers]
         return UnpackedContent(layers, file.size, True, file.name)
     return joined(source, file.carriers) if file.carriers else BytesContent(b"")
@@ -144,6 +149,7 @@ def _item(source: Source, file: EncodedFile, learn: Callable[[EncodedFile, Conte
         title=file.name,
         step="move",
         put=lambda content: learn(file, content),
+        # There is no sink that could have it: what it would be stored as is what is being found out.
         present=lambda: False,
     )
 
@@ -152,6 +158,7 @@ def _first_pass(on_event: OnEvent) -> OnEvent:
     """Listens to a pass after which more is to come."""
 
     def told_of(event: Event) -> None:
+        # The second pass says it.
         if event.event != "done":
             on_event(event)
 

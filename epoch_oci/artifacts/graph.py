@@ -70,6 +70,7 @@ def _attach(source: Source, subjects: Iterable[Digest], what: str, graph: Graph)
 def _follow(
     source: Source, document: Document, what: str, graph: Graph, into: dict[Digest, Document], depth: int
 ) -> None:
+    # What was followed once is not followed again: that ends rings, and asks for a shared child once.
     if document.digest in graph.documents or document.digest in graph.referrers:
         return
     if depth == 0 or len(graph.documents) + len(graph.referrers) >= _MOST:
@@ -81,7 +82,9 @@ def _follow(
             child = _read(source, part, f"{what}, child {part.digest}")
             _follow(source, child, what, graph, into, depth - 1)
         else:
+            # The first descriptor counts, for it is the one whose title is shown.
             graph.blobs.setdefault(part.digest, part)
+    # Behind its children, for that is the order in which they can be published (oci-registries 2.2).
     into[document.digest] = document
 
 
@@ -97,6 +100,8 @@ def _refer(source: ArtifactStore, subjects: Iterable[Digest], what: str, graph: 
                 document = _read(source, entry, name)
             except NotFoundError:  # a list that was not tidied up after its entries
                 continue
+            # A referrer may be an index with manifests of its own, and each may be referred to in turn (a signature of
+            # an attestation).
             before = set(graph.referrers)
             _follow(source, document, name, graph, graph.referrers, _DEEPEST)
             waiting += [digest for digest in graph.referrers if digest not in before]
@@ -104,5 +109,6 @@ def _refer(source: ArtifactStore, subjects: Iterable[Digest], what: str, graph: 
 
 def _read(source: Source, entry: Descriptor, what: str) -> Document:
     document = source.resolve(str(entry.digest))
+    # A list of referrers may come without sizes; then the digest alone has to do, which is what counts.
     verifying.check_bytes(document.raw, replace(entry, size=document.size) if entry.size == 0 else entry, what)
     return document

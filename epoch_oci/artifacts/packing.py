@@ -42,7 +42,9 @@ SMALL = 1 << 20
 """Files up to this many bytes stay plain."""
 _IN_FLIGHT = 128 << 20
 """Bytes of packs that wait or are being sent, beside the one that is being laid: most of what a push holds."""
+# Packs have 16 to 64 MiB (docs/format.md, 7.3): with eight under way no line waits for the next one.
 _SENDERS = 8
+# Beyond that the one thread that reads and lays is what all others wait for.
 _MOST_WORKERS = 8
 _READ_ANEW = 32
 """Neighbouring chunks that are read at one go when they are laid anew."""
@@ -119,10 +121,13 @@ class Packing:
 
     def add(self, blob: Descriptor, content: Content, fold: Fold | None = None) -> None:
         """Cut a file, which must be `blob`; it may be packed. Raises ContentError when it is not."""
+        # Two files with the same bytes have the same chunks, and one row in the index (docs/format.md, 7.4).
         if blob.digest in self._cuts:
             return
         with content.open() as opened:
             reader: ByteReader = _Told(VerifyingReader(opened, blob), blob, self._sending.on_event)
+            # Verified as it is read and cut unfolded: in the packed form all that follows moves when a run of data
+            # grows (docs/format.md, 7.4).
             rows = self._encoder.encode(reader if fold is None else Unfolding(reader, fold))
         file = CutFile(blob.digest, blob.size, fold.span if fold else blob.size)
         self._cuts[blob.digest] = Cut(file, rows, content, fold)
@@ -134,6 +139,7 @@ class Packing:
         """
         doomed = self._doomed()
         if doomed:
+            # One byte a chunk: a set of them would be fifty times that, and there are millions.
             moved = bytearray(len(self._known) + 1)
             for cut in self._cuts.values():
                 self._lay_anew(cut, doomed, moved)
@@ -149,6 +155,8 @@ class Packing:
         index = Descriptor(
             media_type=CHUNK_INDEX, digest=Digest.of(blob), size=len(blob), annotations=annotations(blob, header)
         )
+        # After all packs: it names them, and a kill before it leaves packs that the journal knows and no index that
+        # lies.
         rows = [self._sender.send(index, BytesContent(blob), None)]
         rows += [self._sender.rows.get(pack.digest) or self._kept(pack) for pack in packs]
         layers = ChunkLayers(
@@ -165,9 +173,14 @@ class Packing:
         packs = self._known.packs
         self._known.count_live(cut.rows for cut in self._cuts.values())
         used = [number for number, pack in enumerate(packs) if pack.earlier and pack.live]
+        # Less than half alive, it would keep more dead bytes in the registry than live ones, version after version.
         worth = [number for number in used if 2 * packs[number].live >= _size(packs[number].stored)]
+        # By what each is worth, so that the limit takes the least; then by age, for the choice must be the same in
+        # every run.
         worth.sort(key=lambda number: (-packs[number].live, number))
         del worth[max(0, PACKS_LIMIT - self._layer.laid - 1) :]
+        # A registry may have collected what only an untagged version referred to: asked before anything refers to it
+        # again.
         there = in_parallel(self._is_there, [pack_layer(_stored(packs[number].stored)) for number in worth], 8)
         return set(used) - {number for number, found in zip(worth, there, strict=True) if found}
 
@@ -177,6 +190,7 @@ class Packing:
             return True
         if place is None or not isinstance(sink, Remote):
             return False
+        # A dry run takes the other repository at its word: mounting is a change.
         return self._sending.dry_run or sink.mount(pack, place)
 
     def _lay_anew(self, cut: Cut, doomed: set[int], moved: bytearray) -> None:
@@ -184,6 +198,7 @@ class Packing:
         numbers = [
             number
             for number, row in enumerate(cut.rows)
+            # Zeros lie in no pack; and a chunk that repeats is laid anew once.
             if row != ZERO_ROW and not moved[row] and known.place(row)[0] in doomed
         ]
         for run in _neighbours(numbers):
@@ -193,10 +208,13 @@ class Packing:
             for number in run:
                 row, (offset, length) = cut.rows[number], cut.chunk(number)
                 chunk = raw[offset - start : offset - start + length]
+                # The second reading is of another moment: a file that is written to meanwhile shows here (reliability
+                # L6).
                 if chunk_digest(chunk) != known.digest(row):
                     raise ContentError(
                         f"{cut.file.digest} changed while it was read", code="DIGEST", object=str(cut.file.digest)
                     )
+                # A run may hold one chunk twice: looked at once more, for the list was made before it.
                 if not moved[row]:
                     moved[row] = 1
                     self._encoder.lay_anew(row, chunk)
@@ -216,12 +234,15 @@ def packing_into(
     journal = PackJournal(chunking.journals, sending.sink.where) if chunking.journals else None
     with closing(journal) if journal else nullcontext():
         if journal is not None:
+            # First, so that what a killed push has sent counts before what older versions have: it lies in fresh, full
+            # packs.
             bases.learn_journal(journal)
         bases.learn_all(chunking.bases, sending.sink, there)
         sending = replace(sending, journal=journal, mounts=bases.mounts)
         with Packing(known, size, chunking.level, sending) as packing:
             yield packing
         if journal is not None and not sending.dry_run:
+            # Published: from here on the manifest keeps the packs alive, and the tag is a base by itself.
             journal.forget()
 
 
@@ -265,6 +286,8 @@ class _Sender:
     def send(self, target: Descriptor, content: Content, title: str | None) -> BlobReport:
         """One blob: sent unless it is there."""
         sending = self._sending
+        # Asked for although it was just laid: the same chunks in the same order are a pack that an earlier push may
+        # have sent.
         plan = plan_blobs(sending.sink, [Want(target=target, content=content, title=title)])
         if sending.dry_run:
             there = plan.all_there
@@ -289,15 +312,19 @@ class _Sender:
             target = Descriptor(media_type=CHUNK_PACK, digest=stored.digest, size=stored.size)
             row = self.send(target, PiecesContent(pack.pieces, pack.size), None)
             if self._sending.journal is not None and not self._sending.dry_run:
+                # Only now, when the sink has it: a journal that is ahead of the registry would have later pushes refer
+                # to nothing.
                 self._sending.journal.note(stored.digest.hex, stored.size, closing_frame(pack.rows))
             with self._state:
                 self._known.packs[pack.number].stored = stored
                 self.rows[stored.digest] = row
         except BaseException as error:  # handed to whoever lays the next pack, or waits
             with self._state:
+                # The first one is the cause; what follows is often no more than a closed connection.
                 self._error = self._error or error
         finally:
             with self._state:
+                # Also after an error, or whoever waits for room would wait for ever.
                 self._in_flight -= pack.size
                 self._state.notify_all()
 

@@ -57,6 +57,7 @@ class Publication:
                 raise UsageError(
                     f"{name} needs a layer of {carrier.size} bytes, and {self.sink.where} takes {largest} at most",
                     object=name,
+                    # Far below every limit that is known (oci-registries 3.1).
                     hint="cut it with --part-size 1GiB",
                 )
 
@@ -88,6 +89,8 @@ class Publication:
             there = self.sink.resolve(tag)
         except NotFoundError:
             return
+        # The config is the Epoch manifest itself (decision D3), so the same config is the same snapshot, however it is
+        # cut.
         if there.media_type in INDEXES or ImageManifest.parse(there).config.digest != config.digest:
             raise self.conflict(tag, there)
 
@@ -111,6 +114,7 @@ class Publication:
         secrets = [] if self._admitted else secret_names(files)
         if secrets:
             self._refuse_open(None, secrets)
+            # Once a run: an answer costs requests, and hundreds of manifests may go to one repository.
             self._admitted = True
 
     def foretold(self, files: Iterable[Named]) -> tuple[str, ...]:
@@ -118,6 +122,7 @@ class Publication:
         try:
             self.admit(files)
         except PolicyError as error:
+            # Told and not raised: a dry run is there to show all that would happen.
             return (f"this would be refused: {error}",)
         return ()
 
@@ -135,6 +140,7 @@ class Publication:
         `blobs` are those of the manifests that an index names, which may have been there before it, and seen by nobody.
         `known`: it is there already, with all it refers to. Raises PolicyError, and what `Sink.publish` raises.
         """
+        # Before the tag and not after it: once it is published, whoever watches the registry may have fetched it.
         self._look_again(document, files, blobs)
         if not known:
             self.sink.publish(name, document, replace=self.replace)
@@ -172,6 +178,7 @@ class Publication:
 
 def secret_names(files: Iterable[Named]) -> list[str]:
     """Those that hold guest memory or device state, by media type or by the names of hypervisors' files."""
+    # Either is enough: names are free, and so are types, but a writer that hides both has to want to.
     secret = (name for name, media_type in files if _MEMORY_TYPE.search(media_type) or _MEMORY_FILE.match(name))
     return list(dict.fromkeys(secret))
 
@@ -185,6 +192,7 @@ def named_by(image: ImageManifest, store: object) -> list[Named]:
     """The files that an artifact names: in its layers, and, where it is a snapshot, in the config that `store` has."""
     named = [(layer.title or "", layer.media_type) for layer in image.layers]
     if dialects.accepting(image) is not None and isinstance(store, Source):
+        # The config names files that no layer has, of length zero or given up; their names are secrets as well.
         told = FoundDocuments(image, read_config(store, image)).told()
         named += [(file.name, file.media_type) for file in told.files]
     return named

@@ -38,7 +38,7 @@ class FoundDocuments:
     config: Document | None
 
     def told(self) -> Snapshot | EncodedSnapshot:
-        """As `encoded.told`."""
+        """As `decode.told`."""
         return told(self.image, self.config)
 
 
@@ -75,6 +75,7 @@ def read_documents(source: Source, name: str) -> FoundDocuments:
 def documents_of(source: Source, document: Document, what: str) -> FoundDocuments:
     """As `read_documents`, of a manifest or index that was resolved."""
     image = _image(source, document, what, _INDEX_NESTING)
+    # Refused by its type, before its config is asked for: what is no snapshot may have one of gigabytes.
     dialects.detect(image)
     return FoundDocuments(image, read_config(source, image))
 
@@ -82,11 +83,11 @@ def documents_of(source: Source, document: Document, what: str) -> FoundDocument
 def read_artifact(
     source: Source, name: str, how: Decoding | None = None, choose: Choose | None = None
 ) -> FoundArtifact:
-    """The snapshot that an artifact is. Where its layers are encoded they are read and decoded, see `encoded.decoded`.
+    """The snapshot that an artifact is. Where its layers are encoded they are read and decoded, see `decode.decoded`.
 
     With `choose` no other files are decoded; then the snapshot may have these alone.
 
-    Raises as `read_documents` and `encoded.decoded`.
+    Raises as `read_documents` and `decode.decoded`.
     """
     return artifact_of(source, read_documents(source, name), how, choose)
 
@@ -110,10 +111,12 @@ def unchunked(source: Source, image: ImageManifest, snapshot: Snapshot, how: Dec
         return source
     from epoch_oci.artifacts.chunked import ChunkedSource, check_files, folds_of, index_of_image, kept_indexes
 
+    # Kept for later pulls as well: by it they find chunks in the files that this one leaves on the disk.
     kept = kept_indexes(how.cache) if how is not None and how.cache is not None else None
     index = index_of_image(source, image, kept)
     check_files(index, snapshot)
     if kept is not None and index is not None:
+        # The index alone does not say how packed files unfold.
         kept.note(image.layers[0].digest, snapshot.epoch.raw)
     return source if index is None else ChunkedSource(source, index, folds_of(snapshot.manifest))
 
@@ -123,6 +126,7 @@ def read_config(source: Source, image: ImageManifest) -> Document | None:
     target = image.config
     if target.media_type == media_types.EMPTY:
         return None
+    # Held in memory, so by its declared size first; one that is longer than it declares ends below (reliability D3).
     if target.size > MANIFEST_LIMIT:
         raise ContentError(
             f"the config is {target.size} bytes, more than the {MANIFEST_LIMIT} allowed",
@@ -136,18 +140,22 @@ def read_config(source: Source, image: ImageManifest) -> Document | None:
 
 def reference_key(source: Source, name: str) -> SnapshotKey:
     """What a snapshot is called by the reference to it alone: repository and tag, "" where it has none."""
+    # A digest is no name that anybody would give a snapshot.
     return SnapshotKey(repository_in(source.where), "" if name.startswith("sha256:") else name)
 
 
 def _image(source: Source, document: Document, what: str, nesting: int) -> ImageManifest:
     if not _is_index(document):
         return ImageManifest.parse(document, what)
+    # Every child is asked for, so that a ring or a deep tree would be requests without end (reliability M4).
     if nesting == 0:
         raise ContentError(f"{what}: indexes nest too deep", code="TYPE", object=what)
     index = ImageIndex.parse(document, what)
     fitting = [image for image in _children(source, index, what, nesting) if dialects.accepting(image) is not None]
+    # An image beside its snapshot is passed over; of two snapshots no choice is made (reliability M1).
     if len(fitting) == 1:
         return fitting[0]
+    # The same manifest may be listed once for each platform.
     items = list({item.digest: item for item in index.manifests}.values())
     more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
     listed = ", ".join(f"{item.digest} ({shown(item.media_type)})" for item in items[:_LISTED]) + more or "none"
@@ -163,6 +171,7 @@ def _is_index(document: Document) -> bool:
     if document.media_type in media_types.INDEXES:
         return True
     value = document.json()
+    # A store without media types of its own calls everything a manifest; what the document says of itself decides then.
     stated = value.get("mediaType") if isinstance(value, dict) else None
     return isinstance(stated, str) and stated in media_types.INDEXES
 
@@ -170,14 +179,17 @@ def _is_index(document: Document) -> bool:
 def _children(source: Source, index: ImageIndex, what: str, nesting: int) -> list[ImageManifest]:
     found = []
     for item in {item.digest: item for item in index.manifests}.values():
+        # A blob may be listed as well, and would be asked for where no blobs are.
         if item.media_type not in media_types.MANIFESTS | media_types.INDEXES:
             continue
         try:
+            # Some tools copy an index without the children that nobody wanted; the snapshot may be one that is there.
             document = source.resolve(str(item.digest))
         except NotFoundError:
             continue
         child = f"{what}, child {item.digest}"
         verifying.check_bytes(document.raw, item, child)
+        # Two words about one document: whichever is believed, somebody else believes the other (reliability M2).
         if document.media_type != item.media_type:
             raise ContentError(
                 f"{child}: listed as {shown(item.media_type)}, but it is {shown(document.media_type)}",
@@ -253,7 +265,7 @@ def is_epoch(document: Document) -> bool:
 def as_snapshot(store: Source, key: SnapshotKey, stored: Manifest | FoundDocuments, how: Decoding) -> StoredSnapshot:
     """What `read_stored` found, as a snapshot; where its layers are encoded, they are read to learn their digests.
 
-    Raises as `encoded.decoded`.
+    Raises as `decode.decoded`.
     """
     if isinstance(stored, Manifest):
         return StoredSnapshot(stored, store, warnings=tuple(map(str, stored.warnings)))
@@ -264,6 +276,7 @@ def stored_artifact(artifact: FoundArtifact, key: SnapshotKey) -> StoredSnapshot
     """An artifact as if a store had it under `key`. Raises ContentError."""
     found = artifact.identified(key)
     snapshot = found.snapshot
+    # A file that is one plain layer is the blob already, under its own digest (decision D2).
     encoded = {file.digest: file for file in snapshot.files if file.encoding or len(file.carriers) > 1}
     return StoredSnapshot(
         snapshot.manifest,
@@ -279,6 +292,7 @@ def forgets(store: Source, key: SnapshotKey, cache: Path | None) -> bool:
 
     That is digests of a store's own files, or in `cache` what layers decode to.
     """
+    # A node tells digests of files from memory, by their times; a file that was changed without them made it wrong.
     if isinstance(store, Node):
         return store.forget()
     if cache is None or isinstance(stored := read_stored(store, key), Manifest):
@@ -303,6 +317,7 @@ class _Decoded:
 
     def has(self, target: Descriptor) -> bool:
         file = self.files.get(target.digest)
+        # Asked of every layer, and still a look: nothing is decoded to know.
         return self.store.has(target) if file is None else all(map(self.store.has, file.carriers))
 
     def content(self, target: Descriptor) -> Content:

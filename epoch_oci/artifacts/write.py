@@ -165,6 +165,7 @@ def decoding_for(options: PushOptions, on_event: OnEvent) -> Decoding:
 
 def wanted_parts(options: PushOptions, *, cloud_image: bool) -> int | None:
     """The part size that was asked for; where nobody did, none at all for a dialect that knows no parts."""
+    # Readers of such a dialect would not join the parts again, so the registry's limit decides alone.
     if options.part_size is None and not dialects.named(options.dialect).cuts(cloud_image=cloud_image):
         return 0
     return options.part_size
@@ -174,13 +175,17 @@ def small_wants(artifact: Artifact, image: ImageManifest) -> list[Want]:
     """The blobs of an artifact that are no file of the snapshot's."""
     wants = [Want(target=image.config, content=BytesContent(artifact.config.raw))]
     wants += [
-        Want(target=layer, content=BytesContent(EMPTY_CONTENT)) for layer in image.layers if is_placeholder(layer)
+        # A manifest without layers has one of two bytes, for many registries take none without (oci-registries 1.2).
+        Want(target=layer, content=BytesContent(EMPTY_CONTENT))
+        for layer in image.layers
+        if is_placeholder(layer)
     ]
     return wants
 
 
 def file_wants(whole: Content, carriers: Sequence[Descriptor]) -> list[Want]:
     """What carries a file, out of all of its content."""
+    # The blob itself and no slice of it: its source may be a file, which can be cloned or sent without a copy.
     if len(carriers) == 1:
         return [Want(target=carriers[0], content=whole, title=carriers[0].title)]
     starts = accumulate((carrier.size for carrier in carriers), initial=0)

@@ -69,6 +69,7 @@ class Fetch:
                 block = reader.read(min(BLOCK, end - offset))
                 if not block:
                     raise ContentError(f"the content ended after {offset} bytes", code="SIZE")
+                # With the start of its span: what is recorded as there is always a whole stretch from such a start.
                 self.assembly.write(offset, block, start)
                 offset += len(block)
                 self._measure(len(block))
@@ -79,6 +80,7 @@ class Fetch:
             return
         self.pace += count
         elapsed = time.monotonic() - self.since
+        # A shorter look would measure the beginning of a connection, which is slow on every line.
         if elapsed < _PROBE_SECONDS:
             return
         # One stream that is fast is left alone: more of them would only take turns at the disk and at the hash.
@@ -127,6 +129,7 @@ def _cut(content: WatchedContent, missing: list[tuple[int, int]], jobs: int) -> 
 
 
 def _pieces(offset: int, length: int, jobs: int) -> Iterator[tuple[int, int]]:
+    # No more spans than there can be helpers: each costs a request.
     count = max(1, min(jobs, length // SMALLEST_SPAN))
     size = -(-length // count)
     for start in range(offset, offset + length, size):
@@ -154,6 +157,7 @@ class _Unsettled:
         else:
             self._spans.append((offset, end))
         self._size += len(block)
+        # A record is a write and a sync of its own: one for each chunk would cost more than the chunks.
         if self._size >= _RECORD_EVERY:
             self.settle()
 
@@ -185,6 +189,7 @@ class _Scatter:
 
     def _next(self) -> "Part | None":
         with self.lock:
+            # Looked at between parts as well: one of zeros is read from nowhere, and would never notice.
             if self.content.cancelled.is_set():
                 raise CancelledError
             return None if self.error is not None else next(self.waiting, None)
@@ -205,6 +210,7 @@ def scatter(
 
     False when it may not replace what is there. Raises what the parts raise, ContentError when the bytes are wrong.
     """
+    # Parts are made as they are taken: a file of 100 GB has some hundred thousand of them.
     work = _Scatter(watched, assembly, iter(content.parts(assembly.missing())))
     helpers: list[Future[None]] = []
     if executor is not None:

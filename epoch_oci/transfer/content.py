@@ -64,6 +64,7 @@ class _JoinedReader:
         while True:
             if self._reader is not None and (block := self._reader.read(size)):
                 return block
+            # The piece that is through, before the next one is opened: each may hold a connection.
             self._stack.close()
             span = next(self._spans, None)
             if span is None:
@@ -123,6 +124,7 @@ class CheckedContent:
     @contextmanager
     def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
         """As `Content.open`; raises ContentError for a whole piece that is not `target`."""
+        # Of a middle part nobody can say whether it is right; whoever reads one verifies the whole by another way.
         whole = start == 0 and length in (None, self.target.size)
         with self.content.open(start, length) as reader:
             yield VerifyingReader(reader, self.target) if whole else reader
@@ -184,11 +186,14 @@ class _WatchedReader:
 
     def read(self, size: int = -1, /) -> bytes:
         cancelled, throttle = self._watched.cancelled, self._watched.throttle
+        # At each block, so that a transfer ends within a block of the first failure anywhere.
         if cancelled.is_set():
             raise CancelledError
         if throttle is not None:
+            # Small bites, or who asks for a whole block would hold the rate for all others that long.
             size = min(size, throttle.grain) if size >= 0 else throttle.grain
         block = self._reader.read(size)
+        # After reading: how much comes is not known before, and what has come waits here rather than in the socket.
         if throttle is not None and block and not throttle.take(len(block), cancelled):
             raise CancelledError
         self._offset += len(block)

@@ -33,6 +33,7 @@ def part_digests(content: Content, blob: Descriptor, part_size: int) -> Iterator
         whole = VerifyingReader(reader, blob)
         for _, length in spans(blob.size, part_size):
             left = length
+            # Blocks never reach across two parts: the hash of one must end where the part does.
             while left:
                 block = whole.read(min(BLOCK, left))
                 left -= len(block)
@@ -51,6 +52,7 @@ class _Hasher:
     def __init__(self) -> None:
         self._blocks: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
         self._digests: queue.Queue[Digest] = queue.Queue()
+        # A daemon, for whoever gives up on a push shall not wait for a hash of gigabytes.
         self._thread = threading.Thread(target=self._work, name="part-digests", daemon=True)
 
     def __enter__(self) -> "_Hasher":
@@ -58,6 +60,7 @@ class _Hasher:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Also after an error, or the thread would wait for blocks for ever.
         self._blocks.put(None)
         self._thread.join()
 
@@ -67,6 +70,7 @@ class _Hasher:
 
     def end(self) -> Digest:
         """The current part is complete: its digest."""
+        # No block of a file is empty, so that an empty one can mark the end of a part.
         self._blocks.put(b"")
         return self._digests.get()
 
@@ -96,6 +100,7 @@ class PartCache:
 
     def known(self, blob: Descriptor, part_size: int) -> PartTable | None:
         """The table of `blob`, None when it is not in the cache."""
+        # What anybody can write to on this disk is read as a hint and never as truth: the sink hashes every part again.
         text = self._facts.recall("parts", _key(blob, part_size)) or ""
         try:
             digests = tuple(Digest.from_hex(item) for item in text.split())
@@ -116,6 +121,7 @@ class PartCache:
 
 
 def _key(blob: Descriptor, part_size: int) -> str:
+    # The size of the parts is in it: the same blob cut another way has other parts.
     return f"{blob.digest} {blob.size} {part_size}"
 
 
@@ -134,6 +140,8 @@ class Cuts:
     def foreseen(self, manifest: Manifest) -> Mapping[Digest, PartTable]:
         """A table for every file that is cut. Those that are not known have made-up digests, and all else is right."""
         sizes = {blob.digest: blob.size for blob in manifest.descriptors}
+        # With them the artifact can be built before a byte is read: its limits, its names and what the dialect refuses
+        # are known then, and only its digest is not.
         made_up = {digest: _made_up(digest, sizes[digest], size) for digest, size in self.late.items()}
         return {**self.tables, **made_up}
 
@@ -170,6 +178,7 @@ def plan_cuts(manifest: Manifest, sink: Sink, wanted: int | None, cache: Path | 
 
 def cut_size(blob: Descriptor, sink: Sink, wanted: int | None) -> int | None:
     """The size of the parts that `blob` is cut into, in bytes; None when it travels whole."""
+    # Nobody asked: what the registry is known to bear decides (oci-registries 3.1), and a layout bears anything.
     if wanted is None:
         limits = sink.limits() if isinstance(sink, Remote) else None
         above, size = (limits.cut_above, limits.part_size) if limits is not None else (None, None)
@@ -187,4 +196,5 @@ def cut_table(content: Content, blob: Descriptor, size: int, cache: Path | None)
 
 def _made_up(blob: Digest, total: int, size: int) -> PartTable:
     count = len(list(spans(total, size)))
+    # Different for each part, for two parts of one digest would be one blob.
     return PartTable(size=size, digests=tuple(Digest.of(f"{blob} part {index}".encode()) for index in range(count)))

@@ -117,8 +117,10 @@ class _Run:
         self._parts: dict[Digest, Future[Outcome]] = {}
 
     def all(self, plan: Plan) -> tuple[Outcome, ...]:
+        # The largest first: begun last it would run alone at the end, with the line half empty.
         order = sorted(range(len(plan.items)), key=lambda index: -plan.items[index].target.size)
         futures: dict[int, Future[Outcome]] = {}
+        # Threads of their own: in the pool of the transfers they would wait for the parts that wait for them.
         cutters = GrowingPool(_CUTTERS, "cut")
         try:
             for index in order:
@@ -132,6 +134,8 @@ class _Run:
             every = [*futures.values(), *self._parts.values()]
             for future in every:
                 future.cancel()
+            # A transfer sees `_cancelled` at its next block; one that hangs in a socket is not waited for (reliability
+            # F2).
             wait(every, timeout=_SHUTDOWN_SECONDS)
             raise
         finally:
@@ -143,11 +147,13 @@ class _Run:
         """Wait for all, or raise the first error; wakes up often enough for a signal to be seen."""
         seen: set[Digest] = set()
         while pending:
+            # Python hands a signal to this thread alone, and only while it runs.
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
             self._resize()
             for future in done:
                 if (error := future.exception()) is not None:
                     raise error
+            # Parts come to be while others are under way; each is waited for as soon as it is seen.
             parts = {digest: self._parts[digest] for digest in list(self._parts) if digest not in seen}
             seen |= parts.keys()
             pending |= set(parts.values())
@@ -168,6 +174,8 @@ class _Run:
         """Parts that were hashed are in the page cache, and shall still be there when it is their turn to be sent."""
         while not self._cancelled.is_set():
             waiting = [part for part in list(self._parts.values()) if not part.running() and not part.done()]
+            # Else hashing, which is faster than any line, would be through with the file before the first part was
+            # sent.
             if len(waiting) <= _PARTS_WAITING:
                 return
             wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -185,6 +193,7 @@ class _Run:
         if item.unasked and item.present():
             self._report("blob-done", item, item.target.size, "skipped")
             return Outcome(item, "skipped", 0)
+        # Before any seed: the registry copies nothing, and this machine reads nothing.
         if item.step == "mount" and item.mount is not None and item.mount():
             self._report("blob-done", item, item.target.size, "mounted")
             return Outcome(item, "mounted", 0)
@@ -194,7 +203,9 @@ class _Run:
         self._report("blob-start", item, 0)
         moved = self._move(item)
         if isinstance(item.content, Scattered):
+            # What came out of packs is less than the file: chunks are compressed, and some were at hand.
             moved = item.content.fetched
+        # All of it was left from an earlier run, or at hand: then nothing was moved for it.
         action = self._moved if moved or not item.target.size else "reused"
         self._report("blob-done", item, item.target.size, action)
         return Outcome(item, action, moved)
@@ -215,6 +226,7 @@ class _Run:
         try:
             content = WatchedContent(seed.source.content(item.target), lambda _: None, self._cancelled)
             with self._entered(item) as assembly:
+                # Another process may have brought it while this one waited for its turn.
                 if not item.present():
                     reuse(item, content, assembly)
         except (ContentError, NotFoundError, LocalIOError) as error:
@@ -234,12 +246,16 @@ class _Run:
             try:
                 assembly = assembling.__enter__()
             except BusyError:
+                # Told now and then, so that a wait of an hour does not look like a program that hangs (reliability
+                # F19).
                 if time.monotonic() - told >= _BUSY_TOLD_SECONDS:
                     told = time.monotonic()
                     self._report("wait", item, 0, message="another process is fetching this blob")
                 if self._cancelled.wait(_BUSY_SECONDS):
                     raise CancelledError from None
             else:
+                # Entered by hand above, for only entering may raise BusyError; from here on it is left as any other
+                # context.
                 with ExitStack() as stack:
                     stack.push(assembling)
                     yield assembly
@@ -259,11 +275,13 @@ class _Run:
             else:
                 finished = assemble(content, assembly, self._jobs, self._executor)
         except ContentError:
+            # All bytes are of this run: then the source is what is wrong, and fetching again would bring the same.
             if not assembly.resumed:
                 assembly.discard()
                 raise
             finished = self._again(item, content, assembly)
             moved = item.target.size
+        # Somebody was quicker; the same blob is as good as ours, and anything else stands in its way.
         if not finished and not item.present():
             raise ConflictError(f"{item.title} was put there by another process", object=item.title)
         return moved

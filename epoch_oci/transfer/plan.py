@@ -152,11 +152,13 @@ def plan_blobs(
 
 def _places(target: Descriptor, mount_from: Sequence[str], homes: Mapping[Digest, str] | None) -> Sequence[str]:
     home = homes.get(target.digest) if homes else None
+    # Where it is known to be goes first: each place that lacks it costs a round trip.
     return mount_from if home is None else (home, *mount_from)
 
 
 def most_of(place: object) -> int:
     """How many transfers at a time `place` is known to bear, and no more than are of use."""
+    # Some registries answer 429 to more (oci-registries 3.3), whatever the line would bear.
     known = place.limits().jobs if isinstance(place, Remote) else None
     return min(MOST, known or MOST)
 
@@ -177,6 +179,8 @@ def cut_late(
         target = replace(carriers[index], digest=digest)
         part = SliceContent(content, starts[index], target.size)
         want = Want(target=target, content=part, title=target.title)
+        # Asked when its turn comes: hundreds of parts asked for in advance would be asked before one byte had moved,
+        # and of a part that a broken run has sent nobody knows yet.
         return replace(_item(sink, want, False, mount_from, sink.holds), unasked=True)
 
     return Late(blob=blob, content=content, part_size=carriers[0].size, item=item, learned=learned)
@@ -195,12 +199,14 @@ def _item(
         put=lambda content: sink.put(want.target, content),
         present=lambda: present(want.target),
         assemble=(lambda: assembler.assemble(want.target)) if assembler else None,
+        # The first that has it ends the asking; a refusal of one place says nothing about the next.
         mount=(lambda: any(mounter.mount(want.target, place) for place in mount_from)) if mounter else None,
     )
 
 
 def plan_files(sink: FileSink, wants: Sequence[tuple[FileTarget, Content]], *, replace: bool) -> Plan:
     """Ask `sink` about every file. Raises ConflictError for what is in the way, LocalIOError when space is short."""
+    # One after another: each is read and hashed, and a disk is read in order.
     held = [sink.holds(target) for target, _ in wants]
     sink.check([target for (target, _), there in zip(wants, held, strict=True) if not there], replace=replace)
     return Plan(
@@ -246,6 +252,7 @@ def require(
 
 def refuse_other_size(source: Source, target: Descriptor, name: str) -> None:
     """Of a blob that `has` denies: raise ContentError (SIZE) when one of its digest is there and has another size."""
+    # Two bytes at the end tell all three cases: none is shorter, one is right, two are longer.
     start, wanted = max(target.size - 1, 0), min(target.size, 1)
     try:
         with source.content(target).open(start, 2) as reader:
@@ -269,6 +276,7 @@ def in_parallel(present: Callable[[Descriptor], bool], targets: Sequence[Descrip
     """
     if len(targets) < 2:
         return [present(target) for target in targets]
+    # Not a context: leaving it would wait for the questions under way, also after an error.
     pool = GrowingPool(min(jobs or _QUESTIONS, len(targets)), "plan")
     try:
         return list(pool.map(present, targets))

@@ -38,23 +38,28 @@ class Climb:
         """The number of workers from now on; `moved` is the bytes of the whole run so far."""
         now = self._clock()
         elapsed = now - self._since
+        # Nothing moved: a pause of the other side says nothing about the number of workers.
         if elapsed < _WINDOW_SECONDS or moved == self._moved:
             return self.workers
         rate = (moved - self._moved) / elapsed
         self._since, self._moved = now, moved
         if self._settled is not None:
             self._rate = rate
+            # The rate of now and not the best one ever is what a new step has to beat: the line is another one by then.
             if now - self._settled >= _AGAIN_SECONDS:
                 self._step()
+        # The first window always passes here, for nothing was measured before it.
         elif rate >= self._rate * _WORTH:
             self._rate = rate
             self._step()
         else:
+            # The last step brought nothing and costs connections, so it is taken back before things settle.
             self.workers, self._settled = self._before, now
         return self.workers
 
     def _step(self) -> None:
         self._settled = None
+        # By half, at least one: from four it takes three steps to sixteen, and a step too far costs little.
         self._before, self.workers = self.workers, min(self._most, self.workers + max(1, self.workers // 2))
 
 
@@ -93,6 +98,7 @@ class GrowingPool(Executor):
         """As `Executor.shutdown`, but that it never waits: whoever submitted a task waits for it."""
         with self._changed:
             self._closed = True
+            # Here, and not in the threads: they might be busy for minutes.
             while cancel_futures and self._tasks:
                 self._tasks.popleft()[0].cancel()
             self._changed.notify_all()
@@ -100,6 +106,7 @@ class GrowingPool(Executor):
     def _fill(self) -> None:
         """Wake or start as many threads as there is work and leave for; the lock is held."""
         self._changed.notify_all()
+        # Threads that idle take the tasks that are there; only the rest needs new ones.
         for _ in range(min(self._wanted - self._threads, len(self._tasks) - self._idle)):
             self._threads += 1
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
@@ -107,6 +114,7 @@ class GrowingPool(Executor):
     def _work(self) -> None:
         while (task := self._next()) is not None:
             future, run = task
+            # From here on it cannot be cancelled, and whoever waits for it knows that it runs.
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -125,5 +133,6 @@ class GrowingPool(Executor):
             self._idle -= 1
             if self._tasks and self._threads <= self._wanted:
                 return self._tasks.popleft()
+            # A surplus thread leaves by itself between two tasks: nothing is ever interrupted for a smaller pool.
             self._threads -= 1
             return None

@@ -13,6 +13,7 @@ from epoch_oci.stores.base import VanishedError
 from epoch_oci.transfer.execute import Outcome
 from epoch_oci.transfer.plan import Plan
 
+# The words of a run and those of a dry run, which tells what would be done.
 _REUSED = frozenset({"skipped", "mounted", "reused", "skip", "mount"})
 
 
@@ -85,6 +86,7 @@ class TransferReport:
             "command": self.command,
             "reference": self.reference,
             "digest": str(self.digest) if self.digest else None,
+            # A dry run may not know the document yet, and yet what kind of one it will be.
             "mediaType": MANIFEST if self.document is None else self.document.media_type,
             "artifactType": self.artifact_type,
             "name": self.name,
@@ -130,6 +132,7 @@ def once_more(run: Callable[[OnEvent], _Report], on_event: OnEvent) -> _Report:
     sent: dict[str, Event] = {}
 
     def heard(event: Event) -> None:
+        # The second run finds most of them there: for whoever asked, they were sent all the same.
         if event.event == "blob-done" and event.action in ("sent", "mounted"):
             sent[str(event.digest)] = event
         on_event(event)

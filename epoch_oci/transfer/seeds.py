@@ -20,6 +20,7 @@ def with_seeds(plan: Plan, seeds: Sequence[Seed], on_event: OnEvent, *, jobs: in
 
     A seed that cannot be asked is passed over with a warning.
     """
+    # What is there or can be mounted needs no seed, and an empty blob is quicker made than asked for.
     wanted = [item.target for item in plan.items if item.step == "move" and item.target.size]
     holders: dict[Digest, tuple[Seed, ...]] = {target.digest: () for target in wanted}
     for seed in seeds:
@@ -51,6 +52,7 @@ def _asking(seed: Seed, on_event: OnEvent) -> Callable[[Descriptor], bool]:
         try:
             return seed.source.has(target)
         except (NetworkError, AccessError) as error:
+            # Out of reach it will be for the next blob too, and each question would wait its full time.
             seed.failed = True
             problem = f"{seed.source.where} is of no use as a seed: {error.message}"
         except (ContentError, NotFoundError, LocalIOError) as error:
@@ -67,6 +69,7 @@ def reuse(item: Item, content: WatchedContent, assembly: Assembly | None) -> Non
     Raises ContentError when its bytes are not the blob, and what reading and the sink raise; nothing is left then but
     what an earlier run had fetched.
     """
+    # A file system that can clone moves nothing; whatever it cannot do is copied.
     if assembly is None or not _adopted(item, content, assembly):
         item.put(content)
         if assembly is not None:
@@ -76,6 +79,7 @@ def reuse(item: Item, content: WatchedContent, assembly: Assembly | None) -> Non
 def _adopted(item: Item, content: WatchedContent, assembly: Assembly) -> bool:
     """Whether the blob is there now without having been copied. What was fetched of it before is not put at risk."""
     held = content.content
+    # A download that is half done is worth more than a clone that may turn out wrong at its end.
     if assembly.resumed or not isinstance(held, FileContent):
         return False
     opened = held.file()
@@ -83,6 +87,8 @@ def _adopted(item: Item, content: WatchedContent, assembly: Assembly) -> bool:
         return False
     with opened as file:
         what = item.title or str(item.target.digest)
+        # The bytes are hashed through the very descriptor that is cloned: what the name leads to may change meanwhile
+        # (reliability L6).
         reader = content.watched(FileReader(file, what))
         check = VerifyingReader(reader, item.target, what).exhaust
         return assembly.adopt(file, check) and assembly.finish()

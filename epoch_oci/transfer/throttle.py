@@ -48,6 +48,8 @@ class Throttle:
         """
         with self._lock:
             now = self._clock()
+            # A burst makes up for a pause of the scheduler; without a bound an hour's pause would be made up for at
+            # full speed.
             begin = now if self._paid is None else max(self._paid, now - BURST_SECONDS)
             self._paid = begin + count / self.rate
             return max(0.0, self._paid - now)

@@ -49,6 +49,7 @@ class UnpackedContent:
     def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
         """As `Content.open`; what lies before `start` is decoded and dropped."""
         with closing(self._blocks()) as blocks:
+            # The last block waits until the size and every layer's hash were right (reliability D7).
             reader = _Withheld(blocks)
             _skip(reader, start)
             yield _Limited(reader, length)
@@ -61,6 +62,7 @@ class UnpackedContent:
         ) as decoded:
             for block in decoded:
                 left -= len(block)
+                # Before the block is handed on: nothing beyond the declared size leaves here (reliability Z2).
                 if left < 0:
                     raise self._size_error(f"decodes to more than the {self.size} bytes declared")
                 yield block
@@ -121,6 +123,7 @@ class ZstdReader:
         """What the decoder is to be given next: nothing while it still has output, None when all is through."""
         decoder = self._decoder
         if decoder.eof:
+            # A frame may end anywhere in what was read; what is left of that begins the next one.
             data: bytes = decoder.unused_data or self._content.read(_INPUT)
             if not data:
                 return None
@@ -138,6 +141,8 @@ class ZstdReader:
         self._frames += 1
         if self._frames > FRAME_LIMIT:
             raise self._broken(f"has more than {FRAME_LIMIT} zstd frames")
+        # The frame's own wish for memory is a stranger's: more than this is refused before it is allocated (reliability
+        # Z2).
         window = {self._zstd.DecompressionParameter.window_log_max: WINDOW_LIMIT.bit_length() - 1}
         return self._zstd.ZstdDecompressor(options=window)
 
@@ -174,6 +179,7 @@ def _in_order(layers: Iterator[Generator[bytes, None, None]]) -> Generator[bytes
         for layer in layers:
             waiting.append(_Ahead(layer))
             pool.submit(waiting[-1].run)
+            # One more than there are threads: while the first is being taken, no thread is without work.
             if len(waiting) > _DECODERS:
                 yield from waiting[0].blocks()
                 waiting.popleft()
@@ -181,6 +187,7 @@ def _in_order(layers: Iterator[Generator[bytes, None, None]]) -> Generator[bytes
             yield from waiting[0].blocks()
             waiting.popleft()
     finally:
+        # Also when the reader left early: a thread that waits for room would wait for ever.
         for ahead in waiting:
             ahead.stop()
         pool.shutdown(cancel_futures=True)
@@ -220,6 +227,7 @@ class _Ahead:
                         return
                     made, size = [], 0
         finally:
+            # Also after an error: the blocks before it are right, and come before it.
             self._put(made, size)
 
     def blocks(self) -> Iterator[bytes]:
@@ -237,6 +245,7 @@ class _Ahead:
 
     def _put(self, made: list[bytes], size: int) -> bool:
         with self._state:
+            # The bound of memory: a small layer may decode to gigabytes while it is not its turn.
             while self._size >= AHEAD and not self._stopped:
                 self._state.wait()
             self._made.append(made)
