@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,15 @@ def test_a_cloud_image_has_a_type_of_its_own():
     value = json.loads(pair("cloud-image").artifact().manifest.raw)
     assert value["artifactType"] == "application/vnd.cocoon.os-image.v1+json"
     assert value["config"]["mediaType"] == "application/vnd.cocoon.os-image.config.v1+json"
+
+
+@pytest.mark.parametrize(("writer", "shown"), [("w3b", "SNAPSHOT"), ("cloud-image", "OS-IMAGE")])
+def test_harbor_shows_what_it_is(writer, shown):
+    """The type by the config's media type, and attributes by the config, which is an object (oci-registries 3.5)."""
+    artifact = pair(writer).artifact()
+    config = json.loads(artifact.manifest.raw)["config"]["mediaType"]
+    assert re.fullmatch(r"application/vnd\.[^.]*\.(.*)\.config\.[^.]*\+json", config)[1].upper() == shown
+    assert isinstance(json.loads(artifact.config.raw), dict)
 
 
 def test_a_manifest_without_anything_to_list_has_the_empty_descriptor():
