@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from epoch_oci.bulk.sync import SyncOptions
     from epoch_oci.bulk.work import Local, Manner
     from epoch_oci.chunks.figures import FileFigures, PackFigures
-    from epoch_oci.chunks.index import Stored
+    from epoch_oci.chunks.index import StoredBlob
     from epoch_oci.dialects import register_dialect
     from epoch_oci.dialects.base import (
         Artifact,
@@ -179,7 +179,7 @@ __all__ = [
     "SnapshotStore",
     "Source",
     "StoreLocation",
-    "Stored",
+    "StoredBlob",
     "SyncOptions",
     "SyncReport",
     "Throttle",
@@ -238,7 +238,7 @@ _HOMES = {
     "bulk.sync": ("SyncOptions",),
     "bulk.work": ("Local", "Manner"),
     "chunks.figures": ("FileFigures", "PackFigures"),
-    "chunks.index": ("Stored",),
+    "chunks.index": ("StoredBlob",),
     "dialects": ("register_dialect",),
     "dialects.base": (
         "Artifact",

@@ -374,11 +374,13 @@ def _repository(found: RepositoryLocation, connection: Connection) -> ArtifactPl
 
 def sources_of(place: ArtifactPlace, *, connection: Connection) -> list[Source]:
     """Where an artifact can be read, in the order to be tried: mirrors of its registry, and the place itself last."""
+    host, _, repository = place.where.partition("/")
+    row = connection.hosts.get(host.lower()) if location.repository_in(place.where) else None
+    if row is None or not row.mirrors:
+        return [place.store]
     from epoch_oci.registry.mirror import Mirror
     from epoch_oci.registry.repository import RegistryRepository
 
-    host, _, repository = place.where.partition("/")
-    row = connection.hosts.get(host.lower()) if location.repository_in(place.where) else None
     # What is typed is about the registry that is named: a mirror is a stranger, who gets none of its credentials.
     stranger = replace(
         connection,
@@ -391,7 +393,7 @@ def sources_of(place: ArtifactPlace, *, connection: Connection) -> list[Source]:
         profile=None,
     )
     found: list[Source] = []
-    for word in row.mirrors if row else ():
+    for word in row.mirrors:
         reference = Reference.parse(f"{word.rstrip('/')}/{repository}")
         # It is given up soon, for there is somebody else to ask.
         settings = replace(registry_settings(reference.registry, stranger), retry_for=0, attempts=2)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from epoch_oci.chunks.chunked_file import ChunkedFile
-from epoch_oci.chunks.encode import Encoder, LaidPack, Layer, index_of
-from epoch_oci.chunks.index import CutFile, Index, Stored, annotations
+from epoch_oci.chunks.encode import Encoder, LaidPack, Packer, index_of
+from epoch_oci.chunks.index import CutFile, Index, StoredBlob, annotations
 from epoch_oci.chunks.known import Known
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -38,7 +38,7 @@ class Version:
         return ChunkedFile(index, number, self.read, name, **more)  # type: ignore[arg-type]
 
     @contextmanager
-    def read(self, pack: Stored, offset: int, length: int):
+    def read(self, pack: StoredBlob, offset: int, length: int):
         yield io.BytesIO(self.packs[pack.digest][offset : offset + length])
 
     def content(self, name: str) -> bytes:
@@ -56,14 +56,14 @@ def encode(files: Mapping[str, bytes], bases: Sequence[Version] = (), *, level: 
     def done(pack: LaidPack) -> None:
         raw = b"".join(pack.pieces)
         assert len(raw) == pack.size
-        stored = Stored(Digest.of(raw), len(raw))
+        stored = StoredBlob(Digest.of(raw), len(raw))
         known.packs[pack.number].stored = stored
         packs[stored.digest] = raw
         laid.append(raw)
 
     rows: list[tuple[CutFile, array[int]]] = []
     with ThreadPoolExecutor(workers) as pool:
-        layer = Layer(known, sum(map(len, files.values())), done)
+        layer = Packer(known, sum(map(len, files.values())), done)
         encoder = Encoder(known, layer, level, pool, workers)
         for content in dict.fromkeys(files.values()):
             if content:

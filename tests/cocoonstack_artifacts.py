@@ -10,7 +10,7 @@ from typing import Any
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import Artifact, EncodeOptions, Snapshot
-from epoch_oci.dialects.cocoonstack.vocabulary import media_type_for_file
+from epoch_oci.dialects.cocoonstack.vocabulary import layer_type_for_file
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
@@ -162,7 +162,7 @@ def encoded_artifact(files: Mapping[str, Packed], **config: Any) -> EncodedArtif
         if len(digests) > 1:
             entry["chunks"] = list(map(str, digests))
         entries[name] = {key: value for key, value in entry.items() if value}
-        media_type = media_type_for_file(name) + ("+zstd" if file.compressed else "")
+        media_type = layer_type_for_file(name) + ("+zstd" if file.compressed else "")
         for raw, digest in zip(file.layers, digests, strict=True):
             blobs[digest] = raw
             notes = {TITLE: name}

@@ -17,12 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epoch_oci.chunks import pack as packs
-from epoch_oci.chunks.chunk import Compressor, Encoding, Extension, chunk_digest, decode, raw_frame, raw_overhead, zstd
+from epoch_oci.chunks.chunk import (
+    ChunkEncoding,
+    Compressor,
+    Extension,
+    chunk_digest,
+    decode,
+    raw_frame,
+    raw_overhead,
+    zstd,
+)
 from epoch_oci.chunks.chunked_file import ChunkedFile, Task
 from epoch_oci.chunks.figures import figures_of
-from epoch_oci.chunks.index import CutFile, Header, Index, Piece, Stored, annotations, write_index
+from epoch_oci.chunks.index import CutFile, Index, IndexHeader, Piece, StoredBlob, annotations, write_index
 from epoch_oci.chunks.known import Known
-from epoch_oci.chunks.pack import Row, closing, read_closing, target_size
+from epoch_oci.chunks.pack import PackRow, closing, read_closing, target_size
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import Digest
 from tests.chunked import CHUNK, Version, described, encode
@@ -57,7 +66,7 @@ def test_a_pack_says_itself_what_chunks_it_has():
     table = table_of(raw)
     chunks = [chunk for _, chunk in packs.checked_chunks(raw, table, "a pack")]
     assert b"".join(chunks) == content
-    assert {row.encoding for row in table.rows} == {Encoding.RAW, Encoding.ZSTD}
+    assert {row.encoding for row in table.rows} == {ChunkEncoding.RAW, ChunkEncoding.ZSTD}
 
 
 @pytest.mark.parametrize("size", [1, 100, 255, 256, 4096, 65535, 65536, 65791, 65792, 131072])
@@ -66,7 +75,7 @@ def test_a_chunk_that_does_not_compress_lies_raw_in_a_frame_that_zstd_reads(size
     frame = raw_frame(chunk)
     assert zstd().decompress(frame) == chunk
     assert frame[raw_overhead(size) :] == chunk
-    assert Compressor(1).frame(chunk) == (Encoding.RAW, frame)
+    assert Compressor(1).frame(chunk) == (ChunkEncoding.RAW, frame)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +101,14 @@ def test_a_pack_that_is_not_as_it_says_is_refused(change, code):
 @pytest.mark.parametrize(
     "row",
     [
-        Row(bytes(32), 1 << 31, 100, Encoding.ZSTD),
-        Row(bytes(32), 100, 1 << 31, Encoding.ZSTD),
-        Row(bytes(32), 100, 0, Encoding.ZSTD),
-        Row(bytes(32), 0, 100, Encoding.ZSTD),
-        Row(bytes(32), 100, 100, Encoding.RAW),
-        Row(bytes(32), 100, 100, Encoding.ZERO),
-        Row(bytes(32), 100, 100, 3),
-        Row(bytes(32), 100, 100, 200),
+        PackRow(bytes(32), 1 << 31, 100, ChunkEncoding.ZSTD),
+        PackRow(bytes(32), 100, 1 << 31, ChunkEncoding.ZSTD),
+        PackRow(bytes(32), 100, 0, ChunkEncoding.ZSTD),
+        PackRow(bytes(32), 0, 100, ChunkEncoding.ZSTD),
+        PackRow(bytes(32), 100, 100, ChunkEncoding.RAW),
+        PackRow(bytes(32), 100, 100, ChunkEncoding.ZERO),
+        PackRow(bytes(32), 100, 100, 3),
+        PackRow(bytes(32), 100, 100, 200),
     ],
 )
 def test_a_table_that_lists_the_impossible_is_refused(row):
@@ -109,7 +118,7 @@ def test_a_table_that_lists_the_impossible_is_refused(row):
 
 
 def test_what_a_later_version_brings_is_refused_by_name():
-    end = closing([Row(bytes(32), 100, 100, 3)])
+    end = closing([PackRow(bytes(32), 100, 100, 3)])
     with pytest.raises(ContentError, match=r"chunk encoding 3 \(sealed\), which is not understood"):
         read_closing(end, 100 + len(end), "a pack")
     end = closing([], [Extension(7, b"secret", critical=True)])
@@ -143,10 +152,10 @@ def test_packs_of_any_snapshot_stay_within_the_layers_that_a_manifest_may_have(g
 def test_a_chunk_never_unfolds_beyond_its_length():
     bomb = zstd().compress(bytes(1 << 27))
     with pytest.raises(ContentError):
-        decode(bomb, Encoding.ZSTD, CHUNK, chunk_digest(bytes(CHUNK)), "f")
+        decode(bomb, ChunkEncoding.ZSTD, CHUNK, chunk_digest(bytes(CHUNK)), "f")
     longer = zstd().compress(bytes(CHUNK + 1))
     with pytest.raises(ContentError):
-        decode(longer, Encoding.ZSTD, CHUNK, chunk_digest(bytes(CHUNK)), "f")
+        decode(longer, ChunkEncoding.ZSTD, CHUNK, chunk_digest(bytes(CHUNK)), "f")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +164,7 @@ def test_a_chunk_never_unfolds_beyond_its_length():
 )
 def test_a_chunk_that_is_no_frame_of_it_is_refused(stored):
     with pytest.raises(ContentError):
-        decode(stored, Encoding.ZSTD, CHUNK, chunk_digest(TEXT[:CHUNK]), "f")
+        decode(stored, ChunkEncoding.ZSTD, CHUNK, chunk_digest(TEXT[:CHUNK]), "f")
 
 
 # Index
@@ -188,25 +197,25 @@ def test_every_byte_of_an_index_counts():
             list(index.pieces(0))
 
 
-def forged(piece: Piece, packs_: list[Stored], size: int = CHUNK) -> Index:
+def forged(piece: Piece, packs_: list[StoredBlob], size: int = CHUNK) -> Index:
     """An index that says what it likes, and whose every digest is right."""
     blob, header = write_index(packs_, [(CutFile.plain(Digest.of(b"f"), size), [piece])])
     return Index(described(blob, header), lambda offset, length: blob[offset : offset + length])
 
 
-PACK = Stored(Digest.of(b"p"), 100_000)
+PACK = StoredBlob(Digest.of(b"p"), 100_000)
 
 
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ((bytes(31) + b"1", 1, 0, 100, Encoding.ZSTD), "outside of its pack"),
-        ((bytes(31) + b"1", 0, 99_901, 100, Encoding.ZSTD), "outside of its pack"),
-        ((bytes(31) + b"1", 0, (1 << 32) - 1, 100, Encoding.ZSTD), "outside of its pack"),
-        ((bytes(31) + b"1", 0, 0, 65_600, Encoding.ZSTD), "stored in 65600"),
-        ((bytes(31) + b"1", 0, 0, 0, Encoding.ZSTD), "stored in 0"),
-        ((bytes(31) + b"1", 0, 0, 65_535, Encoding.RAW), "stored in 65535"),
-        ((bytes(31) + b"1", 0, 0, 65_536, Encoding.ZERO), "zeros that is stored"),
+        ((bytes(31) + b"1", 1, 0, 100, ChunkEncoding.ZSTD), "outside of its pack"),
+        ((bytes(31) + b"1", 0, 99_901, 100, ChunkEncoding.ZSTD), "outside of its pack"),
+        ((bytes(31) + b"1", 0, (1 << 32) - 1, 100, ChunkEncoding.ZSTD), "outside of its pack"),
+        ((bytes(31) + b"1", 0, 0, 65_600, ChunkEncoding.ZSTD), "stored in 65600"),
+        ((bytes(31) + b"1", 0, 0, 0, ChunkEncoding.ZSTD), "stored in 0"),
+        ((bytes(31) + b"1", 0, 0, 65_535, ChunkEncoding.RAW), "stored in 65535"),
+        ((bytes(31) + b"1", 0, 0, 65_536, ChunkEncoding.ZERO), "zeros that is stored"),
         ((bytes(31) + b"1", 0, 0, 100, 3), r"chunk encoding 3 \(sealed\)"),
         ((bytes(31) + b"1", 0, 0, 100, 77), "chunk encoding 77"),
     ],
@@ -215,8 +224,8 @@ def test_an_index_that_lies_about_a_chunk_is_refused(row, problem):
     piece = Piece()
     piece.add(*row)
     piece.encodings[0] = piece.encodings[0] or 0
-    if row[4] == Encoding.ZERO:  # so that the piece is not taken for one of nothing but zeros
-        piece.add(bytes(31) + b"2", 0, 0, 100, Encoding.ZSTD)
+    if row[4] == ChunkEncoding.ZERO:  # so that the piece is not taken for one of nothing but zeros
+        piece.add(bytes(31) + b"2", 0, 0, 100, ChunkEncoding.ZSTD)
     index = forged(piece, [PACK], CHUNK * len(piece))
     with pytest.raises(ContentError, match=problem):
         index.piece(0, 0)
@@ -245,19 +254,19 @@ def header_with(**values: int) -> bytes:
 )
 def test_a_header_that_promises_too_much_is_refused(values):
     with pytest.raises(ContentError):
-        Header.parse(header_with(**values), "the index")
+        IndexHeader.parse(header_with(**values), "the index")
 
 
 def test_a_header_that_unfolds_without_end_is_refused():
     with pytest.raises(ContentError, match="at most"):
-        Header.parse(zstd().compress(bytes(1 << 26)), "the index")
+        IndexHeader.parse(zstd().compress(bytes(1 << 26)), "the index")
 
 
 @pytest.mark.parametrize("size", [1 << 43, 1 << 53, (1 << 64) - 1])
 def test_a_file_of_more_chunks_than_allowed_is_refused(size):
     blob, header = write_index([], [(CutFile.plain(Digest.of(b"f"), size), [])])
     with pytest.raises(ContentError, match="chunks, of which"):
-        Header.parse(blob[:header], "the index")
+        IndexHeader.parse(blob[:header], "the index")
 
 
 def test_a_file_of_a_terabyte_of_zeros_costs_a_few_bytes_and_no_memory():
@@ -270,7 +279,7 @@ def test_a_file_of_a_terabyte_of_zeros_costs_a_few_bytes_and_no_memory():
     assert len(blob) < 1000
     index = Index(described(blob, header), lambda offset, length: blob[offset : offset + length])
     number, chunk = next(index.chunks(0, (size - CHUNK) // CHUNK, size // CHUNK))
-    assert (number, chunk.encoding) == ((size - CHUNK) // CHUNK, Encoding.ZERO)
+    assert (number, chunk.encoding) == ((size - CHUNK) // CHUNK, ChunkEncoding.ZERO)
 
 
 def test_an_index_without_the_annotations_of_its_header_is_refused():
@@ -325,8 +334,8 @@ def test_a_pack_that_ends_early_is_an_error_and_not_a_short_file(cut):
 
 def test_chunks_that_overlap_are_refused():
     piece = Piece()
-    piece.add(bytes(31) + b"1", 0, 0, 1000, Encoding.ZSTD)
-    piece.add(bytes(31) + b"2", 0, 500, 1000, Encoding.ZSTD)
+    piece.add(bytes(31) + b"1", 0, 0, 1000, ChunkEncoding.ZSTD)
+    piece.add(bytes(31) + b"2", 0, 500, 1000, ChunkEncoding.ZSTD)
     file = replace(encode({"f": TEXT}).file("f"), index=forged(piece, [PACK], CHUNK * 2))
     with pytest.raises(ContentError, match="overlap"):
         b"".join(file.blocks(0, file.size))
@@ -334,8 +343,8 @@ def test_chunks_that_overlap_are_refused():
 
 def test_two_chunks_at_one_place_are_refused():
     piece = Piece()
-    piece.add(bytes(31) + b"1", 0, 0, 1000, Encoding.ZSTD)
-    piece.add(bytes(31) + b"2", 0, 0, 1000, Encoding.ZSTD)
+    piece.add(bytes(31) + b"1", 0, 0, 1000, ChunkEncoding.ZSTD)
+    piece.add(bytes(31) + b"2", 0, 0, 1000, ChunkEncoding.ZSTD)
     file = replace(encode({"f": TEXT}).file("f"), index=forged(piece, [PACK], CHUNK * 2))
     with pytest.raises(ContentError, match="two chunks at one place"):
         b"".join(file.blocks(0, file.size))
@@ -428,7 +437,7 @@ def test_what_a_damaged_index_tells_is_not_believed():
 def test_no_more_is_learnt_than_memory_shall_hold():
     pieces = [Piece(), Piece()]
     for number in range(8192):
-        pieces[number // 4096].add((number + 1).to_bytes(32, "big"), 0, 0, 10, Encoding.ZSTD)
+        pieces[number // 4096].add((number + 1).to_bytes(32, "big"), 0, 0, 10, ChunkEncoding.ZSTD)
     blob, header = write_index([PACK], [(CutFile.plain(Digest.of(b"f"), CHUNK * 8192), pieces)])
     index = Index(described(blob, header), lambda offset, length: blob[offset : offset + length])
     for limit, learnt in ((10, 4096), (5000, 8192)):  # a piece at a time
@@ -438,7 +447,7 @@ def test_no_more_is_learnt_than_memory_shall_hold():
 
 
 @pytest.mark.parametrize(
-    ("encoding", "stored"), [(Encoding.RAW, 1000), (Encoding.ZSTD, CHUNK + 13), (Encoding.ZSTD, 1 << 31)]
+    ("encoding", "stored"), [(ChunkEncoding.RAW, 1000), (ChunkEncoding.ZSTD, CHUNK + 13), (ChunkEncoding.ZSTD, 1 << 31)]
 )
 def test_what_a_base_cannot_have_of_a_chunk_is_not_used(encoding, stored):
     known = Known()
@@ -490,7 +499,7 @@ def test_a_chunk_at_hand_that_is_shorter_than_the_index_says_is_no_chunk():
     """Else what follows it would be taken for zeros that were verified."""
     content = noise("s", 100)
     piece = Piece()
-    piece.add(chunk_digest(content), 0, 0, 100, Encoding.ZSTD)
+    piece.add(chunk_digest(content), 0, 0, 100, ChunkEncoding.ZSTD)
     index = forged(piece, [PACK], CHUNK)
 
     class Hand:
@@ -512,7 +521,7 @@ def test_a_chunk_at_hand_that_is_shorter_than_the_index_says_is_no_chunk():
 def test_live_bytes_of_a_pack_count_each_chunk_once():
     known = Known()
     pack = known.add_pack(PACK)
-    rows = [known.add(bytes([number]) * 32, pack, number * 10, 10, Encoding.ZSTD) for number in range(1, 6)]
+    rows = [known.add(bytes([number]) * 32, pack, number * 10, 10, ChunkEncoding.ZSTD) for number in range(1, 6)]
     known.count_live([array("I", [rows[0], rows[0], 0, rows[3]])])
     assert known.packs[pack].live == 20
 
@@ -521,7 +530,7 @@ def test_live_bytes_of_a_pack_count_each_chunk_once():
 def test_known_chunks_are_found_and_no_others(digests):
     known = Known()
     pack = known.add_pack()
-    rows = {digest: known.add(digest, pack, 0, 1, Encoding.ZSTD) for digest in digests}
+    rows = {digest: known.add(digest, pack, 0, 1, ChunkEncoding.ZSTD) for digest in digests}
     assert all(known.find(digest) == row and known.digest(row) == digest for digest, row in rows.items())
     assert known.find(b"\xff" * 31 + b"\xfe") in (0, rows.get(b"\xff" * 31 + b"\xfe", 0))
     assert len(known) == len(digests)
@@ -562,9 +571,9 @@ def hex_blocks() -> list[bytes]:
 
 def test_the_example_in_the_documentation_is_read_as_it_says():
     pack, header, piece = hex_blocks()
-    known = Header.parse(zstd().compress(header), "the example")
+    known = IndexHeader.parse(zstd().compress(header), "the example")
     assert (known.packs, known.files) == (
-        (Stored(Digest.of(pack), len(pack)),),
+        (StoredBlob(Digest.of(pack), len(pack)),),
         (CutFile.plain(Digest.of(EXAMPLE), len(EXAMPLE)),),
     )
     blob, length = write_index(known.packs, [(known.files[0], [Piece.parse(piece, 4)])])

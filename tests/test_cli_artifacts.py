@@ -267,11 +267,39 @@ def test_all_tags_of_a_manifest_go_together_where_only_manifests_can_be_deleted(
     assert registry.tags("a") == {}
 
 
+def test_what_a_tagged_index_names_is_not_deleted_from_under_it(cli, fake_registry):
+    """A registry that deletes manifests only would take a part of the index, or of one in it."""
+    registry = fake_registry(deletes_tags=False)
+    registry.put_image("a", "v1")
+    image = registry.manifest("a", "v1")
+    inner = index([descriptor(image, MANIFEST)])
+    registry.put_manifest("a", None, inner, INDEX)
+    registry.put_manifest("a", "multi", index([descriptor(inner, INDEX)]), INDEX)
+    base = f"{registry.address}/a"
+    for name in ("a:v1", f"a@{registry.tags('a')['v1']}"):
+        refused = cli("rm", f"{registry.address}/{name}", "--yes")
+        assert refused.code == 4 and "the index multi would lose" in refused.error
+    assert set(registry.tags("a")) == {"v1", "multi"} and len(registry.manifests("a")) == 3
+    assert cli("rm", f"{base}:v1", f"{base}:multi", "--yes").code == 0 and registry.tags("a") == {}
+
+
+def test_many_tags_are_asked_about_once(cli, fake_registry):
+    registry = fake_registry(deletes_tags=False)
+    for number in range(30):
+        registry.put_image("a", f"v{number}", [bytes([number])])
+    registry.recording.clear()
+    assert cli("rm", *(f"{registry.address}/a:v{number}" for number in range(20)), "--yes").code == 0
+    assert len(registry.tags("a")) == 10
+    assert registry.recording.count("HEAD", "/manifests/") < 30 + 3 * 20
+
+
 def test_a_registry_that_deletes_nothing_is_said_so(cli, fake_registry):
     registry = fake_registry(deletes=False)
-    registry.put_image("a", "v1")
+    registry.tag("a", "v2", registry.put_image("a", "v1"))
     done = cli("rm", f"{registry.address}/a:v1", "--yes")
     assert done.code == 4 and "does not delete" in done.error
+    both = cli("rm", f"{registry.address}/a:v1", f"{registry.address}/a:v2", "--yes")
+    assert both.code == 10 and both.err.count("does not delete") == 1 and "(2 times)" in both.err
 
 
 def test_a_snapshot_is_removed_from_a_store_and_its_catalog(cli, tmp_path, bot):

@@ -124,7 +124,7 @@ def test_those_who_share_it_get_equal_parts():
 def test_cancelling_ends_the_waiting_at_once():
     throttle, cancelled = Throttle(1024), threading.Event()
     threading.Timer(0.1, cancelled.set).start()
-    content = WatchedContent(BytesContent(bytes(8 * BLOCK)), lambda _: None, cancelled, throttle)
+    content = WatchedContent(BytesContent(bytes(8 * BLOCK)), lambda offset, count: None, cancelled, throttle)
     started = time.monotonic()
     with content.open() as reader, pytest.raises(CancelledError):
         reader.read(BLOCK)

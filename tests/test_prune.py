@@ -13,6 +13,7 @@ from object_stores import Bucket
 from snapshots import noise, put_snapshot, tree
 from support import s3
 from support.content import INDEX, MANIFEST, descriptor, index, manifest
+from support.faults import Fault
 from test_sync import BASE, small
 
 from epoch_oci.bulk.prune import Candidate, Policy
@@ -187,6 +188,72 @@ def test_a_registry_that_does_not_delete_fails_tag_by_tag(cli, store, fake_regis
     assert cli("sync", "store", f"{registry.address}/m").code == 0
     done = cli("prune", f"{registry.address}/m/bot", "--keep-last", "1", "--yes", "--format", "json")
     assert done.code == 10 and len(removed(done.json, "failed")) == len(done.json["removed"]) == 2
+    assert done.json["bytesFreed"] == done.json["bytesShared"] == 0 and done.json["kept"] == 3
+
+
+def test_what_cosign_has_attached_goes_with_the_last_tag(cli, store, fake_registry):
+    registry = fake_registry()
+    assert cli("sync", "store", f"{registry.address}/m").code == 0
+    for day in (1, 3):
+        subject = registry.tags("m/bot")[f"v{day}"].replace(":", "-")
+        for kind in ("sig", "att"):
+            registry.put_image("m/bot", f"{subject}.{kind}", [f"{kind} {day}".encode()])
+    assert cli("prune", f"{registry.address}/m/bot", "--keep-last", "1", "--yes").code == 0
+    assert set(registry.tags("m/bot")) == {"v3", f"{subject}.sig", f"{subject}.att"}
+
+
+def test_a_tag_that_somebody_else_removes_meanwhile_is_none(cli, store, fake_registry):
+    """Between the list and the look, and between the look and the removal."""
+
+    class Vanish(Fault):
+        def before(self, exchange) -> None:
+            exchange.fire()
+            tag = exchange.request.target.rpartition("/")[2]
+            with exchange.registry.state.guard:
+                del exchange.registry.repository("m/bot").tags[tag]
+
+    registry = fake_registry()
+    assert cli("sync", "store", f"{registry.address}/m").code == 0
+    registry.fault("GET", "/manifests/v2", Vanish(), first=1)
+    registry.fault("DELETE", "/manifests/v1", Vanish(), first=1)
+    done = cli("prune", f"{registry.address}/m/bot", "--keep-last", "1", "--yes", "--format", "json")
+    assert done.code == 0 and registry.tags("m/bot").keys() == {"v3"}
+    assert removed(done.json) == [f"{registry.address}/m/bot:v1"] and done.json["kept"] == 1
+
+
+def test_what_a_kept_index_names_is_shared_and_not_freed(cli, store, fake_registry):
+    registry = fake_registry()
+    assert cli("sync", "store", f"{registry.address}/m").code == 0
+    part = registry.manifest("m/bot", "v1")
+    made = {"org.opencontainers.image.created": made_on(9)}
+    registry.put_manifest("m/bot", "multi", index([descriptor(part, MANIFEST)], annotations=made), INDEX)
+    dry = cli("prune", f"{registry.address}/m/bot", "--keep-last", "2", "--dry-run", "--format", "json").json
+    # Of v1 and v2, which go, only v2 has something that nothing else names.
+    assert 5_000 < dry["bytesFreed"] < 6_500 and dry["bytesShared"] > len(BASE) + 5_000
+
+
+@pytest.mark.parametrize("place", ["layout", "registry"])
+def test_a_pack_that_a_kept_version_needs_stays(cli, tmp_path, fake_registry, place):
+    """Chunked versions share packs, which belong to no version more than to another."""
+    for day in (1, 2, 3):
+        made = small("bot", f"v{day}", unique=300_000, created=made_on(day))
+        put_snapshot(tmp_path / "store", made)
+    registry = fake_registry()
+    target = f"{registry.address}/m/bot"
+    for day in (1, 2, 3):
+        base = ("--base", f"{target}:v{day - 1}") if day > 1 else ()
+        assert cli("push", f"bot:v{day}", f"{target}:v{day}", "--store", "store", "--chunked", *base).code == 0
+    if place == "layout":
+        for day in (1, 2, 3):
+            assert cli("copy", f"{target}:v{day}", "oci:layout").code == 0
+        aged(tmp_path / "layout")
+        target = "oci:layout"
+    done = cli("prune", target, "--keep-last", "1", "--yes", "--format", "json")
+    assert done.code == 0 and len(removed(done.json)) == 2 and done.json["bytesShared"] > len(BASE) * 0.9
+    assert cli("verify", f"{target}:v3", "--rebuild").code == 0
+    assert cli("pull", f"{target}:v3", "--store", "second", "--as", "bot:v3").code == 0
+    back = tree(tmp_path / "second")
+    assert all(back[name] == raw for name, raw in tree(tmp_path / "store").items() if name in back)
 
 
 def test_a_bucket_that_somebody_writes_to_is_left_alone(cli, store):

@@ -109,15 +109,15 @@ def test_parts_of_a_blob_join_to_the_blob():
 
 
 def test_watched_content_reports_offsets_and_stops():
-    seen: list[int] = []
+    seen: list[tuple[int, int]] = []
     stop = threading.Event()
-    content = WatchedContent(BytesContent(b"x" * 20), seen.append, stop)
+    content = WatchedContent(BytesContent(b"x" * 20), lambda offset, count: seen.append((offset, count)), stop)
     with content.open(5) as reader:
         assert reader.read(10) == b"x" * 10
         stop.set()
         with pytest.raises(CancelledError):
             reader.read(1)
-    assert seen == [15]
+    assert seen == [(15, 10)]
 
 
 def test_a_plan_asks_once_for_each_digest_and_skips_what_is_there():

@@ -56,7 +56,7 @@ def remove(
 
     reached = connected(connection)
     targets = [removable(word, place_of(word, store, reached)) for word in references]
-    done = list(removed(targets, dry_run=dry_run))
+    done = removed(targets, dry_run=dry_run)
     failures = [error for _, error in done if error is not None]
     if len(targets) == 1 and failures:
         raise failures[0]

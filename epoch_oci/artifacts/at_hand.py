@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from epoch_oci.artifacts.chunked import ChunkedSource, UnfoldedContent, folds_of, kept_indexes
-from epoch_oci.chunks.chunk import Encoding, chunk_digest, zstd
+from epoch_oci.chunks.chunk import ChunkEncoding, chunk_digest, zstd
 from epoch_oci.chunks.chunked_file import Keep
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.chunks.index import HEADER_DIGEST_KEY, HEADER_LIMIT, HEADER_SIZE_KEY, Index
@@ -52,7 +52,7 @@ class ChunksAtHand:
                 if len(self.known) >= KNOWN_LIMIT:
                     return number
                 # Zeros are never fetched, so there is nothing to save.
-                if chunk.encoding != Encoding.ZERO:
+                if chunk.encoding != ChunkEncoding.ZERO:
                     self._note(chunk.digest, number, at)
         return number
 
@@ -72,7 +72,7 @@ class ChunksAtHand:
         with self._lock:
             # The first place is as good as any other, and finding it again is what costs.
             if not self.known.find(digest) and len(self.known) < KNOWN_LIMIT:
-                self.known.add(digest, number, at, 1, Encoding.ZSTD)
+                self.known.add(digest, number, at, 1, ChunkEncoding.ZSTD)
 
     def has(self, digest: bytes) -> bool:
         """As `chunks.chunked_file.AtHand.has`."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from epoch_oci.artifacts.chunked import index_of_image
-from epoch_oci.chunks.index import Stored
+from epoch_oci.chunks.index import StoredBlob
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.pack import read_closing
 from epoch_oci.dialects.layers import is_chunked
@@ -99,7 +99,7 @@ class Bases:
                 # A record that is torn or was tampered with costs bytes: the packs it tells of are asked for before
                 # they are used.
                 table = read_closing(closing, size, "the journal")
-                pack = self.known.add_pack(Stored(Digest("sha256", digest), size))
+                pack = self.known.add_pack(StoredBlob(Digest("sha256", digest), size))
                 for row, start in zip(table.rows, table.starts, strict=False):
                     if not self.known.find(row.digest):
                         self.known.add(row.digest, pack, *row.stored(start), row.encoding)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from epoch_oci.chunks.chunked_file import AtHand, ChunkedFile, Keep, Part
 from epoch_oci.chunks.fold import Fold, FoldedPart, near
-from epoch_oci.chunks.index import Fetch, Index, Stored, header_of
+from epoch_oci.chunks.index import Fetch, Index, StoredBlob, header_of
 from epoch_oci.dialects.base import Snapshot
 from epoch_oci.dialects.layers import is_chunked, packs_of
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
@@ -82,7 +82,7 @@ def index_of_image(source: Source, image: ImageManifest, kept: KeptBlobs | None 
     if not is_chunked(image) or layer is None or layer.media_type != CHUNK_INDEX:
         return None
     index = open_index(source, layer, kept)
-    listed = [Stored(item.digest, item.size) for item in packs_of(image)]
+    listed = [StoredBlob(item.digest, item.size) for item in packs_of(image)]
     # Before anything is read by it: chunks are named by the number of their pack, and a pack more or less would shift
     # them all.
     if listed != list(index.header.packs):
@@ -137,7 +137,7 @@ class ChunkedSource:
     index: Index
     folds: Mapping[Digest, Fold]
     at_hand: AtHand | None = None
-    open_pack: Callable[[Stored, int, int], AbstractContextManager[ByteReader]] | None = None
+    open_pack: Callable[[StoredBlob, int, int], AbstractContextManager[ByteReader]] | None = None
     keep: Callable[[int], Keep | None] | None = None
 
     @property
@@ -169,7 +169,7 @@ class ChunkedSource:
         return number if number is not None and self.index.header.files[number].size == target.size else None
 
     @contextmanager
-    def _open(self, pack: Stored, offset: int, length: int) -> Iterator[ByteReader]:
+    def _open(self, pack: StoredBlob, offset: int, length: int) -> Iterator[ByteReader]:
         with self.source.content(pack_layer(pack)).open(offset, length) as reader:
             yield reader
 
@@ -294,7 +294,7 @@ class _BlockReader:
         return bytes(taken)
 
 
-def pack_layer(pack: Stored) -> Descriptor:
+def pack_layer(pack: StoredBlob) -> Descriptor:
     """The layer that a pack is."""
     return Descriptor(media_type=CHUNK_PACK, digest=pack.digest, size=pack.size)
 

@@ -14,9 +14,9 @@ from typing import ClassVar, Self
 from epoch_oci.artifacts.bases import Base, Bases
 from epoch_oci.artifacts.chunked import kept_indexes, pack_layer
 from epoch_oci.chunks.chunk import CHUNK_SIZE, chunk_digest
-from epoch_oci.chunks.encode import Encoder, LaidPack, Layer, index_of
+from epoch_oci.chunks.encode import Encoder, LaidPack, Packer, index_of
 from epoch_oci.chunks.fold import Fold, Unfolding
-from epoch_oci.chunks.index import CutFile, Stored, annotations
+from epoch_oci.chunks.index import CutFile, StoredBlob, annotations
 from epoch_oci.chunks.known import ZERO_ROW, Known
 from epoch_oci.chunks.pack import PACKS_LIMIT
 from epoch_oci.chunks.pack import closing as closing_frame
@@ -106,8 +106,8 @@ class Packing:
         self._sender = _Sender(known, sending)
         self._workers = max(1, min(os.cpu_count() or 1, _MOST_WORKERS))
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="chunks")
-        self._layer = Layer(known, size, self._sender.take)
-        self._encoder = Encoder(known, self._layer, level, self._pool, self._workers)
+        self._packer = Packer(known, size, self._sender.take)
+        self._encoder = Encoder(known, self._packer, level, self._pool, self._workers)
         self._cuts: dict[Digest, Cut] = {}
 
     def __enter__(self) -> Self:
@@ -146,7 +146,7 @@ class Packing:
 
     def finish(self) -> tuple[ChunkLayers, list[BlobReport]]:
         """Send the rest and the index; the layers that carry the files now, and what was done for each."""
-        self._layer.flush()
+        self._packer.flush()
         self._sender.wait()
         if not self._cuts:
             return ChunkLayers(index=None, packs=(), files=frozenset()), []
@@ -164,7 +164,7 @@ class Packing:
         )
         return layers, rows
 
-    def _kept(self, pack: Stored) -> BlobReport:
+    def _kept(self, pack: StoredBlob) -> BlobReport:
         word = "skip" if self._sending.dry_run else "skipped"
         return BlobReport(str(pack.digest), pack.size, None, CHUNK_PACK, word, 0)
 
@@ -178,7 +178,7 @@ class Packing:
         # By what each is worth, so that the limit takes the least; then by age, for the choice must be the same in
         # every run.
         worth.sort(key=lambda number: (-packs[number].live, number))
-        del worth[max(0, PACKS_LIMIT - self._layer.laid - 1) :]
+        del worth[max(0, PACKS_LIMIT - self._packer.laid - 1) :]
         # A registry may have collected what only an untagged version referred to: asked before anything refers to it
         # again.
         there = in_parallel(self._is_there, [pack_layer(_stored(packs[number].stored)) for number in worth], 8)
@@ -308,7 +308,7 @@ class _Sender:
             hasher = Digest.of(b"").hasher()
             for piece in pack.pieces:
                 hasher.update(piece)
-            stored = Stored(Digest("sha256", hasher.hexdigest()), pack.size)
+            stored = StoredBlob(Digest("sha256", hasher.hexdigest()), pack.size)
             target = Descriptor(media_type=CHUNK_PACK, digest=stored.digest, size=stored.size)
             row = self.send(target, PiecesContent(pack.pieces, pack.size), None)
             if self._sending.journal is not None and not self._sending.dry_run:
@@ -386,10 +386,10 @@ def _neighbours(numbers: Sequence[int]) -> Iterator[list[int]]:
         yield run
 
 
-def _stored(stored: Stored | None) -> Stored:
+def _stored(stored: StoredBlob | None) -> StoredBlob:
     assert stored is not None
     return stored
 
 
-def _size(stored: Stored | None) -> int:
+def _size(stored: StoredBlob | None) -> int:
     return _stored(stored).size

@@ -1,22 +1,24 @@
 """Fewer tags by a policy, and in stores and layouts the content that nothing refers to."""
 
+import contextlib
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+from epoch_oci.artifacts.graph import read_graph
 from epoch_oci.artifacts.read import epoch_of, is_epoch
 from epoch_oci.bulk.select import latest, moment_of
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, store_of
 from epoch_oci.bulk.states import in_parallel
 from epoch_oci.epoch.keys import SnapshotKey
-from epoch_oci.errors import EpochOciError
+from epoch_oci.errors import EpochOciError, NotFoundError
 from epoch_oci.flows.remove import Removable, removed
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
-from epoch_oci.oci.reference import fallback_subject, is_fallback_tag
+from epoch_oci.oci.reference import attached_tags, fallback_tag, is_fallback_tag
 from epoch_oci.options import Checked
 from epoch_oci.stores.base import Collecting, Garbage, Layout
 
@@ -69,7 +71,7 @@ class Policy(Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class Seen:
     """A tag, its date, its digest, and the blobs of its own document with their sizes in bytes."""
 
     entry: Entry
@@ -96,6 +98,7 @@ class Pruning:
     registry: bool = False
     dry_run: bool = False
     failures: list[tuple[str, EpochOciError]] = field(default_factory=list)
+    seen: Sequence["Seen"] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """As the command-line contract spells it."""
@@ -127,13 +130,13 @@ def look(side: Side, policy: Policy, grace: float, *, now: datetime | None = Non
 
     Raises ContentError where a document cannot be read: what it refers to is not known, so nothing may go.
     """
-    seen = list(in_parallel(lambda entry: _seen(side, entry), list(_entries(side))))
+    seen = _looked_at(side)
     by_label = {_candidate(item): item for item in seen if not is_fallback_tag(item.entry.tag)}
     gone = [by_label[item].entry for item in policy.removed(by_label, now or datetime.now(UTC))]
     gone += _lists_of(gone, seen)
-    found = Pruning(location=side.where, removed=sorted(gone), kept=len(seen) - len(gone), dry_run=True)
+    found = Pruning(location=side.where, removed=sorted(gone), kept=len(seen) - len(gone), dry_run=True, seen=seen)
     found.names = {entry: side.reference(entry) for entry in gone}
-    _count(found, seen)
+    _count(found)
     if isinstance(side, RegistrySide):
         found.registry = True
         return found
@@ -148,25 +151,30 @@ def look(side: Side, policy: Policy, grace: float, *, now: datetime | None = Non
 def carry_out(side: Side, found: Pruning, grace: float) -> Pruning:
     """Take away what `look` found: tags first, then what nothing refers to any more."""
     targets = {entry: _removable(side, entry) for entry in found.removed}
-    outcomes = list(removed(list(targets.values()), dry_run=False))
-    failures = [(found.names[entry], error) for entry, (_, error) in zip(targets, outcomes, strict=True) if error]
+    outcomes = removed(list(targets.values()), dry_run=False)
+    failures = [
+        (found.names[entry], error)
+        for entry, (_, error) in zip(targets, outcomes, strict=True)
+        if error is not None and not isinstance(error, NotFoundError)  # somebody else has removed it
+    ]
     failed = {name for name, _ in failures}
     done = Pruning(
         location=found.location,
         removed=[entry for entry in found.removed if found.names[entry] not in failed],
         kept=found.kept + len(failed),
         names=found.names,
-        shared=found.shared,
-        frees=found.frees if found.registry else 0,
         registry=found.registry,
         failures=failures,
+        seen=found.seen,
     )
+    _count(done)
     store: object = None if isinstance(side, RegistrySide) else store_of(side, Entry("", "", "", ""))
     if isinstance(store, Layout):
         for digest in store.orphans():
             store.remove(digest)
     if not isinstance(store, Collecting):
         return done
+    done.frees = 0
     done.garbage = found.garbage
     if found.garbage.kept_back is None:
         done.garbage = store.collect(store.garbage(grace) if not failed else found.garbage, grace)
@@ -181,44 +189,62 @@ def _entries(side: Side) -> Iterator[Entry]:
         yield entry
 
 
-def _candidate(item: _Seen) -> Candidate:
+def _looked_at(side: Side) -> list[Seen]:
+    """Every tag with what it names. One that somebody removes meanwhile is none; one that is broken is an error."""
+
+    def ask(entry: Entry) -> Seen | NotFoundError:
+        try:
+            return _seen(side, entry)
+        except NotFoundError as error:
+            return error
+
+    entries = list(_entries(side))
+    answers = list(in_parallel(ask, entries))
+    missing = {entry: item for entry, item in zip(entries, answers, strict=True) if isinstance(item, NotFoundError)}
+    for entry in _entries(side) if missing else ():
+        if entry in missing:
+            raise missing[entry]
+    return [item for item in answers if not isinstance(item, NotFoundError)]
+
+
+def _candidate(item: Seen) -> Candidate:
     name = item.entry.container if item.entry.container else item.entry.name
     return Candidate(name, item.entry.tag, item.created)
 
 
-def _seen(side: Side, entry: Entry) -> _Seen:
+def _seen(side: Side, entry: Entry) -> Seen:
     store = store_of(side, entry)
     document = store.resolve(entry.ref)
     if is_epoch(document):
         manifest = epoch_of(document, SnapshotKey.parse(entry.ref))
         sizes = {blob.digest: blob.size for blob in manifest.descriptors}
-        return _Seen(entry, latest((manifest.created_at, manifest.pushed_at)), manifest.document.digest, sizes)
+        return Seen(entry, latest((manifest.created_at, manifest.pushed_at)), manifest.document.digest, sizes)
     if is_index(document):
         index = ImageIndex.parse(document)
         sizes = {item.digest: item.size for item in index.manifests}
-        return _Seen(entry, index.annotations.get(media_types.CREATED, ""), document.digest, sizes)
+        with contextlib.suppress(NotFoundError):  # a child that is not there has nothing that could be freed
+            graph = read_graph(store, document, str(document.digest), referrers=False)
+            sizes |= {item.digest: item.size for item in graph.blobs.values()}
+        return Seen(entry, index.annotations.get(media_types.CREATED, ""), document.digest, sizes)
     image = ImageManifest.parse(document)
     sizes = {item.digest: item.size for item in image.successors}
-    return _Seen(entry, image.annotations.get(media_types.CREATED, ""), document.digest, sizes)
+    return Seen(entry, image.annotations.get(media_types.CREATED, ""), document.digest, sizes)
 
 
-def _lists_of(gone: list[Entry], seen: list[_Seen]) -> list[Entry]:
-    """The tags that list what refers to a manifest which loses its last tag."""
+def _lists_of(gone: list[Entry], seen: list[Seen]) -> list[Entry]:
+    """The tags that are about a manifest which loses its last tag: lists of referrers, and what cosign has attached."""
     lost = set(gone)
     held = {(item.entry.container, item.digest) for item in seen if item.entry not in lost}
     digests = {(item.entry.container, item.digest) for item in seen if item.entry in lost} - held
-    return [
-        item.entry
-        for item in seen
-        if (subject := fallback_subject(item.entry.tag)) is not None and (item.entry.container, subject) in digests
-    ]
+    about = {(container, tag) for container, one in digests for tag in (fallback_tag(one), *attached_tags(one))}
+    return [item.entry for item in seen if (item.entry.container, item.entry.tag) in about]
 
 
-def _count(found: Pruning, seen: list[_Seen]) -> None:
+def _count(found: Pruning) -> None:
     lost = set(found.removed)
     kept: dict[Digest, int] = {}
     going: dict[Digest, int] = {}
-    for item in seen:
+    for item in found.seen:
         (going if item.entry in lost else kept).update(item.blobs)
     found.frees = sum(size for digest, size in going.items() if digest not in kept)
     found.shared = sum(size for digest, size in going.items() if digest in kept)

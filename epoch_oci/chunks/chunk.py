@@ -33,7 +33,7 @@ _WORTH = 32
 """A frame that saves less than one part in so many is not worth decoding: the chunk is stored raw."""
 
 
-class Encoding(IntEnum):
+class ChunkEncoding(IntEnum):
     """How a chunk is stored. Other numbers are reserved, some of them with a name already."""
 
     ZERO = 0
@@ -110,7 +110,7 @@ def check_version(version: int, digest: int, what: str) -> None:
 def check_encodings(encodings: Iterable[int], what: str) -> None:
     """Refuse chunks of an encoding that is not known, by name. Raises ContentError (TYPE)."""
     # Of a set, for a pack has a million of them and at most a few kinds.
-    for encoding in set(encodings) - {Encoding.ZERO, Encoding.RAW, Encoding.ZSTD}:
+    for encoding in set(encodings) - {ChunkEncoding.ZERO, ChunkEncoding.RAW, ChunkEncoding.ZSTD}:
         raise unknown(what, f"chunk encoding {_named(encoding, _ENCODINGS)}")
 
 
@@ -144,14 +144,14 @@ class Compressor:
         self._zstd = zstd()
         self._compressor = self._zstd.ZstdCompressor(level=level)
 
-    def frame(self, chunk: "bytes | memoryview") -> tuple[Encoding, bytes]:
+    def frame(self, chunk: "bytes | memoryview") -> tuple[ChunkEncoding, bytes]:
         """The chunk as a complete frame: compressed where that pays, else in a raw block."""
         # A whole chunk given with the end of its frame: zstd knows the size, and states it in the header.
         frame: bytes = self._compressor.compress(chunk, self._zstd.ZstdCompressor.FLUSH_FRAME)
         # Raw chunks are read without a decoder, and a part of one without the rest.
         if len(frame) + len(chunk) // _WORTH < len(chunk):
-            return Encoding.ZSTD, frame
-        return Encoding.RAW, raw_frame(chunk)
+            return ChunkEncoding.ZSTD, frame
+        return ChunkEncoding.RAW, raw_frame(chunk)
 
 
 def raw_frame(chunk: "bytes | memoryview") -> bytes:
@@ -168,7 +168,7 @@ def raw_overhead(size: int) -> int:
 def decode(stored: "bytes | memoryview", encoding: int, length: int, digest: bytes, what: str) -> bytes:
     """The chunk of `length` bytes called `digest`. Raises ContentError (DIGEST, SIZE, TYPE) for anything else."""
     # Length and digest are looked at whatever the encoding is: nothing of a pack is believed (docs/format.md, 7.6).
-    chunk = bytes(stored) if encoding == Encoding.RAW else _decompressed(stored, length, what)
+    chunk = bytes(stored) if encoding == ChunkEncoding.RAW else _decompressed(stored, length, what)
     if len(chunk) != length:
         raise broken(what, f"has a chunk of {len(chunk)} bytes, expected {length}")
     if chunk_digest(chunk) != digest:

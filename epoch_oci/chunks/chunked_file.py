@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
 
-from epoch_oci.chunks.chunk import Encoding, broken, decode
-from epoch_oci.chunks.index import Chunk, Index, Stored
+from epoch_oci.chunks.chunk import ChunkEncoding, broken, decode
+from epoch_oci.chunks.index import Chunk, Index, StoredBlob
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.verifying import BLOCK, ByteReader
 
@@ -26,7 +26,7 @@ _ZEROS = bytes(BLOCK)
 
 Watch = Callable[[ByteReader], ByteReader]
 """Put around every reader of a pack, to count or to pace."""
-ReadPack = Callable[[Stored, int, int], AbstractContextManager[ByteReader]]
+ReadPack = Callable[[StoredBlob, int, int], AbstractContextManager[ByteReader]]
 """Opens (pack, offset, length); nothing that it reads is believed."""
 Keep = Callable[[int, bytes, bytes], None]
 """Takes (offset in the file, digest, chunk), of a chunk that was fetched and checked."""
@@ -60,7 +60,7 @@ class Part(Protocol):
 
 
 @dataclass(slots=True)
-class Wanted:
+class WantedChunk:
     """A chunk and every offset of the file where it belongs."""
 
     chunk: Chunk
@@ -91,7 +91,7 @@ class Task:
 
     file: "ChunkedFile"
     pack: int
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[WantedChunk, ...]
     counted: Callable[[int], None]
 
     def run(self, write: Write, watch: Watch = lambda reader: reader) -> None:
@@ -113,13 +113,13 @@ class Task:
         """As `Part.spans`."""
         return _joined((place, place + item.chunk.length) for item in self.wanted for place in item.places)
 
-    def _from_hand(self, writer: "_Joining") -> list[Wanted]:
+    def _from_hand(self, writer: "_Joining") -> list[WantedChunk]:
         """Write what is at hand; returns what has to be fetched."""
         hand = self.file.at_hand
         if hand is None:
             return list(self.wanted)
         # By digest: one chunk may stand at several places of a pack that somebody else wrote.
-        there: dict[bytes, list[Wanted]] = {}
+        there: dict[bytes, list[WantedChunk]] = {}
         for item in self.wanted:
             if hand.has(item.chunk.digest):
                 there.setdefault(item.chunk.digest, []).append(item)
@@ -133,12 +133,12 @@ class Task:
 
 
 @dataclass(slots=True)
-class Run:
+class PackRun:
     """Neighbouring chunks of a pack that are read at one go, from `start` to `end` of the pack."""
 
     start: int
     end: int
-    wanted: list[Wanted] = field(default_factory=list)
+    wanted: list[WantedChunk] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class ChunkedFile:
     def window(self, start: int, end: int, counted: Callable[[int], None]) -> Iterator[Part]:
         """As `tasks` for the chunks that `start` to `end` touch."""
         size = self.index.header.chunk_size
-        packs: dict[int, dict[int, Wanted]] = {}
+        packs: dict[int, dict[int, WantedChunk]] = {}
         zeros: list[tuple[int, int]] = []
         wide = self.index.header.piece_chunks * size
         if all(self.index.is_zeros(self.number, piece) for piece in range(start // wide, -(-end // wide))):
@@ -187,11 +187,11 @@ class ChunkedFile:
             return
         for number, chunk in self.index.chunks(self.number, start // size, -(-end // size)):
             place = number * size
-            if chunk.encoding == Encoding.ZERO:
+            if chunk.encoding == ChunkEncoding.ZERO:
                 zeros.append((place, place + chunk.length))
                 continue
             # A chunk that the file has more than once is fetched once in a window.
-            known = packs.setdefault(chunk.pack, {}).setdefault(chunk.offset, Wanted(chunk, []))
+            known = packs.setdefault(chunk.pack, {}).setdefault(chunk.offset, WantedChunk(chunk, []))
             # An index may say two things of one place; whatever is there can be only one of them.
             if known.chunk != chunk:
                 raise broken(self.what, f"has two chunks at one place of pack {chunk.pack}", "MISMATCH")
@@ -245,7 +245,7 @@ class ChunkedFile:
         return memoryview(buffer)[start - first : end - first]
 
 
-def runs_of(wanted: Sequence[Wanted], what: str, *, whole: bool = False) -> list[Run]:
+def runs_of(wanted: Sequence[WantedChunk], what: str, *, whole: bool = False) -> list[PackRun]:
     """The chunks of one pack in as few readings as is sensible. Raises ContentError where chunks overlap.
 
     `whole`: the pack can only be read from its start.
@@ -257,19 +257,19 @@ def runs_of(wanted: Sequence[Wanted], what: str, *, whole: bool = False) -> list
     needed = sum(item.chunk.stored for item in ordered)
     # A pack that is nearly all wanted in one request: registries count requests (oci-registries 3.3).
     gap = end if whole or (end - start - needed) * _DENSE <= end - start else GAP
-    runs = [Run(0 if whole else start, start)]
+    runs = [PackRun(0 if whole else start, start)]
     for item in ordered:
         chunk = item.chunk
         if chunk.offset < runs[-1].end and runs[-1].wanted:
             raise broken(what, f"has chunks that overlap in pack {chunk.pack} at {chunk.offset}", "MISMATCH")
         if chunk.offset - runs[-1].end > gap:
-            runs.append(Run(chunk.offset, chunk.offset))
+            runs.append(PackRun(chunk.offset, chunk.offset))
         runs[-1].wanted.append(item)
         runs[-1].end = chunk.offset + chunk.stored
     return runs
 
 
-def _read_run(run: Run, reader: "_Buffered", writer: "_Joining", file: ChunkedFile) -> None:
+def _read_run(run: PackRun, reader: "_Buffered", writer: "_Joining", file: ChunkedFile) -> None:
     at = run.start
     for item in run.wanted:
         chunk = item.chunk
@@ -324,7 +324,7 @@ class _Joining:
         self._start = self._end = 0
         self._parts: list[bytes] = []
 
-    def place(self, item: Wanted, chunk: bytes) -> None:
+    def place(self, item: WantedChunk, chunk: bytes) -> None:
         for place in item.places:
             # A write for each chunk of 64 KiB would cost more than the copying.
             if place != self._end or self._end - self._start >= BLOCK:

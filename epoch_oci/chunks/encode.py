@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
-from epoch_oci.chunks.chunk import CHUNK_SIZE, Compressor, Encoding, chunk_digest
-from epoch_oci.chunks.index import CutFile, Piece, Stored, write_index
+from epoch_oci.chunks.chunk import CHUNK_SIZE, ChunkEncoding, Compressor, chunk_digest
+from epoch_oci.chunks.index import CutFile, Piece, StoredBlob, write_index
 from epoch_oci.chunks.known import ZERO_ROW, Known
-from epoch_oci.chunks.pack import ROWS_LIMIT, Row, closing, target_size
+from epoch_oci.chunks.pack import ROWS_LIMIT, PackRow, closing, target_size
 from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 _ZEROS = bytes(BLOCK)
@@ -19,7 +19,7 @@ _AHEAD = 3
 # As many chunks as a piece of the index has (docs/format.md, 7.4).
 _PIECE = 1 << 12
 
-Encoded = tuple[bytes, int, "tuple[Encoding, bytes] | None"]
+Encoded = tuple[bytes, int, "tuple[ChunkEncoding, bytes] | None"]
 """A chunk's digest and length, and its frame where it was not known; length 0 stands for a chunk of zeros."""
 
 
@@ -30,11 +30,11 @@ class LaidPack:
     number: int
     pieces: tuple[bytes, ...]
     size: int
-    rows: tuple[Row, ...]
+    rows: tuple[PackRow, ...]
 
 
 @dataclass(slots=True)
-class Layer:
+class Packer:
     """Lays chunks into packs, in the order in which they come; a pack that is full goes to `done`.
 
     `size` is that of the snapshot in bytes, which says how large packs get.
@@ -46,14 +46,14 @@ class Layer:
     laid: int = 0
     _number: int = -1
     _frames: list[bytes] = field(default_factory=list)
-    _rows: list[Row] = field(default_factory=list)
+    _rows: list[PackRow] = field(default_factory=list)
     _length: int = 0
 
-    def lay(self, digest: bytes, length: int, encoding: Encoding, frame: bytes) -> tuple[int, int, int, int]:
+    def lay(self, digest: bytes, length: int, encoding: ChunkEncoding, frame: bytes) -> tuple[int, int, int, int]:
         """One more chunk; returns pack number, offset, stored length and encoding."""
         if self._number < 0:
             self._number = self.known.add_pack()
-        row = Row(digest, len(frame), length, encoding)
+        row = PackRow(digest, len(frame), length, encoding)
         offset, stored = row.stored(self._length)
         number = self._number
         self._frames.append(frame)
@@ -80,7 +80,7 @@ class Encoder:
     """Turns files into rows of `known`, laying what is not known. `pool` has `workers` threads."""
 
     known: Known
-    layer: Layer
+    packer: Packer
     level: int
     pool: Executor
     workers: int
@@ -107,7 +107,7 @@ class Encoder:
         """Lay a known chunk again, because the pack that has it is not to be used."""
         # Compressed anew, for its frame is in a pack that is not here.
         encoding, frame = self._compressor().frame(chunk)
-        self.known.move(row, *self.layer.lay(self.known.digest(row), len(chunk), encoding, frame))
+        self.known.move(row, *self.packer.lay(self.known.digest(row), len(chunk), encoding, frame))
 
     def _take(self, encoded: list[Encoded], rows: "array[int]") -> None:
         """In the order of the file, so that packs do not depend on which thread was quicker."""
@@ -119,10 +119,10 @@ class Encoder:
             row = known.find(digest)
             if not row:
                 assert framed is not None
-                row = known.add(digest, *self.layer.lay(digest, length, *framed))
+                row = known.add(digest, *self.packer.lay(digest, length, *framed))
             # Learnt from an index that says what cannot be: laid again, as if it were not known.
             elif framed is not None and not known.fits(row, length):
-                known.move(row, *self.layer.lay(digest, length, *framed))
+                known.move(row, *self.packer.lay(digest, length, *framed))
             rows.append(row)
 
     def _encoded(self, block: bytes) -> list[Encoded]:
@@ -171,10 +171,10 @@ def full_blocks(reader: ByteReader) -> Iterator[bytes]:
             return
 
 
-def index_of(known: Known, files: "list[tuple[CutFile, array[int]]]") -> tuple[bytes, int, list[Stored]]:
+def index_of(known: Known, files: "list[tuple[CutFile, array[int]]]") -> tuple[bytes, int, list[StoredBlob]]:
     """The index of files given as rows, the length of its header, and the packs in the order of their first use."""
     numbers: dict[int, int] = {}
-    packs: list[Stored] = []
+    packs: list[StoredBlob] = []
     for _, rows in files:
         for row in rows:
             pack = known.place(row)[0]

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from epoch_oci.chunks.chunk import Encoding
-from epoch_oci.chunks.index import Chunk, Index, Stored
+from epoch_oci.chunks.chunk import ChunkEncoding
+from epoch_oci.chunks.index import Chunk, Index, StoredBlob
 from epoch_oci.chunks.known import KNOWN_LIMIT, Known
 
 
@@ -22,7 +22,7 @@ class FileFigures:
 class PackFigures:
     """A pack and how many of its bytes the files use."""
 
-    pack: Stored
+    pack: StoredBlob
     live: int = 0
 
 
@@ -70,7 +70,7 @@ def _stored_chunks(index: Index, file: int, figures: FileFigures) -> Iterator[Ch
             figures.zeros += min(last * header.chunk_size, header.files[file].span) - first * header.chunk_size
             continue
         for _, chunk in index.chunks(file, first, last):
-            if chunk.encoding == Encoding.ZERO:
+            if chunk.encoding == ChunkEncoding.ZERO:
                 figures.zeros += chunk.length
             else:
                 yield chunk

@@ -22,7 +22,7 @@ from epoch_oci.chunks.chunk import (
     LARGEST_CHUNK_LOG,
     SMALLEST_CHUNK_LOG,
     VERSION,
-    Encoding,
+    ChunkEncoding,
     Extension,
     broken,
     check_encodings,
@@ -64,7 +64,7 @@ _CHUNKS_HELD = 32 << PIECE_LOG
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredBlob:
     """A blob that an index names by SHA-256 and size in bytes: a pack, or a file."""
 
     digest: Digest
@@ -123,7 +123,7 @@ class Piece:
 
     def add_zero(self) -> None:
         """One more chunk of zeros."""
-        self.add(_NOTHING, 0, 0, 0, Encoding.ZERO)
+        self.add(_NOTHING, 0, 0, 0, ChunkEncoding.ZERO)
 
     def digest(self, number: int) -> bytes:
         """The digest of a chunk."""
@@ -152,14 +152,14 @@ ROW_SIZE = 13 + DIGEST_SIZE
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class IndexHeader:
     """What an index begins with: packs and files by number, and the pieces of each file in order.
 
     `pieces` are (length in the blob, digest); a length of 0 stands for chunks of zeros only. `size` is the length of
     the header's own frame, so that the first piece begins there.
     """
 
-    packs: tuple[Stored, ...]
+    packs: tuple[StoredBlob, ...]
     files: tuple[CutFile, ...]
     pieces: tuple[tuple[int, bytes], ...]
     size: int
@@ -176,7 +176,7 @@ class Header:
         return -(-self.chunks_of(file) // self.piece_chunks)
 
     @classmethod
-    def parse(cls, frame: bytes, what: str) -> "Header":
+    def parse(cls, frame: bytes, what: str) -> "IndexHeader":
         """Read the header's frame, whose digest was checked. Raises ContentError with the first thing wrong."""
         raw = inflate(frame, HEADER_LIMIT, what)
         # Told apart from a header that is damaged: this is something else.
@@ -195,7 +195,7 @@ class Header:
         starts = list(accumulate(sizes, initial=_HEADER.size))
         tables = [raw[start : start + size] for start, size in zip(starts, sizes, strict=False)]
         header = cls(
-            packs=tuple(Stored(_sha256(digest), size) for digest, size in _BLOB.iter_unpack(tables[1])),
+            packs=tuple(StoredBlob(_sha256(digest), size) for digest, size in _BLOB.iter_unpack(tables[1])),
             files=tuple(CutFile(_sha256(digest), size, span) for digest, size, span in _FILE.iter_unpack(tables[2])),
             pieces=tuple(_PIECE.iter_unpack(tables[3])),
             size=len(frame),
@@ -228,7 +228,7 @@ class Header:
 
 
 def write_index(
-    packs: Sequence[Stored],
+    packs: Sequence[StoredBlob],
     files: Sequence[tuple[CutFile, Iterable[Piece]]],
     extensions: Sequence[Extension] = (),
 ) -> tuple[bytes, int]:
@@ -280,7 +280,7 @@ class Index:
         target = header_of(layer, what)
         # The manifest vouches for the header, and the header for every piece: no byte is used that nobody vouched for.
         raw = verifying.check_bytes(fetch(0, target.size), target, f"the header of {what}")
-        self.header = Header.parse(raw, what)
+        self.header = IndexHeader.parse(raw, what)
         self._fetch, self._what = fetch, what
         self._ends = list(accumulate((length for length, _ in self.header.pieces), initial=self.header.size))
         if self._ends[-1] != layer.size:
@@ -363,12 +363,12 @@ class Index:
         sizes = [pack.size for pack in self.header.packs]
         rows = zip(piece.packs, piece.offsets, piece.stored, piece.encodings, lengths, strict=True)
         for at, (pack, offset, stored, encoding, length) in enumerate(rows):
-            if encoding == Encoding.ZERO:
+            if encoding == ChunkEncoding.ZERO:
                 if pack or offset or stored or piece.digest(at) != _NOTHING:
                     raise broken(self._what, "has a chunk of zeros that is stored")
             elif pack >= len(sizes) or offset + stored > sizes[pack]:
                 raise broken(self._what, f"has a chunk outside of its pack, number {pack} at {offset}")
-            elif not 0 < stored <= length + FRAME_OVERHEAD or (encoding == Encoding.RAW and stored != length):
+            elif not 0 < stored <= length + FRAME_OVERHEAD or (encoding == ChunkEncoding.RAW and stored != length):
                 raise broken(self._what, f"has a chunk of {length} bytes stored in {stored}")
 
 

@@ -4,8 +4,8 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from epoch_oci.chunks.chunk import DIGEST_SIZE, FRAME_OVERHEAD, Encoding
-from epoch_oci.chunks.index import Chunk, Index, Stored
+from epoch_oci.chunks.chunk import DIGEST_SIZE, FRAME_OVERHEAD, ChunkEncoding
+from epoch_oci.chunks.index import Chunk, Index, StoredBlob
 from epoch_oci.oci.digest import Digest
 
 ZERO_ROW = 0
@@ -20,7 +20,7 @@ _FIRST_SLOTS = 1 << 12
 class KnownPack:
     """A pack: `stored` is None until it is complete. `live` is how many of its bytes this version uses."""
 
-    stored: Stored | None
+    stored: StoredBlob | None
     earlier: bool
     live: int = 0
 
@@ -54,7 +54,7 @@ class Known:
             at = (at + 1) & mask
         return ZERO_ROW
 
-    def add_pack(self, stored: Stored | None = None) -> int:
+    def add_pack(self, stored: StoredBlob | None = None) -> int:
         """The number of a pack; of one that is being laid where it is not `stored` yet. A pack is listed once."""
         if stored is not None and (number := self._numbers.get(stored.digest)) is not None:
             return number
@@ -94,7 +94,7 @@ class Known:
     def fits(self, row: int, length: int) -> bool:
         """Whether a chunk of `length` bytes can be what the row tells of; an index of others may say anything."""
         stored = self._stored[row]
-        return stored == length if self._encoding[row] == Encoding.RAW else stored <= length + FRAME_OVERHEAD
+        return stored == length if self._encoding[row] == ChunkEncoding.RAW else stored <= length + FRAME_OVERHEAD
 
     def learn(self, index: Index, limit: int = KNOWN_LIMIT) -> None:
         """Take over the chunks of an index that is verified; what is known already stays where it is.
@@ -109,7 +109,7 @@ class Known:
                 if len(self) >= limit:
                     return
                 for at, encoding in enumerate(piece.encodings):
-                    if encoding != Encoding.ZERO and not self.find(digest := piece.digest(at)):
+                    if encoding != ChunkEncoding.ZERO and not self.find(digest := piece.digest(at)):
                         place = numbers[piece.packs[at]], piece.offsets[at], piece.stored[at]
                         self.add(digest, *place, encoding)
 

@@ -13,7 +13,7 @@ from epoch_oci.chunks.chunk import (
     FRAME_OVERHEAD,
     LARGEST_CHUNK_LOG,
     VERSION,
-    Encoding,
+    ChunkEncoding,
     Extension,
     broken,
     check_encodings,
@@ -46,7 +46,7 @@ _TABLE_LIMIT = _HEADER.size + EXTENSIONS_LIMIT + ROWS_LIMIT * _ROW.size + _TRAIL
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PackRow:
     """A chunk of a pack: its digest, the length of its frame, its own length (both in bytes), its encoding."""
 
     digest: bytes
@@ -56,7 +56,7 @@ class Row:
 
     def stored(self, start: int) -> tuple[int, int]:
         """Where its stored bytes lie, (offset, length), when its frame begins at `start`: a raw chunk's are itself."""
-        if self.encoding == Encoding.RAW:
+        if self.encoding == ChunkEncoding.RAW:
             # Behind the header of its frame, so that a range of the pack is a range of the file.
             return start + raw_overhead(self.length), self.length
         return start, self.frame
@@ -66,7 +66,7 @@ class Row:
 class Table:
     """What a pack says of itself."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[PackRow, ...]
     extensions: tuple[Extension, ...] = ()
 
     @property
@@ -88,7 +88,7 @@ def target_size(size: int, laid: int = 0) -> int:
     return min(target << laid // _GROWS_AFTER, PACK_LIMIT // 2)
 
 
-def closing(rows: Sequence[Row], extensions: Sequence[Extension] = ()) -> bytes:
+def closing(rows: Sequence[PackRow], extensions: Sequence[Extension] = ()) -> bytes:
     """The skippable frame that closes a pack of these rows."""
     extra = write_extensions(extensions)
     header = _HEADER.pack(_MAGIC, VERSION, BLAKE3, 0, len(rows), len(extra))
@@ -124,12 +124,12 @@ def read_closing(raw: bytes, pack_size: int, what: str) -> Table:
     if reserved or count > ROWS_LIMIT or start + count * _ROW.size + _TRAILER.size != len(raw):
         raise broken(what, "has a table whose rows do not fill it")
     extensions = read_extensions(raw[start - extra : start], what)
-    rows = tuple(Row(*fields) for fields in _ROW.iter_unpack(raw[start : -_TRAILER.size]))
+    rows = tuple(PackRow(*fields) for fields in _ROW.iter_unpack(raw[start : -_TRAILER.size]))
     _check_rows(rows, pack_size - len(raw), what)
     return Table(rows, extensions)
 
 
-def checked_chunks(frames: "bytes | mmap | memoryview", table: Table, what: str) -> Iterator[tuple[Row, bytes]]:
+def checked_chunks(frames: "bytes | mmap | memoryview", table: Table, what: str) -> Iterator[tuple[PackRow, bytes]]:
     """Every chunk of a pack, decoded and held against the table. Raises ContentError."""
     view = memoryview(frames)
     for row, start in zip(table.rows, table.starts, strict=False):
@@ -137,15 +137,15 @@ def checked_chunks(frames: "bytes | mmap | memoryview", table: Table, what: str)
         yield row, decode(view[offset : offset + length], row.encoding, row.length, row.digest, what)
 
 
-def _check_rows(rows: Sequence[Row], space: int, what: str) -> None:
+def _check_rows(rows: Sequence[PackRow], space: int, what: str) -> None:
     check_encodings((row.encoding for row in rows), what)
     for row in rows:
-        if not 0 < row.length <= 1 << LARGEST_CHUNK_LOG or row.encoding == Encoding.ZERO:
+        if not 0 < row.length <= 1 << LARGEST_CHUNK_LOG or row.encoding == ChunkEncoding.ZERO:
             raise broken(what, f"lists a chunk of {row.length} bytes")
         # zstd falls back to raw blocks, so that no frame is longer than this.
         if not 0 < row.frame <= row.length + FRAME_OVERHEAD:
             raise broken(what, f"lists a frame of {row.frame} bytes for a chunk of {row.length}")
-        if row.encoding == Encoding.RAW and row.frame != row.length + raw_overhead(row.length):
+        if row.encoding == ChunkEncoding.RAW and row.frame != row.length + raw_overhead(row.length):
             raise broken(what, f"lists a raw frame of {row.frame} bytes for a chunk of {row.length}")
     if sum(row.frame for row in rows) != space:
         raise broken(what, "has a table that does not fill the pack")

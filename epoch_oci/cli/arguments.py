@@ -7,14 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from epoch_oci.cli.session import Run
 from epoch_oci.errors import ConflictError, ContentError, EpochOciError, LocalIOError, NotFoundError, UsageError
-from epoch_oci.oci.digest import shown
-from epoch_oci.oci.document import MANIFEST_LIMIT
-from epoch_oci.oci.parts import SMALLEST_PART
-from epoch_oci.oci.reference import refuse_user_info
 
 if TYPE_CHECKING:
+    from epoch_oci.cli.session import Run
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.locate import ArtifactPlace, Place
     from epoch_oci.stores.base import SnapshotStore
@@ -29,46 +25,32 @@ _FACTORS = {None: 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 def part_size(text: str) -> int | None:
     """The SIZE of `--part-size` in bytes, 0 for `none`, None for `auto`. Raises UsageError."""
+    from epoch_oci.oci.parts import SMALLEST_PART
+
     if text in ("auto", "none"):
         return None if text == "auto" else 0
-    size = _bytes(text)
-    if size < SMALLEST_PART:
-        raise UsageError(
-            f"--part-size cannot be {shown(text)}",
-            object="--part-size",
-            hint="write none, auto, or a size of at least 1KiB: bytes, or with K, M, G, KiB, MiB, GiB",
-        )
-    return size
+    return _size("--part-size", text, SMALLEST_PART, "write none, auto, or a size of at least 1KiB")
 
 
 def rate(text: str) -> int:
     """The SIZE of `--limit-rate`, bytes a second. Raises UsageError."""
-    count = _bytes(text)
-    if count < _SMALLEST_RATE:
-        raise UsageError(
-            f"--limit-rate cannot be {shown(text)}",
-            object="--limit-rate",
-            hint="write at least 1KiB a second: bytes, or with K, M, G, KiB, MiB, GiB, such as 50M",
-        )
-    return count
+    return _size("--limit-rate", text, _SMALLEST_RATE, "write at least 1KiB a second", ", such as 50M")
 
 
 def chunk_size(text: str) -> int:
     """The SIZE of `--chunk-size` in bytes. Raises UsageError."""
-    size = _bytes(text)
-    if size < _SMALLEST_CHUNK:
-        raise UsageError(
-            f"--chunk-size cannot be {shown(text)}",
-            object="--chunk-size",
-            hint="write at least 1MiB: bytes, or with K, M, G, KiB, MiB, GiB",
-        )
-    return size
+    return _size("--chunk-size", text, _SMALLEST_CHUNK, "write at least 1MiB")
 
 
-def _bytes(text: str) -> int:
-    """A SIZE in bytes, 0 for what is none."""
+def _size(flag: str, text: str, least: int, hint: str, example: str = "") -> int:
     match = _SIZE.match(text)
-    return int(match[1]) * _FACTORS[match[2]] if match else 0
+    size = int(match[1]) * _FACTORS[match[2]] if match else 0
+    if size < least:
+        from epoch_oci.oci.digest import shown
+
+        forms = f"{hint}: bytes, or with K, M, G, KiB, MiB, GiB{example}"
+        raise UsageError(f"{flag} cannot be {shown(text)}", object=flag, hint=forms)
+    return size
 
 
 def annotations_of(pairs: Sequence[str], file: str | None = None) -> dict[str, str]:
@@ -88,6 +70,8 @@ def annotations_of(pairs: Sequence[str], file: str | None = None) -> dict[str, s
 def _annotations_in(file: str) -> dict[str, str]:
     """An object of texts, or one of objects in which `$manifest` has them, as the users of oras write it."""
     from epoch_oci.oci import strict_json
+    from epoch_oci.oci.digest import shown
+    from epoch_oci.oci.document import MANIFEST_LIMIT
 
     value = strict_json.loads(read_document(file, MANIFEST_LIMIT), file, limit=MANIFEST_LIMIT)
     if isinstance(value, dict) and any(isinstance(item, dict) for item in value.values()):
@@ -151,6 +135,8 @@ def read_document(word: str, limit: int) -> bytes:
                 raise IsADirectoryError
             return file.read(limit + 1)
     except FileNotFoundError:
+        from epoch_oci.oci.reference import refuse_user_info
+
         refuse_user_info(word)
         raise NotFoundError(f"there is no file {word}", object=word, hint="name a file, or `-`") from None
     except IsADirectoryError:
@@ -167,7 +153,7 @@ def named_store(store: str | None) -> str:
     raise UsageError("no store is named", object="--store", hint="name it with --store DIR, or set EPOCH_STORE")
 
 
-def snapshot_in(run: Run, word: str, store: str | None) -> "tuple[SnapshotStore, SnapshotKey]":
+def snapshot_in(run: "Run", word: str, store: str | None) -> "tuple[SnapshotStore, SnapshotKey]":
     """The store and the snapshot `NAME[:TAG]` in it. Raises UsageError, ContentError (NAME)."""
     from epoch_oci.locate import open_store
 
@@ -181,7 +167,7 @@ def snapshot_in(run: Run, word: str, store: str | None) -> "tuple[SnapshotStore,
     return opened, opened.find(word)
 
 
-def place_of(run: Run, word: str, store: str | None) -> "Place":
+def place_of(run: "Run", word: str, store: str | None) -> "Place":
     """Whatever `word` names. Raises UsageError, NotFoundError."""
     from epoch_oci.locate import ArtifactPlace, locate
 
@@ -191,7 +177,7 @@ def place_of(run: Run, word: str, store: str | None) -> "Place":
     return place
 
 
-def artifact_of(run: Run, word: str) -> "ArtifactPlace":
+def artifact_of(run: "Run", word: str) -> "ArtifactPlace":
     """The repository or layout that `word` names, to be read. Raises UsageError, NotFoundError."""
     from epoch_oci.locate import locate_artifact
 
@@ -200,7 +186,7 @@ def artifact_of(run: Run, word: str) -> "ArtifactPlace":
     return place
 
 
-def _hold_tag_against_digest(run: Run, place: "ArtifactPlace") -> None:
+def _hold_tag_against_digest(run: "Run", place: "ArtifactPlace") -> None:
     """Where both were written the digest decides; that the tag holds something else is worth a word."""
     if place.tag is None or place.digest is None:
         return

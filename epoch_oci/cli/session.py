@@ -105,6 +105,10 @@ class Run:
         """Where a flag of the command was set: its own word or an environment variable; None for nowhere."""
         return self._origins.get(name)
 
+    def typed(self, name: str) -> bool:
+        """Whether a flag of the command stands on the command line: that outweighs what else says so."""
+        return (self.origin(name) or "").startswith("--")
+
     def result(self, value: Mapping[str, Any], text: Callable[[], list[str]], *, aside: bool = False) -> None:
         """Print the result: `value` as one JSON object, or the lines of `text`; under --quiet its digest if it has one.
 

@@ -5,17 +5,20 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from epoch_oci.cli.session import Run
 from epoch_oci.cli.settings import without_secrets
 from epoch_oci.errors import PolicyError, UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.cli.session import Run
 
 PLACE = "{}"
 """What stands in the command for the artifact; without it the artifact is its last word."""
 _LONGEST_LINE = 1 << 16
 
 
-def refuse_unless_verified(run: Run, command: str, reference: str) -> None:
+def refuse_unless_verified(run: "Run", command: str, reference: str) -> None:
     """Run `command` on `reference`, which is HOST/REPOSITORY@sha256:HEX; what it says is shown on standard error.
 
     No shell reads it, it has no standard input, and none of our own secrets in its environment. Raises PolicyError
@@ -51,7 +54,7 @@ def words_of(command: str, reference: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _started(words: list[str], run: Run) -> Iterator["subprocess.Popen[bytes]"]:
+def _started(words: list[str], run: "Run") -> Iterator["subprocess.Popen[bytes]"]:
     """The program, which does not outlive us."""
     try:
         process = subprocess.Popen(  # noqa: S603 (what the user asked for, and no shell)

@@ -18,7 +18,7 @@ from epoch_oci.cocoon.envelope import Envelope, key_of
 from epoch_oci.epoch.extra_members import ENVELOPE, FLAGS, MODERN, TEXTS
 from epoch_oci.epoch.keys import DEFAULT_TAG
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT, LayerHeader, Manifest, media_type_for_file
-from epoch_oci.epoch.mint import Facts, MintedFile, mint
+from epoch_oci.epoch.mint import MintedFile, SnapshotFacts, mint
 from epoch_oci.errors import UsageError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -68,7 +68,7 @@ def manifest_of(
     name = name or known.name
     if not name:
         raise UsageError("the snapshot has no name of its own", hint="name it with --as NAME[:TAG]")
-    facts = Facts(
+    facts = SnapshotFacts(
         name=name,
         # A tag belongs to the name that it came with.
         tag=tag or (known.tag if name == known.name else DEFAULT_TAG),

@@ -13,7 +13,7 @@ from typing import Self
 
 from epoch_oci.cocoon.envelope import ENVELOPE, ENVELOPE_LIMIT, Envelope
 from epoch_oci.cocoon.epoch_manifest import StoredFile, manifest_of
-from epoch_oci.cocoon.tar import Entry, TarStream, refuse_name
+from epoch_oci.cocoon.tar import TarEntry, TarStream, refuse_name
 from epoch_oci.disk.local import local_errors
 from epoch_oci.disk.spool import Spool
 from epoch_oci.epoch import sparse
@@ -104,7 +104,7 @@ class ExportArchive:
         """As `document`, of the files until now; None while the envelope has not come."""
         return manifest_of(self.envelope, self._files, name, tag) if self.envelope is not None else None
 
-    def _file(self, entry: Entry) -> ArchivedFile:
+    def _file(self, entry: TarEntry) -> ArchivedFile:
         self._check(entry)
         self._spool = spool = Spool(self._spool_dir, entry.name)
         spool.fill(self._tar)
@@ -114,7 +114,7 @@ class ExportArchive:
         self._files.append(file)
         return ArchivedFile(file, spool.content)
 
-    def _check(self, entry: Entry) -> None:
+    def _check(self, entry: TarEntry) -> None:
         if (why := filename.problem(entry.name)) is not None:
             raise refuse_name(entry, why)
         # An archive of a million empty files would make a manifest that nobody takes (reliability Z4).
@@ -131,7 +131,7 @@ class ExportArchive:
         if found:
             raise ContentError.of(f"{entry.name} in {self._what}", found)
 
-    def _read_envelope(self, entry: Entry) -> None:
+    def _read_envelope(self, entry: TarEntry) -> None:
         if self.envelope is not None:
             raise refuse_name(entry, "it is there twice")
         # It is read into memory, so its size is looked at before a byte of it.

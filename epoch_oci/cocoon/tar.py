@@ -55,7 +55,7 @@ _TRAILER_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class TarHeader:
     """One header block. `size` is the bytes that follow it, `kind` FILE or PAX; `mode` has permission bits only."""
 
     name: str
@@ -69,7 +69,7 @@ def padding(size: int) -> int:
     return -size % BLOCK_SIZE
 
 
-def parse_header(block: bytes) -> Header:
+def parse_header(block: bytes) -> TarHeader:
     """Read a header block. Raises ContentError (TYPE) for a damaged one, and for what is neither a file nor PAX."""
     # First of all: a block of something else has no meaning in any field.
     if _checksum(block) != _number(block[_CHECKSUM], "checksum"):
@@ -87,10 +87,10 @@ def parse_header(block: bytes) -> Header:
         raise ContentError(f"the archive holds {word} ({shown(name)}); only files are understood", code="TYPE")
     # Go writes the file's type into the mode as well; Cocoon looks at the permissions.
     mode = _number(block[_MODE], "mode") & 0o7777
-    return Header(name, _number(block[_SIZE], "size"), mode, kind)
+    return TarHeader(name, _number(block[_SIZE], "size"), mode, kind)
 
 
-def with_records(header: Header, records: Mapping[str, str]) -> Header:
+def with_records(header: TarHeader, records: Mapping[str, str]) -> TarHeader:
     """`header` as the PAX records before it change it. Raises ContentError (TYPE, SIZE)."""
     # A tar program that repacked the archive: it knows holes in a way of its own, and Cocoon does not know that one.
     if "linkpath" in records or any(key.startswith("GNU.sparse.") for key in records):
@@ -103,7 +103,7 @@ def with_records(header: Header, records: Mapping[str, str]) -> Header:
     size = header.size if text is None else size_of(text)
     if size is None:
         raise ContentError(f"{shown(text)} is not the size of an entry", code="SIZE")
-    return Header(records.get("path", header.name), size, header.mode, header.kind)
+    return TarHeader(records.get("path", header.name), size, header.mode, header.kind)
 
 
 def parse_records(raw: bytes) -> dict[str, str]:
@@ -226,7 +226,7 @@ def _broken(problem: str) -> ContentError:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TarEntry:
     """A file of the archive: `size` bytes of content; `mode` has permission bits; the PAX records before it."""
 
     name: str
@@ -247,7 +247,7 @@ class TarStream:
         self._left = 0
         self._padding = 0
 
-    def next(self) -> Entry | None:
+    def next(self) -> TarEntry | None:
         """The next file, None at the end of the archive; then the stream is at its end too."""
         # Whoever took the entry may not have read it to its end.
         self._skip_rest()
@@ -260,7 +260,7 @@ class TarStream:
             records = self._records(header)
             header = with_records(self._file_header(), records)
         self._left, self._padding = header.size, padding(header.size)
-        return Entry(header.name, header.size, header.mode, MappingProxyType(records))
+        return TarEntry(header.name, header.size, header.mode, MappingProxyType(records))
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes of the current file (at most a block where it is negative), b"" at its end."""
@@ -273,7 +273,7 @@ class TarStream:
         self._left -= len(block)
         return block
 
-    def _records(self, header: Header) -> dict[str, str]:
+    def _records(self, header: TarHeader) -> dict[str, str]:
         # Read into memory, so bounded before it is read.
         if header.size > PAX_LIMIT:
             raise ContentError(
@@ -283,7 +283,7 @@ class TarStream:
         raw = self._exactly(header.size + padding(header.size))[: header.size]
         return parse_records(raw)
 
-    def _file_header(self) -> Header:
+    def _file_header(self) -> TarHeader:
         block = self._block()
         header = None if block == ZERO_BLOCK else parse_header(block)
         if header is None or header.kind != FILE:
@@ -329,6 +329,6 @@ class TarStream:
         )
 
 
-def refuse_name(entry: Entry, why: str) -> ContentError:
+def refuse_name(entry: TarEntry, why: str) -> ContentError:
     """An error about an entry's name."""
     return ContentError(f"the archive holds {shown(entry.name)}: {why}", code="NAME", object=shown(entry.name))

@@ -13,7 +13,7 @@ from epoch_oci.dialects.base import Snapshot
 from epoch_oci.dialects.layers import BASE_IMAGE, CarriedFile, carried_files, to_snapshot_file, url_warnings
 from epoch_oci.dialects.profile import Labels
 from epoch_oci.epoch.manifest import Manifest, media_type_for_file
-from epoch_oci.epoch.mint import Facts, MintedFile, mint, named
+from epoch_oci.epoch.mint import MintedFile, SnapshotFacts, mint, renamed
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import filename, media_types
 from epoch_oci.oci.digest import shown
@@ -44,7 +44,7 @@ def from_layers(manifest: ImageManifest) -> Snapshot:
         found.append(Finding("$.layers", "SCHEMA", "no layer carries a file"))
     if found:
         raise ContentError.of("the artifact", found)
-    facts = Facts(
+    facts = SnapshotFacts(
         name=labels.name,
         tag=labels.tag,
         snapshot_id=labels.snapshot_id,
@@ -80,7 +80,7 @@ def identified(snapshot: Snapshot, name: str, tag: str) -> Snapshot:
     # A manifest that travelled keeps its bytes, whatever it is called now (trap 3).
     if not snapshot.derived or (manifest.name and manifest.tag):
         return snapshot
-    called = named(manifest, manifest.name or name, manifest.tag or tag, "the derived Epoch manifest")
+    called = renamed(manifest, manifest.name or name, manifest.tag or tag, "the derived Epoch manifest")
     return replace(snapshot, epoch=called.document, manifest=called)
 
 

@@ -214,6 +214,11 @@ def is_ours(name: str) -> bool:
     return name.startswith(OUR_PREFIX)
 
 
+def is_reserved(path: str) -> bool:
+    """Whether a component of a path, divided by `/`, has a name of this program's own."""
+    return any(name.startswith(OUR_PREFIX) for name in path.split("/"))
+
+
 def _create(directory: int) -> tuple[str, int]:
     # Exclusive, and through no link: nobody else's file is ever opened for writing (reliability N6).
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -138,6 +138,41 @@ def open_directory(name: str | Path, what: str, *, parent: int | None = None) ->
     raise _wrong_kind(what, found.st_mode, "a directory")
 
 
+def open_below(root: Path, folder: str, *, create: bool = False, sync: bool = False) -> int | None:
+    """A descriptor of `folder` (its components divided by `/`) below `root`, None when one of them is not there.
+
+    Each is opened out of the one above it, so that no link is followed on the way, and nobody can put one there
+    meanwhile. `create` makes those that are missing, `sync` makes all of them durable. Raises as `open_directory`.
+    """
+    what = str(root)
+    directory = open_directory(root, what)
+    for name in folder.split("/") if folder else ():
+        if directory is None:
+            return None
+        try:
+            if sync:
+                _sync(directory, what)
+            what = f"{what}/{name}"
+            child = open_directory(name, what, parent=directory)
+            if child is None and create:
+                make_directory(name, directory, what)
+                child = open_directory(name, what, parent=directory)
+        finally:
+            os.close(directory)
+        directory = child
+    if sync and directory is not None:
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, directory)
+            _sync(directory, what)
+            undo.pop_all()
+    return directory
+
+
+def _sync(directory: int, what: str) -> None:
+    with local_errors(what):
+        sync_directory(directory)
+
+
 def make_directory(name: str, parent: int, what: str, mode: int = _USABLE) -> None:
     """Make sure that a directory is there, and durable; a new one has `mode`, whatever the umask."""
     with local_errors(what):

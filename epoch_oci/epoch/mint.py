@@ -22,7 +22,7 @@ _OMITTED = OF_MANIFESTS | {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class SnapshotFacts:
     """What a manifest says beside its files. Sizes are bytes; times are text, "" for the zero time that Go writes."""
 
     name: str = ""
@@ -50,7 +50,7 @@ class MintedFile:
 
 
 def mint(
-    facts: Facts,
+    facts: SnapshotFacts,
     files: Iterable[MintedFile],
     *,
     base_images: Iterable[MintedFile] = (),
@@ -88,7 +88,7 @@ def mint(
     return Manifest.parse(Document(EPOCH_MANIFEST, gojson.dumps(written)), what)
 
 
-def named(manifest: Manifest, name: str, tag: str, what: str) -> Manifest:
+def renamed(manifest: Manifest, name: str, tag: str, what: str) -> Manifest:
     """A minted manifest with another name and tag. Raises ContentError for hostile ones."""
     value = {**manifest.document.json(limit=MANIFEST_LIMIT), "name": name, "tag": tag}
     return Manifest.parse(Document(EPOCH_MANIFEST, gojson.dumps(value)), what)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from epoch_oci.artifacts.chunked import ChunkedSource, UnfoldedContent, folds_of
 from epoch_oci.artifacts.decode import carried_content
 from epoch_oci.artifacts.read import ArtifactsOf, FoundDocuments, read_documents, read_stored, unchunked
-from epoch_oci.chunks.chunk import CHUNK_SIZE, DIGEST_SIZE, Encoding, chunk_digest
+from epoch_oci.chunks.chunk import CHUNK_SIZE, DIGEST_SIZE, ChunkEncoding, chunk_digest
 from epoch_oci.chunks.encode import full_blocks
 from epoch_oci.chunks.index import Index
 from epoch_oci.chunks.known import KNOWN_LIMIT, Known
@@ -154,7 +154,7 @@ def _changes(old: bytes, new: bytes) -> bytes:
     pack = known.add_pack()
     for digest in _digests(old):
         if digest != _ZERO and not known.find(digest):
-            known.add(digest, pack, 0, 1, Encoding.ZSTD)
+            known.add(digest, pack, 0, 1, ChunkEncoding.ZSTD)
     found = bytearray()
     for at, digest in enumerate(_digests(new)):
         if old[at * DIGEST_SIZE : (at + 1) * DIGEST_SIZE] == digest:

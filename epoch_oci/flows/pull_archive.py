@@ -130,7 +130,7 @@ class _ToldContent:
     def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
         last = time.monotonic()
 
-        def moved(offset: int) -> None:
+        def moved(offset: int, _: int) -> None:
             nonlocal last
             if time.monotonic() - last >= _REPORT_SECONDS:
                 last = time.monotonic()

@@ -1,6 +1,6 @@
 """Taking tags, artifacts and snapshots away, each on its own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NotFoundError, UsageError
@@ -23,21 +23,40 @@ class Removable:
         return self.name if isinstance(self.store, SnapshotStore) else full_name(self.store, self.name)
 
 
-def removed(targets: Sequence[Removable], *, dry_run: bool) -> Iterator[tuple[Removable, EpochOciError | None]]:
-    """Remove one after another; each with what kept it from being removed, if anything did."""
+def removed(targets: Sequence[Removable], *, dry_run: bool) -> list[tuple[Removable, EpochOciError | None]]:
+    """Remove one after another; each with what kept it from being removed, if anything did.
+
+    What was refused is tried again as long as others go: an index may be among them that named it.
+    """
     gone: set[tuple[str, str]] = set()
-    for target in targets:
-        if (target.store.where, target.name) in gone:
-            yield target, None
-            continue
-        try:
-            _look(target)
-            if not dry_run:
-                gone |= _remove(target, targets)
-        except EpochOciError as error:
-            yield target, error
-        else:
-            yield target, None
+    stores: dict[str, Source] = {}
+    for target in targets:  # one of each place, which need not ask again what it was told
+        target.store = stores.setdefault(target.store.where, target.store)
+    outcomes = [_outcome(target, targets, gone, dry_run) for target in targets]
+    while True:
+        before = len(gone)
+        refused = [at for at, error in enumerate(outcomes) if isinstance(error, AccessError)]
+        if not refused or not gone:
+            break
+        for at in refused:
+            outcomes[at] = _outcome(targets[at], targets, gone, dry_run)
+        if len(gone) == before:
+            break
+    return list(zip(targets, outcomes, strict=True))
+
+
+def _outcome(
+    target: Removable, targets: Sequence[Removable], gone: set[tuple[str, str]], dry_run: bool
+) -> EpochOciError | None:
+    if (target.store.where, target.name) in gone:
+        return None
+    try:
+        _look(target)
+        if not dry_run:
+            gone |= _remove(target, targets)
+    except EpochOciError as error:
+        return error
+    return None
 
 
 def _look(target: Removable) -> None:

@@ -17,8 +17,8 @@ from epoch_oci.artifacts.chunked import (
     pack_layer,
     spooled,
 )
-from epoch_oci.chunks.chunk import Encoding, chunk_digest
-from epoch_oci.chunks.index import Index, Stored
+from epoch_oci.chunks.chunk import ChunkEncoding, chunk_digest
+from epoch_oci.chunks.index import Index, StoredBlob
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.pack import TRAILER_SIZE, Table, checked_chunks, closing_size, read_closing
 from epoch_oci.dialects.base import Snapshot, SnapshotFile
@@ -91,7 +91,7 @@ class ChunkedCheck:
             if error.object is None or error.object not in map(str, self._bad):
                 self.wrong(error, f"{self.name}: {what}")
 
-    def _pack(self, pack: Stored) -> Raw:
+    def _pack(self, pack: StoredBlob) -> Raw:
         """All of a pack, verified: its digest, and its table against every chunk where that was asked for."""
         layer, what = pack_layer(pack), f"the pack {pack.digest.short()}"
         if pack.digest in self._bad:
@@ -117,7 +117,7 @@ class ChunkedCheck:
         with content.open() as reader:
             return b"".join(VerifyingReader(reader, layer, what).blocks())
 
-    def _learn(self, pack: Stored, raw: Raw, table: Table, what: str) -> None:
+    def _learn(self, pack: StoredBlob, raw: Raw, table: Table, what: str) -> None:
         """Decode every chunk of a pack, and remember where the pack says it is."""
         number = self._places.add_pack(pack)
         for (row, _), start in zip(checked_chunks(raw, table, what), table.starts, strict=False):
@@ -131,7 +131,7 @@ class ChunkedCheck:
         packs = index.header.packs
         for number, file in enumerate(index.header.files):
             for _, chunk in index.chunks(number, 0, index.header.chunks_of(number)):
-                if chunk.encoding == Encoding.ZERO:
+                if chunk.encoding == ChunkEncoding.ZERO:
                     continue
                 key = _place_key(chunk.digest, packs[chunk.pack], chunk.offset, chunk.stored, chunk.encoding)
                 if not self._places.find(key):
@@ -148,7 +148,7 @@ def read_table(raw: Raw, what: str) -> Table:
     return read_closing(raw[-size:], len(raw), what)
 
 
-def _place_key(digest: bytes, pack: Stored, offset: int, stored: int, encoding: int) -> bytes:
+def _place_key(digest: bytes, pack: StoredBlob, offset: int, stored: int, encoding: int) -> bytes:
     """A chunk and where it is stored, as what `Known` can remember by the million."""
     place = f"{pack.digest} {offset} {stored} {encoding}"
     return chunk_digest(digest + place.encode())
@@ -157,12 +157,12 @@ def _place_key(digest: bytes, pack: Stored, offset: int, stored: int, encoding: 
 class _Packs:
     """Packs as whole blobs, the last ones held."""
 
-    def __init__(self, load: Callable[[Stored], Raw]) -> None:
+    def __init__(self, load: Callable[[StoredBlob], Raw]) -> None:
         self._load = load
         self._held: OrderedDict[Digest, Raw] = OrderedDict()
         self._lock = threading.Lock()
 
-    def bytes(self, pack: Stored) -> Raw:
+    def bytes(self, pack: StoredBlob) -> Raw:
         with self._lock:
             if (raw := self._held.get(pack.digest)) is not None:
                 self._held.move_to_end(pack.digest)
@@ -174,7 +174,7 @@ class _Packs:
             return raw
 
     @contextmanager
-    def open(self, pack: Stored, offset: int, length: int) -> Iterator[ByteReader]:
+    def open(self, pack: StoredBlob, offset: int, length: int) -> Iterator[ByteReader]:
         yield io.BytesIO(self.bytes(pack)[offset : offset + length])
 
 

@@ -5,6 +5,7 @@ that write it anew, and others that show it late. Referrers come from the regist
 none (distribution-spec, "Listing Referrers"); removal is that of "Deleting tags" and "Deleting Manifests".
 """
 
+import contextlib
 import random
 import threading
 import time
@@ -27,7 +28,7 @@ from epoch_oci.oci import media_types, verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import MANIFEST_LIMIT, Document
-from epoch_oci.oci.manifest import ImageIndex, as_stated, subject_of, successors
+from epoch_oci.oci.manifest import ImageIndex, as_stated, is_index, subject_of, successors
 from epoch_oci.oci.reference import fallback_tag
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.client import REDIRECTS, RegistryClient, header_digest, read_bounded
@@ -48,6 +49,8 @@ _WRITING = threading.Lock()
 _DELETE = "delete,pull,push"
 _DELETED = (200, 202, 204)
 _ASKED_AT_ONCE = 8
+_HELD_SECONDS = 10.0
+_NOWHERE = Digest.of(b"no manifest is these bytes")
 
 
 class Manifests:
@@ -55,6 +58,9 @@ class Manifests:
 
     def __init__(self, client: RegistryClient, repository: str, where: str) -> None:
         self._client, self._repository, self._where = client, repository, where
+        self._held: dict[str, Digest | None] = {}
+        self._held_since = float("-inf")
+        self._parts: dict[Digest, frozenset[Digest]] = {}
 
     # Reading
 
@@ -314,30 +320,74 @@ class Manifests:
     def remove(self, name: str, tags: Callable[[], Iterable[str]]) -> None:
         """Remove a tag, or a manifest by its digest with every tag it has; `tags` lists those of the repository.
 
-        A registry that deletes manifests only is asked to when no other tag has this one. Raises NotFoundError, and
-        AccessError where the registry does not delete, or would take other tags away as well.
+        A registry that deletes manifests only is asked to when no other tag has this one, and no tagged index names it.
+        Raises NotFoundError, and AccessError where the registry does not delete, or more would go than was asked for.
         """
-        if self._delete(name):
+        if ":" not in name and self._delete(name):
             return
-        if ":" in name:
-            raise self._undeletable()
-        digest = self.digest_of(name)
+        digest = Digest.parse(name) if ":" in name else self.digest_of(name)
         if digest is None:
             raise NotFoundError(f"{self._named(name)} is not there", object=self._named(name))
-        if others := ", ".join(self._others(digest, [tag for tag in tags() if tag != name])):
-            raise AccessError(
-                f"{self._where}: the registry deletes manifests, not tags, and {others} would go with {name}",
-                object=self._named(name),
-                hint=f"remove them together: epoch-oci rm {self._where}@{digest}",
-            )
+        self._refuse_more(name, digest, [tag for tag in tags() if tag != name])
         if not self._delete(str(digest)):
             raise self._undeletable()
+        self._held = {tag: held for tag, held in self._held.items() if held != digest}
 
-    def _others(self, digest: Digest, tags: list[str]) -> list[str]:
-        """Those of `tags` that point to `digest`; each is asked about, for no registry lists them by digest."""
+    def _refuse_more(self, name: str, digest: Digest, tags: list[str]) -> None:
+        """Raises AccessError where deleting a manifest takes tags along, or a part of what is tagged."""
+        held = self._digests_of(tags)
+        others = [tag for tag in tags if held.get(tag) == digest] if ":" not in name else []
+        indexes = [tag for tag, one in held.items() if one not in (None, digest) and digest in self._parts_of(one)]
+        if not (others or indexes):
+            return
+        if not self._deletes():
+            raise self._undeletable()
+        why = f"{self._where}: the registry deletes whole manifests"
+        if indexes:
+            raise AccessError(
+                f"{why}, and the index {', '.join(indexes)} would lose {name}",
+                object=self._named(name),
+                hint="remove the index first",
+            )
+        raise AccessError(
+            f"{why}, and {', '.join(others)} would go with {name}",
+            object=self._named(name),
+            hint=f"remove them together: epoch-oci rm {self._where}@{digest}",
+        )
+
+    def _digests_of(self, tags: list[str]) -> dict[str, Digest | None]:
+        """What tags point to: each is asked about, for no registry lists them by digest.
+
+        Who removes many does not ask for all of them each time; what somebody tags within these moments is not seen.
+        """
+        if time.monotonic() - self._held_since > _HELD_SECONDS:
+            self._held, self._held_since = {}, time.monotonic()
+        new = [tag for tag in tags if tag not in self._held]
         with ThreadPoolExecutor(max_workers=_ASKED_AT_ONCE, thread_name_prefix="tags") as pool:
-            found = pool.map(self.digest_of, tags)
-            return [tag for tag, held in zip(tags, found, strict=True) if held == digest]
+            self._held |= dict(zip(new, pool.map(self.digest_of, new), strict=True))
+        return {tag: self._held[tag] for tag in tags}
+
+    def _parts_of(self, digest: Digest | None) -> frozenset[Digest]:
+        """The manifests that an index names, and those that indexes among them name; none of anything else."""
+        if digest is None:
+            return frozenset()
+        if digest not in self._parts:
+            self._parts[digest] = frozenset()  # a ring ends here
+            found: set[Digest] = set()
+            with contextlib.suppress(NotFoundError):
+                document = self.resolve(str(digest))
+                named = ImageIndex.parse(document).manifests if is_index(document) else ()
+                for item in named:
+                    found |= {item.digest, *self._parts_of(item.digest)}
+            self._parts[digest] = frozenset(found)
+        return self._parts[digest]
+
+    def _deletes(self) -> bool:
+        """Whether the registry deletes manifests at all: found out by one that cannot be there."""
+        try:
+            return self._delete(str(_NOWHERE))
+        except NotFoundError:
+            return True
 
     def _delete(self, name: str) -> bool:
         """False when the registry does not do this kind of thing: distribution 2 has no deletion of tags."""

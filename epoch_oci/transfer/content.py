@@ -136,18 +136,17 @@ class CancelledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WatchedContent:
-    """Passes bytes on, tells `moved` how far each reading got, and stops as soon as `cancelled` is set.
+    """Passes bytes on, tells `moved` of each block, and stops as soon as `cancelled` is set.
 
-    `moved` gets the offset reached, in bytes from the blob's start: a second `open` may report less than the first.
-    With a `throttle` no byte is passed on before it may be, which paces a sender and a receiver alike. `passed` gets
-    the length of each block.
+    `moved` gets the offset reached, in bytes from the blob's start, and the length of the block: a second `open` may
+    report less than the first. With a `throttle` no byte is passed on before it may be, which paces a sender and a
+    receiver alike.
     """
 
     content: Content
-    moved: Callable[[int], None]
+    moved: Callable[[int, int], None]
     cancelled: threading.Event
     throttle: Throttle | None = None
-    passed: Callable[[int], None] = lambda _: None
 
     @property
     def size(self) -> int:
@@ -197,6 +196,5 @@ class _WatchedReader:
         if throttle is not None and block and not throttle.take(len(block), cancelled):
             raise CancelledError
         self._offset += len(block)
-        self._watched.passed(len(block))
-        self._watched.moved(self._offset)
+        self._watched.moved(self._offset, len(block))
         return block

@@ -84,6 +84,10 @@ def _first_workers(plan: Plan) -> int:
     return START * 2 if any(isinstance(item.content, Scattered) for item in plan.items) else START
 
 
+def _unheard(offset: int, count: int) -> None:
+    """Of what is read to be hashed, or from a seed, no byte is one that had to be moved."""
+
+
 class _Counter:
     """Bytes that passed, in either direction, of all transfers together."""
 
@@ -160,7 +164,7 @@ class _Run:
 
     def _cut(self, late: Late, known: set[Digest]) -> None:
         """Learn the parts of a blob one after another, and have each sent while the next one is being hashed."""
-        content = WatchedContent(late.content, lambda _: None, self._cancelled)
+        content = WatchedContent(late.content, _unheard, self._cancelled)
         digests: list[Digest] = []
         for digest in part_digests(content, late.blob, late.part_size):
             item = late.item(len(digests), digest)
@@ -224,7 +228,7 @@ class _Run:
         if seed.failed:
             return False
         try:
-            content = WatchedContent(seed.source.content(item.target), lambda _: None, self._cancelled)
+            content = WatchedContent(seed.source.content(item.target), _unheard, self._cancelled)
             with self._entered(item) as assembly:
                 # Another process may have brought it while this one waited for its turn.
                 if not item.present():
@@ -293,7 +297,11 @@ class _Run:
         return True
 
     def _watched(self, item: Item, moved: Callable[[int], None]) -> WatchedContent:
-        return WatchedContent(item.content, moved, self._cancelled, self._throttle, self._counted.add)
+        def heard(offset: int, count: int) -> None:
+            self._counted.add(count)
+            moved(offset)
+
+        return WatchedContent(item.content, heard, self._cancelled, self._throttle)
 
     def _progress(self, item: Item) -> Callable[[int], None]:
         last = [time.monotonic(), 0.0]

@@ -3,18 +3,21 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from epoch_oci import __version__
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import write_file
-from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import flush_result, safe, write_result
 from epoch_oci.errors import ConflictError, LocalIOError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.cli.session import Run
 
 _SCHEMA_ID = b'"urn:epoch-oci:schema:'
 
 
-def demo(run: Run, keep: flags.Keep = None) -> None:
+def demo(run: "Run", keep: flags.Keep = None) -> None:
     """Push, pull and compare a made-up snapshot.
 
     Needs no server: it goes through an OCI image layout in a temporary directory.
@@ -41,7 +44,7 @@ def demo(run: Run, keep: flags.Keep = None) -> None:
     )
 
 
-def version(run: Run) -> None:
+def version(run: "Run") -> None:
     """Show the versions of this program and of ORAS."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
@@ -57,7 +60,7 @@ def version(run: Run) -> None:
     )
 
 
-def completion(run: Run, shell: flags.Shell = None, install: flags.Install = False) -> None:
+def completion(run: "Run", shell: flags.Shell = None, install: flags.Install = False) -> None:
     """Print the completion script of a shell.
 
     `eval "$(epoch-oci completion bash)"` turns it on; --install puts it where bash and fish look for it, and zsh once
@@ -92,7 +95,7 @@ def _completion_path(shell: str, environ: Mapping[str, str]) -> Path:
     return share / "bash-completion" / "completions" / "epoch-oci"
 
 
-def man(run: Run, command: flags.Topic = None, output: flags.PagesOutput = None) -> None:
+def man(run: "Run", command: flags.Topic = None, output: flags.PagesOutput = None) -> None:
     """Print a manual page, or write all of them into a directory.
 
     `epoch-oci man push | man -l -` shows one. A package has them in share/man.
@@ -114,7 +117,7 @@ def man(run: Run, command: flags.Topic = None, output: flags.PagesOutput = None)
     run.note(f"wrote {len(pages)} pages to {folder}")
 
 
-def schemas(run: Run, name: flags.SchemaName = None, directory: flags.SchemasDirectory = None) -> None:
+def schemas(run: "Run", name: flags.SchemaName = None, directory: flags.SchemasDirectory = None) -> None:
     """List the JSON Schemas that come with the program, print one, or write them to files.
 
     They are those of the documents that are read and written, and of what commands print with --format json. What is

@@ -5,15 +5,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
-    pass
+    from epoch_oci.cli.session import Run
 
 
-def login(run: Run, host: flags.Host) -> None:
+def login(run: "Run", host: flags.Host) -> None:
     """Keep the credentials of a registry.
 
     They are tried first. Asks for what is not given, on a terminal only.
@@ -42,7 +41,7 @@ def login(run: Run, host: flags.Host) -> None:
     )
 
 
-def logout(run: Run, host: flags.Host) -> None:
+def logout(run: "Run", host: flags.Host) -> None:
     """Forget the credentials of a registry."""
     from epoch_oci.locate import credential_store
     from epoch_oci.oci.reference import registry_named
@@ -66,7 +65,7 @@ def _asked_username(registry: str) -> str:
     return username
 
 
-def _asked_password(run: Run, username: str, registry: str) -> str:
+def _asked_password(run: "Run", username: str, registry: str) -> str:
     import getpass
 
     _need_terminal("--password-stdin")

@@ -1,23 +1,25 @@
 """`copy`, `tag` and `rm`."""
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import artifact_of, output_file, place_of, several_tags
-from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import BatchError, EpochOciError, UsageError
 
 if TYPE_CHECKING:
+    from epoch_oci.cli.session import Run
     from epoch_oci.flows.copy_form import Form
     from epoch_oci.locate import ArtifactPlace
 
 
 def copy(
-    run: Run,
+    run: "Run",
     source: flags.CopySource,
     target: flags.CopyTarget,
     referrers: flags.Referrers = True,
@@ -68,31 +70,13 @@ def copy(
     if verify_with:
         name = str(here.store.resolve(name).digest)
         refuse_unless_verified(run, verify_with, full_name(here.store, name))
-    if form is not None:
-        report = copy_in_form(
-            here.store,
-            name,
-            there.store,
-            tags,
-            form,
-            options=options,
-            on_event=run.listen,
-        )
-        show(run, report, there.where, digest_path=digest_path)
-        return
-    report = copy_artifact(
-        here.store,
-        name,
-        there.store,
-        tags,
-        options=options,
-        on_event=run.listen,
-    )
+    write = partial(copy_in_form, form=form) if form is not None else copy_artifact
+    report = write(here.store, name, there.store, tags, options=options, on_event=run.listen)
     show(run, report, there.where, digest_path=digest_path)
 
 
 def tag(
-    run: Run,
+    run: "Run",
     reference: flags.Reference,
     new: flags.NewTags,
     allow_public: flags.AllowPublic = False,
@@ -124,7 +108,7 @@ def tag(
 
 
 def rm(
-    run: Run,
+    run: "Run",
     reference: flags.References,
     store: flags.Store = None,
     yes: flags.Yes = False,
@@ -158,13 +142,18 @@ def rm(
         raise failures[0]
     lines = [f"{'Would remove' if dry_run else 'Removed'} {row['reference']}" for row in rows if not row["error"]]
     run.result({"command": "rm", "removed": rows, "dryRun": dry_run}, lambda: lines)
-    for error in failures:
-        run.warn(str(error))
+    warn_of(run, failures)
     if failures:
         raise BatchError(f"{len(failures)} of {len(targets)} could not be removed", failures)
 
 
-def confirm(run: Run, acts: Sequence[str], *, yes: bool) -> None:
+def warn_of(run: "Run", failures: Iterable[EpochOciError]) -> None:
+    """Say what kept several things from being done, each reason once."""
+    for text, count in Counter(str(error) for error in failures).items():
+        run.warn(text if count == 1 else f"{text} ({count} times)")
+
+
+def confirm(run: "Run", acts: Sequence[str], *, yes: bool) -> None:
     """Go on only with consent: of `--yes`, or of whoever sits at the terminal. Raises UsageError."""
     if yes:
         return
@@ -181,17 +170,17 @@ def confirm(run: Run, acts: Sequence[str], *, yes: bool) -> None:
 
 
 def _form(
-    run: Run, there: "ArtifactPlace", chunked: bool, base: Sequence[str], level: int, plain: bool
+    run: "Run", there: "ArtifactPlace", chunked: bool, base: Sequence[str], level: int, plain: bool
 ) -> "Form | None":
     """The form that was asked for, and typed: what the environment says is about pushing. None: as it is."""
     from epoch_oci.cli.commands.transfer import chunking_for
     from epoch_oci.flows.copy_form import Form
 
-    typed = {name for name in ("chunked", "plain") if (run.origin(name) or "").startswith("--")}
+    typed = {name for name in ("chunked", "plain") if run.typed(name)}
     chunking = chunking_for(run, there, chunked and "chunked" in typed, base, level)
     if len(typed) == 2:
         raise UsageError("--chunked and --plain exclude each other", object="--plain")
-    if (run.origin("referrers") or "").startswith("--") and typed:
+    if run.typed("referrers") and typed:
         raise UsageError(
             "what refers to the artifact speaks of its digest, which --chunked and --plain change",
             object="--referrers",

@@ -1,17 +1,16 @@
-"""`sync`."""
+"""`sync` and `prune`: many snapshots at once."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
-from uuid import uuid4
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import output_file, write_file
 from epoch_oci.cli.exit_codes import exit_code
-from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import BatchError, NotFoundError, UsageError, counted
 
@@ -20,16 +19,18 @@ if TYPE_CHECKING:
     from epoch_oci.bulk.results import SyncReport
     from epoch_oci.bulk.rounds import RoundEnd
     from epoch_oci.bulk.run import Crew
+    from epoch_oci.bulk.select import Selection
     from epoch_oci.bulk.sides import Side
     from epoch_oci.bulk.sync import CrewMaker, SyncOptions
     from epoch_oci.bulk.union import Wanted
-    from epoch_oci.bulk.work import Manner
+    from epoch_oci.bulk.work import Local, Manner
+    from epoch_oci.cli.session import Run
     from epoch_oci.events import OnEvent
     from epoch_oci.transfer.throttle import Throttle
 
 
 def sync(
-    run: Run,
+    run: "Run",
     source: flags.SyncSource,
     target: flags.SyncTarget,
     include: flags.Include = (),
@@ -63,23 +64,15 @@ def sync(
     Every distinct blob moves once; what is there already costs one small request. A snapshot that fails is listed, and
     the others go on (exit 10). Kill it and run it again as often as you like.
     """
-    from epoch_oci.bulk.journal import Journal
-    from epoch_oci.bulk.select import Selection, moment_from, rename_of
-    from epoch_oci.bulk.sides import open_side
-    from epoch_oci.bulk.sync import SyncOptions
-    from epoch_oci.bulk.work import Local, Manner
+    from epoch_oci.bulk.select import rename_of
+    from epoch_oci.bulk.work import Manner
     from epoch_oci.cli.arguments import part_size as size_of_parts
 
     if report is not None:
         report = output_file("--report", report)
-    renames = tuple(rename_of(text) for text in rename)
-    state = run.settings.state_directory
-    local = Local(run.settings.cache_directory, state / "packs" if state else None, _throttle(limit_rate))
-
-    def selection() -> Selection:
-        newer = moment_from(newer_than, "--newer-than", lambda: datetime.now(UTC)) if newer_than else None
-        return Selection(include=include, exclude=exclude, renames=renames, newer_than=newer)
-
+    if every is None and (health_file or metrics):
+        raise UsageError("--health-file and --metrics are for a mirror", hint="say how often with --every, such as 10m")
+    selection = partial(_selection, include, exclude, tuple(map(rename_of, rename)), newer_than)
     selection()  # a wrong moment is known before anything is opened
     manner = Manner(
         dialect=dialect,
@@ -90,38 +83,68 @@ def sync(
         referrers=referrers and not no_referrers,
         chunked=chunked,
     )
-    named = (*repository, *_listed(run, repositories_from))
-
-    def options(there: "Side") -> SyncOptions:
-        return SyncOptions(
-            selection=selection(),
-            manner=manner,
-            local=local,
-            journal=Journal(state, there.where),
-            jobs=jobs,
-            delete=delete,
-            dry_run=dry_run,
-        )
-
-    def once(crew: "CrewMaker | None") -> "SyncReport":
-        """Both ends are opened anew: a mirror outlives tokens, addresses and what was learnt of a repository."""
-        here = open_side(source, connection=run.connection, repositories=named)
-        there = open_side(target, connection=run.connection, create=True)
-        return _round(run, here, there, options(there), report, crew)
-
-    if every is None and (health_file or metrics):
-        raise UsageError("--health-file and --metrics are for a mirror", hint="say how often with --every, such as 10m")
-    with _cluster(run, scheduler, workers, (source, target, named), jobs, limit_rate) as crew:
+    local = _local(run, limit_rate)
+    options = partial(_options, run, selection, manner, local, jobs=jobs, delete=delete, dry_run=dry_run)
+    ends = (source, target, (*repository, *_listed(run, repositories_from)))
+    once = partial(_round, run, ends, options, report)
+    with _cluster(run, scheduler, workers, ends, jobs, limit_rate) as crew:
         if every is not None:
-            _mirror(run, lambda: once(crew), every, health_file, metrics)
+            _mirror(run, partial(once, crew), every, health_file, metrics)
         result = once(crew)
     run.progress.close()
     _show(run, result)
 
 
+def _selection(
+    include: Sequence[str],
+    exclude: Sequence[str],
+    renames: tuple[tuple[re.Pattern[str], str], ...],
+    newer_than: str | None,
+) -> "Selection":
+    """Which snapshots are meant; a span is one until now, whenever that is."""
+    from datetime import UTC, datetime
+
+    from epoch_oci.bulk.select import Selection, moment_from
+
+    newer = moment_from(newer_than, "--newer-than", lambda: datetime.now(UTC)) if newer_than else None
+    return Selection(include=tuple(include), exclude=tuple(exclude), renames=renames, newer_than=newer)
+
+
+def _local(run: "Run", limit_rate: str | None) -> "Local":
+    from epoch_oci.bulk.work import Local
+
+    state = run.settings.state_directory
+    return Local(run.settings.cache_directory, state / "packs" if state else None, _throttle(limit_rate))
+
+
+def _options(
+    run: "Run",
+    selection: "Callable[[], Selection]",
+    manner: "Manner",
+    local: "Local",
+    there: "Side",
+    *,
+    jobs: int,
+    delete: bool,
+    dry_run: bool,
+) -> "SyncOptions":
+    from epoch_oci.bulk.journal import Journal
+    from epoch_oci.bulk.sync import SyncOptions
+
+    return SyncOptions(
+        selection=selection(),
+        manner=manner,
+        local=local,
+        journal=Journal(run.settings.state_directory, there.where),
+        jobs=jobs,
+        delete=delete,
+        dry_run=dry_run,
+    )
+
+
 @contextmanager
 def _cluster(
-    run: Run,
+    run: "Run",
     scheduler: str | None,
     workers: int | None,
     ends: tuple[str, str, Sequence[str]],
@@ -159,11 +182,13 @@ def _cluster(
         cluster.close()
 
 
-def _words(run: Run, ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate: str | None) -> "Words":
+def _words(run: "Run", ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate: str | None) -> "Words":
     """What every worker is told. Paths are absolute, for it works elsewhere.
 
     What the configuration file says stays here: every machine has its own.
     """
+    from uuid import uuid4
+
     from epoch_oci.bulk.cluster import Reach, Words
     from epoch_oci.bulk.sides import absolute
     from epoch_oci.cli.arguments import rate
@@ -193,7 +218,7 @@ def _words(run: Run, ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate
 
 
 def prune(
-    run: Run,
+    run: "Run",
     location: flags.Prunable = None,
     store: flags.Store = None,
     keep_last: flags.KeepLast = None,
@@ -212,7 +237,7 @@ def prune(
     from epoch_oci.bulk.select import span_of
     from epoch_oci.bulk.sides import open_single
     from epoch_oci.cli.arguments import named_store
-    from epoch_oci.cli.commands.artifacts import confirm
+    from epoch_oci.cli.commands.artifacts import confirm, warn_of
     from epoch_oci.cli.render import prune_lines
 
     if keep and keep_last is None and keep_within is None:
@@ -232,15 +257,14 @@ def prune(
     else:
         found.dry_run = False
     run.result(found.to_json(), lambda: prune_lines(found))
-    for name, error in found.failures:
-        run.warn(f"{name}: {error}")
     if found.failures:
         errors = [error for _, error in found.failures]
+        warn_of(run, errors)
         raise BatchError(f"{len(errors)} of {counted(len(errors) + len(found.removed), 'tag')} not removed", errors)
 
 
 def _mirror(
-    run: Run, once: Callable[[], "SyncReport"], every: str, health: str | None, metrics: str | None
+    run: "Run", once: Callable[[], "SyncReport"], every: str, health: str | None, metrics: str | None
 ) -> NoReturn:
     """Round after round, until a signal ends it."""
     from epoch_oci.bulk.rounds import HealthFile, Metrics, rounds
@@ -262,19 +286,28 @@ def _mirror(
 
 
 def _round(
-    run: Run, here: "Side", there: "Side", options: "SyncOptions", page: str | None, crew: "CrewMaker | None"
+    run: "Run",
+    ends: tuple[str, str, Sequence[str]],
+    options: "Callable[[Side], SyncOptions]",
+    page: str | None,
+    crew: "CrewMaker | None",
 ) -> "SyncReport":
+    """Both ends are opened anew: a mirror outlives tokens, addresses and what was learnt of a repository."""
     from epoch_oci.bulk.page import page as html
+    from epoch_oci.bulk.sides import open_side
     from epoch_oci.bulk.sync import sync as sync_all
 
-    result = sync_all(here, there, options=options, exit_code=exit_code, crew=crew, on_event=run.listen)
+    source, target, named = ends
+    here = open_side(source, connection=run.connection, repositories=tuple(named))
+    there = open_side(target, connection=run.connection, create=True)
+    result = sync_all(here, there, options=options(there), exit_code=exit_code, crew=crew, on_event=run.listen)
     result.retries = run.progress.retries
     if page is not None:
         write_file(page, html(result.to_json()).encode())
     return result
 
 
-def _show(run: Run, result: "SyncReport") -> None:
+def _show(run: "Run", result: "SyncReport") -> None:
     from epoch_oci.cli.render import sync_lines
 
     for warning in result.warnings:
@@ -285,7 +318,7 @@ def _show(run: Run, result: "SyncReport") -> None:
         raise BatchError(f"{len(failures)} of {counted(len(result.rows), 'snapshot')} {word}", failures)
 
 
-def _listed(run: Run, path: str | None) -> Sequence[str]:
+def _listed(run: "Run", path: str | None) -> Sequence[str]:
     """The lines of --repositories-from; empty ones and those that begin with # are none."""
     if path is None:
         return ()

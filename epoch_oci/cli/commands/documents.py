@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import STANDARD_INPUT, annotations_of, artifact_of, read_document
-from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import write_result
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from epoch_oci.cli.session import Run
     from epoch_oci.flows.convert import Conversion
     from epoch_oci.flows.validate import DocumentReport
     from epoch_oci.oci.document import Document
@@ -49,7 +49,7 @@ class _Given:
 
 
 def convert(
-    run: Run,
+    run: "Run",
     file: flags.File,
     to: flags.To = None,
     dialect: flags.Dialect = "cocoon",
@@ -69,7 +69,7 @@ def convert(
     from epoch_oci.flows.convert import Called, converted_artifact, converted_to_epoch, converted_to_oci
 
     given = _given(run, file, to, config)
-    if run.origin("config") == "--config" and not given.from_file:
+    if run.typed("config") and not given.from_file:
         raise UsageError("--config goes with an OCI manifest in a file", object="--config", hint="leave it out")
     if to is None:
         to = "oci" if given.manifest is None else "epoch"
@@ -88,7 +88,7 @@ def convert(
     _show(run, conversion, output, force)
 
 
-def validate(run: Run, files: flags.Files, schema: flags.Schema = None) -> None:
+def validate(run: "Run", files: flags.Files, schema: flags.Schema = None) -> None:
     """Check documents; every finding at once.
 
     Each is read strictly, held against its JSON Schema, and then looked at for what a schema cannot say. For code
@@ -132,7 +132,7 @@ def _checked(file: str, schema: str | None, *, place: bool) -> "DocumentReport":
     return located(report, raw) if place else report
 
 
-def _show_findings(run: Run, reports: "list[DocumentReport]", unread: list[EpochOciError]) -> None:
+def _show_findings(run: "Run", reports: "list[DocumentReport]", unread: list[EpochOciError]) -> None:
     from epoch_oci.cli.render import validation_lines
     from epoch_oci.cli.reviews import sarif, workflow_commands
 
@@ -149,7 +149,7 @@ def _show_findings(run: Run, reports: "list[DocumentReport]", unread: list[Epoch
             run.result(value, lambda: validation_lines(reports))
 
 
-def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
+def _given(run: "Run", word: str, to: str | None, config: str | None) -> _Given:
     """Raises ContentError for what cannot be translated, NotFoundError, UsageError."""
     from epoch_oci import location, schemas
     from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT
@@ -175,7 +175,7 @@ def _given(run: Run, word: str, to: str | None, config: str | None) -> _Given:
     return _Given(epoch=document)
 
 
-def _given_artifact(run: Run, word: str) -> _Given:
+def _given_artifact(run: "Run", word: str) -> _Given:
     from epoch_oci.artifacts.read import read_documents, reference_key
 
     place = artifact_of(run, word)
@@ -216,7 +216,7 @@ def _config(word: str, manifest: "Document", config: str | None) -> "Document | 
     raise error
 
 
-def _show(run: Run, conversion: "Conversion", output: str | None, force: bool) -> None:
+def _show(run: "Run", conversion: "Conversion", output: str | None, force: bool) -> None:
     from epoch_oci.cli.render import conversion_lines
 
     if conversion.derived:

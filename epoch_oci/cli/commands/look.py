@@ -5,17 +5,16 @@ from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import bare_host, named_store, place_of
-from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
-from epoch_oci.oci.digest import shown
 
 if TYPE_CHECKING:
+    from epoch_oci.cli.session import Run
     from epoch_oci.flows.inspect import Inspection
     from epoch_oci.locate import ArtifactPlace, SnapshotPlace
 
 
-def inspect(run: Run, location: flags.Location, store: flags.Store = None) -> None:
+def inspect(run: "Run", location: flags.Location, store: flags.Store = None) -> None:
     """Show what a snapshot is made of.
 
     Kind, files, sizes, digests, the VM's resources, who wrote it, and what is missing.
@@ -37,7 +36,7 @@ def inspect(run: Run, location: flags.Location, store: flags.Store = None) -> No
     _show_card(run, found)
 
 
-def _show_card(run: Run, found: "Inspection") -> None:
+def _show_card(run: "Run", found: "Inspection") -> None:
     """JSON, coloured on a terminal, plain elsewhere."""
     from epoch_oci.cli.render import card_lines, print_card
 
@@ -48,7 +47,7 @@ def _show_card(run: Run, found: "Inspection") -> None:
 
 
 def verify(
-    run: Run,
+    run: "Run",
     location: flags.Location,
     store: flags.Store = None,
     fast: flags.Fast = False,
@@ -80,7 +79,7 @@ def verify(
 
 
 def ls(
-    run: Run,
+    run: "Run",
     location: flags.OptionalLocation = None,
     store: flags.Store = None,
     long: flags.Long = False,
@@ -103,9 +102,10 @@ def _wrong(count: int) -> str:
     return "one thing is wrong, with" if count == 1 else f"{count} things are wrong, the first with"
 
 
-def _list_snapshots(run: Run, place: "SnapshotPlace", word: str | None) -> None:
+def _list_snapshots(run: "Run", place: "SnapshotPlace", word: str | None) -> None:
     from epoch_oci.cli.render import listing_lines
     from epoch_oci.flows.listing import list_snapshots
+    from epoch_oci.oci.digest import shown
 
     rows = list_snapshots(place.store, word)
     if word is not None and not rows:
@@ -119,7 +119,7 @@ def _list_snapshots(run: Run, place: "SnapshotPlace", word: str | None) -> None:
     run.result(value, lambda: listing_lines(rows))
 
 
-def _list_tags(run: Run, place: "ArtifactPlace", *, long: bool, every: bool) -> None:
+def _list_tags(run: "Run", place: "ArtifactPlace", *, long: bool, every: bool) -> None:
     from epoch_oci.oci.reference import is_fallback_tag
     from epoch_oci.stores.base import Layout, full_name
 
@@ -147,7 +147,7 @@ def _list_tags(run: Run, place: "ArtifactPlace", *, long: bool, every: bool) -> 
     run.result({**value, "artifacts": [row.to_json() for row in rows]}, lambda: artifact_lines(rows))
 
 
-def _list_repositories(run: Run, host: str) -> None:
+def _list_repositories(run: "Run", host: str) -> None:
     from epoch_oci.locate import open_registry
 
     names = list(open_registry(host, connection=run.connection).catalog())

@@ -1,13 +1,15 @@
 """`config` and `doctor`: what holds on this machine, who said so, and whether a registry can be used from here."""
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.flags import COMMON, Flag
-from epoch_oci.cli.session import Run
 from epoch_oci.cli.settings import Settings, is_given, value
 from epoch_oci.errors import UsageError
+
+if TYPE_CHECKING:
+    from epoch_oci.cli.session import Run
 
 _OF_COMMANDS: tuple[Flag, ...] = tuple(
     get_args(row)[1]
@@ -27,7 +29,7 @@ _OF_COMMANDS: tuple[Flag, ...] = tuple(
 """Flags that not every command has, and that may stand in the configuration file."""
 
 
-def config(run: Run, action: flags.ConfigAction) -> None:
+def config(run: "Run", action: flags.ConfigAction) -> None:
     """Show what holds on this machine, and where each value comes from.
 
     A flag outweighs a variable, and that the configuration file: ~/.config/epoch-oci/config.toml, or the one that
@@ -47,7 +49,7 @@ def config(run: Run, action: flags.ConfigAction) -> None:
     run.result(shown, lambda: config_lines(shown))
 
 
-def doctor(run: Run, host: flags.Examined, write: flags.Write = False) -> None:
+def doctor(run: "Run", host: flags.Examined, write: flags.Write = False) -> None:
     """Look whether a registry can be used from here, and what it can.
 
     Whether it is reached, certificates, credentials, the clock; who can read the repository; ranges, referrers, speed.

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import place_of, write_file
-from epoch_oci.cli.session import Run
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
+    from epoch_oci.cli.session import Run
     from epoch_oci.reading.readable_files import ReadableFile
 
 _RANGE = re.compile(r"([0-9]{1,16})?-([0-9]{1,16})?")
 
 
 def cat(
-    run: Run,
+    run: "Run",
     location: flags.Location,
     name: flags.FileName,
     range_: flags.Range = None,
@@ -45,7 +45,7 @@ def cat(
 
 
 def mount(
-    run: Run,
+    run: "Run",
     location: flags.Location,
     directory: flags.Directory,
     store: flags.Store = None,
@@ -71,7 +71,7 @@ def mount(
 
 
 def diff(
-    run: Run,
+    run: "Run",
     a: flags.SideA,
     b: flags.SideB,
     store: flags.Store = None,
@@ -93,7 +93,7 @@ def diff(
     run.result(found.to_json(), lambda: diff_lines(found))
 
 
-def _files(run: Run, location: str, store: str | None, cache: str | None) -> "Mapping[str, ReadableFile]":
+def _files(run: "Run", location: str, store: str | None, cache: str | None) -> "Mapping[str, ReadableFile]":
     from epoch_oci.locate import ArtifactPlace
     from epoch_oci.reading.readable_files import files_at
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import annotations_of, artifact_of, output_file, several_tags, snapshot_in, write_file
-from epoch_oci.cli.session import Run
 from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import AccessError, NetworkError, UsageError
 
@@ -17,15 +16,18 @@ if TYPE_CHECKING:
     from epoch_oci.artifacts.bases import Base
     from epoch_oci.artifacts.packing import Chunking
     from epoch_oci.artifacts.write import Encoding, PushOptions
+    from epoch_oci.cli.session import Run
+    from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.flows.pull import PullOptions
     from epoch_oci.locate import ArtifactPlace
+    from epoch_oci.stores.base import SnapshotStore
     from epoch_oci.transfer.plan import Seed
     from epoch_oci.transfer.report import TransferReport
     from epoch_oci.transfer.throttle import Throttle
 
 
 def push(
-    run: Run,
+    run: "Run",
     snapshot: flags.Snapshot,
     target: flags.Target,
     store: flags.Store = None,
@@ -59,6 +61,10 @@ def push(
     from epoch_oci.flows.push import push as push_snapshot
 
     digest_path = output_file("--digest-file", digest_file) if digest_file else None
+    encoding = _encoding(run, zstd, chunk_size)
+    chunked = _in_chunks(run, snapshot, dialect, chunked, encoding)
+    word, also = several_tags(target)
+    _refuse_swapped(snapshot, word)
     options = PushOptions(
         dialect=dialect,
         annotations=annotations_of(annotation, annotation_file),
@@ -70,35 +76,38 @@ def push(
         part_size=size_of_parts(part_size),
         part_cache=run.settings.cache_directory,
         throttle=throttle_for(limit_rate, target, store),
+        encoding=encoding,
     )
-    encoding = _encoding(run, zstd, chunk_size)
-    if chunked and run.origin("chunked") != "--chunked" and (dialect != "cocoon" or encoding is not None):
+
+    def at(place: "ArtifactPlace") -> PushOptions:
+        chunking = chunking_for(run, place, chunked, base, level)
+        return replace(options, mount_from=siblings(place, mount_from), chunking=chunking)
+
+    if snapshot == "-":
+        place = _target(run, word)
+        key = SnapshotKey.parse(as_) if as_ else None
+        report = _push_input(run, place, replace(at(place), key=key), also)
+    else:
+        source, key = _stored(run, snapshot, store)
+        place = _target(run, word)
+        how = replace(at(place), also=also)
+        report = push_snapshot(source, key, place.store, place.tag, options=how, on_event=run.listen)
+    show(run, report, place.where, digest_path=digest_path)
+
+
+def _in_chunks(run: "Run", snapshot: str, dialect: str, chunked: bool, encoding: "Encoding | None") -> bool:
+    """Whether the chunked form is written. Raises UsageError for flags that do not go together."""
+    if chunked and not run.typed("chunked") and (dialect != "cocoon" or encoding is not None):
         chunked = False  # what is typed outweighs what the environment says
     if encoding is not None and (chunked or snapshot == "-"):
         raise UsageError("--zstd goes neither with --chunked nor with an archive on standard input", object="--zstd")
-    target, also = several_tags(target)
-    _refuse_swapped(snapshot, target)
-    if snapshot == "-":
-        place = _target(run, target)
-        key = SnapshotKey.parse(as_) if as_ else None
-        options = replace(options, key=key, mount_from=siblings(place, mount_from))
-        report = _push_input(run, place, options, also, chunking_for(run, place, chunked, base, level))
-    else:
-        if (run.origin("as_") or "").startswith("--"):
-            raise UsageError("--as names the snapshot of an archive on standard input", object="--as")
-        source, key = snapshot_in(run, snapshot, store)
-        place = _target(run, target)
-        options = replace(options, also=also, mount_from=siblings(place, mount_from))
-        chunking = chunking_for(run, place, chunked, base, level)
-        report = push_snapshot(
-            source,
-            key,
-            place.store,
-            place.tag,
-            options=replace(options, chunking=chunking, encoding=encoding),
-            on_event=run.listen,
-        )
-    show(run, report, place.where, digest_path=digest_path)
+    return chunked
+
+
+def _stored(run: "Run", snapshot: str, store: str | None) -> "tuple[SnapshotStore, SnapshotKey]":
+    if run.typed("as_"):
+        raise UsageError("--as names the snapshot of an archive on standard input", object="--as")
+    return snapshot_in(run, snapshot, store)
 
 
 def _refuse_swapped(snapshot: str, target: str) -> None:
@@ -125,13 +134,13 @@ def _refuse_swapped(snapshot: str, target: str) -> None:
     )
 
 
-def _encoding(run: Run, zstd: int | None, chunk_size: str | None) -> "Encoding | None":
+def _encoding(run: "Run", zstd: int | None, chunk_size: str | None) -> "Encoding | None":
     """What --zstd and --chunk-size ask for; None where nobody did."""
     from epoch_oci.artifacts.write import Encoding
     from epoch_oci.cli.arguments import chunk_size as size_of_chunks
 
     if zstd is None:
-        if (run.origin("chunk_size") or "").startswith("--"):
+        if run.typed("chunk_size"):
             raise UsageError("--chunk-size goes with --zstd", object="--chunk-size")
         return None
     size = size_of_chunks(chunk_size) if chunk_size else 0
@@ -139,12 +148,12 @@ def _encoding(run: Run, zstd: int | None, chunk_size: str | None) -> "Encoding |
 
 
 def chunking_for(
-    run: Run, place: "ArtifactPlace", chunked: bool, bases: Sequence[str], level: int
+    run: "Run", place: "ArtifactPlace", chunked: bool, bases: Sequence[str], level: int
 ) -> "Chunking | None":
     """What --chunked asks for; None where nobody did."""
     if not chunked:
         for name in ("base", "level"):
-            if (run.origin(name) or "").startswith("--"):
+            if run.typed(name):
                 raise UsageError(f"--{name} goes with --chunked", object=f"--{name}")
         return None
     from epoch_oci.artifacts.packing import Chunking
@@ -158,7 +167,7 @@ def chunking_for(
     )
 
 
-def _base(run: Run, place: "ArtifactPlace", word: str) -> "Base":
+def _base(run: "Run", place: "ArtifactPlace", word: str) -> "Base":
     """A tag of the target, or an artifact in a repository of the same registry, from which packs can be mounted."""
     from epoch_oci.artifacts.bases import Base
     from epoch_oci.location import repository_in
@@ -175,9 +184,7 @@ def _base(run: Run, place: "ArtifactPlace", word: str) -> "Base":
     return Base(other.store, name, repository if near else "")
 
 
-def _push_input(
-    run: Run, place: "ArtifactPlace", options: "PushOptions", also: tuple[str, ...], chunking: "Chunking | None"
-) -> "TransferReport":
+def _push_input(run: "Run", place: "ArtifactPlace", options: "PushOptions", also: tuple[str, ...]) -> "TransferReport":
     from epoch_oci.cocoon.export_archive import ExportArchive
     from epoch_oci.flows.copy import add_tags
     from epoch_oci.flows.push_archive import push_archive
@@ -190,7 +197,6 @@ def _push_input(
             hint="cocoon snapshot export NAME -o - | epoch-oci push - TARGET",
         )
     with ExportArchive(sys.stdin.buffer, run.settings.spool_directory, "standard input") as archive:
-        options = replace(options, chunking=chunking)
         report = push_archive(archive, place.store, place.tag, options=options, on_event=run.listen)
     if also and not options.dry_run:  # only now is it known what the artifact is
         add_tags(
@@ -205,7 +211,7 @@ def _push_input(
 
 
 def pull(
-    run: Run,
+    run: "Run",
     reference: flags.Reference,
     store: flags.Store = None,
     output: flags.Output = None,
@@ -246,7 +252,7 @@ def pull(
         read_cache=Path(cache).absolute() if cache else None,
         approve=partial(refuse_unless_verified, run, verify_with) if verify_with else None,
     )
-    if output == "-" and (run.origin("seed") or "").startswith("--"):
+    if output == "-" and run.typed("seed"):
         raise UsageError("--seed works with --store and -o DIR, and not for an archive", object="--seed")
     if output == "-":
         _pull_to_output(run, reference, options, digest_path)
@@ -267,7 +273,7 @@ def pull(
     show(run, report, output or store or "", digest_path=digest_path)
 
 
-def _pull_to_output(run: Run, reference: str, options: "PullOptions", digest_path: str | None) -> None:
+def _pull_to_output(run: "Run", reference: str, options: "PullOptions", digest_path: str | None) -> None:
     """The result is the archive, so what is said of it goes to standard error."""
     from epoch_oci.cocoon.import_archive import to_descriptor
     from epoch_oci.flows.pull_archive import pull_to_archive
@@ -284,7 +290,7 @@ def _pull_to_output(run: Run, reference: str, options: "PullOptions", digest_pat
 
 
 def show(
-    run: Run, report: "TransferReport", where: str, *, aside: bool = False, digest_path: str | None = None
+    run: "Run", report: "TransferReport", where: str, *, aside: bool = False, digest_path: str | None = None
 ) -> None:
     """Print what a transfer did, and its warnings; its digest also goes into the file of `digest_path`."""
     from epoch_oci.cli.render import transfer_lines
@@ -298,7 +304,7 @@ def show(
     run.result(report.to_json(), lambda: transfer_lines(report, where), aside=aside)
 
 
-def _seeds(run: Run, words: Sequence[str]) -> "tuple[Seed, ...]":
+def _seeds(run: "Run", words: Sequence[str]) -> "tuple[Seed, ...]":
     """The places of --seed. One that is not there is an error, one that cannot be reached is passed over."""
     from epoch_oci.locate import open_seed
     from epoch_oci.transfer.plan import Seed
@@ -324,14 +330,14 @@ def throttle_for(limit: str | None, artifact: str, store: str | None) -> "Thrott
     return throttle if crosses_network(artifact, store) else None
 
 
-def _destination(run: Run, store: str | None, output: str | None) -> tuple[str | None, str | None]:
+def _destination(run: "Run", store: str | None, output: str | None) -> tuple[str | None, str | None]:
     """Exactly one of store and directory. What is typed outweighs what the environment says."""
     if not store and not output:
         raise UsageError(
             "pull needs a place to put the snapshot",
             hint="name a store with --store DIR (or EPOCH_STORE), a directory for its files with -o DIR, or `-o -`",
         )
-    typed = {name for name in ("store", "output") if (run.origin(name) or "").startswith("--")}
+    typed = {name for name in ("store", "output") if run.typed(name)}
     if store and output and len(typed) != 1:
         raise UsageError("--store and -o exclude each other", hint="pull twice, or copy the files afterwards")
     if typed == {"store"}:
@@ -339,7 +345,7 @@ def _destination(run: Run, store: str | None, output: str | None) -> tuple[str |
     return (None, output) if output else (store, None)
 
 
-def _target(run: Run, word: str) -> "ArtifactPlace":
+def _target(run: "Run", word: str) -> "ArtifactPlace":
     from epoch_oci.locate import locate_artifact
 
     place = locate_artifact(word, connection=run.connection, create=True)

@@ -8,13 +8,13 @@ from epoch_oci.dialects.cocoonstack.config import FileEntry, SnapshotConfig, ent
 from epoch_oci.dialects.cocoonstack.extra import Extra
 from epoch_oci.epoch.extra_members import MODERN
 from epoch_oci.epoch.manifest import LayerHeader, Manifest
-from epoch_oci.epoch.mint import Facts, MintedFile, mint
+from epoch_oci.epoch.mint import MintedFile, SnapshotFacts, mint
 from epoch_oci.errors import Finding, counted
 from epoch_oci.oci.digest import shown
 
 
 def derived(
-    facts: Facts,
+    facts: SnapshotFacts,
     files: Iterable[SnapshotFile],
     extra: Extra,
     entries: Mapping[str, FileEntry] = MappingProxyType({}),

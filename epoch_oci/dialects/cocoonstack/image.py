@@ -18,7 +18,7 @@ from epoch_oci.dialects.cocoonstack.extra import Extra
 from epoch_oci.dialects.layers import url_warnings
 from epoch_oci.dialects.profile import Labels
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Layer, Manifest, media_type_for_file
-from epoch_oci.epoch.mint import Facts
+from epoch_oci.epoch.mint import SnapshotFacts
 from epoch_oci.errors import ContentError, Finding, UsageError
 from epoch_oci.oci import filename, media_types
 from epoch_oci.oci.descriptor import Descriptor
@@ -152,7 +152,7 @@ class _Image:
         # No snapshot ID: it would make a snapshot of the image (trap 21).
         extra = Extra(annotations=self.labels.unlike(snapshot_id="", image=self.labels.image), titles=titles)
         labels = self.labels
-        facts = Facts(name=labels.name, tag=labels.tag, image=labels.image, created_at=labels.created)
+        facts = SnapshotFacts(name=labels.name, tag=labels.tag, image=labels.image, created_at=labels.created)
         epoch = derived(facts, files, extra)
         return Snapshot(
             dialect=self.dialect,

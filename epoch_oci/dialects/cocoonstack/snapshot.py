@@ -18,7 +18,7 @@ from epoch_oci.dialects.layers import url_warnings
 from epoch_oci.dialects.profile import Labels
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.manifest import MANIFEST_LIMIT, Layer, Manifest
-from epoch_oci.epoch.mint import Facts
+from epoch_oci.epoch.mint import SnapshotFacts
 from epoch_oci.errors import ContentError, Finding, PolicyError, UsageError
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
@@ -80,7 +80,7 @@ def _config(
 def _file(layer: Layer, written: WrittenFile | None) -> SnapshotFile:
     blob = layer.descriptor
     # By its name and not by the manifest: readers refuse types that they do not know (epoch-formats 4.10).
-    media_type = vocabulary.media_type_for_file(layer.filename)
+    media_type = vocabulary.layer_type_for_file(layer.filename)
     if written is not None and written.encoding == "zstd":
         media_type += vocabulary.ZSTD
     pieces = written.layers if written is not None else (blob,)
@@ -201,7 +201,7 @@ class _Reader:
         config = self.config
         kept = self.labels.unlike(snapshot_id=config.snapshot_id, image=self.image)
         extra = Extra(config=config.others, annotations=kept)
-        facts = Facts(
+        facts = SnapshotFacts(
             name=self.labels.name,
             tag=self.labels.tag,
             snapshot_id=config.snapshot_id,

@@ -102,7 +102,7 @@ def lost_of(rows: Iterable[TitledLayers]) -> Iterator[str]:
     """What the layers say that an Epoch manifest has no place for."""
     for row in rows:
         media_type = row.layers[0].media_type.removesuffix(vocabulary.ZSTD)
-        if media_type != vocabulary.media_type_for_file(row.title):
+        if media_type != vocabulary.layer_type_for_file(row.title):
             yield f"media type {shown(media_type)} of {shown(row.title)}"
         # A dict for its order, each key once for the file.
         keys = {key: None for layer in row.layers for key in layer.annotations}

@@ -45,7 +45,7 @@ EPOCH_CONFIG_LIMIT = 1 << 20
 """Largest snapshot config in bytes that Epoch up to 0.2.1 can read; cocoon-common reads 64 MiB."""
 
 
-def media_type_for_file(name: str) -> str:
+def layer_type_for_file(name: str) -> str:
     """The type of a snapshot's layer by the name of the file."""
     if (known := _BY_NAME.get(name)) is not None:
         return known

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
-from epoch_oci.disk.draft import Draft, Shown, is_ours, stale, sweep
+from epoch_oci.disk.draft import Draft, Shown, is_ours, is_reserved, stale, sweep
 from epoch_oci.disk.facts import Marks, is_same
 from epoch_oci.disk.lock import locked
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
@@ -242,32 +242,12 @@ class DirectoryBackend:
     @contextmanager
     def _opened(self, folder: str, *, create: bool = False, sync: bool = False) -> Iterator[int | None]:
         """A directory below the root, None when it or one above it is not there; `sync` makes all of them durable."""
-        directory = local.open_directory(self.path, str(self.path))
-        for place in _ancestry(folder):
-            directory = None if directory is None else self._step(directory, place, create, sync)
+        directory = local.open_below(self.path, folder, create=create, sync=sync)
         try:
-            if sync and directory is not None:
-                with local.local_errors(self._what(folder)):
-                    local.sync_directory(directory)
             yield directory
         finally:
             if directory is not None:
                 os.close(directory)
-
-    def _step(self, parent: int, folder: str, create: bool, sync: bool) -> int | None:
-        """From `parent`, which is closed, into its child `folder`."""
-        name, what = folder.rpartition("/")[2], self._what(folder)
-        try:
-            if sync:
-                with local.local_errors(what):
-                    local.sync_directory(parent)
-            child = local.open_directory(name, what, parent=parent)
-            if child is None and create:
-                local.make_directory(name, parent, what)
-                child = local.open_directory(name, what, parent=parent)
-            return child
-        finally:
-            os.close(parent)
 
     def _entries(self, folder: str) -> list[tuple[str, bool]]:
         """What is in a directory, with whether it is one itself."""
@@ -283,17 +263,9 @@ def _split(key: str) -> tuple[str, str]:
     """The folder of a key ("" at the root) and the name in it. Raises ContentError (NAME)."""
     check_key(key)
     folder, _, name = key.rpartition("/")
-    if any(map(is_ours, key.split("/"))):
+    if is_reserved(key):
         raise ContentError(f"the key {key} is reserved for drafts and locks", code="NAME", object=key)
     return folder, name
-
-
-def _ancestry(folder: str) -> Iterator[str]:
-    """Every folder from the root, which is left out, to `folder`."""
-    walked = ""
-    for part in folder.split("/") if folder else ():
-        walked = f"{walked}/{part}" if walked else part
-        yield walked
 
 
 def _is_key(name: str) -> bool:
