@@ -75,6 +75,7 @@ class BucketName:
                 object=said,
                 hint=f"write {scheme}://BUCKET or {scheme}://BUCKET/PREFIX",
             )
+        # `s3://BUCKET/` is the bucket and no prefix of one empty component.
         prefix = prefix.rstrip("/")
         if not prefix:
             return cls(scheme, bucket, _checked(epoch.prefix, "EPOCH_S3_PREFIX"))
@@ -102,6 +103,7 @@ def open_bucket(word: str, options: BucketOptions) -> tuple[ObjectStoreBackend, 
 def _checked(prefix: str, what: str) -> str:
     """A prefix that object names can begin with. Raises UsageError."""
     parts = prefix.removesuffix("/").split("/")
+    # `obstore` reads object names as paths, and would ask for another one.
     if any(part in ("", ".", "..") for part in parts) or not prefix.isprintable():
         raise UsageError(
             f"the prefix {shown(prefix)} has an empty, . or .. component or a control character", object=what
@@ -116,6 +118,7 @@ def _open_s3(name: BucketName, epoch: EpochSettings, options: BucketOptions) -> 
     config = epoch_s3(epoch) if epoch.complete else amazon_s3(options.environ)
     more = _common(config, options)
     if epoch.complete:
+        # As a provider: keys that are given as settings would be joined by an AWS_SESSION_TOKEN of the environment.
         more["credential_provider"] = lambda: static_keys(epoch)
     store = S3Store(name.bucket, config=_any(config), **more)
     listing = list_config(config, name.bucket, name.prefix)
@@ -130,6 +133,7 @@ def list_config(config: Config, bucket: str, prefix: str) -> Config | None:
     endpoint = endpoint_of(config).rstrip("/")
     if not endpoint:
         return None
+    # The bucket is in the host's name already where requests are in that style.
     place = endpoint if config["virtual_hosted_style_request"] else f"{endpoint}/{bucket}"
     address = f"{place}?list-type=2&max-keys=1&prefix={quote(prefix, safe='')}&x-epoch-oci="
     named: Config = {"aws_endpoint_url": address, "aws_endpoint_url_s3": address}
@@ -172,6 +176,7 @@ def _any(config: Config) -> Any:
 def _common(config: Config, options: BucketOptions) -> dict[str, Any]:
     patience = options.patience
     retries: RetryConfig = {
+        # The library counts what comes after the first attempt.
         "max_retries": patience.attempts - 1,
         "backoff": {
             "init_backoff": timedelta(seconds=patience.first),
@@ -248,6 +253,7 @@ def _proxy(endpoint: str, environ: Mapping[str, str]) -> "ClientConfig":
     proxies = Proxies.of(environ)
     proxy = proxies.choose(_ELSEWHERE[endpoint.startswith("http://")])
     excepted = bool(endpoint) and proxies.excepts(endpoint)
+    # An endpoint that is excepted never meets the proxy, so that its kind does not matter.
     if proxy is None or (excepted and proxy.startswith("socks")):
         return {}
     if proxy.startswith("socks"):

@@ -35,6 +35,7 @@ class Batch:
         with self._lock:
             if not self._open:
                 return False
+            # A tag that is there with the same bytes keeps its time in the catalog: nothing was pushed.
             (self._keys if renew else self._noted).add(key)
             due = len(self._keys) >= _BATCH or time.monotonic() - self._since > _BATCH_SECONDS
             keys = self._taken() if due else set()
@@ -42,6 +43,7 @@ class Batch:
             self._enlist(keys, True)
         except BaseException:
             with self._lock:
+                # They are published all the same, and the next writing takes them along.
                 self._keys |= keys
             raise
         return True
@@ -57,6 +59,7 @@ class Batch:
     def flush(self) -> None:
         """List what is left."""
         with self._lock:
+            # From here on `add` sends latecomers to write for themselves: a thread may still be publishing.
             self._open, keys = False, self._taken()
         self._enlist(keys, True)
         self._enlist(self._noted, False)
@@ -92,6 +95,7 @@ class Enlisting:
             keys = {key for key in keys if not catalog.lists(key)}
             if not keys:
                 return None
+        # The first time only: asked again it would take back the time that another writer has just set.
         self._renew = False
         return with_tags(old, keys, self._clock())
 

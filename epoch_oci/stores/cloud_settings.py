@@ -19,6 +19,7 @@ from epoch_oci.oci.digest import shown
 DEFAULT_PREFIX = "epoch/"
 _EPOCH_HOME = "/root"
 """Where Epoch looks for the file when it finds no home directory."""
+# What is named by a variable may be anything, a device too.
 _FILE_LIMIT = 1 << 20
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
@@ -78,6 +79,7 @@ class EpochSettings:
         there comes second. Its prefix counts for nothing, because Epoch has settled the prefix before it reads on.
         """
         values = {name: environ.get(f"EPOCH_S3_{name}", "") for name in _EPOCH_NAMES}
+        # These three are what Epoch itself asks for before it opens the file (epoch-formats 2.2).
         if not (values["ENDPOINT"] and values["ACCESS_KEY"] and values["BUCKET"]):
             kept = _read(_file(environ))
             values = {name: text or kept.get(f"EPOCH_S3_{name}", "") for name, text in values.items()}
@@ -108,6 +110,7 @@ def epoch_s3(settings: EpochSettings) -> Config:
 
     The keys themselves go through a provider (`static_keys`), for a stray AWS_SESSION_TOKEN must not join them.
     """
+    # Signed for another region than its own Amazon refuses it, and the host says which one that is.
     found = _AMAZON_HOST.match(settings.endpoint)
     region = settings.region or (found[1] if found else _DEFAULT_REGION)
     return {**_s3_place(settings.endpoint, region), "skip_signature": False, "virtual_hosted_style_request": False}
@@ -116,6 +119,7 @@ def epoch_s3(settings: EpochSettings) -> Config:
 def amazon_s3(environ: Mapping[str, str]) -> Config:
     """S3 with AWS's variables, else the keys in AWS's files. Raises UsageError, LocalIOError for a damaged file."""
     config: Config = _picked(environ, _AWS)
+    # Keys of the file beside a role of the environment would be neither's, and signed by both.
     kept = {} if any(environ.get(name) for name in _AWS_SOURCES) else _profile(environ)
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or kept.pop("region", "")
     config |= kept

@@ -71,6 +71,7 @@ class EpochStore:
 
     def find(self, word: str) -> SnapshotKey:
         """As `SnapshotStore.find`."""
+        # `team:bot:v1` and `team/bot:v1` may both be meant: names with a colon are legal in Epoch (trap 35).
         first, *others = SnapshotKey.readings(word)
         if not others or self._is_here(first):
             return first
@@ -83,6 +84,7 @@ class EpochStore:
         """
         key = SnapshotKey.parse(name)
         raw = self._read(manifest_key(key), MANIFEST_LIMIT)
+        # After the tag: a tag may look like a digest, and what is tagged is what people mean.
         raw = self._copy(key) if raw is None else raw
         if raw is None:
             self._backend.check()
@@ -128,13 +130,19 @@ class EpochStore:
         0.1.6 or later, ContentError for a wrong manifest or a catalog that cannot be read; then nothing was written.
         """
         key = SnapshotKey.parse(name)
+        # Readers of a store must never meet a manifest whose blobs are missing (decision D6).
         self._require_blobs(key, Manifest.parse(document, f"the manifest of {key}"))
         if self._batch is None:
             self.catalog()
+        # Blobs that were skipped may be of a run that was killed before it made them durable.
         self._backend.flush(_BLOBS)
         written = self._backend.update(
-            manifest_key(key), lambda old: self._replacement(key, old, document, replace), limit=MANIFEST_LIMIT
+            # Under the backend's lock or condition, so that of two writers of one key one is refused (reliability F20).
+            manifest_key(key),
+            lambda old: self._replacement(key, old, document, replace),
+            limit=MANIFEST_LIMIT,
         )
+        # The catalog last: Epoch's servers find snapshots by it, and must not find one that is not there yet.
         if self._batch is None or not self._batch.add(key, renew=written):
             self._backend.update(CATALOG_KEY, Enlisting({key}, written, self._clock), limit=CATALOG_LIMIT)
 
@@ -152,6 +160,7 @@ class EpochStore:
             yield lambda name: batch.note(SnapshotKey.parse(name))
         finally:
             self._batch = None
+            # Also after an error: what was published is there, and nobody would list it otherwise.
             batch.flush()
 
     def leave_unlisted(self) -> None:
@@ -169,6 +178,7 @@ class EpochStore:
             self._backend.check()
             raise NotFoundError(f"{self._where} holds no snapshot {key}", object=str(key))
         self._backend.update(CATALOG_KEY, lambda old: self._unlisted(key, old), limit=CATALOG_LIMIT)
+        # Copies under `_digests/` stay: who asked for the snapshot by its digest still finds it (epoch-formats 2.1).
         self._backend.delete(manifest_key(key))
 
     def garbage(self, grace: float, *, without: AbstractSet[str] = frozenset()) -> Garbage:
@@ -185,6 +195,7 @@ class EpochStore:
 
         def read(text: str) -> set[str]:
             key = parse_manifest_key(text)
+            # What would be removed refers to nothing any more; its copy by digest, if there is one, still does.
             if key is not None and str(key) in without:
                 return set()
             return {_BLOBS + found for found in digests_in(self._read(text, MANIFEST_LIMIT) or b"")}
@@ -198,6 +209,7 @@ class EpochStore:
     def snapshots(self) -> Iterator[SnapshotEntry]:
         """As `SnapshotStore.snapshots`, hostile names included. Raises NotFoundError when there is no store."""
         self._backend.check()
+        # From the manifests and not from the catalog, which a server writes blindly and may be behind (reliability E4).
         for key in sorted(set(self._manifest_keys())):
             yield SnapshotEntry(key.name, key.tag)
 
@@ -210,6 +222,7 @@ class EpochStore:
         """As `Auditor.audit`: the catalog held against the manifests that are there, and keys of no snapshot."""
         keys = set(self._manifest_keys())
         yield from self._stray_keys()
+        # A name that is hostile is listed as a finding, and never made a path of.
         folders = {f"{MANIFESTS}{key.name}/" for key in keys if hostile_problem(key.name) is None}
         yield from left_behind(self._backend, ("", _BLOBS, *sorted(folders)))
         try:
@@ -249,6 +262,7 @@ class EpochStore:
             )
 
     def _require_blobs(self, key: SnapshotKey, manifest: Manifest) -> None:
+        # `holds` and not `has`: on a disk of this machine a blob of the right size may still be the wrong one.
         missing = [blob for blob in manifest.descriptors if not self.holds(blob)]
         if missing:
             named = ", ".join(str(blob.digest) for blob in missing[:3]) + (" …" if len(missing) > 3 else "")
@@ -290,6 +304,7 @@ class EpochStore:
         """
         if self._modern is None:
             with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="look") as pool:
+                # Once for a store: it is asked at every publishing, and one answer costs a listing.
                 self._modern = any(pool.map(self._is_oci, self._looked_into()))
         return self._modern
 

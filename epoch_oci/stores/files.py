@@ -53,6 +53,7 @@ class FilesDirectory:
             return False
         what = self._what(target)
         found = local.look(target.name, directory, what)
+        # A look first: most files that stand in the way have another size, and are not read to know.
         if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != target.size:
             return False
         descriptor = local.open_file(target.name, directory, what)
@@ -67,6 +68,7 @@ class FilesDirectory:
         """As `FileSink.check`, naming everything in the way. What a file holds already is not asked of the disk."""
         for target in targets:
             _check_target(target)
+        # All that is in the way is told at once, before anything is fetched for an hour.
         problems = [why for target in targets if (why := self._conflicting(target, replace)) is not None]
         if problems:
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
@@ -85,7 +87,9 @@ class FilesDirectory:
         with Draft(directory, what) as draft:
             with content.open() as reader:
                 _unfold(VerifyingReader(reader, target.blob, target.name), draft, target.segments)
+            # What holds a machine's memory is its owner's alone, whatever the archive said (reliability N7).
             mode = target.mode & _OWNER or _DEFAULT_MODE
+            # Without `replace` it never takes the place of anything: who was quicker keeps it (reliability N6).
             committed = draft.commit(target.name, size=target.size, mode=mode, replace=replace)
         if not committed and not self.holds(target):
             raise self._conflict(f"{what} was put there by another process")
@@ -133,6 +137,7 @@ class FilesDirectory:
             raise LocalIOError(f"{self._path} was removed meanwhile", object=str(self._path))
         with self._lock:
             if not self._swept:
+                # Once a run, before the first file: drafts of killed runs take the room that this one needs.
                 sweep(directory)
                 self._swept = True
         return directory
@@ -150,6 +155,7 @@ class FilesDirectory:
             return None
         kind = local.kind_of(found.st_mode)
         if not stat.S_ISREG(found.st_mode) and not stat.S_ISLNK(found.st_mode):
+            # A directory or a device is nobody's earlier pull; --force is for files and links.
             return f"{what} is {kind}, which is never replaced"
         if replace:
             return None
@@ -166,6 +172,7 @@ class FilesDirectory:
 
     def _free_space(self) -> int | None:
         """Of the disk that the directory is on, or will be on once it is made."""
+        # It may not be there yet, and is made on the disk of the first directory above it that is.
         for folder in (self._path, *self._path.parents):
             directory = local.open_directory(folder, str(folder))
             if directory is not None:
@@ -193,6 +200,8 @@ def _check_target(target: FileTarget) -> None:
         return
     end = 0
     for segment in target.segments:
+        # Else one segment could write over another, and the hash of the packed form would still be right (reliability
+        # Z3).
         if segment.offset < end or segment.length < 0:
             raise ContentError(f"{target.name}: its sparse map is out of order", code="SIZE", object=target.name)
         end = segment.offset + segment.length
@@ -224,4 +233,5 @@ def _matches(descriptor: int, what: str, target: FileTarget) -> bool:
         VerifyingReader(reader, target.blob, target.name).exhaust()
     except ContentError:
         return False
+    # The packed form says nothing of what lies between its runs: there the file must be zero, or it is another file.
     return segments is None or is_zero_outside(descriptor, what, segments, target.logical_size)

@@ -236,6 +236,7 @@ def _entries(value: Any, found: list[Finding]) -> tuple[Descriptor, ...]:
 
 def told_apart(index: LayoutIndex, refers: Callable[[Descriptor], bool]) -> tuple[list[str], list[str]]:
     """The names of artifacts, and those of what refers to them; `refers` reads a manifest to know, each one once."""
+    # One manifest may have several entries, some without a tag; what has a tag is called by it.
     tagged = {entry.digest for entry in index.entries if index.tag(entry) is not None}
     referring: dict[Digest, bool] = {}
     found: dict[str, bool] = {}
@@ -246,6 +247,7 @@ def told_apart(index: LayoutIndex, refers: Callable[[Descriptor], bool]) -> tupl
         if entry.digest not in referring:
             referring[entry.digest] = refers(entry)
         found[name or str(entry.digest)] = referring[entry.digest] or is_fallback_tag(name or "")
+    # Tags in their order, then what has none in the order of the index: digests have no order that means anything.
     names = sorted(found, key=lambda name: (":" in name, name if ":" not in name else ""))
     return [name for name in names if not found[name]], [name for name in names if found[name]]
 
@@ -256,6 +258,7 @@ def orphaned(subjects: Mapping[Digest, Digest], reached: Callable[[Digest], bool
     while gone := sorted(
         digest
         for digest, subject in subjects.items()
+        # Again and again until nothing is added: what refers to an orphan is one.
         if digest not in lost and (subject in lost or not reached(subject))
     ):
         lost |= dict.fromkeys(gone)

@@ -91,6 +91,7 @@ class ArchiveBackend:
 
     def holds(self, key: str, target: Descriptor, *, anew: bool = False) -> bool:
         """As `Backend.holds`."""
+        # What waits counts: a push that was killed goes on from there.
         if self._waiting.holds(key, target, anew=anew):
             return True
         member = self._member(key)
@@ -107,6 +108,7 @@ class ArchiveBackend:
         """What a member holds, read unless that is known."""
         form = _form(member, algorithm)
         tar = self._tar()
+        # A compressed archive is unpacked anew for each run: where a member lies in it tells nothing the next time.
         known = None if tar is None or tar.compressed or anew else self._marks.digest(tar.found, form)
         if known is not None:
             return known
@@ -143,6 +145,7 @@ class ArchiveBackend:
             raise LocalIOError(f"{self._path.parent} was removed meanwhile", object=str(self._path.parent))
         try:
             with locked(parent, str(self._path), self._warnings.no_locks):
+                # Under the lock, from the archive as it is now: another process may have written a new one meanwhile.
                 old = read_if_there(self, key, limit=limit, what=self._what(key))
                 new = change(old)
                 if new is None or new == old:
@@ -150,10 +153,12 @@ class ArchiveBackend:
                         return False
                     new = old  # what it names is not all right in the archive, and waits beside it
                 self._refuse_compressed()
+                # The draft of a killed run is as large as the archive, and the new one needs its room.
                 sweep(parent)
                 self._write_archive(parent, new)
         finally:
             os.close(parent)
+        # Outside the lock: the directory beside the archive has one of its own, which others may hold for long.
         self._clear()
         return True
 
@@ -202,6 +207,7 @@ class ArchiveBackend:
                 except (FileNotFoundError, NotADirectoryError):
                     there = None
             known = self._opened
+            # By what the file is and not by its name: archives are replaced, never written into.
             if known is not None and there is not None and is_same(known.found, there):
                 return known
             self._opened = None
@@ -246,6 +252,7 @@ class ArchiveBackend:
         local.make_directories(path)
         held = local.open_directory(path, str(path))
         if held is not None:
+            # Held and still the one at that path: else it was taken away between making and locking it.
             if try_lock(held, shared=True) is not False and _is_there(held, path):
                 return held
             os.close(held)
@@ -269,6 +276,7 @@ class ArchiveBackend:
             held, self._presence = self._presence, -1
             try:
                 if try_lock(held) is not False:
+                    # `rmdir` refuses what is not empty: content that waits for another index is safe.
                     for folder in ("blobs/sha256", "blobs/sha512", "blobs", ""):
                         with contextlib.suppress(OSError):
                             (self._waiting.path / folder).rmdir()
@@ -287,11 +295,13 @@ class ArchiveBackend:
             writer = LayoutTarWriter(draft)
             writer.add(MARK, len(MARK_BYTES), io.BytesIO(MARK_BYTES))
             writer.add(INDEX, len(index), io.BytesIO(index))
+            # By name, so that the same content makes the same archive, byte for byte.
             for key in sorted(blobs):
                 with self.open(key) as reader:
                     writer.add(key, blobs[key], VerifyingReader(reader, _descriptor(key, blobs[key]), self._what(key)))
             writer.finish()
             draft.commit(self._path.name, mode=mode, shown=lambda found: self._mark(found, writer.members))
+        # Only now: until the new archive has its name, what waits is the only copy.
         for key in taken:
             self._waiting.delete(key)
 
@@ -324,6 +334,7 @@ class ArchiveBackend:
                 continue
             found.add(key)
             is_document = target.media_type in media_types.MANIFESTS | media_types.INDEXES
+            # A ring of indexes has no end; what lies deeper than any index is nobody's honest layout (reliability M4).
             if is_document and nesting and target.size <= MANIFEST_LIMIT:
                 raw = read_if_there(self, key, limit=MANIFEST_LIMIT, what=self._what(key))
                 if raw is not None:

@@ -207,6 +207,7 @@ class OciLayout:
     def garbage(self, grace: float, *, without: AbstractSet[str] = frozenset()) -> Garbage:
         """As `Collecting.garbage`: what cannot be reached from `index.json`, through manifests and their referrers."""
         self._index()
+        # Without books: a layout in a directory is written under a lock, and no server writes to it behind our back.
         return Collector(self._backend, _ALL_BLOBS, (), self._reached).find(grace, without)
 
     def collect(self, garbage: Garbage, grace: float) -> Garbage:
@@ -250,8 +251,10 @@ class OciLayout:
         if size is None or size > MANIFEST_LIMIT:
             return []
         raw = self._read(blob_key(digest)) or b""
+        # A small blob that happens to be JSON is no document; a manifest of a type that nobody knows yet is one.
         if raw.lstrip()[:1] != b"{" or not (b'"layers"' in raw or b'"manifests"' in raw):
             return []
+        # By text and not by the known members: whatever a later version of a document names is kept (reliability J4).
         return [Digest.parse(found) for found in oci_digests_in(raw)]
 
     def _listed_subjects(self, index: LayoutIndex) -> dict[Digest, dict[Digest, Descriptor]]:
@@ -260,6 +263,7 @@ class OciLayout:
         for entry in index.entries:
             if (subject := self._subject(entry)) is not None:
                 found.setdefault(subject, {})[entry.digest] = replace(entry, annotations={})
+            # Layouts that were copied from a registry without the referrers API have its lists (oci-registries 2.2).
             if (digest := fallback_subject(ref_name(entry) or "")) is not None and is_index(
                 document := self._document(entry)
             ):
@@ -371,6 +375,7 @@ class OciLayout:
         if self._batch is not None:
             return self._batch.index
         self._backend.check()
+        # The mark first: a layout of a later version may have an index that means something else.
         marked, raw = self._has_mark(), self._read(INDEX)
         if not marked or raw is None:
             missing = INDEX if marked else MARK
@@ -385,6 +390,7 @@ class OciLayout:
         """Make it a layout if it is none yet."""
         if self._backend.head(INDEX) is None:
             self._backend.update(INDEX, lambda old: EMPTY.encoded() if old is None else None, limit=MANIFEST_LIMIT)
+        # The index before the mark: what has a mark is a layout, and a layout has an index.
         if self._backend.head(MARK) is None:
             self._backend.write(MARK, lambda: io.BytesIO(MARK_BYTES), len(MARK_BYTES))
 
@@ -411,6 +417,7 @@ class OciLayout:
         raw = self._checked(Descriptor(media_type=media_types.OCTET_STREAM, digest=digest, size=size))
         value = strict_json.loads(raw, f"{digest} in {self._where}", limit=MANIFEST_LIMIT)
         stated = value.get("mediaType") if isinstance(value, dict) else None
+        # A document that no index lists has no type but the one that it gives itself.
         if isinstance(stated, str) and stated:
             return Document(stated, raw)
         return Document(
@@ -431,6 +438,7 @@ class OciLayout:
         else:
             image = ImageManifest.parse(document, what)
             parts, artifact_type = image.successors, image.artifact_type
+        # An index's children too: what is listed must be there, for whoever copies the layout follows it.
         missing = [part for part in parts if not self._backend.holds(blob_key(part.digest), part)]
         if missing:
             raise NotFoundError(
@@ -444,6 +452,7 @@ class OciLayout:
             digest=document.digest,
             size=document.size,
             artifact_type=artifact_type,
+            # The entry's own and not the manifest's: what a tag points to is no part of what it is.
             annotations={media_types.REF_NAME: tag} if tag else {},
         )
 

@@ -104,6 +104,7 @@ def left_behind(backend: object, folders: Iterable[str]) -> Iterator[Finding]:
     if not isinstance(backend, DatedBackend):
         return
     found = [item for folder in folders for item in backend.leftovers(folder, 0.0, remove=False)]
+    # A place that many killed runs have left may hold thousands, and one line each tells nobody anything.
     for item in found[:_MOST_LEFTOVERS]:
         problem = f"{item.size} bytes of a run that broke off, or is still at work; what nothing uses is swept in time"
         yield Finding(item.key, "MISMATCH", problem, "warning")
@@ -150,6 +151,7 @@ def read_object(backend: Backend, key: str, *, limit: int, what: str) -> bytes:
 def read_bounded(reader: ByteReader, limit: int, what: str) -> bytes:
     """All that `reader` has. Raises ContentError (SIZE) when that is more than `limit` bytes."""
     blocks, size = [], 0
+    # One byte beyond the limit is read and no more: that tells that there is more.
     while block := reader.read(min(BLOCK, limit + 1 - size)):
         blocks.append(block)
         size += len(block)
@@ -168,6 +170,7 @@ def read_if_there(backend: Backend, key: str, *, limit: int, what: str) -> bytes
 
 def check_key(key: str) -> None:
     """Raise ContentError (NAME) for a key that could lead out of its place or that not every backend can keep."""
+    # Keys are made of checked names; this is the last look before one becomes a path (reliability N1).
     if any(part in ("", ".", "..") for part in key.split("/")):
         why = "has an empty, . or .. component"
     elif "\x00" in key or any("\ud800" <= char <= "\udfff" for char in key):

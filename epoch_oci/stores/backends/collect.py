@@ -32,6 +32,7 @@ class Collector:
         if not isinstance(self.backend, DatedBackend):
             return Garbage(blobs={}, leftovers={}, kept_back="it does not tell when content was written")
         now = time.time()
+        # First the list, then the references: a blob that is put and published in between is in no list, and safe.
         stored = list(self.backend.dated(self.blobs))
         referred = self.references(without)
         loose = [item for item in stored if item.key not in referred]
@@ -52,6 +53,7 @@ class Collector:
         """A server that may be writing can count on any blob, and takes no lock: only stillness shows there is none."""
         if not backend.is_shared:
             return None
+        # A push whose blobs were all there writes nothing else.
         books = [item for prefix in self.books for item in backend.dated(prefix)]
         age = min((now - item.modified for item in (*stored, *books)), default=grace + 1)
         if age > grace:
@@ -61,6 +63,7 @@ class Collector:
     def remove(self, garbage: Garbage, grace: float) -> Garbage:
         """As `Collecting.collect`: every document is read once more, right before."""
         assert isinstance(self.backend, DatedBackend)
+        # Once more, right before: in the minutes since the look a push may have named what was loose.
         referred = self.references(frozenset())
         gone = {key: size for key, size in garbage.blobs.items() if key not in referred}
         for key in gone:

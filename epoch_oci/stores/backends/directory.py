@@ -62,6 +62,7 @@ class DirectoryBackend:
 
     def holds(self, key: str, target: Descriptor, *, anew: bool = False) -> bool:
         """As `Backend.holds`."""
+        # The size first: it costs a look, and a file of another one need not be read.
         if self.head(key) != target.size:
             return False
         with contextlib.suppress(NotFoundError), self.file(key) as descriptor:
@@ -72,16 +73,19 @@ class DirectoryBackend:
         """What a file holds, read unless that is known; None when it is being changed."""
         form = target.digest.algorithm
         with local.local_errors(what):
+            # By the descriptor and not by the name, before and after: what is measured is what was read.
             before = os.fstat(descriptor)
         digest = None if anew else self._marks.digest(before, form)
         if digest is None:
             digest = verifying.read_digest(local.FileReader(descriptor, what), form)
             with local.local_errors(what):
                 after = os.fstat(descriptor)
+            # Written to while it was read: the digest is of no one moment, and nothing is remembered of it.
             if not is_same(before, after):
                 return None
             self._marks.was_read(after, digest, form)
         if digest != target.digest:
+            # Counted as absent and not as an error: whoever puts the blob again mends it.
             self._warnings(f"{what} does not hold what its name says, and counts as absent")
         return digest
 
@@ -111,6 +115,7 @@ class DirectoryBackend:
         with self._made(folder) as directory:
             local.look_for_file(name, directory, what)
             self._require_room(directory, size, what)
+            # In the very directory, for a rename is atomic within one file system alone (decision D8).
             with Draft(directory, what) as draft:
                 with content() as reader:
                     while block := reader.read(BLOCK):
@@ -141,6 +146,7 @@ class DirectoryBackend:
     def update(self, key: str, change: Change, *, limit: int) -> bool:
         """As `Backend.update`, under a lock on the directory."""
         with self._made("") as root, locked(root, str(self.path), self._warnings.no_locks):
+            # Read under the lock: what was read before it may be what another process has replaced.
             old = read_if_there(self, key, limit=limit, what=self._what(key))
             new = change(old)
             if new is None or new == old:
@@ -150,6 +156,7 @@ class DirectoryBackend:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """As `Backend.keys`. A file whose name is not UTF-8 has no key; what is not a regular file has one."""
+        # A list and no recursion: a store of strangers may be as deep as its file system lets it.
         folders = [prefix.rpartition("/")[0]]
         while folders:
             folder = folders.pop()
@@ -157,6 +164,7 @@ class DirectoryBackend:
                 key = f"{folder}/{name}" if folder else name
                 if not key.startswith(prefix):
                     continue
+                # A link to a directory is none: it is listed as a key, and refused when it is opened (reliability L3).
                 if is_directory:
                     folders.append(key)
                 else:
@@ -186,6 +194,7 @@ class DirectoryBackend:
             if not remove:
                 found = before
             else:
+                # By the lock of each draft: one that is held is somebody's work, however old it is.
                 sweep(directory, older)
                 left = {name for name, _, _ in stale(directory, older)}
                 found = [row for row in before if row[0] not in left]
@@ -196,6 +205,7 @@ class DirectoryBackend:
         folder, name = _split(key)
         what = self._what(key)
         with self._opened(folder) as directory:
+            # Only a regular file is unlinked; what stands in its place is nobody's content, and stays.
             if directory is None or local.look_for_file(name, directory, what) is None:
                 return
             with local.local_errors(what):
@@ -218,6 +228,7 @@ class DirectoryBackend:
 
     def _require_room(self, directory: int, size: int, what: str) -> None:
         free = local.free_space(directory, what)
+        # Before the first byte: a disk that runs full after an hour is an hour lost (reliability F4).
         if free is not None and size > free:
             raise LocalIOError(
                 f"{what}: it has {size} bytes, and the disk has room for {free}",
@@ -232,8 +243,11 @@ class DirectoryBackend:
         with self._opened(folder, create=True) as directory:
             if directory is None:
                 raise LocalIOError(f"{self._what(folder)} was removed meanwhile", object=self._what(folder))
+            # Once for each folder of a run: syncing it costs milliseconds, and there are thousands of blobs.
             if folder not in self._settled:
                 self._warnings.look_at(directory)
+                # Folders that an earlier run made and was killed in may not be durable; what is published now counts on
+                # them.
                 self.flush(f"{folder}/")
                 sweep(directory)
                 self._settled.add(folder)
@@ -255,6 +269,8 @@ class DirectoryBackend:
             if directory is None:
                 return []
             with os.scandir(directory) as entries:
+                # All of it before anything is handed on: whoever lists may delete, and a descriptor is not held
+                # meanwhile.
                 found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         return [(name, is_directory) for name, is_directory in found if _is_key(name)]
 

@@ -46,6 +46,7 @@ class LayoutTar:
     def __init__(self, path: Path, spool: Path) -> None:
         self._what = str(path)
         with local.local_errors(self._what):
+            # Without O_NONBLOCK opening a pipe would wait for somebody who writes to it.
             self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self.found = os.fstat(self._descriptor)
         try:
@@ -65,6 +66,7 @@ class LayoutTar:
     def open(self, member: Member, what: str, start: int, length: int | None) -> Iterator[ByteReader]:
         """The bytes of a member; they stay readable when the archive is closed or replaced meanwhile."""
         left = max(0, member.size - start)
+        # Readers outlive the archive: another thread may close it to open the one that took its place.
         descriptor = os.dup(self._descriptor)
         try:
             yield local.FileReader(
@@ -79,6 +81,8 @@ class LayoutTar:
         if decoder is None:
             return False
         with local.local_errors(f"unpacking {self._what} below {spool}"):
+            # Not beside the archive, where it might be the only place that is full; and without a name, so that a kill
+            # leaves nothing.
             unpacked = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115
         with unpacked, os.fdopen(os.dup(self._descriptor), "rb") as packed:
             packed.seek(0)
@@ -137,8 +141,10 @@ def _members(descriptor: int, what: str) -> dict[str, Member]:
             name = _name_of(info, what)
             if not name:
                 continue
+            # Tar takes the last of two, other readers the first: two layouts in one file (reliability M2).
             if name in found:
                 raise _refusal(what, name, "is there twice", "NAME")
+            # Said now and not in the middle of a copy: an archive whose download broke off ends so.
             if info.size < 0 or info.offset_data + info.size > length:
                 raise _refusal(what, name, "is cut off", "SIZE")
             found[name] = Member(info.offset_data, info.size)
@@ -147,6 +153,7 @@ def _members(descriptor: int, what: str) -> dict[str, Member]:
         end = os.pread(descriptor, tarfile.BLOCKSIZE, tar.offset)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise ContentError(f"{what} is no tar archive: {error}", code="TYPE", object=what) from None
+    # `tarfile` takes a broken header for the end of the archive; an end is zeros.
     if end.strip(b"\0"):
         raise ContentError(f"{what} is damaged at byte {tar.offset}", code="TYPE", object=what)
     return found

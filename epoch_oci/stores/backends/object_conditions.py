@@ -69,6 +69,7 @@ class SharedObjects:
     def manner(self) -> Manner:
         """How the store takes conditions; tried out once, when something is about to be written."""
         if self._manner is None:
+            # Not when the store is opened: whoever only reads may not be allowed to write a probe.
             self._manner = probe(self._place, self._warn)
             if self._manner != "heeded":
                 self._warn(
@@ -84,6 +85,7 @@ class SharedObjects:
             if failed:
                 # Conflicts are short: a hundredth of the usual wait to begin with.
                 self._patience.wait(min(failed, 5) - 4)
+            # Anew in each attempt: a change is made to what stands there now, or another writer's entry would be lost.
             old, version = read_small(self._place.store, path, what, limit)
             # Looked at before anything is written again: a write whose answer was lost must not be taken for another
             # writer's.
@@ -97,6 +99,8 @@ class SharedObjects:
                 write(self._place, key, new, None if self.manner() == "passed over" else version)
             except OutdatedError:
                 continue
+            # Without conditions nobody is told of being overwritten: only a look after a while shows it (reliability
+            # F23).
             if self._manner == "heeded" or self._stands(path, what, new, limit):
                 return True
         raise ConflictError(f"{what}: other writers keep changing it", object=what, hint="run the same command again")
@@ -140,6 +144,8 @@ def probe(place: Place, warn: Callable[[str], None]) -> Manner:
 def _try_out(place: Place, key: str) -> Manner:
     try:
         write(place, key, b"1", "create")
+        # Some stores take `If-None-Match` and pass it over: the answer is 200, and the object is replaced (reliability
+        # F23).
         if not _is_refused(place, key, "create"):
             return "passed over"
         _, first = read_small(place.store, place.path(key), place.what(key), 16)

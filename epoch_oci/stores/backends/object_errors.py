@@ -70,6 +70,7 @@ def translated(error: BaseException, what: str) -> EpochOciError:
     found = _STATUS.search(text)
     status = int(found[1]) if found else None
     code = _found(_CODE, text)
+    # With no credentials at all `obstore` asks the machine's own service for some, and then fails there.
     if _METADATA.search(text):
         return _no_credentials(what)
     if isinstance(error, InvalidPathError) or (isinstance(error, ValueError) and "path" in text.lower()):
@@ -80,6 +81,7 @@ def translated(error: BaseException, what: str) -> EpochOciError:
             hint="such an object cannot be reached; look for it with the store's own tools and rename it",
         )
     if code in _WRONG_REGION or "without LOCATION" in text:
+        # Signed for another region a request is refused as if its signature were wrong; the answer names the right one.
         return _wrong_region(what, _found(_REGION, text))
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in (401, 403):
         return _denied(what, status, code)
@@ -133,6 +135,7 @@ def _denied(what: str, status: int | None, code: str) -> AccessError:
 
 def _answered(status: int, code: str, what: str) -> EpochOciError:
     said = f"{status} {code}".strip()
+    # A redirect would take the signature along to wherever it leads (reliability C5).
     if status == 304 or 300 <= status < 400:
         return PolicyError(
             f"{what}: the store sends us elsewhere ({said}), which is not followed",
@@ -144,9 +147,11 @@ def _answered(status: int, code: str, what: str) -> EpochOciError:
 
 
 def _unanswered(text: str, what: str) -> EpochOciError:
+    # S3 begins to answer a long copy or completion with 200 before it knows how it ends (reliability F23).
     if "Server returned error response" in text:
         return _answered(200, _found(_CODE, text) or "an error in place of a result", what)
     for sign, reason, passing in _TRANSPORT:
+        # The library gives no kind of these but its text; whatever is not known here is told without it.
         if sign in text:
             hint = "name its authority with --ca-file PEM" if sign == "InvalidCertificate" else None
             return NetworkError(f"{what}: {reason}", object=what, hint=hint, retryable=passing)
