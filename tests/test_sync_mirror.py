@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import time
 import urllib.request
@@ -13,7 +14,10 @@ from test_sync import small, without_catalog
 
 from epoch_oci.bulk.results import Row, SyncReport
 from epoch_oci.bulk.rounds import HealthFile, Metrics, rounds
+from epoch_oci.cli.progress import PlainProgress
 from epoch_oci.errors import NetworkError, UsageError
+from epoch_oci.events import Event
+from epoch_oci.oci.digest import Digest
 
 
 def told(**counts: int) -> SyncReport:
@@ -94,6 +98,40 @@ def test_a_mirror_follows_its_source_until_it_is_told_to_stop(tmp_path):
     assert without_catalog(tree(tmp_path / "second")) == tree(tmp_path / "store")
 
 
+def test_a_mirror_is_quiet_between_its_rounds_and_says_what_is_wrong_once(tmp_path, fake_registry):
+    """And a health file that cannot be written any more ends nothing."""
+    registry = fake_registry()
+    put_snapshot(tmp_path / "store", small("bot", "v1"))
+    put_snapshot(tmp_path / "store", small("Not/Legal", "v1"))
+    (tmp_path / "health").mkdir()
+    words = ("sync", "store", f"{registry.address}/m", "--every", "1s", "--health-file", "health/it.json")
+    child = start_cli(*words, cwd=tmp_path)
+    try:
+        wait_for(lambda: (tmp_path / "health" / "it.json").exists())
+        shutil.rmtree(tmp_path / "health")
+        wait_for(lambda: child.stdout.readline().startswith(b"round 4:"))
+    finally:
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=30)
+    assert child.returncode == 130
+    lines = err.decode().splitlines()
+    assert len([line for line in lines if "Not/Legal:v1:" in line]) == 1
+    assert any("it.json" in line for line in lines) and registry.tags("m/bot").keys() == {"v1"}
+
+
+def test_progress_that_rests_begins_at_nothing():
+    said: list[str] = []
+    progress = PlainProgress(said.append)
+    for size in (10, 20):
+        progress(Event(event="plan", bytes=size, total=size, snapshots=1))
+        progress(Event(event="blob-done", digest=Digest.of(b"1"), bytes=size, total=size, action="sent"))
+        progress(Event(event="retry", message="again"))
+        assert (progress.tally.moved, progress.tally.total, progress.retries) == (size, size, 1)
+        progress.rest()
+        assert progress.tally.total == 0 and progress.phase == ""
+    progress.close()
+
+
 def wait_for(condition, seconds: float = 40) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -107,6 +145,7 @@ def wait_for(condition, seconds: float = 40) -> None:
         (("--every", "soon"), "--every cannot be soon"),
         (("--health-file", "x"), "are for a mirror"),
         (("--every", "1m", "--metrics", "nowhere"), "--metrics cannot be nowhere"),
+        (("--every", "1m", "--health-file", "."), "--health-file . is a directory"),
     ],
 )
 def test_what_makes_no_sense_is_refused(capsys, tmp_path, monkeypatch, words, problem):

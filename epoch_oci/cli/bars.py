@@ -40,6 +40,15 @@ class BarProgress(Progress):
         with self._lock:
             self._bars.stop()
 
+    def rest(self) -> None:
+        """As `Progress.rest`."""
+        with self._lock:
+            super().rest()
+            self._bars.stop()
+            for task in (*self._tasks.values(), *([self._all] if self._all is not None else [])):
+                self._bars.remove_task(task)
+            self._tasks, self._all = {}, None
+
     def _show(self, event: Event) -> None:
         if event.event == "plan" or (event.event == "phase" and not self.tally.total):
             self._bars.start()

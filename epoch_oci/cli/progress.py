@@ -143,6 +143,11 @@ class Progress:
         """Say something beside the progress."""
         self._out(line)
 
+    def rest(self) -> None:
+        """Nothing is under way until something begins anew, of which nothing is counted yet."""
+        with self._lock:
+            self.tally, self.phase = Tally(), ""
+
     def close(self) -> None:
         """Nothing is shown any more."""
 
@@ -172,7 +177,8 @@ class PlainProgress(Progress):
     def _tick(self) -> None:
         while not self._closed.wait(PLAIN_SECONDS):
             with self._lock:
-                self.say(status_line(self.tally) if self.tally.total else self.phase)
+                if line := status_line(self.tally) if self.tally.total else self.phase:
+                    self.say(line)
 
 
 class JsonProgress(Progress):

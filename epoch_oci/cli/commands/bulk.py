@@ -12,7 +12,7 @@ from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import output_file, write_file
 from epoch_oci.cli.exit_codes import exit_code
 from epoch_oci.cli.streams import is_terminal
-from epoch_oci.errors import BatchError, NotFoundError, UsageError, counted
+from epoch_oci.errors import BatchError, LocalIOError, NotFoundError, UsageError, counted
 
 if TYPE_CHECKING:
     from epoch_oci.bulk.cluster import Words
@@ -70,6 +70,8 @@ def sync(
 
     if report is not None:
         report = output_file("--report", report)
+    if health_file is not None:
+        health_file = output_file("--health-file", health_file)
     if every is None and (health_file or metrics):
         raise UsageError("--health-file and --metrics are for a mirror", hint="say how often with --every, such as 10m")
     selection = partial(_selection, include, exclude, tuple(map(rename_of, rename)), newer_than)
@@ -276,13 +278,28 @@ def _mirror(
     watchers += [served] if served is not None else []
     if served is not None:
         run.note(f"metrics are served at port {served.port}")
+    told: set[str] = set()
     for ended in rounds(once, span):
+        run.progress.rest()
         for watch in watchers:
-            watch(ended)
+            try:
+                watch(ended)
+            except LocalIOError as error:  # whoever looks at the file sees how old it is
+                run.warn(str(error))
         run.line(ended.to_json(), ended.line())
-        for row in ended.report.failures if ended.report else ():
-            run.warn(f"{row.source or row.target}: {row.error}")
+        now = _said_of(ended)
+        for text in now:
+            if text not in told:
+                run.warn(text)
+        told = set(now)
     raise AssertionError("rounds never end")
+
+
+def _said_of(ended: "RoundEnd") -> list[str]:
+    """What a round has to say beside its sums; a mirror repeats none of it as long as it stays so."""
+    if ended.report is None:
+        return []
+    return [*ended.report.warnings, *(f"{row.source or row.target}: {row.error}" for row in ended.report.failures)]
 
 
 def _round(
