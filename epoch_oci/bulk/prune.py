@@ -71,7 +71,7 @@ class Policy(Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class _Seen:
     """A tag, its date, its digest, and the blobs of its own document with their sizes in bytes."""
 
     entry: Entry
@@ -98,7 +98,7 @@ class Pruning:
     registry: bool = False
     dry_run: bool = False
     failures: list[tuple[str, EpochOciError]] = field(default_factory=list)
-    seen: Sequence["Seen"] = field(default=(), repr=False)
+    seen: Sequence["_Seen"] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """As the command-line contract spells it."""
@@ -189,10 +189,10 @@ def _entries(side: Side) -> Iterator[Entry]:
         yield entry
 
 
-def _looked_at(side: Side) -> list[Seen]:
+def _looked_at(side: Side) -> list[_Seen]:
     """Every tag with what it names. One that somebody removes meanwhile is none; one that is broken is an error."""
 
-    def ask(entry: Entry) -> Seen | NotFoundError:
+    def ask(entry: Entry) -> _Seen | NotFoundError:
         try:
             return _seen(side, entry)
         except NotFoundError as error:
@@ -207,31 +207,31 @@ def _looked_at(side: Side) -> list[Seen]:
     return [item for item in answers if not isinstance(item, NotFoundError)]
 
 
-def _candidate(item: Seen) -> Candidate:
+def _candidate(item: _Seen) -> Candidate:
     name = item.entry.container if item.entry.container else item.entry.name
     return Candidate(name, item.entry.tag, item.created)
 
 
-def _seen(side: Side, entry: Entry) -> Seen:
+def _seen(side: Side, entry: Entry) -> _Seen:
     store = store_of(side, entry)
     document = store.resolve(entry.ref)
     if is_epoch(document):
         manifest = epoch_of(document, SnapshotKey.parse(entry.ref))
         sizes = {blob.digest: blob.size for blob in manifest.descriptors}
-        return Seen(entry, latest((manifest.created_at, manifest.pushed_at)), manifest.document.digest, sizes)
+        return _Seen(entry, latest((manifest.created_at, manifest.pushed_at)), manifest.document.digest, sizes)
     if is_index(document):
         index = ImageIndex.parse(document)
         sizes = {item.digest: item.size for item in index.manifests}
         with contextlib.suppress(NotFoundError):  # a child that is not there has nothing that could be freed
             graph = read_graph(store, document, str(document.digest), referrers=False)
             sizes |= {item.digest: item.size for item in graph.blobs.values()}
-        return Seen(entry, index.annotations.get(media_types.CREATED, ""), document.digest, sizes)
+        return _Seen(entry, index.annotations.get(media_types.CREATED, ""), document.digest, sizes)
     image = ImageManifest.parse(document)
     sizes = {item.digest: item.size for item in image.successors}
-    return Seen(entry, image.annotations.get(media_types.CREATED, ""), document.digest, sizes)
+    return _Seen(entry, image.annotations.get(media_types.CREATED, ""), document.digest, sizes)
 
 
-def _lists_of(gone: list[Entry], seen: list[Seen]) -> list[Entry]:
+def _lists_of(gone: list[Entry], seen: list[_Seen]) -> list[Entry]:
     """The tags that are about a manifest which loses its last tag: lists of referrers, and what cosign has attached."""
     lost = set(gone)
     held = {(item.entry.container, item.digest) for item in seen if item.entry not in lost}
