@@ -67,7 +67,7 @@ class AcmeDialect:
         files = tuple(files_of(epoch))
         if [layer.digest for layer in manifest.layers] != [layer.digest for file in files for layer in file.carriers]:
             raise ContentError("the layers are not those of the config", code="MISMATCH")
-        return Snapshot(self.name, epoch.document, epoch, files)
+        return Snapshot(self.name, epoch, files)
 
     def read_encoded(self, manifest: ImageManifest, config: Document | None) -> EncodedSnapshot | None:
         """Nothing is compressed, so `decode` reads all of them."""

@@ -45,17 +45,7 @@ class Tree:
         """A descriptor of the folder, None when it or one above it is not there. Raises ContentError, LocalIOError."""
         # The root itself may be reached through a link, for an operator put it there; nothing below it may (reliability
         # L3).
-        directory = local.open_directory(self.path, str(self.path))
-        # Folder by folder: O_NOFOLLOW looks at the last name of a path alone.
-        walked = ""
-        for part in folder.split("/") if folder else ():
-            walked = f"{walked}/{part}" if walked else part
-            parent, directory = directory, None
-            if parent is not None:
-                try:
-                    directory = local.open_directory(part, self.what(walked), parent=parent)
-                finally:
-                    os.close(parent)
+        directory = local.open_below(self.path, folder)
         try:
             yield directory
         finally:

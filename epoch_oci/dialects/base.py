@@ -42,21 +42,24 @@ class SnapshotFile:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot as read out of an artifact.
+    """A snapshot as read out of an artifact, with its Epoch manifest.
 
-    `epoch` has the exact bytes of the Epoch manifest. When `derived`, no such document travelled with the artifact and
-    it was made from the layers; `carried` then names what rides in it although Epoch has no member for it, and `lost`
-    what does not.
+    When `derived`, no such document travelled with the artifact and it was made from the layers; `carried` then names
+    what rides in it although Epoch has no member for it, and `lost` what does not.
     """
 
     dialect: str
-    epoch: Document
     manifest: Manifest
     files: tuple[SnapshotFile, ...]
     derived: bool = False
     warnings: tuple[Finding, ...] = ()
     lost: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
+
+    @property
+    def epoch(self) -> Document:
+        """The exact bytes of the Epoch manifest."""
+        return self.manifest.document
 
     @property
     def absent(self) -> tuple[Descriptor, ...]:

@@ -82,7 +82,6 @@ class CocoonDialect:
             raise ContentError.of("the artifact", found)
         return Snapshot(
             dialect=self.name,
-            epoch=epoch.document,
             manifest=epoch,
             files=files,
             warnings=(*epoch.warnings, *_disagreements(manifest, epoch), *url_warnings(manifest)),

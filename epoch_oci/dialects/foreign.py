@@ -60,7 +60,6 @@ def from_layers(manifest: ImageManifest) -> Snapshot:
     )
     return Snapshot(
         dialect="cocoon",
-        epoch=epoch.document,
         manifest=epoch,
         # In the order of the manifest that was derived: layers, then base images.
         files=tuple(to_snapshot_file(file) for role in ("layer", BASE_IMAGE) for file in files if file.role == role),
@@ -81,7 +80,7 @@ def identified(snapshot: Snapshot, name: str, tag: str) -> Snapshot:
     if not snapshot.derived or (manifest.name and manifest.tag):
         return snapshot
     called = renamed(manifest, manifest.name or name, manifest.tag or tag, "the derived Epoch manifest")
-    return replace(snapshot, epoch=called.document, manifest=called)
+    return replace(snapshot, manifest=called)
 
 
 def _typed(file: CarriedFile) -> CarriedFile:

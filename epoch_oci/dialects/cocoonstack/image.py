@@ -131,7 +131,6 @@ class _Image:
         notes = [key for key, text in self.labels.rest.items() if known.get(key) != text]
         return Snapshot(
             dialect=self.dialect,
-            epoch=epoch.document,
             manifest=epoch,
             files=files,
             warnings=(*epoch.warnings, *self.labels.warnings, *url_warnings(self.manifest)),
@@ -156,7 +155,6 @@ class _Image:
         epoch = derived(facts, files, extra)
         return Snapshot(
             dialect=self.dialect,
-            epoch=epoch.document,
             manifest=epoch,
             files=files,
             derived=True,

@@ -190,7 +190,6 @@ class _Reader:
             raise ContentError.of("the Epoch manifest in the config", found)
         return Snapshot(
             dialect=self.dialect,
-            epoch=epoch.document,
             manifest=epoch,
             files=_typed(files, epoch),
             warnings=(*epoch.warnings, *self.warnings),
@@ -218,7 +217,6 @@ class _Reader:
         epoch = derived(facts, files, extra, config.files)
         return Snapshot(
             dialect=self.dialect,
-            epoch=epoch.document,
             manifest=epoch,
             files=files,
             derived=True,
@@ -239,7 +237,6 @@ class _Reader:
         members = _unlike(self.config.others, extra.config)
         return Snapshot(
             dialect=self.dialect,
-            epoch=epoch.document,
             manifest=epoch,
             files=_typed(files, epoch),
             warnings=(*epoch.warnings, *self.warnings, *_label_warnings(self.labels, epoch)),
