@@ -184,6 +184,8 @@ def open_store(
     found = location.parse_store(word) if isinstance(word, str) else word
     if found.path is not None:
         refuse_file(found.path, "name a directory")
+    # Buckets and servers show what they are when they are asked; a directory of any kind would be read as an empty
+    # store.
     if found.kind == "directory" and found.path is not None:
         _refuse_other_kinds(found.path, found.word, create=create)
     return _OPENERS[found.kind](found, connection or Connection())
@@ -203,6 +205,8 @@ def open_seed(word: str, *, connection: Connection) -> Source:
         raise UsageError(f"{shown(word)} is a repository", object=word, hint="a seed is a store, or oci:DIR")
     store = open_store(word, connection=connection)
     if not (isinstance(found, StoreLocation) and found.kind == "server"):
+        # One question now: a seed that is not there is a wrong word, and shall not turn out one after the first
+        # gigabyte.
         next(store.snapshots(), None)
     return store
 
@@ -230,6 +234,7 @@ def refuse_file(path: Path, hint: str) -> None:
 def _refuse_other_kinds(path: Path, word: str, *, create: bool) -> None:
     """Raise NotFoundError for a directory that is no Epoch store, UsageError for one that cannot become one either."""
     names = _names(path)
+    # Either is a sure sign; `blobs` alone may be an image layout's.
     if names is None or names & {"manifests", "catalog.json"}:
         return
     what, hint = f"has none of {', '.join(_SIGNS)} in it", "name the directory that has them"
@@ -241,6 +246,7 @@ def _refuse_other_kinds(path: Path, word: str, *, create: bool) -> None:
         what, hint = "is a Cocoon root directory", f"name it cocoon:{path}"
     elif create:
         return
+    # Made by whoever copied a whole bucket onto a disk.
     elif (path / "epoch/manifests").is_dir():  # a copy of a bucket, with Epoch's own prefix
         hint = f"name {path}/epoch"
     elif not names:
@@ -254,6 +260,7 @@ def _names(path: Path) -> set[str] | None:
         try:
             return set(os.listdir(path))  # noqa: PTH208
         except OSError as error:
+            # No name is longer than a file system takes, so that nothing of that name is there.
             if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
                 return None
             raise
@@ -289,6 +296,7 @@ def _named(word: str, store: str | None, connection: Connection) -> SnapshotPlac
     if store is not None:
         opened = open_store(store, connection=connection)
         return SnapshotPlace(opened, opened.find(word))
+    # A registry without a repository is written more often than a snapshot called like a host.
     if (registry := location.bare_registry(word)) is not None:
         raise location.lacks_repository(word, registry)
     raise UsageError(
@@ -423,11 +431,13 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
     from epoch_oci.registry.trust import speaks_tls
 
     connection = connection.at(registry)
+    # Whoever says something of certificates means TLS, also on this machine.
     encrypted = connection.insecure or connection.ca_file is not None or connection.cert_file is not None
     explicit = None
     if connection.username is not None or connection.password is not None:
         explicit = Credential(connection.username or "", connection.password or "")
     return RegistrySettings(
+        # Asked of the host, and only of a loopback one (registry/trust.py): to any other http is an attack or a flag.
         plain_http=connection.plain_http or (not encrypted and not speaks_tls(registry)),
         insecure=connection.insecure,
         ca_file=connection.ca_file,
@@ -451,6 +461,7 @@ def _layout(found: LayoutLocation, connection: Connection, *, create: bool) -> A
 
     refuse_file(found.path, "name the directory of a layout; one in a tar archive is oci-archive:FILE[:TAG]")
     names = _names(found.path)
+    # Read, a layout must be there; written, it is made with the first blob.
     if names is None and not create:
         raise NotFoundError(f"there is no OCI layout at {found.path}", object=str(found.path))
     if names is not None:
@@ -467,6 +478,7 @@ def _archive(found: ArchiveLocation, connection: Connection, *, create: bool) ->
         raise UsageError(f"{path} is a directory", object=str(path), hint=f"a layout in a directory is oci:{path}")
     if not create and not os.path.exists(path):  # noqa: PTH110
         raise NotFoundError(f"there is no archive {path}", object=str(path), hint="look at the spelling")
+    # Not /tmp, which is memory on many systems: an archive may unpack to more than that.
     spool = Path(connection.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 (files there have no name)
     archive = OciArchive(path, spool=spool, warn=connection.warn, marks=_marks(connection))
     return ArtifactPlace(archive, found.tag, found.digest)

@@ -117,12 +117,14 @@ def parse(word: str, *, target: bool = False) -> Location:
     refuse_user_info(word)
     if _is_url(word):
         raise _url(word)
+    # A scheme leaves no doubt, so that no look at the disk can change what it means.
     if word.startswith(_REGISTRY):
         return RepositoryLocation(word, Reference.parse(word, wanted=target))
     if word.startswith(_LAYOUT):
         return LayoutLocation(word, *_divided(word, _LAYOUT, "oci:DIR[:TAG]"))
     if word.startswith(_ARCHIVE):
         return ArchiveLocation(word, *_divided(word, _ARCHIVE, "oci-archive:FILE[:TAG]"))
+    # What is there decides before what a word looks like: a directory may be called like a host.
     if _is_directory(word) or _is_root(word) or "://" in word or word.startswith(_PATH):
         return parse_store(word)
     if _is_reference(word):
@@ -152,6 +154,7 @@ def parse_store(word: str) -> StoreLocation:
             hint="push to a layout, and pull from it",
         )
     scheme, divider, _ = word.partition("://")
+    # `localhost:5000/bot` after --store is a slip, and would make a directory of that name.
     if not divider and _has_port(word) and not _is_directory(word):
         raise UsageError(
             f"{shown(word)} is a registry reference, and an Epoch store is wanted here",
@@ -184,6 +187,7 @@ def parse_artifact(word: str, *, target: bool = False) -> ArtifactLocation:
 
 def repository_in(where: str) -> str:
     """The repository of a place that holds artifacts, by what people call it; "" for a layout, which has none."""
+    # A layout's path says nothing of what is in it, and must become no part of a snapshot's name.
     return "" if where.startswith((_LAYOUT, _ARCHIVE)) else where.partition("/")[2]
 
 
@@ -197,6 +201,7 @@ def is_artifact(word: str) -> bool:
 
 def bare_registry(word: str) -> str | None:
     """The registry that a word names which has no repository, None for any other word."""
+    # `ghcr.io/` is how many write a registry as a whole.
     host = word.removesuffix("/")
     return host if is_registry(host) and not _is_directory(word) else None
 
@@ -228,12 +233,14 @@ def _plainly(text: str) -> str:
 
 def _divided(word: str, prefix: str, form: str) -> tuple[Path, str | None, Digest | None]:
     """Path, tag and digest: the last colon divides, unless all of it is there and what follows it can be no tag."""
+    # At a digest and not at each `@`: paths may have one.
     rest, *digests = _DIGEST.split(word.removeprefix(prefix))
     if len(digests) > 1:
         raise UsageError(f"{shown(word)} has more than one digest", hint=f"write {form}[@DIGEST]")
     digest = _digest(word, digests[0]) if digests else None
     path, colon, tag = rest.rpartition(":")
     why = tag_problem(tag) if colon else None
+    # A colon in a path that is there; one that is not there yet cannot be told from a wrong tag.
     if not colon or (why is not None and os.path.lexists(rest)):
         path, tag = rest, ""
     elif why is not None:
@@ -262,6 +269,7 @@ def _file_path(word: str) -> Path:
     parts = urlsplit(word)
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise UsageError(f"{shown(word)} is not a store", hint="name a directory: DIR or file:///DIR")
+    # A file URL is percent-encoded (RFC 8089), unlike everything else that is a word here.
     return Path(unquote(parts.path))
 
 
@@ -272,12 +280,14 @@ def _is_directory(word: str) -> bool:
 def _is_root(word: str) -> bool:
     """Whether it is `cocoon:DIR` and not the tag of a snapshot that is called cocoon."""
     rest = word.removeprefix(_ROOT)
+    # A snapshot may be called cocoon, and `cocoon:v1` be its tag.
     return rest != word and (rest.startswith(_PATH) or _is_directory(rest))
 
 
 def _has_port(word: str) -> bool:
     """Whether the first component is a registry's beyond doubt: a directory may well have a dot in its name."""
     first, slash, _ = word.partition("/")
+    # Of hosts without a port nothing is said: `my.dir/store` is a fine path.
     return bool(slash) and is_registry(first) and (first == "localhost" or ":" in first)
 
 

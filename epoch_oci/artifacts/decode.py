@@ -115,7 +115,7 @@ def carried_content(source: Source, file: SnapshotFile | EncodedFile) -> Content
     if file.encoding == "zstd":
         from epoch_oci.transfer.zstd import UnpackedContent
 
-        # One decoder over all layers: what each decodes to by itself, nobody has declared.
+        # Together, for only of all of them is it declared what they decode to.
         layers = [(carrier, source.content(carrier)) for carrier in file.carriers]
         return UnpackedContent(layers, file.size, True, file.name)
     return joined(source, file.carriers) if file.carriers else BytesContent(b"")

@@ -23,6 +23,7 @@ class Journal:
     """
 
     def __init__(self, directory: Path | None, target: str) -> None:
+        # A place may have any characters, and be longer than any name.
         name = hashlib.sha256(target.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         self._path = None if directory is None else directory / "sync" / f"{name}.json"
         kept = self._read()
@@ -40,6 +41,7 @@ class Journal:
             "homes": {str(digest): home for digest, home in _newest(self.homes).items()},
             "told": {str(digest): str(known) for digest, known in _newest(self.told).items()},
         }
+        # Its own directory, for its owner alone: what stands in it decides what is not sent again.
         with suppress(OSError, LocalIOError), private(self._path.parent) as directory:
             sweep(directory)
             with Draft(directory, str(self._path)) as draft:
@@ -48,6 +50,7 @@ class Journal:
 
     def _read(self) -> Mapping[str, object]:
         with suppress(OSError, ValueError, RecursionError):
+            # Written by us, and read like anybody's: a disk may have made anything of it (decision D18).
             if self._path is not None and self._path.stat().st_size <= _LIMIT:
                 value = json.loads(self._path.read_bytes())
                 return value if isinstance(value, dict) else {}
@@ -64,4 +67,5 @@ def _digests(value: object) -> dict[Digest, str]:
 
 
 def _newest(items: dict[Digest, Any]) -> dict[Digest, Any]:
+    # The last ones noted, for these are what the next run asks for.
     return dict(list(items.items())[-_MOST:])

@@ -60,6 +60,7 @@ class Policy(Checked):
 
     def _of_name(self, items: list[Candidate], now: datetime) -> list[Candidate]:
         dated = [(moment, item) for item in items if (moment := moment_of(item.created)) is not None]
+        # The tag breaks ties: which of two goes must not depend on the order of a listing.
         dated.sort(key=lambda pair: (pair[0], pair[1].tag), reverse=True)
         old = dated[self.last :] if self.last is not None else dated
         if self.within is not None:
@@ -131,6 +132,7 @@ def look(side: Side, policy: Policy, grace: float, *, now: datetime | None = Non
     Raises ContentError where a document cannot be read: what it refers to is not known, so nothing may go.
     """
     seen = _looked_at(side)
+    # What refers to others is no version of its own; it goes with what it refers to.
     by_label = {_candidate(item): item for item in seen if not is_fallback_tag(item.entry.tag)}
     gone = [by_label[item].entry for item in policy.removed(by_label, now or datetime.now(UTC))]
     gone += _lists_of(gone, seen)
@@ -138,6 +140,7 @@ def look(side: Side, policy: Policy, grace: float, *, now: datetime | None = Non
     found.names = {entry: side.reference(entry) for entry in gone}
     _count(found)
     if isinstance(side, RegistrySide):
+        # Hardly any registry lets a client take blobs away; its own clean-up does.
         found.registry = True
         return found
     store: object = store_of(side, Entry("", "", "", ""))
@@ -177,6 +180,8 @@ def carry_out(side: Side, found: Pruning, grace: float) -> Pruning:
     done.frees = 0
     done.garbage = found.garbage
     if found.garbage.kept_back is None:
+        # Looked for anew, now that the tags are gone; with a tag that could not be removed only what was loose before
+        # goes.
         done.garbage = store.collect(store.garbage(grace) if not failed else found.garbage, grace)
         done.frees = done.garbage.size
     return done

@@ -109,6 +109,7 @@ class Course:
 
     def run(self) -> Iterator[Ended]:
         """Every snapshot as it ends. What is raised here is nobody's failure: a bug, or an interruption."""
+        # What is shared and nobody waits for any more is not brought.
         while self._waiting or self._under_way:
             yield from self._begin()
             if not self._under_way:
@@ -118,6 +119,7 @@ class Course:
             for future in done:
                 what, started = self._under_way.pop(future)
                 error = future.exception()
+                # A bug is nobody's row: it ends the sync and shows where it comes from.
                 if error is not None and not isinstance(error, EpochOciError):
                     raise error
                 if isinstance(what, Carry):
@@ -128,6 +130,7 @@ class Course:
     def _begin(self) -> Iterator[Ended]:
         """Fill the free slots: base images, then snapshots that wait for nothing more, then what else is shared."""
         while len(self._under_way) < self._crew.slots:
+            # Base images hold up most snapshots, so they go before any snapshot that could already go.
             first = bool(self._carries) and self._carries[0].blob.base and self._in_a_row < _IN_A_ROW
             index = None if first else next((item for item in self._waiting if self._is_ready(item)), None)
             if index is not None:
@@ -135,6 +138,8 @@ class Course:
                 if (error := self._poison.get(index) or self._given_up(index)) is not None:
                     yield Ended(self._plan.wanted[index], None, error, 0.0)
                     continue
+                # What it brings is mounted by those that come after; who needs the same waits rather than sending it as
+                # well.
                 self._arriving |= self._missing(index)
                 self._submit(self._snapshot(index), index)
             elif self._carries and self._in_a_row < _IN_A_ROW:
@@ -174,6 +179,7 @@ class Course:
         self._unblock(carry)
         if error is None:
             done = future.result()
+            # Parts have digests of their own, and are what the snapshot's manifest will name.
             self._parts[carry.blob.digest] = tuple(digest for digest in done.placed if digest != carry.blob.digest)
             for digest in {carry.blob.digest, *done.placed}:
                 self._homes[digest] = carry.container
@@ -182,6 +188,7 @@ class Course:
             self._carried(carry, done)
             return
         self._count(error)
+        # Wrong or missing it stays for everybody; any other failure may not come again.
         if isinstance(error, ContentError | NotFoundError):
             self._poison |= dict.fromkeys(carry.users, error)
 
@@ -202,6 +209,7 @@ class Course:
         return Ended(wanted, future.result(), None, seconds)
 
     def _count(self, error: EpochOciError) -> None:
+        # A snapshot that is wrong says nothing about the line; a network that fails five times in a row is gone.
         self._in_a_row = self._in_a_row + 1 if isinstance(error, _HOPELESS) else 0
         if isinstance(error, _HOPELESS):
             self._last = error

@@ -29,6 +29,7 @@ class Selection(Checked):
 
     def takes(self, label: str) -> bool:
         """Whether a snapshot of this name is meant."""
+        # `fnmatchcase`, for `fnmatch` follows the system's idea of upper and lower case.
         wanted = not self.include or any(fnmatch.fnmatchcase(label, pattern) for pattern in self.include)
         return wanted and not any(fnmatch.fnmatchcase(label, pattern) for pattern in self.exclude)
 
@@ -44,6 +45,7 @@ class Selection(Checked):
             text = pattern.sub(replacement, text)
         if text == before:
             return name, tag
+        # From the right: a name may have a colon, a tag has none.
         new, colon, rest = text.rpartition(":")
         if not colon or not rest or (name and not new):
             raise UsageError(f'--rename makes "{text}" of {before}, which is no NAME:TAG', object=before)
@@ -84,6 +86,7 @@ def moment_from(text: str, flag: str, now: Callable[[], datetime]) -> datetime:
 def moment_of(text: str) -> datetime | None:
     """The moment that a time as Go or OCI write it stands for; None for none, for Go's zero time and for nonsense."""
     try:
+        # Go writes nine digits of a second, and Python reads six.
         moment = datetime.fromisoformat(_DIGITS.sub(r"\1", text))
     except ValueError:
         return None

@@ -60,6 +60,8 @@ class StoreSide:
         """Every snapshot in order; in the place of a part that cannot be listed, what is wrong with it."""
         for item in self.store.snapshots():
             try:
+                # Its own row in the report and no end of the sync: a stranger's key must not keep the others from being
+                # brought.
                 if (why := hostile_problem(item.name) or hostile_problem(item.tag)) is not None:
                     raise ContentError(f"{shown(item.name)}:{shown(item.tag)} {why}", code="NAME", object=item.name)
                 yield Entry(item.name, item.tag, "", str(SnapshotKey(item.name, item.tag)))
@@ -125,9 +127,11 @@ class RegistrySide:
         try:
             names = list(self.catalog())
         except NotFoundError as error:
+            # Most hosted registries have no catalog (oci-registries 3.2); then the prefix may be a repository itself.
             if self.prefix and self._is_repository():
                 return [""]
             raise error
+        # With its slash: `acme` is no prefix of `acme-old`.
         below = self.prefix + "/" if self.prefix else ""
         found = [name.removeprefix(below) for name in names if name.startswith(below)]
         return sorted([*found, *([""] if self.prefix in names else [])])
@@ -185,14 +189,17 @@ class LayoutSide:
 
     def _entry(self, tag: str) -> Entry:
         name, divider, rest = tag.rpartition("--")
+        # A listing of referrers is no name and tag, however it is spelt.
         if divider and name and rest and not is_fallback_tag(tag):
             return Entry(name.replace("--", "/"), rest, "", tag)
         document = self.layout.resolve(tag)
         title = "" if is_index(document) else ImageManifest.parse(document).annotations.get(media_types.TITLE, "")
+        # A title is whatever somebody wrote, and would become part of a reference.
         return Entry(title if repository_problem(title) is None else "", tag, "", tag)
 
     def landing(self, name: str, tag: str) -> Entry:
         """As `StoreSide.landing`."""
+        # A layout has tags and no repositories; two hyphens, for one is common in names.
         spelled = f"{name.replace('/', '--')}--{tag}" if name else tag
         _require_legal(f"{name}:{tag}" if name else tag, spelled, tag_problem, _legal_name_and_tag)
         return Entry(name, tag, "", spelled)

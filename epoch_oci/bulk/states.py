@@ -190,6 +190,7 @@ def _landing(entry: Entry, source: Side, target: Side, selection: Selection) -> 
         return Entry(entry.name, entry.tag, "", entry.ref)
     name = entry.name
     if not name and isinstance(target, StoreSide) and isinstance(source, RegistrySide):
+        # The repository that is the whole source has no name below it; it is called as it is.
         name = source.where.rpartition("/")[2]
     return target.landing(*selection.renamed(name, entry.tag))
 
@@ -215,6 +216,7 @@ class Looker:
                 return self._to_snapshot(source, target)
             return self._of_artifact(source, target)
         except EpochOciError as error:
+            # One snapshot's fault is its own, and stands in its row (reliability F21).
             return LeftOut(source, target, error)
 
     def _of_snapshot(self, source: Entry, target: Entry) -> Wanted | There | None:
@@ -258,6 +260,8 @@ class Looker:
         dialect = dialects.named(self.rules.dialect)
         cuttable = self.rules.part_size is not None or dialect.cuts(cloud_image=manifest.is_cloud_image)
         cuts = plan_cuts(manifest, sink, self.rules.part_size if cuttable else 0, self.rules.part_cache)
+        # Everything is known: then the artifact that would be pushed is made here, and its digest is held against the
+        # tag's.
         if not cuts.late and not self.rules.chunked:
             options = EncodeOptions(allow_loss=self.rules.allow_loss, parts=cuts.tables)
             artifact = dialect.encode(manifest.document, options)
@@ -270,8 +274,10 @@ class Looker:
             document = store_of(self.target, target).resolve(target.ref)
         except NotFoundError:
             return None
+        # The config is the Epoch manifest itself (decision D3): the same one is the same snapshot, however it is cut.
         if not is_index(document) and ImageManifest.parse(document).config.digest == manifest.document.digest:
             return document.digest
+        # It is another artifact: said, or replaced, as for any other digest that is not the expected one.
         return self._held(target, Digest.of(b"what no tag points to"))
 
     def _held(self, target: Entry, expected: Digest) -> Digest | None:
@@ -291,6 +297,7 @@ class Looker:
         digest = pointed(store, source.ref)
         if digest is None:
             raise NotFoundError(f"{self.source.reference(source)} is not there any more", object=source.label)
+        # What an artifact decodes to never changes, so that an earlier run's answer spares reading it.
         known = self.journal.told.get(digest)
         if known is not None and self.selection.newer_than is None and self._held(target, known) is not None:
             return There(source, target, known)

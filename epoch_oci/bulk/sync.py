@@ -89,6 +89,7 @@ def sync(
             _bring(planned, found, source, target, options, report, exit_code, crew, on_event, listed)
             if options.delete:
                 _delete(found, target, options, report, exit_code)
+    # They end in any order; a report of two runs shall be alike.
     report.rows.sort(key=lambda row: (row.source or row.target, row.target))
     report.seconds = time.monotonic() - started
     return report
@@ -152,6 +153,7 @@ def _bring(
             for text in ended.done.warnings if ended.done else ():
                 notes.setdefault(text, []).append(ended.wanted.source.label)
     finally:
+        # Also when it was interrupted: what was brought until then is there, and need not be found out again.
         journal.homes = homes
         journal.keep()
         hands.close()
@@ -268,6 +270,7 @@ def _refuse_nested(source: Side, target: Side) -> None:
 
 
 def _refuse_empty(found: Survey, source: Side, options: SyncOptions) -> None:
+    # A source that lists nothing is more often a wrong word or a broken list than an empty place (reliability F21).
     if options.delete and not found.listed:
         raise PolicyError(
             f"{source.where} lists no snapshot at all, and --delete would take everything away",
@@ -288,6 +291,7 @@ def _nothing(found: Survey, source: Side) -> list[str]:
 
 def _delete(found: Survey, target: Side, options: SyncOptions, report: SyncReport, exit_code: ExitCode) -> None:
     """Take away what the source has not, of all that the patterns take in. Referrers go with what they refer to."""
+    # What could not be listed may be there: nothing is concluded from its absence (reliability F21).
     if not found.whole:
         report.warnings.append("nothing was deleted, for not all of the source could be listed")
         return

@@ -90,19 +90,25 @@ def plan(wanted: Sequence[Wanted], there: AbstractSet[Place], homes: Mapping[Dig
     """
     users = _users(wanted)
     known = dict(homes) if mounts else {}
+    # What was seen today outweighs what an earlier run noted.
     for container, digest in there:
         known.setdefault(digest, container)
+    # By what is its own: what is shared goes ahead in any case. The target breaks ties, so that every run has one
+    # order.
     order = sorted(range(len(wanted)), key=lambda index: (-_own_size(wanted[index], users), wanted[index].target))
     rank = {old: new for new, old in enumerate(order)}
     carries = []
     sums = {"moved": 0, "mounted": 0, "there": 0}
     own = [0] * len(wanted)
     for blob, indexes in _ordered(users):
+        # In the order in which the snapshots go, so that the blob lands where it is needed first.
         containers = dict.fromkeys(wanted[index].target.container for index in sorted(indexes, key=rank.__getitem__))
         absent = [container for container in containers if (container, blob.digest) not in there]
         sums["there"] += blob.size * (len(containers) - len(absent))
         if not absent:
             continue
+        # Where nothing can be mounted each container gets its own copy; else one crosses the line, and the others have
+        # it from there.
         moves = 0 if mounts and blob.digest in known else 1 if mounts else len(absent)
         sums["moved"] += blob.size * moves
         sums["mounted"] += blob.size * (len(absent) - moves)
@@ -132,9 +138,11 @@ def _users(wanted: Sequence[Wanted]) -> dict[Digest, tuple[Blob, list[int]]]:
             if known is None:
                 found[blob.digest] = (blob, [index])
                 continue
+            # One snapshot may call it a layer and another one a base image: if it is a secret for one, it is one.
             if (blob.base and not known[0].base) or (blob.secret and not known[0].secret):
                 merged = replace(blob, base=blob.base or known[0].base, secret=blob.secret or known[0].secret)
                 found[blob.digest] = known = (merged, known[1])
+            # Twice in one snapshot is one use: alone with it, the blob is not shared.
             if known[1][-1] != index:
                 known[1].append(index)
     return found

@@ -105,9 +105,11 @@ def do_blob(task: BlobTask, source: Side, target: Side, manner: Manner, local: L
     content = _content(task, source)
     publication = Publication(sink, allow_public=manner.allow_public, replace=False)
     publication.check_write()
+    # The guard of every publishing, here too: a shared blob travels before any manifest names it.
     if task.secret is not None:
         publication.admit([task.secret])
     wants = [Want(target=blob, content=content)]
+    # Only out of a store: an artifact that is copied keeps its parts as they are.
     size = cut_size(blob, sink, _wanted_parts(manner)) if source.kind == "store" and target.kind != "store" else None
     if size is not None:
         table = cut_table(content, blob, size, local.cache)
@@ -140,6 +142,7 @@ def _content(task: BlobTask, source: Side) -> Content:
             return store.content(blob)
         if source.kind == "store":
             break
+        # A repository may have the file only as its parts.
         for file in read_artifact(store, str(pinned)).snapshot.files:
             if file.digest == task.digest:
                 return carried_content(store, file)

@@ -126,6 +126,7 @@ def converted_artifact(
     way in is told of as well; only a loss on the way out must be allowed.
     """
     snapshot = identified(read(manifest, config), called.name, called.tag)
+    # Epoch's readers find a snapshot by both, and a manifest without them is found by nobody (epoch-formats 1.2).
     if not snapshot.manifest.name or not snapshot.manifest.tag:
         raise UsageError("the artifact does not say what the snapshot is called", hint="name it with --as NAME:TAG")
     written = converted_to_oci(snapshot.epoch, dialect, options)

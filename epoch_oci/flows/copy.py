@@ -92,6 +92,7 @@ def _copy(
     root = source.resolve(name)
     graph = read_graph(source, root, full_name(source, name), referrers=options.referrers)
     publication = Publication(sink, allow_public=options.allow_public, replace=options.force)
+    # All tags before the first byte: a conflict on the last of them would leave half of a copy.
     missing = [tag for tag in tags if not holds(sink, tag, root.digest, force=options.force)]
     unattached = {tag: item for tag, item in graph.attached.items() if not _has_attached(sink, tag, item, options)}
     for blob in graph.blobs.values():
@@ -220,6 +221,7 @@ def add_tags(
         publication = Publication(store, allow_public=allow_public, replace=force)
         files = _files(store, graph)
         publication.admit(files)
+        # A tag that is right already is not written again: some registries count that as a push, and others forbid it.
         for tag in missing:
             publication.commit(tag, root, files, blobs=graph.blobs.values())
     return {

@@ -62,6 +62,7 @@ def copy_in_form(
     for it speaks of another digest. Raises as `copy.copy` and `push.push`; UsageError without `tags`.
     """
     found = read_documents(source, name)
+    # Already in the form that is asked for: then byte for byte, with all that refers to it.
     if form.chunking is None and _is_plain(found):
         return copy(source, name, sink, tags, options=options, on_event=on_event)
     if not tags:

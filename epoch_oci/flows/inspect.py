@@ -179,6 +179,7 @@ def _of_artifact(source: Source, found: FoundDocuments, key: SnapshotKey, locati
     unknown = {file.name for file in told.undigested} if isinstance(told, EncodedSnapshot) else set()
     snapshot = identified(_sketched(told) if isinstance(told, EncodedSnapshot) else told, key.name, key.tag)
     absent = _absent(source, snapshot)
+    # With a layer missing the index may be the one: then what is missing is said, and no figures.
     chunked = unchunked(source, found.image, snapshot) if not absent else source
     figures, of_file = _figures(found.image, chunked)
     return Inspection(

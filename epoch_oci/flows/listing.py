@@ -59,6 +59,7 @@ def list_snapshots(store: ListableStore, word: str | None = None) -> list[Listed
     def is_wanted(key: SnapshotKey) -> bool:
         return keys is None or key.name == word or key in keys
 
+    # Resolving one of its snapshots means hashing all of its files.
     if isinstance(store, Node):
         rows = (ListedSnapshot(key=key, size=size, kind="snapshot") for key, size in store.sizes())
         return [row for row in rows if is_wanted(row.key)]
@@ -127,6 +128,7 @@ def kind_of(image: ImageManifest) -> str:
     """`snapshot` or `cloud-image` for what can be pulled, else what the artifact calls itself."""
     if dialects.accepting(image) is None:
         return image.kind
+    # By the type alone: the config, which says it too, would be another request for each row.
     return "cloud-image" if "-image." in image.kind else "snapshot"
 
 

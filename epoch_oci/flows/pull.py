@@ -83,7 +83,9 @@ def _pull_to_store(
     found = read_artifact(source, pinned, decoding(options, on_event))
     phase(on_event, "looking at what is there")
     key = options.key or _key(found.snapshot, reference_key(source, name))
+    # Its name is part of a derived manifest, and so of the digest that the store gets.
     found = found.identified(key)
+    # Before the first byte: a conflict that shows after hours is hours lost.
     known = isinstance(sink, SnapshotStore) and sink.expect(str(key), found.snapshot.epoch, replace=options.force)
     _refuse_absent(found.snapshot, sink)
     source = at_hand_source(found, options, sink)
@@ -101,6 +103,7 @@ def _pull_to_store(
     phase(on_event, "receiving")
     outcomes = _fetch(source, plan, options, on_event)
     publication = Publication(sink, allow_public=False, replace=options.force)
+    # The exact bytes that travelled, whatever was understood of them (decision D3).
     publication.commit(str(key), found.snapshot.epoch, files_of(found.snapshot.manifest))
     return pull_report(found, key, done(outcomes), full_name(source, name), started, notes=notes, known=known)
 
@@ -196,6 +199,7 @@ def approved(source: Source, name: str, options: PullOptions) -> str:
 
 def forget_decoded(source: Source, name: str, options: PullOptions) -> bool:
     """Forget what layers decode to, if that was remembered; False when there was nothing to forget."""
+    # Without a directory nothing was remembered, and pulling again would bring the same.
     if options.decode_cache is None:
         return False
     told = read_documents(source, name).told()
@@ -212,6 +216,7 @@ def _foretold(plan: Plan) -> tuple[BlobReport, ...]:
 
 
 def _fetch(source: Source, plan: Plan, options: PullOptions, on_event: OnEvent) -> tuple[Outcome, ...]:
+    # The plan knows what the sink bears; a registry that is read from has limits as well.
     plan = replace(plan, most=min(plan.most, most_of(source)))
     return execute(plan, moved="received", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
 

@@ -132,6 +132,7 @@ class _ToldContent:
 
         def moved(offset: int, _: int) -> None:
             nonlocal last
+            # A block comes every few milliseconds, and no terminal is read that fast.
             if time.monotonic() - last >= _REPORT_SECONDS:
                 last = time.monotonic()
                 self._tell("blob-progress", offset)

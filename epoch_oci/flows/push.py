@@ -57,6 +57,7 @@ def _push(
     phase(on_event, "reading the manifest")
     stored = read_stored(source, key)
     target = legal_target(tag or key.tag, key)
+    # A store that keeps artifacts already: the same bytes give the same digest, and a new one would have another.
     as_it_is = form is PlainPush and isinstance(stored, FoundDocuments) and _goes_as_it_is(stored, options)
     if as_it_is and isinstance(sink, ArtifactStore):
         return _copied(source, key, sink, target, options, on_event)
@@ -158,6 +159,7 @@ class PlainPush(Push):
         # it.
         known = ready.tagged and all(outcome.action == "skipped" for outcome in outcomes)
         self.publication.commit(self.tag, ready.artifact.manifest, files, known=known)
+        # Each tag is looked at and guarded like the first: they may hold other artifacts.
         for tag in ready.also:
             self.publication.commit(tag, ready.artifact.manifest, files)
         return self.report(ready.artifact, _in_order(done(outcomes), ready.artifact.image))
@@ -169,6 +171,7 @@ class PlainPush(Push):
         artifact = self.encode(parts=cuts.foreseen(manifest))
         for file in artifact.files:
             self.publication.check_limits(file.name, file.carriers)
+        # From here on the sink is asked; all that the documents alone can tell is known by now.
         phase(self.on_event, "looking at what is there")
         tagged, also = self._look(artifact, cuts)
         plan = self.plan(self._wants(artifact, cuts))
@@ -212,6 +215,7 @@ class PlainPush(Push):
         """The artifact once every part is known, and another look at what its tags hold."""
         if not ready.plan.late:
             return ready
+        # By now `learn` has filled the tables: what was made up before is replaced by what was read.
         cuts = replace(ready.cuts, late={})
         artifact = self.encode(parts=cuts.foreseen(self.manifest))
         tagged, also = self._look(artifact, cuts)
@@ -222,6 +226,7 @@ def _require_content(source: Source, artifact: Artifact, plan: Plan, jobs: int |
     """Every file of which something must be sent has to be in the source, before the first byte moves."""
     absent = {item.target.digest for item in plan.items if item.step != "skip"}
     needed = [file.blob for file in artifact.files if any(carrier.digest in absent for carrier in file.carriers)]
+    # Of these nobody knows yet what is there, so that all of them must be.
     needed += [late.blob for late in plan.late]
     names = {file.digest: file.name for file in artifact.files}
     require(source, needed, names, jobs=jobs)

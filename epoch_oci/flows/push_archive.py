@@ -125,6 +125,7 @@ class _Stream:
         blob, name = archived.file.descriptor, archived.file.name
         if not self.options.dry_run:
             self.publication.admit([(name, blob.media_type)])
+        # A file that is there plain already costs nothing; in chunks it would be sent a second time.
         if self.options.chunking is not None and blob.size > SMALL and not self.sink.holds(blob):
             self._pack(archived, self.options.chunking)
             return
@@ -140,6 +141,7 @@ class _Stream:
         blob = replace(file.descriptor, annotations={TITLE: file.name})
         packed = unpacking(file.pax_records, blob.size)
         self.packing.add(blob, archived.content, Fold(packed.segments, packed.logical_size) if packed else None)
+        # For each file by itself: its bytes are in a spool that the next file will replace.
         self.packing.settle()
 
     def _new_packing(self, chunking: Chunking) -> Packing:
@@ -148,6 +150,7 @@ class _Stream:
         epoch = Manifest.parse(document) if document is not None else None
         tag = self.tag or (epoch.tag if epoch else "latest")
         with suppress(NotFoundError, ContentError):
+            # As a base alone; whether the tag may be replaced is looked at when the snapshot's name is known.
             there = ImageManifest.parse(self.sink.resolve(tag))
         sending = Sending(
             sink=self.sink,
@@ -179,6 +182,7 @@ class _Stream:
         if size is None:
             return (whole,)
         table = cut_table(archived.content, blob, size, self.options.part_cache)
+        # Encoded with what is known: a dialect that has no place for parts says so before the file is sent.
         self.tables[blob.digest] = table
         if (document := self.archive.so_far(*self._called())) is not None:
             self._encode(document)
@@ -208,6 +212,7 @@ class _Stream:
 
     def _look(self) -> None:
         """Once the envelope is known: is the tag legal, and does it hold another snapshot? Before gigabytes of it."""
+        # Cocoon writes the envelope first, and other tools need not (epoch-formats 5.5).
         if self.looked or (document := self.archive.so_far(*self._called())) is None:
             return
         self.looked = True
@@ -223,6 +228,7 @@ class _Stream:
         except NotFoundError:
             return
         try:
+            # By the snapshot's ID: digests are known only when the archive is through.
             known = ImageManifest.parse(there).annotations.get(SNAPSHOT_ID)
         except ContentError:
             known = ""
@@ -233,6 +239,7 @@ class _Stream:
         """Some dialects carry empty files too; of all others nothing can be missing now."""
         carriers = [carrier for file in artifact.files for carrier in file.carriers]
         absent = [carrier for carrier in carriers if str(carrier.digest) not in self.blobs]
+        # No byte of an archive can be read twice: what was not sent when it came by is lost.
         for carrier in absent:
             if carrier.size:
                 raise ContentError(f"{carrier.title} was not sent", code="MISMATCH", object=str(carrier.digest))

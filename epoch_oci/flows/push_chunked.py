@@ -41,6 +41,8 @@ class ChunkedPush(Push):
     def run(self) -> TransferReport:
         """As `Push.run`."""
         there = self._there()
+        # Cutting is not a function of the snapshot alone (earlier packs take part), so that the same snapshot would get
+        # another digest at every push.
         if there is not None and (artifact := self._unchanged(there)) is not None:
             return self._published(artifact, self._all_there(artifact), known=True)
         if not self.options.force:
@@ -88,6 +90,7 @@ class ChunkedPush(Push):
             return None
         with suppress(ContentError, NotFoundError):
             found = read_artifact(source, str(there.document.digest))
+            # Other annotations were asked for: then it is another artifact, though its files are the same.
             wanted = self.encode(chunks=_NO_CHUNKS).image.annotations
             present = in_parallel(self.sink.holds, there.successors, self.options.jobs)
             if dict(there.annotations) == dict(wanted) and all(present) and found.config is not None:
@@ -104,6 +107,7 @@ class ChunkedPush(Push):
     def _divided(self) -> tuple[list[SnapshotFile], list[SnapshotFile]]:
         """What is cut, and what stays plain: small files, base images, and what is there plain already."""
         files = [file for file in self.encode(chunks=_NO_CHUNKS).files if file.size]
+        # Base images do not change from version to version: as one blob each they are mounted and shared whole.
         images = {file.digest for file in files if file.role != "layer"}
         keep = self.chunking.keep_plain
         large = [
@@ -116,6 +120,7 @@ class ChunkedPush(Push):
 
     def _admit(self, large: Sequence[SnapshotFile], plain: Sequence[SnapshotFile]) -> None:
         """Everything that can be known to be wrong before the first byte is read."""
+        # What the sink has need not be in the source; what is cut is read in any case.
         absent = [file for file in plain if not self.sink.holds(file.blob)]
         needed = [file.blob for file in (*large, *absent)]
         require(self.source, needed, {file.digest: file.name for file in (*large, *absent)}, jobs=self.options.jobs)
@@ -163,6 +168,7 @@ class ChunkedPush(Push):
         """The config first, then what is neither a pack nor the index."""
         wants = small_wants(artifact, artifact.image)
         for file in artifact.files:
+            # Packs and index have been sent by the time that the artifact is known.
             if file.encoding != "chunks":
                 wants += file_wants(self.source.content(file.blob), file.carriers)
         return wants

@@ -64,6 +64,7 @@ class EncodedPush(Push):
         sink, names = self.sink, {file.digest: file.name for file in files}
         require(self.source, [file.blob for file in files], names, jobs=self.options.jobs)
         if not self.options.force:
+            # Before gigabytes are compressed; the digest is not known yet, so the snapshot's ID has to tell.
             with suppress(NotFoundError, ContentError):
                 there = sink.resolve(self.tag)
                 if ImageManifest.parse(there).annotations.get(SNAPSHOT_ID, "") != self.manifest.snapshot_id:
@@ -78,6 +79,7 @@ class EncodedPush(Push):
         """Encode a file and send its layers. Raises ContentError when it is not what the manifest says."""
         content, wanted = self.source.content(file.blob), self.encoding.chunk_size or max(1, file.size)
         compress = file.size >= SMALL
+        # Cut before compressing: a reader joins the layers, each of which is whole in itself (epoch-formats 4.10).
         sizes = [min(wanted, file.size - start) for start in range(0, file.size, wanted)] if compress else [file.size]
         layers: list[Descriptor] = []
         sending: Future[None] | None = None
@@ -90,6 +92,7 @@ class EncodedPush(Push):
                     media_type=OCTET_STREAM, digest=spool.digest, size=spool.size, annotations={TITLE: file.name}
                 )
                 layers.append(target)
+                # One layer is made while one is sent: more would fill the disk with spools.
                 if sending is not None:
                     sending.result()
                 sending = sender.submit(self._send_spool, target, spool)
@@ -151,6 +154,7 @@ class _Compressing:
         compressor = module.ZstdCompressor(
             options={parameter.compression_level: level, parameter.nb_workers: workers, parameter.checksum_flag: 1}
         )
+        # So that the frame's header tells the size, and a reader can refuse it before it decodes anything.
         compressor.set_pledged_input_size(size)
         self._blocks = _frame(compressor, _Limited(reader, size))
 

@@ -76,6 +76,7 @@ def _remove(target: Removable, targets: Sequence[Removable]) -> set[tuple[str, s
     try:
         target.store.remove(target.name)
     except AccessError:
+        # A registry without the deletion of tags takes the manifest away, and with it every tag of it.
         tags = _tags_of(target)
         wanted = {item.name for item in targets if item.store.where == target.store.where}
         if target.digest is None or len(tags) < 2 or not tags <= wanted:

@@ -52,6 +52,7 @@ def _transplant(
         Want(target=blob, content=source.content(blob), title=names.get(blob.digest)) for blob in manifest.descriptors
     ]
     plan = plan_blobs(sink, wants, jobs=options.jobs)
+    # Only what must move has to be in the source: a store may have given up what the target has.
     absent: list[Digest] = [item.target.digest for item in plan.items if item.step != "skip"]
     require(source, [blob for blob in manifest.descriptors if blob.digest in absent], names, jobs=options.jobs)
     if options.dry_run:

@@ -63,6 +63,7 @@ def validate(raw: bytes, file: str, kind: str | None = None) -> DocumentReport:
     if kind is not None:
         schemas.schema(kind)
     try:
+        # Its kind is not known yet, so by the widest bound of all; by its own one as soon as it is known.
         value = schemas.read(raw, kind or "epoch-catalog.v1", file)
         kind = kind or schemas.kind_of(value)
         if kind is None:

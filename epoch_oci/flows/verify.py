@@ -263,6 +263,7 @@ def _file_rows(encoded: Mapping[str, EncodedSnapshot]) -> list[_Row]:
 
 def _check_finished(encoded: Mapping[str, EncodedSnapshot], rows: Iterable[_Row], result: Verification) -> None:
     """Whether the files make the snapshot that the documents tell of, where all their digests were found."""
+    # One file whose layers are wrong leaves the whole untold, and its own finding says why.
     digests = {row.name: row.digest for row in rows if row.digest is not None}
     for name, snapshot in encoded.items():
         known = {file.name: digests.get(f"{name}: {file.name}") for file in snapshot.undigested}
@@ -303,6 +304,7 @@ def _check_rows(
             if not wrong and not options.fast:
                 sound.update({layer.digest: layer.size for layer in row.layers})
     finally:
+        # A place that fails is not waited for: each of its readers may hang for minutes.
         pool.shutdown(wait=False, cancel_futures=True)
     result.blobs += len({layer.digest for row in rows for layer in row.layers})
     result.bytes += sum(sound.values())

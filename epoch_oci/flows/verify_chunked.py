@@ -88,6 +88,7 @@ class ChunkedCheck:
         try:
             check()
         except (ContentError, NotFoundError) as error:
+            # A wrong pack is told of once, and not again for every file that needs it.
             if error.object is None or error.object not in map(str, self._bad):
                 self.wrong(error, f"{self.name}: {what}")
 
@@ -169,6 +170,7 @@ class _Packs:
                 return raw
             raw = self._load(pack)
             self._held[pack.digest] = raw
+            # At least one stays, however large: it is being read from.
             while len(self._held) > 1 and sum(map(len, self._held.values())) > _HELD:
                 self._held.popitem(last=False)
             return raw

@@ -68,9 +68,11 @@ def go_to_background(directory: Path) -> int | None:
     sys.stdout.flush()
     child = os.fork()
     if not child:
+        # Out of the terminal's session, or closing the terminal would end the mount.
         os.setsid()
         _close((0, 1))
         return None
+    # A mount point is on another device than what it covers, which tells that the mount stands without asking it.
     while _device(directory) == before:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
@@ -153,6 +155,7 @@ def _operations(
         def open(self, path: str, flags: int) -> int:
             """Only for reading; the files never change, so the kernel may keep what it has of them."""
             if flags & (os.O_WRONLY | os.O_RDWR):
+                # The kernel refuses most of it by `ro`; this is for what asks all the same.
                 raise fuse.FuseOSError(errno.EROFS)
             self._remote(path)
             return 0
@@ -173,6 +176,7 @@ def _operations(
         def _remote(self, path: str) -> RemoteFile:
             file = self._file(path)
             with self._lock:
+                # One for all who read the file: they share its pages and what is read ahead.
                 if path not in self._open:
                     self._open[path] = RemoteFile(file)
                 return self._open[path]

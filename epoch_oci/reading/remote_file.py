@@ -79,6 +79,7 @@ class RemoteFile(io.RawIOBase):
         if offset >= end:
             return b""
         with self._lock:
+            # Begins no later than the last reading ended: several readers of one stream overlap and still go forward.
             ordered = 0 < offset <= self._expected <= end
             self._expected = end
         pages = self._wanted(range(offset // PAGE, -(-end // PAGE)), ordered)
@@ -110,6 +111,7 @@ class RemoteFile(io.RawIOBase):
             left = [number for number in missing if number not in found]
             if not left:
                 return None, None
+            # Two threads that want one page fetch it once.
             if left[0] in self._coming:
                 return None, self._coming[left[0]]
             last = max(numbers.stop, min(-(-self.size // PAGE), numbers.stop + self._further(ordered)))
@@ -122,6 +124,7 @@ class RemoteFile(io.RawIOBase):
 
     def _further(self, ordered: bool) -> int:
         """How many pages to read ahead: twice as many each time when the file is read in order, else none."""
+        # Doubled, as kernels do: who reads a little at random pays for no more than that.
         self._ahead = min(self._ahead * 2, _FURTHEST) if ordered else PAGE
         return self._ahead // PAGE - 1
 
@@ -138,6 +141,7 @@ class RemoteFile(io.RawIOBase):
             with self._lock:
                 for number in numbers:
                     self._coming.pop(number, None)
+            # Also after an error: whoever waits looks again, and fetches for itself.
             event.set()
 
     def _read(self, numbers: range) -> dict[int, bytes]:
@@ -155,6 +159,7 @@ class RemoteFile(io.RawIOBase):
     def _vouch(self, offset: int, block: bytes) -> None:
         """Hash what is read in order; at the end it is known whether it was the file."""
         with self._lock:
+            # Only what joins on can be hashed; who jumps about in a plain file is on their own, as the docstring says.
             if self._hasher is None or not offset <= self._hashed < offset + len(block):
                 return
             self._hasher.update(block[self._hashed - offset :])
