@@ -352,7 +352,7 @@ def test_a_digest_file_that_cannot_be_is_told_before_anything_moves(cli, bot, tm
     (tmp_path / "dir").mkdir()
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("fifo")
-    for word, code in (("dir", 2), ("fifo", 9), ("link", 9), ("none/d", 5)):
+    for word, code in (("dir", 2), ("fifo", 9), ("link", 9), ("none/d", 5), ("/dev/stdout", 9)):
         assert cli("push", "team/bot:v1", "oci:layout", "--store", "store", "--digest-file", word).code == code
     assert not (tmp_path / "layout").exists()
     (tmp_path / "link").unlink()

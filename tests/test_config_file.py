@@ -80,6 +80,16 @@ def test_flags_of_a_command_have_the_file_s_defaults(cli, bot, tmp_path, monkeyp
     assert shown(cli, "level") == (9, "file", f"{path}:4")
 
 
+def test_a_default_for_one_form_is_none_for_the_other(cli, bot):
+    write("[defaults]\nzstd = 3\nlevel = 3\nchunk-size = 1048576\n")
+    plain = cli("push", "team/bot:v1", "oci:layout", "--store", "store", "--format", "json")
+    assert plain.code == 0 and plain.json["artifactType"] == "application/vnd.cocoon.snapshot.v1+json"
+    words = ("--store", "store", "--dialect", "cocoonstack", "--allow-loss", "--format", "json")
+    other = cli("push", "team/bot:v1", "oci:other", *words)
+    assert other.code == 0 and other.json["artifactType"] == "application/vnd.cocoonstack.snapshot.v2+json"
+    assert cli("push", "team/bot:v1", "oci:third", "--store", "store", "--zstd", "3").code == 2
+
+
 def test_what_holds_for_a_host_and_the_least_of_several():
     write(
         '[defaults]\njobs = 9\nlimit-rate = "1G"\n[hosts."a.example"]\njobs = 4\nlimit-rate = "50M"\n'
@@ -199,9 +209,10 @@ def test_the_format_of_errors_may_stand_in_it(cli):
 
 
 def test_a_worker_elsewhere_has_its_own_file(monkeypatch, tls_kit):
-    write(f'[defaults]\nca-file = "{tls_kit.ca_file}"\n[hosts."a.b"]\nprofile = "harbor"\nmirrors = ["m.example/x"]\n')
+    host = '[hosts."a.b"]\nprofile = "harbor"\nmirrors = ["m.example/x"]\n'
+    write(f'[defaults]\nretry-for = 90\nca-file = "{tls_kit.ca_file}"\n{host}')
     connection = connection_here(Reach())
-    assert connection.ca_file == str(tls_kit.ca_file)
+    assert connection.ca_file == str(tls_kit.ca_file) and connection.retry_for == 90.0
     assert connection.at("A.b").profile == "harbor" and connection.at("c.d").profile is None
     monkeypatch.setenv("EPOCH_OCI_PROFILE", "zot")
     assert connection_here(Reach()).at("a.b").profile == "zot"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STANDARD_INPUT = "-"
 
 _SIZE = re.compile(r"([0-9]{1,15})(?:([KMG])(?:iB)?)?\Z")
+_DESCRIPTOR = re.compile(r"/dev/(?:std(?:in|out|err)\Z|fd/)|/proc/")
 _SMALLEST_RATE = 1 << 10
 _SMALLEST_CHUNK = 1 << 20
 _FACTORS = {None: 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -105,7 +106,8 @@ def output_file(flag: str, word: str) -> str:
         raise LocalIOError(f"{flag} {word}: {(error.strerror or str(error)).lower()}", object=word) from error
     if stat.S_ISDIR(mode):
         raise UsageError(f"{flag} {word} is a directory", object=word, hint="name a file")
-    if not stat.S_ISREG(mode):
+    # Standard output may lead into a file, and that would be replaced under it.
+    if not stat.S_ISREG(mode) or _DESCRIPTOR.match(word):
         raise ConflictError(f"{flag} {word} is no regular file", object=word, hint="name a file, or a new one")
     if not os.path.isdir(os.path.dirname(path)):  # noqa: PTH112, PTH120 (as `realpath`)
         raise NotFoundError(f"{flag}: there is no directory for {word}", object=word)

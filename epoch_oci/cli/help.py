@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from epoch_oci import __version__
+from epoch_oci.cli.config_file import load
 from epoch_oci.cli.flags import COMMON, Flag, Store, Word
 from epoch_oci.cli.parser import ACTIONS, PROGRAM, Row, Spec
 from epoch_oci.cli.settings import environment
@@ -187,13 +188,16 @@ def _complete(action: argparse.Action, name: str) -> None:
 
 
 def snapshots(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    """The snapshots of the store that the line or the environment names; none where that fails.
+    """The snapshots of the store that the line, the environment or the configuration names; none where that fails.
 
     A shell asks at every tab key, so nothing is looked at but local directories.
     """
     environ = environment()
     given = getattr(parsed_args, "store", None)
     store = given or next((environ[name] for name in _STORES if environ.get(name)), None)
+    if store is None:
+        with contextlib.suppress(EpochOciError):
+            store = load(environ).defaults.get("store")
     if not isinstance(store, str) or ("://" in store and not store.startswith("file://")):
         return []
     from epoch_oci.cli.streams import safe

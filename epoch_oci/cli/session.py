@@ -243,6 +243,7 @@ def connection_here(reach: "Reach") -> "Connection":
         password=environ.get(PASSWORD_VARIABLE) if own.username else None,
         environ=without_password(environ),
         profile=reach.profile or own.profile,
+        retry_for=own.retry_for,
         hosts=reaches(own),
         cache_directory=own.cache_directory,
         state_directory=own.state_directory,

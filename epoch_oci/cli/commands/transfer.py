@@ -61,6 +61,8 @@ def push(
     from epoch_oci.flows.push import push as push_snapshot
 
     digest_path = output_file("--digest-file", digest_file) if digest_file else None
+    if dialect == "cocoon" and not run.typed("zstd"):
+        zstd = None  # of a variable or a file: how the other dialect is to be written
     encoding = _encoding(run, zstd, chunk_size)
     chunked = _in_chunks(run, snapshot, dialect, chunked, encoding)
     word, also = several_tags(target)
