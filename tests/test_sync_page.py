@@ -69,6 +69,17 @@ def test_it_has_totals_bars_the_slowest_the_failed_and_a_search_box():
     assert text.index("team/bot38:v1", text.index("Slowest")) < text.index("team/bot5:v1", text.index("Slowest"))
 
 
+def test_what_failed_is_told_by_its_reason():
+    told = SyncReport(source="a", target="b", seconds=4213.5)
+    wrong = ContentError("the base is wrong", code="DIGEST")
+    told.rows = [Row(source=f"bot{n}:v1", target="", action="failed", error=wrong, exit_code=3) for n in range(25)]
+    told.rows.append(Row(source="gone:v1", target="", action="failed", error=NotFoundError("not there"), exit_code=5))
+    text = page(told.to_json())
+    assert text.count("DIGEST: the base is wrong") == 1 and "exit 3 · 25 snapshots: bot0:v1, " in text
+    assert "bot19:v1 and 5 more" in text and "exit 5 · gone:v1" in text
+    assert "1 h 10 min" in text and text.count("<span class=bad>failed</span>") == 26
+
+
 def test_a_plan_and_nothing_at_all_have_pages_too():
     empty = SyncReport(source="a", target="b", dry_run=True).to_json()
     assert "Plan: a to b" in page(empty) and "Failed" not in page(empty)
@@ -79,6 +90,8 @@ box.value='bot1 there';look();
 const style=getComputedStyle(document.body),bar=document.querySelector('.bar i').getBoundingClientRect();
 document.body.dataset.probe=JSON.stringify({found:said.textContent,width:document.documentElement.scrollWidth,
 inner:innerWidth,background:style.backgroundColor,colour:style.color,bar:bar.width,
+word:Math.max(...[...document.querySelectorAll('td.o')].filter(c=>c.getClientRects().length).map(c=>c.offsetHeight)),
+cut:[...document.querySelectorAll('.wide')].some(e=>e.scrollWidth>e.clientWidth),
 shown:[...document.querySelectorAll('#all tbody tr')].filter(r=>r.getClientRects().length).length,
 title:document.title})</script>"""
 
@@ -97,6 +110,7 @@ def test_a_browser_shows_it_at_every_width_in_light_and_in_dark(tmp_path, scheme
     assert probe, done.stdout[-500:]
     seen = json.loads(html.unescape(probe[1]))
     assert seen["width"] <= seen["inner"]  # nothing to be scrolled sideways
+    assert not seen["cut"] and seen["word"] < 60  # nor in a table, whose words stay in one piece
     assert seen["bar"] > 0 and seen["found"] == f"{seen['shown']} of 42" and seen["shown"] == 3
     assert seen["title"].startswith("Sync: ")
     light = sum(map(int, re.findall(r"\d+", seen["background"])[:3])) > 3 * 128

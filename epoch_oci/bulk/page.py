@@ -7,6 +7,7 @@ from typing import Any
 
 _SLOWEST = 10
 _BARS = 200
+_NAMES = 20
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#59636e;--line:#d8dee4;--card:#f6f8fa;--unique:#0969da;
@@ -19,14 +20,16 @@ h2{font-size:1.1rem;margin:2rem 0 .6rem}p{margin:.2rem 0}.dim{color:var(--dim)}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.6rem;margin-top:1rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem}
 .card b{display:block;font-size:1.25rem}.bad{color:var(--bad)}
-.row{display:grid;grid-template-columns:minmax(8rem,18rem) 1fr;gap:.2rem .8rem;align-items:center;margin:.35rem 0}
-.name{overflow-wrap:anywhere}.bar{display:flex;height:1.1rem;border-radius:.3rem;overflow:hidden;background:var(--card)}
+.row{display:grid;grid-template-columns:minmax(8rem,26rem) 1fr;gap:.2rem .8rem;align-items:center;margin:.35rem 0}
+.name{overflow-wrap:anywhere;font-size:.92rem}.bar{display:flex;height:1.1rem;border-radius:.3rem;overflow:hidden;
+background:var(--card)}.why{border-left:.25rem solid var(--bad);padding-left:.7rem;margin:.7rem 0;
+overflow-wrap:anywhere}.why .dim{font-size:.92rem}
 .bar i{display:block;height:100%}.unique{background:var(--unique)}.shared{background:var(--shared)}
 .saved{background:var(--saved)}.key i{display:inline-block;width:.8rem;height:.8rem;border-radius:.2rem;
 margin:0 .35rem 0 .9rem}.key i:first-child{margin-left:0}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line);vertical-align:top;
-overflow-wrap:anywhere}th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right;white-space:nowrap}
+overflow-wrap:anywhere}th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}.n,.o{white-space:nowrap}
 input{width:100%;padding:.5rem .7rem;font:inherit;color:inherit;background:var(--card);border:1px solid var(--line);
 border-radius:.4rem;margin-bottom:.6rem}
 td:first-child{min-width:7.5rem}
@@ -61,9 +64,9 @@ def page(report: Mapping[str, Any]) -> str:
     title = f"{'Plan' if report['dryRun'] else 'Sync'}: {report['source']} to {report['target']}"
     parts = [
         f"<h1>{_text(title)}</h1>",
-        f"<p class=dim>{report['seconds']:.1f} s, {report['retries']} retries</p>",
+        f"<p class=dim>{_time(report['seconds'])}, {report['retries']} retries</p>",
         _cards(report, len(failed)),
-        _section("Failed", _table(failed, _FAILED)) if failed else "",
+        _section("Failed", _reasons(failed)) if failed else "",
         _section("Repositories", _LEGEND + _bars(rows)),
         _section("Slowest", _table(slow, _TIMED)) if slow else "",
         _section("All snapshots", _SEARCH + _table(rows, _ALL, "all")),
@@ -89,6 +92,28 @@ def _cards(report: Mapping[str, Any], failed: int) -> str:
         cards.append(("to delete" if report["dryRun"] else "deleted", f"{deleted:,}", ""))
     inner = "".join(f'<div class=card><b class="{kind}">{value}</b>{word}</div>' for word, value, kind in cards)
     return f"<div class=cards>{inner}</div>"
+
+
+def _reasons(failed: Iterable[Mapping[str, Any]]) -> str:
+    """What failed by its reason: a thousand snapshots fail for few."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for row in failed:
+        error = row["error"]
+        found.setdefault((f"{error['code']}: {error['message']}", error["exit"]), []).append(_named(row))
+    return "".join(
+        f"<div class=why><p>{_text(why)}</p><p class=dim>exit {code} · {_listed(names)}</p></div>"
+        for (why, code), names in found.items()
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES:,} more" if len(names) > _NAMES else ""
+    count = f"{len(names):,} snapshots: " if len(names) > 1 else ""
+    return _text(count + ", ".join(names[:_NAMES]) + more)
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return str(row["source"] or row["target"] or "")
 
 
 _LEGEND = (
@@ -126,21 +151,20 @@ def _bar(name: str, item: _Repository, most: int) -> str:
 
 
 _Column = tuple[str, str, str]
-"""Heading, member, and how it is shown: `n` a size, `s` seconds, `w` a text for wide screens only, "" a text."""
+"""Heading, member, and how it is shown: `n` a size, `s` seconds, `o` one word, "" a text; `w` on wide screens only."""
 _ALL: tuple[_Column, ...] = (
     ("snapshot", "source", ""),
     ("at the target", "target", "w"),
-    ("outcome", "action", ""),
+    ("outcome", "action", "o"),
     ("size", "size", "n"),
-    ("moved", "bytesTransferred", "n"),
-    ("seconds", "seconds", "s"),
+    ("moved", "bytesTransferred", "nw"),
+    ("seconds", "seconds", "sw"),
 )
 _TIMED: tuple[_Column, ...] = (
     ("snapshot", "source", ""),
     ("moved", "bytesTransferred", "n"),
     ("seconds", "seconds", "s"),
 )
-_FAILED: tuple[_Column, ...] = (_ALL[0], ("exit", "exit", "s"), ("why", "why", ""))
 
 
 def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[_Column], name: str = "") -> str:
@@ -154,24 +178,19 @@ def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[_Column], name: 
     return f'<div class=wide><table id="{name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _cells(row: Mapping[str, Any], columns: Sequence[_Column]) -> str:
-    return "".join(f'<td class="{_kind(kind)}">{_cell(row, key, kind)}</td>' for _, key, kind in columns)
-
-
 def _kind(kind: str) -> str:
-    return "n" if kind in ("n", "s") else kind
+    return " ".join("n" if letter == "s" else letter for letter in kind)
 
 
 def _cell(row: Mapping[str, Any], key: str, kind: str) -> str:
-    if key in ("exit", "why"):
-        error = row["error"]
-        return str(error["exit"]) if key == "exit" else _text(f"{error['code']}: {error['message']}")
     value = row[key]
-    if kind == "n":
+    if "n" in kind:
         return _size(value)
-    if kind == "s":
+    if "s" in kind:
         return f"{value:.1f}" if value else ""
-    return _text(value or (row["target"] if key == "source" else "") or "")
+    if key == "action" and row["error"]:
+        return f"<span class=bad>{_text(value)}</span>"
+    return _text(_named(row) if key == "source" else value or "")
 
 
 def _section(heading: str, content: str) -> str:
@@ -183,6 +202,13 @@ def _size(count: float) -> str:
     while count >= 1023.95 and unit < len(_UNITS) - 1:
         count, unit = count / 1024, unit + 1
     return f"{count:.0f} B" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
 def _text(value: str) -> str:
