@@ -185,10 +185,10 @@ def parse_artifact(word: str, *, target: bool = False) -> ArtifactLocation:
     raise UsageError(f"{shown(word)} is neither a registry reference nor an OCI layout", hint=hint)
 
 
-def repository_in(where: str) -> str:
+def repository_in(place: str) -> str:
     """The repository of a place that holds artifacts, by what people call it; "" for a layout, which has none."""
     # A layout's path says nothing of what is in it, and must become no part of a snapshot's name.
-    return "" if where.startswith((_LAYOUT, _ARCHIVE)) else where.partition("/")[2]
+    return "" if place.startswith((_LAYOUT, _ARCHIVE)) else place.partition("/")[2]
 
 
 def is_artifact(word: str) -> bool:

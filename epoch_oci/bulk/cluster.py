@@ -83,11 +83,13 @@ _opening = threading.Lock()
 def _ends(words: Words) -> _Ends:
     """Both ends, opened once in each process."""
     with _opening:
+        # Pieces come by the thousand, and opening means certificates, tokens and a look at the disk.
         if words not in _opened:
             connection = words.connect(words.reach)
             state = connection.state_directory
             target = open_side(words.target, connection=connection, create=True)
             if isinstance(target, StoreSide) and isinstance(target.store, EpochStore):
+                # Workers that each wrote the catalog would take turns at one object; this process writes it for all.
                 target.store.leave_unlisted()
             _opened[words] = _Ends(
                 open_side(words.source, connection=connection, repositories=words.repositories),
@@ -125,6 +127,7 @@ def work(words: Words, manner: Manner, task: Task) -> Done:
 @contextlib.contextmanager
 def _lease(client: Any, words: Words, host: str) -> Iterator[None]:
     """The right to have a piece under way at a registry: so many across the whole cluster."""
+    # By registry and not by worker: it is the registry that answers 429, and it does not know our machines.
     with _dask().Semaphore(max_leases=words.leases, name=f"{words.run}-{host}"):
         yield
 
@@ -165,6 +168,7 @@ def preflight(words: Words, source: Entry, target: Entry, pinned: str) -> dict[s
         except EpochOciError as error:
             problems.append(f"{error.code}: {error.message}")
         except Exception as error:
+            # A worker that lacks a module fails in its own way; whatever it is, it is told before the first piece.
             problems.append(f"{type(error).__name__}: {error}")
     return {"version": __version__, "host": socket.gethostname(), "problems": problems}
 
@@ -186,6 +190,7 @@ def _told(event: Event) -> dict[str, Any]:
 
 def _heard(value: dict[str, Any]) -> Event:
     """The scheduler adds members of its own."""
+    # By our own members, so that what another version of Dask adds does no harm.
     told = {key: value[key] for key in _told(_NOTHING)}
     return Event(**{**told, "digest": Digest.parse(told["digest"]) if told["digest"] else None})
 
@@ -227,6 +232,7 @@ class Cluster:
             threads_per_worker=max(1, -(-pieces // workers)),
             processes=True,
             dashboard_address="127.0.0.1:0",  # None is port 8787 on every interface
+            # Dask logs every worker that ends, which is what workers do.
             silence_logs=50,
         )
         return cls(dask.Client(local, set_as_default=False), local)
@@ -358,6 +364,7 @@ class DaskCrew:
             self.rations.close()
 
     def _submit(self, task: Task, outer: "Future[Done]", tries: int) -> None:
+        # `pure=False`: two pieces of the same words are two pieces, and Dask would answer the second from the first.
         inner = self.cluster.client.submit(work, self.words, self.manner, task, pure=False)
 
         def ended(future: Any) -> None:

@@ -59,6 +59,7 @@ class _Repository:
 def page(report: Mapping[str, Any]) -> str:
     """The page for `SyncReport.to_json`. Every text in it is somebody else's, and escaped."""
     rows: Sequence[Mapping[str, Any]] = report["snapshots"]
+    # What went wrong comes first: for most who open the page it is all they look for.
     failed = [row for row in rows if row["error"]]
     slow = sorted((row for row in rows if row["seconds"]), key=lambda row: -row["seconds"])[:_SLOWEST]
     title = f"{'Plan' if report['dryRun'] else 'Sync'}: {report['source']} to {report['target']}"
@@ -74,6 +75,7 @@ def page(report: Mapping[str, Any]) -> str:
     return (
         '<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width">'
         f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}"
+        # In the page itself, as its style is: it is opened from a disk or a CI's archive, where nothing may be fetched.
         f"<script>{_SCRIPT}</script></body></html>\n"
     )
 
@@ -132,7 +134,9 @@ def _bars(rows: Iterable[Mapping[str, Any]]) -> str:
         else:
             item.unique += row["bytesTransferred"]
             item.shared += row["bytesReused"]
+    # No repository at all, or only empty ones: a bar of nothing is no division by it.
     most = max((item.total for item in found.values()), default=0) or 1
+    # The largest first, by name where they are alike: two reports of one sync can be compared.
     ordered = sorted(found.items(), key=lambda pair: (-pair[1].total, pair[0]))
     more = f"<p class=dim>and {len(ordered) - _BARS:,} smaller ones</p>" if len(ordered) > _BARS else ""
     return "".join(_bar(name, item, most) for name, item in ordered[:_BARS]) + more

@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(slots=True, kw_only=True)
 class SyncReport:
-    """The result of a sync. Sizes are bytes as in `plan.SyncPlan`; `bytes_moved` is what came from the source.
+    """The result of a sync. Sizes are bytes as in `union.SyncPlan`; `bytes_moved` is what came from the source.
 
     `blobs` are the rows of shared blobs that were carried ahead: how many, and their bytes are part of `bytes_moved`.
     """
@@ -73,6 +73,7 @@ class SyncReport:
     @property
     def saved(self) -> int:
         """Bytes that would have moved had each snapshot been treated alone."""
+        # A blob that had to be sent twice makes it negative, and nothing was saved then.
         return max(0, self.total - self.bytes_moved)
 
     def count(self, action: Action) -> int:

@@ -117,6 +117,7 @@ def survey(
 
 def in_parallel(ask: Callable[[Question], Answer], questions: Iterable[Question]) -> Iterable[Answer]:
     """The answers in order. An error is raised without waiting for the questions after it."""
+    # Not a context: leaving it would wait for all that is under way, also after an error.
     pool = ThreadPoolExecutor(max_workers=ASKED_AT_ONCE, thread_name_prefix="survey")
     try:
         yield from pool.map(ask, questions)
@@ -154,6 +155,7 @@ def _matched(
             continue
         if is_attached_tag(entry.tag):
             found.attached.setdefault(entry.container, set()).add(entry.tag)
+        # Before its name is judged: what is not meant may be called as it likes.
         if not _is_meant(entry, source, target, rules):
             continue
         try:
@@ -162,10 +164,12 @@ def _matched(
             if selection.takes(entry.label):
                 found.left_out.append(LeftOut(entry, None, error))
             continue
+        # Meant or not: `--delete` takes away what the source has not, and not what a pattern left out.
         found.listed.add(landing.label)
         if selection.takes(entry.label):
             by_target.setdefault(landing, []).append(entry)
     for landing, entries in by_target.items():
+        # Which of them came last would decide what is there, and another run might decide otherwise.
         if len(entries) > 1:
             names = ", ".join(entry.label for entry in entries)
             clash = ConflictError(f"{names} would all be {target.reference(landing)}", object=landing.label)
@@ -309,6 +313,8 @@ class Looker:
         if isinstance(told, EncodedSnapshot):
             return Wanted(source=source, target=target, pinned=digest, blobs=(), created=created)
         blobs = _blobs_of(told.manifest)
+        # A derived manifest depends on what the snapshot is called here, so that its digest is known only when it
+        # lands.
         if not told.derived and (there := self._held(target, told.epoch.digest)) is not None:
             self.journal.told[digest] = there
             return There(source, target, there, blobs)
@@ -324,11 +330,13 @@ class Looker:
         there = pointed(sink, target.ref)
         if there == digest and self._has_all_about(store, sink, source, digest) and self._is_new(store, digest):
             return There(source, target, digest)
+        # A list of referrers is merged into the target's own, and is no conflict with it.
         if there not in (None, digest) and not listing:
             self._held(target, digest)
         document = store.resolve(str(digest))
         if listing and is_index(document) and self._lists(sink, document):
             return There(source, target, digest)
+        # Only for what is not there: following an artifact costs a request for each of its documents.
         graph = read_graph(store, document, self.source.reference(source), referrers=self.rules.referrers)
         created = _created(document)
         if not self.selection.is_new(created):
@@ -355,6 +363,7 @@ class Looker:
         if not (self.rules.referrers and isinstance(store, ArtifactStore) and isinstance(sink, ArtifactStore)):
             return True
         named = {item.digest for item in store.referrers(digest)}
+        # Most have none, and then the target need not be asked.
         return not named or named <= {item.digest for item in sink.referrers(digest)}
 
     def _lists(self, sink: object, listing: Document) -> bool:
@@ -381,6 +390,7 @@ def _blobs_of(manifest: Manifest) -> tuple[Blob, ...]:
 def _blobs_in(graph: Graph) -> tuple[Blob, ...]:
     """The blobs of an artifact; its layers say which are base images."""
     layers = [layer for image in graph.images for layer in image.layers]
+    # Another tool's artifact says nothing of roles: then nothing is a base image, and only the order differs.
     bases = {layer.digest for layer in layers if layer.annotations.get(ROLE) == "base-image"}
     secrets = _secrets((layer.digest, layer.title or "", layer.media_type) for layer in layers)
     return tuple(

@@ -131,9 +131,11 @@ def _bring(
 ) -> None:
     if not planned.wanted:
         return
+    # Nothing is opened for a sync that brings nothing: a target that may only be read is fine then.
     journal, meter = options.journal, Meter(on_event, len(planned.wanted))
     homes, notes = _homes(found, journal), dict[str, list[str]]()
     meter.begin(planned.moved)
+    # Snapshots and their blobs share one bound: eight snapshots with sixteen transfers each are 128 connections.
     manner = replace(options.manner, jobs=options.manner.jobs or _inner_jobs(options.jobs, len(planned.wanted)))
     threads = Threads(source, target, manner, options.local, meter.hear, options.jobs)
     hands: Crew = threads if crew is None else crew(manner, meter.hear, planned.wanted[0])

@@ -218,6 +218,7 @@ def _homes(task: SnapshotTask, target: Side) -> Mapping[Digest, str]:
     """By blob, the full name of a sibling repository that has it."""
     if not isinstance(target, RegistrySide):
         return {}
+    # What is in the container already needs no mounting.
     own = task.target.container
     return {digest: target.repository(container) for digest, container in task.homes if container != own}
 

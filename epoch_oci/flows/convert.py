@@ -61,6 +61,7 @@ def to_oci(
 
 
 def _encoded(epoch: Document, dialect: str, options: EncodeOptions) -> Artifact:
+    # Before the dialect sees it, for it may come from a file of anybody (decision D10).
     schemas.check(epoch, "epoch-manifest.v1", "the Epoch manifest")
     return dialects.named(dialect).encode(epoch, options)
 

@@ -152,6 +152,7 @@ def _absent_documents(sink: object, graph: Graph, tags: Sequence[str]) -> list[D
     """What has to be stored by its digest, in order: all but the root, which its tags bring, and what is there."""
     untagged = [item for item in graph.documents.values() if item is not graph.root or not tags]
     absent = [item for item in untagged if pointed(sink, str(item.digest)) is None]
+    # These get their tags below, which is how they are found; kept by digest alone they would be sent twice.
     tagged = {item.digest for item in graph.attached.values()}
     referring = [item for item in graph.referrers.values() if item.digest not in tagged]
     return absent + [item for item in referring if not _is_listed(sink, item)]

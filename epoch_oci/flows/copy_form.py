@@ -121,6 +121,7 @@ def _is_plain(found: FoundDocuments) -> bool:
 
 def _key(told: Snapshot | EncodedSnapshot, said: SnapshotKey) -> SnapshotKey:
     """What the snapshot says it is called, else what the reference says."""
+    # What the document says comes first: the repository may be a mirror with a name of its own.
     own = told.manifest if isinstance(told, Snapshot) else told
     title, tag = own.name or said.name, own.tag or said.tag
     if not title or not tag:
@@ -136,6 +137,7 @@ def _added(image: ImageManifest) -> dict[str, str]:
     return {
         key: value
         for key, value in image.annotations.items()
+        # What the profile writes it writes anew; anything else somebody has added on purpose.
         if key not in MANIFEST_KEYS and not key.startswith(NAMESPACE)
     }
 

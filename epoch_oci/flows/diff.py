@@ -151,6 +151,7 @@ def _file(name: str, a: Version, b: Version) -> FileDiff:
 
 def _changes(old: bytes, new: bytes) -> bytes:
     known = Known()
+    # No pack at all: only the digests matter, and the table is the one that holds millions of them in little memory.
     pack = known.add_pack()
     for digest in _digests(old):
         if digest != _ZERO and not known.find(digest):
@@ -186,12 +187,14 @@ def _chunks(
 
     def chunks(name: str) -> bytes | None:
         digest, size = files[name]
+        # By digest and not by name: a file that was renamed has its chunks in the index all the same.
         number = index.number_of(digest) if index else None
         span = folds[digest].span if digest in folds else size
         if span > KNOWN_LIMIT * CHUNK_SIZE:  # more than memory shall hold
             return None
         if index is not None and number is not None and index.header.chunk_size == CHUNK_SIZE:
             return b"".join(bytes(piece.digests) for piece in index.pieces(number))
+        # Reading both sides may take hours, so that it is done only for whoever asks.
         if not deep or not size:
             return b"" if not size else None
         fold = folds.get(digest)

@@ -175,6 +175,7 @@ def inspect_artifact(source: Source, name: str) -> Inspection:
 
 
 def _of_artifact(source: Source, found: FoundDocuments, key: SnapshotKey, location: str) -> Inspection:
+    # By the documents alone: no layer is decoded, and a compressed file's digest stays unknown.
     told = found.told()
     unknown = {file.name for file in told.undigested} if isinstance(told, EncodedSnapshot) else set()
     snapshot = identified(_sketched(told) if isinstance(told, EncodedSnapshot) else told, key.name, key.tag)
@@ -216,6 +217,7 @@ def _figures(image: ImageManifest, source: Source) -> "tuple[Figures | None, dic
 
 def _absent(source: Source, snapshot: Snapshot) -> tuple[str, ...]:
     """What carries the files and is not there; of files in chunks each layer is asked for once."""
+    # From the last to the first and back: of several files that a layer carries, the first in order gives it its name.
     names = {carrier: file.name for file in reversed(snapshot.files) for carrier in file.carriers}
     found = {
         carrier: "a layer of files in chunks" if carrier.media_type in (CHUNK_INDEX, CHUNK_PACK) else name
@@ -244,6 +246,7 @@ def _sketched(encoded: EncodedSnapshot) -> Snapshot:
 
 def _inspected(file: SnapshotFile, chunks: "FileFigures | None", *, known: bool) -> InspectedFile:
     digest = str(file.digest) if known else ""
+    # Every pack carries every file in chunks, so that their number says nothing of one.
     parts = 1 if file.encoding == "chunks" else len(file.carriers)
     return InspectedFile(file.name, file.role, file.media_type, digest, file.size, parts, file.encoding, chunks)
 
@@ -257,6 +260,7 @@ def _undigested(names: list[str]) -> tuple[str, ...]:
 def missing_images(manifest: Manifest) -> tuple[str, ...]:
     """Image blobs the snapshot pins and no base image of the manifest provides (traps 16 and 19)."""
     # Base images are named by the ID of the blob that Cocoon keeps, which is not their digest (trap 15).
+    # Without their endings, for a blob's ID has none.
     provided = {layer.filename.removesuffix(".qcow2").removesuffix(".raw") for layer in manifest.base_images}
     return tuple(
         f"image blob {blob} is needed, and the manifest does not carry it"

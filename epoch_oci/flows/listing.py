@@ -1,9 +1,9 @@
 """What an Epoch store holds, snapshot by snapshot, and a repository or layout, tag by tag."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from epoch_oci import dialects
 from epoch_oci.artifacts.read import epoch_of, is_epoch
@@ -12,16 +12,9 @@ from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci import media_types
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest, is_index
-from epoch_oci.stores.base import Node, SnapshotEntry, Source
+from epoch_oci.stores.base import Node, SnapshotStore, Source
 
 _READERS = 8
-
-
-class ListableStore(Source, Protocol):
-    """A source of snapshots that can enumerate them."""
-
-    def snapshots(self) -> Iterator[SnapshotEntry]:
-        """As `stores.base.SnapshotStore`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +42,7 @@ class ListedSnapshot:
         }
 
 
-def list_snapshots(store: ListableStore, word: str | None = None) -> list[ListedSnapshot]:
+def list_snapshots(store: SnapshotStore, word: str | None = None) -> list[ListedSnapshot]:
     """Every snapshot, or those that `word` names: all of a name, or what `NAME:TAG` is. In the store's order.
 
     A wrong manifest is listed as such. Raises NotFoundError when there is no store, and what reading it raises.

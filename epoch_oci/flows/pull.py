@@ -133,6 +133,7 @@ def _pull_to_files(
     found = read_artifact(source, pinned, decoding(options, on_event), choose).identified(reference_key(source, name))
     phase(on_event, "looking at what is there")
     source = at_hand_source(found, options)
+    # Chosen once more: of an artifact that nothing had to be decoded of, all files are here.
     names = _chosen([file.name for file in found.snapshot.files], options.only)
     files = [file for file in found.snapshot.files if file.name in names]
     wants = [(file_target(found.snapshot.manifest, file), file_content(source, file)) for file in files]
@@ -269,6 +270,7 @@ def _key(snapshot: Snapshot, said: SnapshotKey) -> SnapshotKey:
 
 def _refuse_absent(snapshot: Snapshot, sink: Sink) -> None:
     """What the artifact's dialect had no place for must be in the store already, or the snapshot cannot be."""
+    # Before the first byte; the store may still have them from a push of its own.
     missing = [blob for blob in snapshot.absent if not sink.holds(blob)]
     if missing:
         raise NotFoundError(

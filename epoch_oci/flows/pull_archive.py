@@ -55,6 +55,7 @@ def pull_to_archive(
     found = read_artifact(source, pinned, decoding(options, on_event)).identified(reference_key(source, name))
     found = replace(found, source=at_hand_source(found, options))
     manifest = found.snapshot.manifest
+    # `cocoon image import` reads one disk, and nothing beside it.
     layers = disk_layers(manifest) if manifest.is_cloud_image else manifest.layers
     files = _files_of(found, layers)
     key = options.key or SnapshotKey(manifest.name, manifest.tag)

@@ -196,6 +196,7 @@ class _Stream:
         return dialects.named(options.dialect).encode(document, encode)
 
     def _move(self, wants: list[Want]) -> None:
+        # The same content may come twice in one archive, and its bytes are gone once they were sent.
         wants = [want for want in wants if str(want.target.digest) not in self.blobs]
         plan = plan_blobs(self.sink, wants, mount_from=self.options.mount_from, jobs=self.options.jobs)
         rows = planned(plan, "send") if self.options.dry_run else done(self._execute(plan))
@@ -207,6 +208,7 @@ class _Stream:
 
     def _tell(self, event: Event) -> None:
         """Each file is a transfer of its own; for whoever listens there is one, and nobody knows its size before."""
+        # A bar that starts and ends with every file tells nobody how far the archive is.
         if event.event not in ("plan", "done"):
             self.on_event(event)
 

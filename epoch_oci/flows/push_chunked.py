@@ -72,6 +72,7 @@ class ChunkedPush(Push):
         except ContentError:
             if self.options.force:
                 return None
+            # What cannot be read may be anybody's, and is replaced only by whoever says so.
             raise self.publication.conflict(self.tag, document) from None
 
     def _refuse_taken(self, there: ImageManifest | None) -> None:
@@ -98,6 +99,7 @@ class ChunkedPush(Push):
         return None
 
     def _all_there(self, artifact: Artifact) -> tuple[BlobReport, ...]:
+        # Nothing was moved or would be: the same row, in the tense of the run.
         word = "skip" if self.options.dry_run else "skipped"
         return tuple(
             BlobReport(str(blob.digest), blob.size, blob.title, blob.media_type, word, 0)

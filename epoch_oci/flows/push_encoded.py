@@ -55,6 +55,7 @@ class EncodedPush(Push):
         with ThreadPoolExecutor(1, thread_name_prefix="layers") as sender:
             for file in files:
                 written[file.name] = self._write(file, sender)
+        # Only now is every layer's digest known, and with them the manifest.
         artifact = self.encode(written=written)
         self._send(small_wants(artifact, artifact.image))
         return self._published(artifact)
@@ -107,6 +108,7 @@ class EncodedPush(Push):
 
     def _send(self, wants: list[Want]) -> None:
         options = self.options
+        # Two files may compress to the same layer: zeros do.
         wants = [want for want in wants if str(want.target.digest) not in self.rows]
         plan = self.plan(wants)
         if options.dry_run:

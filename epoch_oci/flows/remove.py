@@ -79,6 +79,7 @@ def _remove(target: Removable, targets: Sequence[Removable]) -> set[tuple[str, s
         # A registry without the deletion of tags takes the manifest away, and with it every tag of it.
         tags = _tags_of(target)
         wanted = {item.name for item in targets if item.store.where == target.store.where}
+        # Only if every tag of the manifest was named: one that was not would be lost with it.
         if target.digest is None or len(tags) < 2 or not tags <= wanted:
             raise
         target.store.remove(str(target.digest))

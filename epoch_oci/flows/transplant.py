@@ -45,6 +45,7 @@ def _transplant(
     how = Decoding(cache=options.decode_cache, jobs=options.jobs, throttle=options.throttle, on_event=on_event)
     snapshot = as_snapshot(source, key, read_stored(source, key), how)
     manifest, source = snapshot.manifest, snapshot.source
+    # Under another key the document stays as it is: it says what it was called when it was made (trap 3).
     target = options.key or key
     known = isinstance(sink, SnapshotStore) and sink.expect(str(target), manifest.document, replace=options.force)
     names = {layer.digest: layer.filename for layer in (*manifest.layers, *manifest.base_images)}

@@ -104,6 +104,7 @@ def verify_snapshots(
     asked for is not there at all.
     """
     keys = list(keys)
+    # A wrong word is an error with its exit code; a snapshot that vanished from a list is a finding.
     if len(keys) == 1 and not whole:
         source.resolve(str(keys[0]))
     location = source.where if whole else ", ".join(map(str, keys))
@@ -301,6 +302,7 @@ def _check_rows(
         for row, wrong in zip(rows, pool.map(lambda row: _attempt(check, source, row, on_event), rows), strict=True):
             for error in wrong:
                 result.add(error, row.name)
+            # Only what was read to its end counts as checked, and each blob once.
             if not wrong and not options.fast:
                 sound.update({layer.digest: layer.size for layer in row.layers})
     finally:
@@ -341,6 +343,7 @@ def _error(check: Callable[[Source, Descriptor], None], source: Source, target: 
 
 
 def _present(source: Source, target: Descriptor) -> None:
+    # What has another size counts as denied, and which of both it is decides what is to be done.
     if not source.has(target):
         refuse_other_size(source, target, str(target.digest))
         raise NotFoundError(f"{target.digest} ({counted(target.size, 'byte')}) is not there", object=str(target.digest))
@@ -353,6 +356,8 @@ def _hashed(source: Source, target: Descriptor) -> None:
 
 def _round_trip(manifest: Manifest) -> None:
     """Translate there and back. Raises ContentError when the bytes differ."""
+    # The one dialect that carries every byte of every manifest (decision D3): any other may say that something has no
+    # place.
     dialect = dialects.named("cocoon")
     artifact = dialect.encode(manifest.document, EncodeOptions())
     back = dialect.decode(artifact.image, artifact.config)
@@ -368,6 +373,7 @@ def _note_names(key: SnapshotKey, result: Verification) -> None:
 
 
 def _note_key(key: SnapshotKey, manifest: Manifest, result: Verification) -> None:
+    # A note and no finding: a re-tag changes the key and never the document (trap 3).
     if (manifest.name, manifest.tag) != (key.name, key.tag):
         result.notes.append(f"{key}: the document calls itself {manifest.name}:{manifest.tag}")
     result.notes.extend(f"{key}: {finding}" for finding in manifest.warnings)

@@ -64,10 +64,12 @@ class ChunkedCheck:
             return
         if index is None:
             return
+        # Whole packs, and not by ranges: every byte is to be hashed, and what no file needs as well.
         packs = _Packs(self._pack)
         source = ChunkedSource(self.source, index, folds_of(snapshot.manifest), open_pack=packs.open)
         for file in _in_chunks(snapshot):
             self._check_file(source, file)
+        # The files have had most of them read; these are the ones that nothing lives in any more.
         for pack in index.header.packs:
             if pack.digest not in self.sound and pack.digest not in self._bad:  # no file needs it
                 self._attempt(f"pack {pack.digest.short()}", partial(packs.bytes, pack))
@@ -95,6 +97,7 @@ class ChunkedCheck:
     def _pack(self, pack: StoredBlob) -> Raw:
         """All of a pack, verified: its digest, and its table against every chunk where that was asked for."""
         layer, what = pack_layer(pack), f"the pack {pack.digest.short()}"
+        # Not read again: it is wrong for every file that needs it, and was told of once.
         if pack.digest in self._bad:
             raise ContentError(f"{what} is wrong", code="DIGEST", object=str(pack.digest))
         try:
