@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from cli_runner import Here, Ran, command, environment, run_cli
 from cocoon_world import BLOB_ID, DATA, ID, base_image, make_root, record, write_sparse
-from cocoonstack_artifacts import CONFIG, SNAPSHOT, Packed, encoded_artifact, media_type_for_file
+from cocoonstack_artifacts import CONFIG, SNAPSHOT, Packed, encoded_artifact
 from matrix import ROWS, TARGETS, Outcome, page
 from object_stores import Bucket
 from snapshots import Made, make_snapshot, noise, put_snapshot
 from support import s3
 from support.legacy_epoch import LegacyEpoch
 
+from epoch_oci.dialects.cocoonstack.vocabulary import layer_type_for_file
 from epoch_oci.epoch.keys import blob_key, manifest_key
-from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.epoch.manifest import media_type_for_file as cocoon_type_of
+from epoch_oci.epoch.manifest import Manifest, media_type_for_file
 from epoch_oci.epoch.sparse import unpacking
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -199,7 +199,7 @@ PLAIN = {"config.json": b'{"cpus":{"boot_vcpus":2}}', "cow.raw": noise("cow", 90
 
 def modern(world: World) -> Origin:
     """As Epoch 0.2 publishes: the files as layers, and a config that says more of each."""
-    layers = [row(name, media_type_for_file(name), raw) for name, raw in PLAIN.items()]
+    layers = [row(name, layer_type_for_file(name), raw) for name, raw in PLAIN.items()]
     config = {
         "schemaVersion": "v1",
         "snapshotId": "9f3c1a7be20d4c55",
@@ -218,7 +218,7 @@ def encoded(world: World) -> Origin:
 
 
 def foreign(world: World) -> Origin:
-    layers = [row(name, cocoon_type_of(name), raw) for name, raw in PLAIN.items()]
+    layers = [row(name, media_type_for_file(name), raw) for name, raw in PLAIN.items()]
     return published(world, layers, PLAIN, Document(EMPTY, b"{}"), "application/vnd.unknown.artifact.v1")
 
 
