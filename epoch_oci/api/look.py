@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def inspect(word: Word, *, store: Store | None = None, connection: Connection | None = None) -> "Inspection":
-    """What a snapshot of `store`, or an artifact, is. Raises as `epoch_oci.flows.inspect`."""
+    """What a snapshot of `store`, or an artifact, is; no blob is read.
+
+    Raises NotFoundError, ContentError with every finding, AccessError, NetworkError, LocalIOError.
+    """
     from epoch_oci.flows.inspect import inspect_artifact, inspect_snapshot
 
     place = place_of(word, store, connected(connection))

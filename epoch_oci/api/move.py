@@ -39,7 +39,8 @@ def push(
     """Push `snapshot` (NAME[:TAG]) of `store` to a repository or layout, made when it is not there; the tag comes last.
 
     Without a tag in `to` the snapshot's own is used. `connection` None finds credentials, proxies and buckets' settings
-    in the environment. Raises as `epoch_oci.flows.push.push`.
+    in the environment. Raises NotFoundError, ContentError for a wrong manifest or blob, ConflictError for a tag that
+    holds something else, PolicyError, AccessError, NetworkError, LocalIOError; the tag is then what it was.
     """
     from epoch_oci.artifacts.write import PushOptions
     from epoch_oci.flows.push import push as push_snapshot
@@ -64,7 +65,8 @@ def pull(
     """Pull an artifact into the store `to`, or write its `files` under their own names into that directory.
 
     Both are made when they are not there. Without a tag or digest it is the layout's only one, else `latest`. Raises
-    as `epoch_oci.flows.pull.pull_to_store`; UsageError unless exactly one target is named.
+    UsageError unless exactly one target is named, and NotFoundError, ContentError for a wrong document or blob,
+    ConflictError for what stands in the way, AccessError, NetworkError, LocalIOError.
     """
     from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
     from epoch_oci.registry.mirror import by_turns
@@ -95,7 +97,8 @@ def push_archive(
     """Push what `cocoon snapshot export` wrote: a file, or a binary stream that is read once to its end.
 
     `options.key` names the snapshot where the archive's own name will not do. Each file waits in a nameless file below
-    `TMPDIR` (else `/var/tmp`) until it is sent. Raises as `epoch_oci.flows.push_archive.push_archive`.
+    `TMPDIR` (else `/var/tmp`) until it is sent. Raises ContentError for an
+    archive that is wrong or breaks off, and what `push` raises.
     """
     from epoch_oci.artifacts.write import PushOptions
     from epoch_oci.cocoon.export_archive import ExportArchive
@@ -146,7 +149,8 @@ def copy(
     """Copy one artifact between registries and layouts, bytes and digests unchanged, with what refers to it.
 
     Without a tag in `target` the source's own is used; `also` are further ones. With a `form` the snapshot is written
-    anew in it. Within one registry blobs are mounted. Raises as `epoch_oci.flows.copy.copy`.
+    anew in it. Within one registry blobs are mounted. Raises what `push` raises; no tag
+    has moved then.
     """
     from epoch_oci.flows.copy import CopyOptions
     from epoch_oci.flows.copy import copy as copy_artifact
