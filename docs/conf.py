@@ -57,11 +57,12 @@ def setup(app: Sphinx) -> None:
 def add_schemas(app: Sphinx, page: str, source: list[str]) -> None:
     """Put the table where the page ends."""
     if page == "docs/schemas":
-        rows = "".join(schema_row(path) for path in sorted(ROOT.glob("schemas/*.json")))
+        rows = "".join(schema_row(path) for path in sorted(ROOT.glob("schemas/**/*.json")))
         source[0] += f"\n| Schema | Describes |\n|---|---|\n{rows}"
 
 
 def schema_row(path: Path) -> str:
     """Its name, which is the file to download, and its title."""
     title = json.loads(path.read_text(encoding="utf-8"))["title"]
-    return f"| [`{path.name.removesuffix('.schema.json')}`](../schemas/{path.name}) | {title} |\n"
+    name = path.relative_to(ROOT / "schemas").as_posix()
+    return f"| [`{name.removesuffix('.schema.json')}`](../schemas/{name}) | {title} |\n"

@@ -1,7 +1,7 @@
 """The commands that README and docs show, as blocks to run, and the world that they are run in.
 
-A block of `sh` or `python` is run as it is, one after another, page by page. Of a block of `console` the lines that begin with
-`$ ` are run, and what they print is held against the lines below: `…` stands for anything.
+A block of `sh` or `python` is run as it is, one after another, page by page. Of a block of `console` the lines that
+begin with `$ ` are run, and what they print is held against the lines below: `…` stands for anything.
 Hosts, buckets and absolute paths of the docs are replaced by real registries, buckets and folders of this machine.
 """
 

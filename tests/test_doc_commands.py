@@ -1,4 +1,4 @@
-"""Every command and every program that README and docs show is run, against real registries and a bucket; see `doc_commands`."""
+"""Every command and program that README and docs show is run, against real registries and a bucket."""
 
 import json
 import os
