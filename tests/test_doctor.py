@@ -2,13 +2,14 @@
 
 import email.utils
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
-from cli_runner import Here, run_cli
+from cli_runner import Here, run_cli, start_cli
 from snapshots import make_snapshot, noise, put_snapshot
-from support.faults import IgnoreRange, Respond, SetHeader
+from support.faults import IgnoreRange, Respond, SetHeader, Stall
 from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth
 
 LOGGED_IN = {"EPOCH_OCI_USERNAME": USER, "EPOCH_OCI_PASSWORD": PASSWORD}
@@ -190,6 +191,19 @@ def test_a_repository_that_is_not_there_yet(cli, full):
     assert ran.code == 0 and checks(ran)["repository"]["value"] is False
     assert statuses(ran)["ranges"] == "skipped"
     assert cli("doctor", f"{registry.address}/acme/bot:none").code == 5
+
+
+def test_an_interruption_is_no_finding(full):
+    registry = full()
+    registry.fault("GET", "/tags/list", Stall(30))
+    child = start_cli("doctor", f"{registry.address}/acme/bot")
+    deadline = time.monotonic() + 30
+    while not registry.recording.count("GET", "/tags/list"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate()
+    assert child.returncode == 130 and out == b"" and b"INTERRUPTED" in err
 
 
 def test_a_registry_alone(cli, full):

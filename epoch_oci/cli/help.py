@@ -18,6 +18,7 @@ SHELLS = ("bash", "zsh", "fish")
 _TEXT = "Moves Epoch snapshots of Cocoon MicroVMs through OCI registries, byte for byte."
 _EPILOG = (
     "Every flag has an environment variable: EPOCH_OCI_<FLAG>, for example EPOCH_OCI_FORMAT=json. "
+    "Defaults may stand in ~/.config/epoch-oci/config.toml; `epoch-oci config show` tells what holds. "
     "Secrets are read from standard input, a credentials file or the environment, never from a flag."
 )
 _HELP = ("--help, -h", "Show this.")

@@ -18,6 +18,7 @@ from epoch_oci.errors import (
     AccessError,
     ContentError,
     EpochOciError,
+    InterruptedTransferError,
     LocalIOError,
     NetworkError,
     NotFoundError,
@@ -145,7 +146,8 @@ def examine(
     """
     # It is looked at now: whoever waits for ten minutes learns that elsewhere.
     host = RegistryHost(registry, replace(settings, retry_for=0.0, attempts=2))
-    patient = Patient(host, host.repository(repository) if repository else None, repository or "", tag)
+    store = host.repository(repository) if repository else None
+    patient = Patient(host, store, store.path if store else "", tag)
     found = Examination(registry, repository)
     try:
         for name, look in (*_LOOKS, *more):
@@ -163,6 +165,8 @@ def examine(
 def _guarded(name: str, look: Look, patient: Patient) -> Check:
     try:
         return look(patient)
+    except InterruptedTransferError:  # says nothing of the registry
+        raise
     except EpochOciError as error:
         return failed(name, error)
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import requests
 
-from epoch_oci.errors import EpochOciError, LocalIOError, NetworkError
+from epoch_oci.errors import EpochOciError, InterruptedTransferError, LocalIOError, NetworkError
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -149,6 +149,8 @@ def _is_gone(patient: Patient, path: str) -> bool:
     try:
         response = _delete(patient, path)
         dismiss(response)
+    except InterruptedTransferError:
+        raise
     except EpochOciError:
         return False
     return response.status_code in (*_ACCEPTED, 404)
@@ -176,6 +178,8 @@ def _cancelled(patient: Patient, session: Session) -> bool:
     try:
         response = client.do_request(session.location, "DELETE", scope=scope)
         dismiss(response)
+    except InterruptedTransferError:
+        raise
     except EpochOciError:
         return False
     return response.status_code in _ACCEPTED

@@ -111,6 +111,11 @@ class RegistryRepository:
         """As `Source.where`."""
         return self._where
 
+    @property
+    def path(self) -> str:
+        """What the registry calls it."""
+        return self._repository
+
     def resolve(self, name: str) -> Document:
         """As `Source.resolve`."""
         return self._manifests.resolve(name)
