@@ -1,13 +1,16 @@
 """`copy`, `tag`, `rm`, a push with several tags, and `ls` of registries, as people type them."""
 
 import json
+import signal
 import subprocess
+import time
 
 import pytest
-from cli_runner import Here, command, environment, run_cli
+from cli_runner import Here, command, environment, run_cli, start_cli
 from registry_room import PASSWORD, USER
 from snapshots import make_snapshot, put_snapshot, tree
 from support.content import INDEX, MANIFEST, descriptor, index, manifest
+from support.faults import Stall
 from support.peers import requires_peer, run_peer
 from support.registry_auth import BasicAuth, BearerAuth
 
@@ -398,3 +401,20 @@ def test_credentials_serve_both_registries(cli, fake_registry):
     family(source)
     env = {"EPOCH_OCI_USERNAME": USER, "EPOCH_OCI_PASSWORD": PASSWORD}
     assert cli("copy", f"{source.address}/acme/multi:v1", f"{target.address}/x", env=env).code == 0
+
+
+def test_an_interrupted_removal_removes_nothing_more(fake_registry):
+    registry = fake_registry()
+    for tag in ("v1", "v2", "v3"):
+        registry.put_image("acme/bot", tag, layers=(tag.encode(),))
+    registry.fault("DELETE", "/manifests/", Stall(0.5), nth=1)
+    child = start_cli("rm", *(f"{registry.address}/acme/bot:{tag}" for tag in ("v1", "v2", "v3")), "--yes")
+    deadline = time.monotonic() + 30
+    while not registry.recording.count("DELETE"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate()
+    registry.recording.settle()
+    assert child.returncode == 130 and b"INTERRUPTED" in err
+    assert registry.recording.count("DELETE") == 1 and {"v2", "v3"} <= set(registry.tags("acme/bot"))

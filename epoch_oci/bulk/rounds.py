@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epoch_oci.bulk.results import SyncReport
-from epoch_oci.errors import EpochOciError, LocalIOError, UsageError
+from epoch_oci.errors import EpochOciError, InterruptedTransferError, LocalIOError, UsageError
 
 if TYPE_CHECKING:
     pass
@@ -69,7 +69,8 @@ def rounds(
         try:
             report = once()
         except EpochOciError as raised:
-            if isinstance(raised, UsageError):  # no later round will do any better
+            # No later round will do any better, or there is to be none.
+            if isinstance(raised, UsageError | InterruptedTransferError):
                 raise
             error = raised
         yield RoundEnd(number=number, began=began, seconds=time.monotonic() - clock, report=report, error=error)

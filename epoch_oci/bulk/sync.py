@@ -14,7 +14,7 @@ from epoch_oci.bulk.sides import Entry, RegistrySide, Side, mounts_within, store
 from epoch_oci.bulk.states import LeftOut, Rules, Survey, There, held, survey
 from epoch_oci.bulk.union import Carry, SyncPlan, Wanted, plan
 from epoch_oci.bulk.work import Done, Local, Manner
-from epoch_oci.errors import EpochOciError, NotFoundError, PolicyError, UsageError, counted
+from epoch_oci.errors import EpochOciError, InterruptedTransferError, NotFoundError, PolicyError, UsageError, counted
 from epoch_oci.events import OnEvent, ignore, phase
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import is_fallback_tag
@@ -302,6 +302,8 @@ def _delete(found: Survey, target: Side, options: SyncOptions, report: SyncRepor
         if not options.dry_run:
             try:
                 _remove(target, entry)
+            except InterruptedTransferError:
+                raise
             except EpochOciError as raised:
                 error = raised
         report.rows.append(

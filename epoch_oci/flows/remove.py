@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from epoch_oci.errors import AccessError, ContentError, EpochOciError, NotFoundError, UsageError
+from epoch_oci.errors import (
+    AccessError,
+    ContentError,
+    EpochOciError,
+    InterruptedTransferError,
+    NotFoundError,
+    UsageError,
+)
 from epoch_oci.flows.copy import pointed
 from epoch_oci.oci.digest import Digest
 from epoch_oci.stores.base import ArtifactStore, Remover, SnapshotStore, Source, full_name
@@ -54,6 +61,8 @@ def _outcome(
         _look(target)
         if not dry_run:
             gone |= _remove(target, targets)
+    except InterruptedTransferError:  # ends all of it, and is none of this target's faults
+        raise
     except EpochOciError as error:
         return error
     return None
