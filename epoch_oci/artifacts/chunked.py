@@ -183,7 +183,7 @@ class ChunkedSource:
 class ChunkedContent:
     """A file in chunks as content, every chunk of which is verified; `fetched` counts the bytes read of packs."""
 
-    file: ChunkedFile
+    chunks: ChunkedFile
     size: int
     fold: Fold | None = None
     fetched: int = 0
@@ -209,27 +209,27 @@ class ChunkedContent:
         """As `stores.base.Scattered`."""
         fold = self.fold
         if fold is None:
-            yield from self.file.tasks(missing, self._count)
+            yield from self.chunks.tasks(missing, self._count)
             return
         # Chunks are cut of the unfolded file, and what is missing is told of the packed one; runs that share chunks go
         # together, or they would be fetched twice.
         groups = near(run for start, length in missing for run in fold.in_file(start, length))
         spans = ((group[0][0], sum(group[-1]) - group[0][0]) for group in groups)
-        for part in self.file.tasks(spans, self._count):
+        for part in self.chunks.tasks(spans, self._count):
             yield FoldedPart(part, fold)
 
     def cost(self) -> int:
         """As `stores.base.Scattered`."""
-        return self.file.cost()
+        return self.chunks.cost()
 
     def _blocks(self, start: int, end: int) -> Generator[bytes, None, None]:
         if self.fold is None:
-            yield from self.file.blocks(start, end, self._count)
+            yield from self.chunks.blocks(start, end, self._count)
             return
         for group in near(self.fold.in_file(start, end - start)):
             first, last = group[0][0], sum(group[-1])
             at = first
-            for block in self.file.blocks(first, last, self._count):
+            for block in self.chunks.blocks(first, last, self._count):
                 for _, low, high in self.fold.in_blob(at, at + len(block)):
                     yield block[low - at : high - at]
                 at += len(block)

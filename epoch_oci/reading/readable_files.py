@@ -90,5 +90,5 @@ def _readable(name: str, content: Content, blob: Descriptor, fold: Fold | None) 
         return ReadableFile(name, content, blob, checked)
     if isinstance(content, ChunkedContent):
         # The chunks are those of the unfolded file.
-        return ReadableFile(name, ChunkedContent(content.file, content.file.size), None, checked)
+        return ReadableFile(name, ChunkedContent(content.chunks, content.chunks.size), None, checked)
     return ReadableFile(name, UnfoldedContent(content, fold), None, checked)

@@ -1,5 +1,6 @@
 """Every store, whether it can be written to or not, keeps what the ports promise to those who read."""
 
+import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from contract.source_cases import SOURCE_CASES, Reading, SourceCase
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verifying import VerifyingReader
-from epoch_oci.stores.base import ArtifactStore, SnapshotStore
+from epoch_oci.stores.base import ArtifactStore, FileContent, Ranged, Scattered, SnapshotStore, Source
 
 BLOB = noise(3 * (1 << 20) + 17, seed=1)
 OTHER = noise(70_001, seed=2)
@@ -68,6 +69,35 @@ def test_from_any_offset(reading: Reading) -> None:
     for start, length in [*spans, (0, 1), (len(BLOB) - 1, 1), (5, 0)]:
         assert read(reading, descriptor(BLOB), start, length) == BLOB[start : start + length]
     assert read(reading, descriptor(BLOB), 1 << 20) == BLOB[1 << 20 :]
+
+
+def test_what_a_content_can_do_besides_is_right(reading: Reading) -> None:
+    """Contents that are read by ranges, are files of this machine, or come in an order of their own."""
+    fill(reading, BLOB)
+    content = reading.store.content(descriptor(BLOB))
+    if isinstance(content, Ranged) and content.ranged():
+        with content.open(1 << 20, 17) as reader:
+            assert b"".join(iter(lambda: reader.read(5), b"")) == BLOB[1 << 20 : (1 << 20) + 17]
+    if isinstance(content, FileContent) and (opened := content.file()) is not None:
+        with opened as file:
+            assert os.pread(file, len(BLOB) + 1, 0) == BLOB
+    if isinstance(content, Scattered):
+        whole, spans = bytearray(len(BLOB)), []
+        for part in content.parts([(0, len(BLOB))]):
+            part.run(lambda offset, block: whole.__setitem__(slice(offset, offset + len(block)), block), lambda it: it)
+            spans += part.spans
+        assert bytes(whole) == BLOB and sum(end - start for start, end in spans) >= len(BLOB)
+        assert 0 < content.fetched <= content.cost()
+
+
+def test_it_says_where_it_is_and_knows_its_names(reading: Reading) -> None:
+    assert reading.store.where and isinstance(reading.store, Source)
+    if isinstance(reading.store, SnapshotStore):
+        name = reading.kind.name("v1")
+        assert str(reading.store.find(name)) == name  # here or not
+        fill(reading, OTHER)
+        reading.publish("v1", reading.kind.document([OTHER], "first"))
+        assert str(reading.store.find(name)) == name
 
 
 def test_several_readers_at_once(reading: Reading) -> None:
