@@ -4,7 +4,6 @@ What is read is ours, what is written is whole, and one process at a time is at 
 where one cannot be had, work is done again.
 """
 
-import contextlib
 import hashlib
 import os
 import re
@@ -14,7 +13,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from epoch_oci.disk.local import make_usable, open_private
@@ -122,7 +121,11 @@ class PrivateDirectory:
 
 
 class PackJournal:
-    """The journal of the place called `where`, in `directory`, which is made when it is needed."""
+    """Which packs of chunks a push that has not ended yet has sent to the place called `where`.
+
+    A record names a pack and has its table; whoever uses it asks the place whether it is still there. `directory` is
+    made when it is needed.
+    """
 
     def __init__(self, directory: Path, where: str) -> None:
         self._path = directory / f"{hashlib.sha256(where.encode()).hexdigest()}.packs"
@@ -132,7 +135,7 @@ class PackJournal:
     def records(self) -> Iterator[tuple[str, int, bytes]]:
         """SHA-256 in hex, size in bytes, and closing frame of each pack; it ends at what is torn or foreign."""
         raw = b""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if self._descriptor >= 0:
                 raw = os.pread(self._descriptor, _PACKS_LIMIT, 0)
         at = 0
@@ -150,13 +153,13 @@ class PackJournal:
         rest = _RECORD.pack(0, 0, bytes.fromhex(digest), size)[8:] + table
         # In one write, so that a kill cuts only the last record.
         record = struct.pack("<II", len(table), zlib.crc32(rest)) + rest
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock, suppress(OSError):
             if self._descriptor >= 0:
                 os.write(self._descriptor, record)
 
     def forget(self) -> None:
         """The push has ended well: its manifest says all this."""
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock, suppress(OSError):
             if self._descriptor >= 0:
                 os.ftruncate(self._descriptor, 0)
                 self._path.unlink()
@@ -170,7 +173,7 @@ class PackJournal:
 
     def _open(self) -> int:
         """The file, locked; -1 where it cannot be had."""
-        with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
+        with suppress(OSError), ExitStack() as undo:
             directory = open_private(self._path.parent)
             undo.callback(os.close, directory)
             if (opened := open_locked(self._path.name, directory, os.O_APPEND)) is None:

@@ -4,13 +4,12 @@ Both are called by the digest of the whole. Blobs were verified when they were p
 file in parts, what is not here is a hole, and nobody vouches for what is: whoever reads one has to check it.
 """
 
-import contextlib
 import errno
 import os
 import re
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from epoch_oci.disk.draft import Draft, sweep
@@ -49,7 +48,7 @@ class KeptBlobs:
         try:
             # By size alone: it was verified when it was put here, and whoever reads it checks what is read.
             if _size_of(target.digest.hex, directory) == target.size:
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     # The oldest go first, and this one is in use.
                     os.utime(target.digest.hex, dir_fd=directory)
                 return True
@@ -69,7 +68,7 @@ class KeptBlobs:
     def note(self, digest: Digest, raw: bytes) -> None:
         """Keep something small beside a blob that is kept: nobody vouches for it later. Never a reason to fail."""
         with (
-            contextlib.suppress(OSError, LocalIOError),
+            suppress(OSError, LocalIOError),
             private(self._path) as directory,
             Draft(directory, str(self._path)) as draft,
         ):
@@ -78,7 +77,7 @@ class KeptBlobs:
 
     def noted(self, digest: Digest, limit: int) -> bytes | None:
         """What was kept beside a blob, None for nothing and for more than `limit` bytes."""
-        with contextlib.suppress(OSError, LocalIOError):
+        with suppress(OSError, LocalIOError):
             raw = _read(self._open(digest.hex + _NOTE), str(self._path), 0, limit + 1)
             return raw if len(raw) <= limit else None
         return None
@@ -86,7 +85,7 @@ class KeptBlobs:
     def newest(self) -> Iterator[tuple[Digest, int]]:
         """Digest and size in bytes of each, those that were asked for last before the others."""
         entries: list[tuple[float, str, int]] = []
-        with contextlib.suppress(OSError), private(self._path) as directory:
+        with suppress(OSError), private(self._path) as directory:
             entries = _entries(directory)
         for _, name, size in sorted(entries, reverse=True):
             yield Digest("sha256", name), size
@@ -114,7 +113,7 @@ class KeptBlobs:
             # The newest stays whatever its size is: it is about to be read.
             if number and (number >= self._count or total > self._size):
                 for kept in (name, name + _NOTE):
-                    with contextlib.suppress(OSError):
+                    with suppress(OSError):
                         os.unlink(kept, dir_fd=directory)
 
 
@@ -143,7 +142,7 @@ def _size_of(name: str, directory: int) -> int | None:
 
 
 class KeptPart:
-    """One such file of `size` bytes, as `stores.base.Content`."""
+    """A file of `size` bytes of which some parts are here, as `stores.base.Content`."""
 
     def __init__(self, descriptor: int, what: str, size: int) -> None:
         self.size = size
@@ -174,14 +173,17 @@ class KeptPart:
 
 
 class KeptParts:
-    """Such files in `directory`, which is its owner's alone and is made when it is needed."""
+    """Files of which only parts are here, in `directory`, which is its owner's alone and is made when it is needed.
+
+    Several processes may write the same file, for they all write the same bytes.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory
 
     def find(self, digest: Digest, size: int) -> KeptPart | None:
         """The file as it is here; None when nothing is, or something else."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             return self._opened(digest, size, 0)
         return None
 
