@@ -81,7 +81,7 @@ def test_every_type_in_a_public_signature_is_public():
     for name, value in public.items():
         for place, said in annotations(name, value):
             text = said if isinstance(said, str) else said.__name__ if inspect.isclass(said) else str(said)
-            for word in re.findall(r"\b[A-Za-z]\w+", text):
+            for word in re.findall(r"\b[A-Za-z_]\w+", text):
                 meant = classes().get(word, [])
                 if meant and not any(each in exported for each in meant):
                     missing.append(f"{place}: {word}")

@@ -99,7 +99,7 @@ class Pruning:
     registry: bool = False
     dry_run: bool = False
     failures: list[tuple[str, EpochOciError]] = field(default_factory=list)
-    seen: Sequence["_Seen"] = field(default=(), repr=False)
+    _seen: Sequence["_Seen"] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """As the command-line contract spells it."""
@@ -136,7 +136,7 @@ def look(side: Side, policy: Policy, grace: float, *, now: datetime | None = Non
     by_label = {_candidate(item): item for item in seen if not is_fallback_tag(item.entry.tag)}
     gone = [by_label[item].entry for item in policy.removed(by_label, now or datetime.now(UTC))]
     gone += _lists_of(gone, seen)
-    found = Pruning(location=side.where, removed=sorted(gone), kept=len(seen) - len(gone), dry_run=True, seen=seen)
+    found = Pruning(location=side.where, removed=sorted(gone), kept=len(seen) - len(gone), dry_run=True, _seen=seen)
     found.names = {entry: side.reference(entry) for entry in gone}
     _count(found)
     if isinstance(side, RegistrySide):
@@ -168,7 +168,7 @@ def carry_out(side: Side, found: Pruning, grace: float) -> Pruning:
         names=found.names,
         registry=found.registry,
         failures=failures,
-        seen=found.seen,
+        _seen=found._seen,
     )
     _count(done)
     store: object = None if isinstance(side, RegistrySide) else store_of(side, Entry("", "", "", ""))
@@ -249,7 +249,7 @@ def _count(found: Pruning) -> None:
     lost = set(found.removed)
     kept: dict[Digest, int] = {}
     going: dict[Digest, int] = {}
-    for item in found.seen:
+    for item in found._seen:
         (going if item.entry in lost else kept).update(item.blobs)
     found.frees = sum(size for digest, size in going.items() if digest not in kept)
     found.shared = sum(size for digest, size in going.items() if digest in kept)
