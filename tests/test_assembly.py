@@ -359,3 +359,46 @@ class TestLeftovers:
             (tmp_path / f"blobs/sha256/.epoch-oci-{number:016x}.tmp").write_bytes(b"x")
         notes = [item for item in left.audit() if "run that broke off" in item.problem or "more such" in item.problem]
         assert len(notes) == 21 and "12 more such files" in notes[-1].problem
+
+
+def stand_in(size: int = len(RAW)) -> Descriptor:
+    return Descriptor(media_type="a/b", digest=Digest.of(b"nobody knows yet"), size=size)
+
+
+@pytest.mark.parametrize("leftovers", [False, True], ids=["nothing", "part of it"])
+def test_what_was_begun_under_a_stand_in_is_found_under_the_digest(directory, tmp_path, leftovers):
+    """By whoever begins it, complete; it is called by its digest if it was to be."""
+    if leftovers:
+        with Assembly(directory, blob().digest.hex, blob(), "x") as other:
+            write_span(other, 0, 10, b"?" * 10)
+    with Assembly(directory, stand_in().digest.hex, stand_in(), "x") as assembly:
+        write_span(assembly, 0, len(RAW))
+        assert assembly.digest() == blob().digest and assembly.rename(assembly.digest())
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
+    with Assembly(directory, blob().digest.hex, blob(), "x") as found:
+        assert found.resumed == len(RAW) and found.missing() == []
+        assert found.finish()
+    assert [path.name for path in tmp_path.iterdir()] == [blob().digest.hex]
+    assert (tmp_path / blob().digest.hex).read_bytes() == RAW
+
+
+def test_a_stand_in_is_not_renamed_to_what_somebody_is_at(directory):
+    with (
+        Assembly(directory, blob().digest.hex, blob(), "x") as other,
+        Assembly(directory, stand_in().digest.hex, stand_in(), "x") as assembly,
+    ):
+        write_span(assembly, 0, len(RAW))
+        assert not assembly.rename(blob().digest)
+        assembly.discard()
+        write_span(other, 0, len(RAW))
+        assert other.finish()
+
+
+def test_what_is_written_without_a_start_counts_only_when_it_is_settled(directory):
+    with Assembly(directory, "x", blob(), "x") as assembly:
+        for offset in range(0, len(RAW), BLOCK):
+            assembly.write(offset, RAW[offset : offset + BLOCK], None)
+        assembly.settle_safely([(0, BLOCK), (BLOCK, 3 * BLOCK)])
+        assert assembly.missing() == [] and assembly.settled() == [BLOCK, 3 * BLOCK]
+    with Assembly(directory, "x", blob(), "x") as assembly:
+        assert assembly.settled() == [BLOCK, 3 * BLOCK] and assembly.resumed == 3 * BLOCK

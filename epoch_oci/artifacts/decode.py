@@ -1,19 +1,22 @@
 """Snapshots whose layers are compressed or cut: what Epoch calls their files is learnt by decoding them.
 
-A store takes a blob under its digest, and an Epoch manifest names its blobs by theirs, so the digests come first: one
-pass over the layers that keeps nothing but them, and a second one that moves the bytes. To decode once, a store would
-have to keep bytes without a name, or the disk a copy of them. What a file's layers decode to never changes, so the
-first pass is remembered, and a repeated pull does without it.
+A store takes a blob under its digest, and an Epoch manifest names its blobs by theirs, so the digests come first, by
+one pass over the layers. A target on this machine takes the bytes meanwhile (`drafts.Drafts`), in files that nobody
+sees and that become the blobs once their digests are known; for any other the pass keeps nothing but digests, and a
+second one moves the bytes. What a file's layers decode to never changes, so it is remembered, and a repeated pull does
+without the pass; where an Epoch manifest rides along that says so, there is none at all.
 """
 
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci import dialects
 from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, Snapshot, SnapshotFile
+from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.facts import Facts
 from epoch_oci.epoch.manifest import Layer
 from epoch_oci.errors import ContentError
@@ -24,23 +27,26 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.stores.base import BytesContent, Content, Source
-from epoch_oci.transfer.content import CheckedContent, JoinedContent
+from epoch_oci.transfer.content import CheckedContent, JoinedContent, WatchedContent
 from epoch_oci.transfer.throttle import Throttle
 
 if TYPE_CHECKING:
+    from epoch_oci.artifacts.drafts import Drafts
     from epoch_oci.transfer.plan import Item
+    from epoch_oci.transfer.zstd import UnpackedContent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
     """How digests are learnt: `jobs` files at a time, and remembered in the directory `cache` (None: nowhere).
 
-    `throttle` paces the reading, by what is decoded rather than by what is fetched.
+    `throttle` paces the reading, by what is decoded rather than by what is fetched. `drafts` take what is decoded.
     """
 
     cache: Path | None = None
     jobs: int | None = None
     throttle: Throttle | None = None
+    drafts: "Drafts | None" = None
     on_event: OnEvent = field(default=ignore, repr=False)
 
 
@@ -70,38 +76,40 @@ def decoded(
     Raises ContentError (DIGEST, SIZE, TYPE) for layers that are wrong, UsageError where no decoder is installed, and
     what reading raises.
     """
-    if choose is None:
-        return encoded.finish(digests_of(source, encoded.undigested, how or Decoding()))
-    names = choose([file.name for file in encoded.files])
+    how = how or Decoding()
+    every = [file.name for file in encoded.files]
+    names = set(every if choose is None else choose(every))
     wanted = [file for file in encoded.undigested if file.name in names]
-    return encoded.finish_part(digests_of(source, wanted, how or Decoding()), names)
+    told = {file.name: encoded.claimed[file.name] for file in wanted if file.name in encoded.claimed}
+    untold = [file for file in wanted if file.name not in told]
+    digests = told | digests_of(source, encoded, untold, how)
+    return encoded.finish(digests) if choose is None else encoded.finish_part(digests, names)
 
 
-def digests_of(source: Source, files: Sequence[EncodedFile], how: Decoding) -> dict[str, Digest]:
-    """By name the digests of the decoded `files`. Memory stays at a few blocks and a window a job. As `decoded`."""
+def digests_of(
+    source: Source, encoded: EncodedSnapshot, files: Sequence[EncodedFile], how: Decoding
+) -> dict[str, Digest]:
+    """By name the digests of the decoded `files` of a snapshot. Raises as `decoded`.
+
+    Memory stays at a few blocks and a window a job.
+    """
     from epoch_oci.transfer.execute import execute
     from epoch_oci.transfer.plan import Plan
-    from epoch_oci.transfer.zstd import digest_of
 
-    memory = _Memory(how.cache) if how.cache is not None else None
-    # What is remembered may be wrong: the second pass hashes all of it, and a wrong one is forgotten then (decision
-    # D18).
-    found = {file.name: known for file in files if memory and (known := memory.recall(file)) is not None}
-
-    def learn(file: EncodedFile, content: Content) -> None:
-        digest = digest_of(content)
-        found[file.name] = digest
-        if memory is not None:
-            memory.keep(file, digest)
-
+    # What is remembered may be wrong, and so may be what is claimed: whoever takes the bytes hashes them, and a wrong
+    # memory is forgotten then (decision D18).
+    learning = _Learning(source, _Memory(how.cache) if how.cache is not None else None, how.drafts)
+    files = [file for file in files if not learning.knows(file)]
     # As items of a transfer, so that jobs, rate, progress and Ctrl-C are as in any other.
-    items = tuple(_item(source, file, learn) for file in files if file.name not in found)
+    items = tuple(map(learning.item, files))
     if items:
+        if how.drafts is not None:
+            how.drafts.expect(encoded, files)
         phase(how.on_event, "decoding, to find the digests of what was encoded")
         # A bar that said `done` here would stand still for the pass that moves the bytes.
         heard = _first_pass(how.on_event)
         execute(Plan(items), moved="received", jobs=how.jobs, on_event=heard, throttle=how.throttle)
-    return found
+    return learning.found
 
 
 def carried_content(source: Source, file: SnapshotFile | EncodedFile) -> Content:
@@ -113,12 +121,17 @@ def carried_content(source: Source, file: SnapshotFile | EncodedFile) -> Content
     if file.encoding == "chunks" and isinstance(file, SnapshotFile):
         return source.content(replace(file.blob, annotations={media_types.TITLE: file.name}))
     if file.encoding == "zstd":
-        from epoch_oci.transfer.zstd import UnpackedContent
-
-        # Together, for only of all of them is it declared what they decode to.
-        layers = [(carrier, source.content(carrier)) for carrier in file.carriers]
-        return UnpackedContent(layers, file.size, True, file.name)
+        return unpacked_content(source, file)
     return joined(source, file.carriers) if file.carriers else BytesContent(b"")
+
+
+def unpacked_content(source: Source, file: SnapshotFile | EncodedFile) -> "UnpackedContent":
+    """A file of which every layer is verified, and decoded where it is compressed."""
+    from epoch_oci.transfer.zstd import UnpackedContent
+
+    # Together, for only of all of them is it declared what they decode to.
+    layers = [(carrier, source.content(carrier)) for carrier in file.carriers]
+    return UnpackedContent(layers, file.size, file.encoding == "zstd", file.name)
 
 
 def layer_contents(source: Source, snapshot: Snapshot) -> Callable[[Layer], Content | None]:
@@ -139,19 +152,72 @@ def joined(source: Source, carriers: tuple[Descriptor, ...]) -> Content:
     return JoinedContent([CheckedContent(source.content(carrier), carrier) for carrier in carriers])
 
 
-def _item(source: Source, file: EncodedFile, learn: Callable[[EncodedFile, Content], None]) -> "Item":
-    """A step that reads a file to its end. It goes by the digest of its first layer, for it has none of its own yet."""
-    from epoch_oci.transfer.plan import Item
+@dataclass(slots=True)
+class _Learning:
+    """Steps that read files to their ends; `found` are the digests by name."""
 
-    return Item(
-        target=Descriptor(media_type=file.media_type, digest=file.carriers[0].digest, size=file.size),
-        content=carried_content(source, file),
-        title=file.name,
-        step="move",
-        put=lambda content: learn(file, content),
-        # There is no sink that could have it: what it would be stored as is what is being found out.
-        present=lambda: False,
-    )
+    source: Source
+    memory: "_Memory | None"
+    drafts: "Drafts | None"
+    found: dict[str, Digest] = field(default_factory=dict)
+
+    def knows(self, file: EncodedFile) -> bool:
+        """Whether the digest is known by now: one that was found goes for every file of the same layers."""
+        digest = self.memory.recall(file) if self.memory is not None else None
+        if digest is not None:
+            self.found[file.name] = digest
+        return file.name in self.found
+
+    def item(self, file: EncodedFile) -> "Item":
+        """The step for a file. It goes by a stand-in for the digest that it is to tell."""
+        from epoch_oci.transfer.plan import Item
+
+        unpacked = unpacked_content(self.source, file)
+        unpacked.refuse_impossible()
+        target = Descriptor(media_type=file.media_type, digest=stand_in(file), size=file.size)
+        drafts = self.drafts
+        assemble = partial(drafts.assemble, file, target.digest) if drafts is not None else None
+        return Item(
+            target=target,
+            content=unpacked,
+            title=file.name,
+            step="move",
+            put=partial(self._read, file),
+            present=partial(self.knows, file),
+            assemble=assemble,
+            fill=partial(self._draft, file, unpacked),
+        )
+
+    def _read(self, file: EncodedFile, content: Content) -> None:
+        from epoch_oci.transfer.zstd import digest_of
+
+        self._learn(file, digest_of(content))
+
+    def _draft(
+        self, file: EncodedFile, unpacked: "UnpackedContent", content: WatchedContent, assembly: Assembly
+    ) -> None:
+        from epoch_oci.transfer.assemble import fill
+
+        fill(unpacked, content, assembly)
+        digest = assembly.digest()
+        assert self.drafts is not None
+        # Before the draft loses its name: whoever waits for it must not begin another.
+        self._learn(file, digest)
+        # Where somebody else has it, or is at it, there is nothing left to do with these bytes.
+        if self.drafts.holds(file, digest) or not assembly.rename(digest):
+            assembly.discard()
+        else:
+            self.drafts.received[digest] = file.size - assembly.resumed
+
+    def _learn(self, file: EncodedFile, digest: Digest) -> None:
+        self.found[file.name] = digest
+        if self.memory is not None:
+            self.memory.keep(file, digest)
+
+
+def stand_in(file: EncodedFile) -> Digest:
+    """What a file is called as long as its digest is not known: by all that follows from."""
+    return Digest.of(_facts_of(file).encode())
 
 
 def _first_pass(on_event: OnEvent) -> OnEvent:

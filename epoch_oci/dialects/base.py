@@ -88,7 +88,8 @@ class EncodedSnapshot:
     """What two documents tell of a snapshot whose blobs are known only after its layers were decoded.
 
     `memory` and `storage` are bytes; times are the text as written, "" when absent. `complete` makes the snapshot of
-    the files, all with their digests, and `complete_part` one of some of them.
+    the files, all with their digests, and `complete_part` one of some of them. `claimed` has by name what a document
+    says that files decode to: true or not, whoever decodes them finds out.
     """
 
     dialect: str
@@ -106,6 +107,7 @@ class EncodedSnapshot:
     created_at: str = ""
     pushed_at: str = ""
     warnings: tuple[Finding, ...] = ()
+    claimed: Mapping[str, Digest] = field(default_factory=dict)
 
     @property
     def undigested(self) -> tuple[EncodedFile, ...]:

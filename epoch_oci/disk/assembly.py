@@ -13,13 +13,14 @@ import os
 import re
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from types import TracebackType
 from typing import Self
 
 from epoch_oci.disk.draft import RECORD_HEAD, Shown, clone, link, may_link, reveal
 from epoch_oci.disk.holes import Run, write_sparse
-from epoch_oci.disk.local import OUR_PREFIX, local_errors, make_usable
+from epoch_oci.disk.local import OUR_PREFIX, local_errors, make_usable, sync_file
 from epoch_oci.disk.lock import open_locked
 from epoch_oci.errors import ConflictError, ContentError
 from epoch_oci.oci import verifying
@@ -97,6 +98,20 @@ class Placement:
         return found
 
 
+def _hidden_names(name: str, target: Descriptor, segments: Sequence[Run] | None) -> tuple[str, str]:
+    """Of the bytes and of their record, by all that these follow from: what was begun for another digest is another."""
+    identity = hashlib.sha256(f"{name}\0{target.digest}\0{target.size}\0{segments}".encode()).hexdigest()[:32]
+    return f"{OUR_PREFIX}-{identity}.part", f"{OUR_PREFIX}-{identity}.done"
+
+
+def room_taken(directory: int, name: str, target: Descriptor, segments: Sequence[Run] | None = None) -> int:
+    """How many bytes of the disk an unfinished assembly has already."""
+    with contextlib.suppress(OSError):
+        found = os.stat(_hidden_names(name, target, segments)[0], dir_fd=directory, follow_symlinks=False)
+        return min(found.st_blocks * 512, target.size)
+    return 0
+
+
 class Assembly:
     """A blob being put together in any order. What is there outlives the process; nothing of it is visible.
 
@@ -127,10 +142,10 @@ class Assembly:
         self._unlocked, self._shown = unlocked, shown
         self._placement = Placement(segments)
         self._linked = False
-        # All that the bytes and their places follow from: what was begun for another digest is another file.
-        identity = hashlib.sha256(f"{name}\0{target.digest}\0{target.size}\0{segments}".encode()).hexdigest()[:32]
-        self._part, self._record = f"{OUR_PREFIX}-{identity}.part", f"{OUR_PREFIX}-{identity}.done"
+        self._segments = segments
+        self._part, self._record = _hidden_names(name, target, segments)
         self._spans = Spans()
+        self._settled: dict[int, int] = {}
         self._marked: dict[int, int] = {}
         self._state = threading.Condition()
         self._closing = False
@@ -178,14 +193,17 @@ class Assembly:
         with self._state:
             return self._spans.gaps(self._target.size)
 
-    def write(self, offset: int, block: bytes, start: int) -> None:
-        """Put `block` at `offset` of the blob; `start` is where the span began that it belongs to. Safe for threads."""
+    def write(self, offset: int, block: bytes, start: int | None) -> None:
+        """Put `block` at `offset` of the blob. Safe for threads.
+
+        `start` is where the span began that it belongs to; None: a kill costs it unless it is settled.
+        """
         view, at = memoryview(block), 0
         with local_errors(self._what):
             for place, length in self._placement.runs(offset, len(block)):
                 write_sparse(self._descriptor, bytes(view[at : at + length]) if length != len(block) else block, place)
                 at += length
-        self._count(start, offset + len(block))
+        self._count(start, offset + len(block), len(block))
 
     def adopt(self, file: int, check: Callable[[], None]) -> bool:
         """Take over the open file without reading it; False when it cannot be, and then nothing was done.
@@ -226,13 +244,7 @@ class Assembly:
         if self._linked:
             self._remove()
             return True
-        if gaps := self.missing():
-            raise ContentError(
-                f"{self._what} lacks {sum(length for _, length in gaps)} bytes",
-                code="SIZE",
-                object=str(self._target.digest),
-            )
-        digest = self._hashed()
+        digest = self.digest()
         try:
             verifying.check(self._target.digest, digest, self._target.title or str(self._target.digest))
         except ContentError:
@@ -256,6 +268,14 @@ class Assembly:
             self.discard()
         return done
 
+    def _refuse_gaps(self) -> None:
+        if gaps := self.missing():
+            raise ContentError(
+                f"{self._what} lacks {sum(length for _, length in gaps)} bytes",
+                code="SIZE",
+                object=str(self._target.digest),
+            )
+
     def _hashed(self) -> Digest:
         """The digest of all of it, once the hash has caught up: it needs the bytes in order, and they came in any."""
         with self._state:
@@ -276,10 +296,12 @@ class Assembly:
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=self._directory)
 
-    def _count(self, start: int, end: int) -> None:
+    def _count(self, start: int | None, end: int, length: int = 0) -> None:
         with self._state:
-            self._spans.add(start, end)
+            self._spans.add(end - length if start is None else start, end)
             self._state.notify_all()
+            if start is None:
+                return
             # Not for each block: a kill costs so much of each span, and a record costs a write.
             if end - self._marked.get(start, start) < _RECORD_EVERY and end != self._target.size:
                 return
@@ -291,6 +313,54 @@ class Assembly:
         """Record that the span from `start` is there up to `end`."""
         with local_errors(self._what):
             os.write(self._log, f"{start} {end}\n".encode())
+
+    def settle_safely(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Record spans of which nothing will tell later whether they are right: they reach the disk first."""
+        with local_errors(self._what):
+            if sync_file(self._descriptor):
+                os.write(self._log, b"".join(b"%d %d\n" % span for span in spans))
+                self._settled.update(spans)
+
+    def settled(self) -> list[int]:
+        """Where the spans end, one behind the other from the start, that were settled in this run or an earlier one."""
+        ends, offset = [], 0
+        while (end := self._settled.get(offset, 0)) > offset:
+            ends.append(end)
+            offset = end
+        return ends
+
+    def digest(self) -> Digest:
+        """The digest of all of it. Raises ContentError when something is missing."""
+        self._refuse_gaps()
+        return self._hashed()
+
+    def rename(self, digest: Digest) -> bool:
+        """From now on it is what was begun for `digest`, which is what its bytes have; whoever begins that finds it.
+
+        False when somebody else is at that. Where the file was to be called by its digest, it is by the new one.
+        """
+        target = replace(self._target, digest=digest)
+        name = digest.hex if self._name == self._target.digest.hex else self._name
+        part, record = _hidden_names(name, target, self._segments)
+        with local_errors(self._what):
+            # What somebody left of it is replaced, and nobody may be at work on that.
+            opened = open_locked(part, self._directory)
+            if opened is None:
+                return False
+            try:
+                os.rename(self._part, part, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+                # Behind the bytes, as ever: without it they are fetched again.
+                log = os.open(record, _RECORD_FLAGS | os.O_TRUNC, 0o600, dir_fd=self._directory)
+                try:
+                    make_usable(log)
+                    os.write(log, b"%s%s\n0 %d\n" % (RECORD_HEAD, os.fsencode(name), target.size))
+                finally:
+                    os.close(log)
+                os.unlink(self._record, dir_fd=self._directory)
+            finally:
+                os.close(opened[0])
+        self._name, self._target, self._part, self._record = name, target, part, record
+        return True
 
     def _open_part(self) -> int:
         # Two transfers of one blob would take turns at the same bytes (reliability F19).
@@ -313,6 +383,7 @@ class Assembly:
                 # A record of another version, or of a file that was cut, claims nothing.
                 if found and int(found[1]) < int(found[2]) <= self._target.size:
                     self._spans.add(int(found[1]), int(found[2]))
+                    self._settled[int(found[1])] = int(found[2])
             if self._spans.total() == 0:
                 os.ftruncate(self._descriptor, 0)
                 os.ftruncate(self._log, 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from epoch_oci.artifacts.decode import Decoding, carried_content, forgot, layer_contents
+from epoch_oci.artifacts.drafts import Drafts, FileDrafts, StoreDrafts, begun, counted
 from epoch_oci.artifacts.publish import Publication, files_of
 from epoch_oci.artifacts.read import FoundArtifact, read_artifact, read_documents, reference_key
 from epoch_oci.cocoon.compat import obstacles
@@ -80,7 +81,8 @@ def _pull_to_store(
 ) -> TransferReport:
     started = time.monotonic()
     phase(on_event, "reading the manifest")
-    found = read_artifact(source, pinned, decoding(options, on_event))
+    drafts = None if options.dry_run else StoreDrafts(sink)
+    found = read_artifact(source, pinned, decoding(options, on_event, drafts))
     phase(on_event, "looking at what is there")
     key = options.key or _key(found.snapshot, reference_key(source, name))
     # Its name is part of a derived manifest, and so of the digest that the store gets.
@@ -101,7 +103,7 @@ def _pull_to_store(
             found, key, _foretold(plan), full_name(source, name), started, dry_run=True, notes=notes, known=known
         )
     phase(on_event, "receiving")
-    outcomes = _fetch(source, plan, options, on_event)
+    outcomes = counted(_fetch(source, begun(plan, drafts), options, on_event), drafts)
     publication = Publication(sink, allow_public=False, replace=options.force)
     # The exact bytes that travelled, whatever was understood of them (decision D3).
     publication.commit(str(key), found.snapshot.epoch, files_of(found.snapshot.manifest))
@@ -130,7 +132,9 @@ def _pull_to_files(
     started = time.monotonic()
     phase(on_event, "reading the manifest")
     choose = partial(_chosen, only=options.only) if options.only else None
-    found = read_artifact(source, pinned, decoding(options, on_event), choose).identified(reference_key(source, name))
+    drafts = None if options.dry_run else FileDrafts(sink, file_target)
+    how = decoding(options, on_event, drafts)
+    found = read_artifact(source, pinned, how, choose).identified(reference_key(source, name))
     phase(on_event, "looking at what is there")
     source = at_hand_source(found, options)
     # Chosen once more: of an artifact that nothing had to be decoded of, all files are here.
@@ -153,7 +157,7 @@ def _pull_to_files(
             known=not plan.to_move,
         )
     phase(on_event, "receiving")
-    outcomes = _fetch(source, plan, options, on_event)
+    outcomes = counted(_fetch(source, begun(plan, drafts), options, on_event), drafts)
     return pull_report(
         found, key, done(outcomes), full_name(source, name), started, notes=notes, known=not plan.to_move
     )
@@ -207,9 +211,11 @@ def forget_decoded(source: Source, name: str, options: PullOptions) -> bool:
     return isinstance(told, EncodedSnapshot) and forgot(told.undigested, options.decode_cache)
 
 
-def decoding(options: PullOptions, on_event: OnEvent) -> Decoding:
+def decoding(options: PullOptions, on_event: OnEvent, drafts: Drafts | None = None) -> Decoding:
     """What has to be decoded before anything can be planned is held to the same limits."""
-    return Decoding(cache=options.decode_cache, jobs=options.jobs, on_event=on_event, throttle=options.throttle)
+    return Decoding(
+        cache=options.decode_cache, jobs=options.jobs, on_event=on_event, throttle=options.throttle, drafts=drafts
+    )
 
 
 def _foretold(plan: Plan) -> tuple[BlobReport, ...]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from epoch_oci.disk import local
-from epoch_oci.disk.assembly import Assembly
+from epoch_oci.disk.assembly import Assembly, room_taken
 from epoch_oci.disk.draft import Draft, sweep
 from epoch_oci.disk.holes import RunReader, is_zero_outside
 from epoch_oci.epoch.sparse import Segment
@@ -73,7 +73,9 @@ class FilesDirectory:
         if problems:
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
             raise self._conflict("; ".join(problems[:3]) + more)
-        self._refuse_lack_of_room(sum(target.blob.size for target in targets))
+        directory = self._opened()
+        begun = 0 if directory is None else sum(_room_taken(directory, target) for target in targets)
+        self._refuse_lack_of_room(sum(target.blob.size for target in targets) - begun)
 
     def write(self, target: FileTarget, content: Content, *, replace: bool = False) -> None:
         """As `FileSink.write`. A file that is there with this very content is left as it is."""
@@ -190,6 +192,10 @@ class FilesDirectory:
             object=str(self._path),
             hint="write to another directory, or replace files and links with --force",
         )
+
+
+def _room_taken(directory: int, target: FileTarget) -> int:
+    return room_taken(directory, target.name, target.blob, target.segments)
 
 
 def _check_target(target: FileTarget) -> None:

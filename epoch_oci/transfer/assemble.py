@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from epoch_oci.errors import ContentError
 from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.base import Scattered
 from epoch_oci.transfer.content import CancelledError, WatchedContent
+from epoch_oci.transfer.zstd import UnpackedContent
 
 if TYPE_CHECKING:
     from epoch_oci.chunks.chunked_file import Part
@@ -220,3 +222,58 @@ def scatter(
     if work.error is not None:
         raise work.error
     return assembly.finish()
+
+
+_SETTLE_EVERY = 64 << 20
+"""Layers are settled by so many bytes: each time the disk is waited for."""
+
+
+def fill(unpacked: UnpackedContent, content: WatchedContent, assembly: Assembly) -> None:
+    """Decode the layers of `unpacked`, watched as `content`, into the assembly, and go on behind those that it has.
+
+    Nothing tells what the bytes have to be but the layers, so that after a kill only whole ones count. Raises as
+    reading `unpacked` does; what was settled stays then.
+    """
+    ends = assembly.settled()
+    try:
+        with closing(unpacked.decoded(len(ends), ends[-1] if ends else 0)) as blocks:
+            _fill(_LayerReader(blocks), content, assembly)
+    except ContentError:
+        if not assembly.settled():
+            assembly.discard()
+        raise
+
+
+def _fill(layers: "_LayerReader", content: WatchedContent, assembly: Assembly) -> None:
+    start = offset = (assembly.settled() or [0])[-1]
+    reader, whole, countable = content.watch(layers), [], True
+    while not layers.ended:
+        if block := reader.read(BLOCK):
+            assembly.write(offset, block, None)
+            offset += len(block)
+        elif not layers.ended:
+            # Layers are counted by where they end, so that behind one without bytes no more can be.
+            countable = countable and offset > start
+            whole.append((start, offset))
+            start = offset
+            if countable and offset - whole[0][0] >= _SETTLE_EVERY:
+                assembly.settle_safely(whole)
+                whole = []
+
+
+class _LayerReader:
+    """Blocks as a reader that gives nothing once behind each layer; at the end it has `ended`."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._block = memoryview(b"")
+        self.ended = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._block:
+            block = next(self._blocks, None)
+            self.ended = block is None
+            self._block = memoryview(block or b"")
+        taken = self._block if size < 0 else self._block[:size]
+        self._block = self._block[len(taken) :]
+        return bytes(taken)

@@ -216,7 +216,8 @@ class _Run:
 
     def _move(self, item: Item) -> int:
         """Move a blob; returns the bytes that were moved. What an earlier run left of it is not moved again."""
-        if item.assemble is not None and item.target.size >= _ASSEMBLED_FROM:
+        large = item.target.size >= _ASSEMBLED_FROM or item.begun or item.fill is not None
+        if item.assemble is not None and large:
             with self._entered(item) as assembly:
                 if assembly is not None:
                     return self._assemble(item, assembly)
@@ -273,6 +274,9 @@ class _Run:
         report = self._progress(item)
         content = self._watched(item, lambda _: report(assembly.covered))
         moved = item.target.size - assembly.resumed
+        if item.fill is not None:
+            item.fill(content, assembly)
+            return moved
         try:
             if isinstance(item.content, Scattered):
                 finished = scatter(item.content, content, assembly, self._jobs, self._executor)

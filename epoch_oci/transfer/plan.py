@@ -21,7 +21,7 @@ from epoch_oci.stores.base import (
     Sink,
     Source,
 )
-from epoch_oci.transfer.content import SliceContent
+from epoch_oci.transfer.content import SliceContent, WatchedContent
 from epoch_oci.transfer.pool import MOST, GrowingPool
 
 _QUESTIONS = 8
@@ -54,7 +54,8 @@ class Item:
     `put` moves it, or `assemble` where the sink can take a blob out of order; `present` asks again whether it is there.
     `mount` is tried first when the step is `mount`; where it returns False the blob is moved after all. `seeds` say
     that they have it: it is taken from the first of them whose bytes are right. `unasked`: whether it is there is found
-    out when its turn comes.
+    out when its turn comes. `fill` fills the assembly in place of the content and does not finish it; `begun`: there is
+    something in the assembly, however small the blob is.
     """
 
     target: Descriptor
@@ -67,6 +68,8 @@ class Item:
     mount: Callable[[], bool] | None = None
     seeds: tuple[Seed, ...] = ()
     unasked: bool = False
+    fill: Callable[[WatchedContent, Assembly], None] | None = None
+    begun: bool = False
 
     @property
     def cost(self) -> int:

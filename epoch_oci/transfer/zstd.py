@@ -25,6 +25,8 @@ WINDOW_LIMIT = 128 << 20
 FRAME_LIMIT = 100_000
 """Most frames of one layer. cocoon-common writes one; tools that compress in parallel write one for a few megabytes."""
 _INPUT = 128 << 10
+# A block of at most 128 KiB has a header of three bytes and one byte at least (RFC 8878, 3.1.1.2).
+_EXPANSION = (128 << 10) // 4
 AHEAD = 8 << 20
 """Decoded bytes of one layer that wait until it is its turn."""
 _GROUP, _GROUP_LAYERS = 4 << 20, 16
@@ -45,6 +47,12 @@ class UnpackedContent:
     zstd: bool
     what: str
 
+    def refuse_impossible(self) -> None:
+        """Raise ContentError (SIZE) where the layers cannot decode to so much, before room is made for it."""
+        stored = sum(target.size for target, _ in self.layers)
+        if self.size > stored * (_EXPANSION if self.zstd else 1):
+            raise self._size_error(f"has {stored} bytes in its layers, which cannot be the {self.size} declared")
+
     @contextmanager
     def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
         """As `Content.open`; what lies before `start` is decoded and dropped."""
@@ -55,10 +63,18 @@ class UnpackedContent:
             yield _Limited(reader, length)
 
     def _blocks(self) -> Generator[bytes, None, None]:
-        left = self.size
-        groups = list(self._groups())
+        with closing(self.decoded()) as blocks:
+            yield from filter(None, blocks)
+
+    def decoded(self, first: int = 0, start: int = 0) -> Generator[bytes, None, None]:
+        """The blocks of the layers from number `first` on, which begins at byte `start`.
+
+        Behind each layer comes an empty one, when all of it was right. Raises as reading does.
+        """
+        left = self.size - start
+        groups = list(self._groups(first))
         with closing(
-            _in_order(map(self._decoded, groups)) if len(groups) > 1 else self._decoded(self.layers)
+            _in_order(map(self._decoded, groups)) if len(groups) > 1 else self._decoded(self.layers[first:])
         ) as decoded:
             for block in decoded:
                 left -= len(block)
@@ -69,10 +85,10 @@ class UnpackedContent:
         if left:
             raise self._size_error(f"decodes to {self.size - left} of the {self.size} bytes declared")
 
-    def _groups(self) -> Iterator[Sequence[tuple[Descriptor, Content]]]:
+    def _groups(self, first: int) -> Iterator[Sequence[tuple[Descriptor, Content]]]:
         """Layers that one thread decodes at one go: changing threads for each small one costs more than it gains."""
-        first = size = 0
-        for number, (target, _) in enumerate(self.layers, 1):
+        size = 0
+        for number, (target, _) in enumerate(self.layers[first:], first + 1):
             size += target.size
             if size >= _GROUP or number - first >= _GROUP_LAYERS or number == len(self.layers):
                 yield self.layers[first:number]
@@ -80,11 +96,13 @@ class UnpackedContent:
 
     def _decoded(self, layers: Sequence[tuple[Descriptor, Content]]) -> Generator[bytes, None, None]:
         for target, content in layers:
-            with content.open() as stored:
+            # Behind a piece that is not compressed nothing is looked for, as in parts.
+            with content.open(0, None if self.zstd else target.size) as stored:
                 verified = VerifyingReader(stored, target, f"a layer of {self.what}")
                 reader = ZstdReader(verified, self.what) if self.zstd else verified
                 while block := reader.read(BLOCK):
                     yield block
+            yield b""
 
     def _size_error(self, problem: str) -> ContentError:
         return ContentError(f"{self.what} {problem}", code="SIZE", object=self.what)

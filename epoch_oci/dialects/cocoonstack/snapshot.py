@@ -22,7 +22,7 @@ from epoch_oci.epoch.mint import SnapshotFacts
 from epoch_oci.errors import ContentError, Finding, PolicyError, UsageError
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.digest import shown
+from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 
@@ -141,6 +141,7 @@ def read(manifest: ImageManifest, document: Document | None, dialect: str) -> En
         files=files,
         complete=reader.complete,
         complete_part=reader.complete_part,
+        claimed=reader.claimed(),
         name=labels.name,
         tag=labels.tag,
         snapshot_id=config.snapshot_id,
@@ -169,6 +170,14 @@ class _Reader:
         """What the VM was made from."""
         # The annotation is the pusher's word, where Epoch's own member says nothing (epoch-formats 4.3).
         return self.config.image or self.labels.image
+
+    def claimed(self) -> dict[str, Digest]:
+        """By name the digests that the Epoch manifest in the config has, if one rides along. Raises ContentError."""
+        if self.config.embedded is None:
+            return {}
+        document = extract(self.config.embedded, self.config.files)
+        epoch = Manifest.parse(document, "the Epoch manifest in the config")
+        return {layer.filename: layer.digest for layer in epoch.layers}
 
     def complete(self, files: tuple[SnapshotFile, ...]) -> Snapshot:
         """The snapshot with the manifest that rides in the config, else with one derived."""
