@@ -166,6 +166,8 @@ class _Learning:
         digest = self.memory.recall(file) if self.memory is not None else None
         if digest is not None:
             self.found[file.name] = digest
+            if self.drafts is not None:  # an earlier run may have left it, or another one that was waited for
+                self.drafts.received.setdefault(digest, 0)
         return file.name in self.found
 
     def item(self, file: EncodedFile) -> "Item":

@@ -22,7 +22,7 @@ from epoch_oci.transfer.plan import Plan
 
 
 class Drafts(Protocol):
-    """Where decoded files are put together. `received` has the bytes that were read for each digest found."""
+    """Where decoded files are put together. `received` has for each digest found how many bytes were read for it."""
 
     received: dict[Digest, int]
 
@@ -86,16 +86,15 @@ class FileDrafts:
 
 
 def begun(plan: Plan, drafts: Drafts | None) -> Plan:
-    """The plan, which takes what is drafted before it asks anybody else."""
-    if drafts is None or not drafts.received:
-        return plan
-    return replace(
-        plan,
-        items=tuple(
-            replace(item, begun=True, seeds=()) if item.target.digest in drafts.received else item
-            for item in plan.items
-        ),
+    """The plan, which looks for drafts of files however small they are, and asks nobody else for what was received."""
+    received = drafts.received if drafts is not None else {}
+    items = (
+        replace(item, begun=True, seeds=() if received[item.target.digest] else item.seeds)
+        if item.target.digest in received
+        else item
+        for item in plan.items
     )
+    return replace(plan, items=tuple(items))
 
 
 def counted(outcomes: Sequence[Outcome], drafts: Drafts | None) -> tuple[Outcome, ...]:
