@@ -64,6 +64,14 @@ def test_a_flag_outweighs_a_variable_and_that_the_file_and_that_the_default(cli)
     assert shown(cli, "retry-for", "--retry-for", "3m", env=env) == (180.0, "flag", "--retry-for")
 
 
+def test_what_people_see(cli):
+    path = write('[defaults]\njobs = 3\n[hosts."a.b"]\nmirrors = ["m.example", "n.example/x"]\n')
+    text = cli("config", "show").out
+    assert f"Configuration file: {path}" in text and f"{path}:2" in text
+    assert "a.b: mirrors" in text and "m.example, n.example/x" in text
+    assert cli("config", "nonsense").code == 2 and cli("config").code == 2
+
+
 def test_flags_of_a_command_have_the_file_s_defaults(cli, bot, tmp_path, monkeypatch):
     path = write(
         f'[defaults]\nstore = "{tmp_path}/store"\njobs = 3\nlevel = 9\npart-size = 1048576\nlimit-rate = "50M"\n'
@@ -235,10 +243,15 @@ def mirrored(origin, *mirrors: str) -> None:
 
 @pytest.fixture
 def pair(cli, bot, fake_registry):
+    return mirrored_pair(cli, fake_registry)
+
+
+def mirrored_pair(cli, fake_registry, *words: str):
     """A registry that asks for credentials, and a mirror that has all of it below a prefix."""
     origin, mirror = fake_registry(auth=BasicAuth()), fake_registry()
     env = {"EPOCH_OCI_USERNAME": USER, "EPOCH_OCI_PASSWORD": PASSWORD}
-    assert cli("push", "team/bot:v1", f"{origin.address}/acme/bot:v1", "--store", "store", env=env).code == 0
+    target = f"{origin.address}/acme/bot:v1"
+    assert cli("push", "team/bot:v1", target, "--store", "store", *words, env=env).code == 0
     for digest, body in origin.manifests("acme/bot").items():
         mirror.put_manifest("cache/acme/bot", "v1", body)
         assert digest in mirror.manifests("cache/acme/bot")
@@ -259,6 +272,15 @@ def test_a_pull_takes_the_bytes_from_a_mirror_and_the_tag_from_the_origin(cli, p
     assert mirror.recording.count("GET", "/blobs/") > 0
     assert not mirror.traces(PASSWORD) and all(each.header("Authorization") is None for each in mirror.recording)
     assert cli("verify", "to").code == 0
+
+
+@pytest.mark.parametrize("form", ["--chunked", "--part-size=256KiB"])
+def test_chunks_and_parts_come_from_a_mirror_as_well(cli, bot, fake_registry, tmp_path, form):
+    origin, mirror, env = mirrored_pair(cli, fake_registry, form)
+    for way, ends in (("--store", "to"), ("-o", "files")):
+        assert cli("pull", f"{origin.address}/acme/bot:v1", way, ends, env=env).code == 0
+    assert tree(tmp_path / "to" / "blobs") == tree(tmp_path / "store" / "blobs")
+    assert origin.recording.count("GET", "/blobs/") == 0 and mirror.recording.count("GET", "/blobs/") > 0
 
 
 def test_verify_asks_the_registry_itself(cli, pair):

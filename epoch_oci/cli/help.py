@@ -230,6 +230,7 @@ _COMPLETERS: dict[str, Callable[..., list[str]]] = {
     "SNAPSHOT": snapshots,
     "LOCATION": snapshots,
     "SHELL": shells,
+    "ACTION": lambda prefix, **_: [word for word in ("show",) if word.startswith(prefix)],
     "--schema": schema_names,
 }
 """By the word's name, or by the flag."""
