@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snapshots import with_tag
 
-from epoch_oci.epoch.catalog import Catalog, without_tag
+from epoch_oci.epoch.catalog import Catalog, without_tags
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError
 
@@ -34,6 +34,10 @@ WRITTEN = b"""{
   },
   "updatedAt": "2026-04-05T10:00:00.123456789+08:00"
 }"""
+
+
+def without_tag(raw: bytes, name: str, tag: str, now: str) -> bytes:
+    return without_tags(raw, [SnapshotKey(name, tag)], now)
 
 
 def test_the_first_tag_makes_a_catalog_as_epoch_writes_it():

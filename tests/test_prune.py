@@ -271,6 +271,20 @@ def test_a_bucket_that_somebody_writes_to_is_left_alone(cli, store):
     assert cli("verify", f"s3://{bucket.name}/e", env=env).code == 0
 
 
+def test_many_leave_the_catalog_of_a_bucket_in_one_writing(cli, store):
+    bucket = Bucket(dict(s3.shared_servers())["moto"]())
+    env = bucket.server.environ(bucket.name)
+    place = f"s3://{bucket.name}/e"
+    assert cli("sync", "store", place, env=env).code == 0
+    before = len(bucket.server.requests)
+    assert cli("prune", place, "--keep-last", "1", "--yes", "--grace", "0", env=env).code == 0
+    written = [item for item in bucket.server.requests[before:] if item.method == "PUT" and "catalog.json" in item.path]
+    assert len(written) == 1
+    listed = json.loads(bucket.get("e/catalog.json"))["repositories"]
+    assert {name: list(found["tags"]) for name, found in listed.items()} == {"bot": ["v3"], "web": ["v3"]}
+    assert cli("verify", place, env=env).code == 0
+
+
 @pytest.mark.parametrize(
     ("words", "code", "problem"),
     [

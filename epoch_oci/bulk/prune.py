@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from epoch_oci.artifacts.graph import read_graph
 from epoch_oci.artifacts.read import epoch_of, is_epoch
 from epoch_oci.bulk.select import latest, moment_of
-from epoch_oci.bulk.sides import Entry, RegistrySide, Side, store_of
+from epoch_oci.bulk.sides import Entry, RegistrySide, Side, removing, store_of
 from epoch_oci.bulk.states import in_parallel
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import EpochOciError, NotFoundError
@@ -154,7 +154,8 @@ def look(side: Side, policy: Policy, grace: float, *, now: datetime | None = Non
 def carry_out(side: Side, found: Pruning, grace: float) -> Pruning:
     """Take away what `look` found: tags first, then what nothing refers to any more."""
     targets = {entry: _removable(side, entry) for entry in found.removed}
-    outcomes = removed(list(targets.values()), dry_run=False)
+    with removing(side, found.removed):
+        outcomes = removed(list(targets.values()), dry_run=False)
     failures = [
         (found.names[entry], error)
         for entry, (_, error) in zip(targets, outcomes, strict=True)
@@ -173,8 +174,9 @@ def carry_out(side: Side, found: Pruning, grace: float) -> Pruning:
     _count(done)
     store: object = None if isinstance(side, RegistrySide) else store_of(side, Entry("", "", "", ""))
     if isinstance(store, Layout):
-        for digest in store.orphans():
-            store.remove(digest)
+        with removing(side, ()):
+            for digest in store.orphans():
+                store.remove(digest)
     if not isinstance(store, Collecting):
         return done
     done.frees = 0

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,8 @@ from epoch_oci.oci.reference import (
     tag_problem,
 )
 from epoch_oci.stores.base import ArtifactStore, SnapshotStore
+from epoch_oci.stores.epoch_store import EpochStore
+from epoch_oci.stores.oci_layout import OciLayout
 
 Kind = Literal["store", "registry", "layout"]
 
@@ -222,6 +225,14 @@ def store_of(side: Side, entry: Entry) -> SnapshotStore | ArtifactStore:
             return side.store(entry.container)
         case LayoutSide():
             return side.layout
+
+
+def removing(side: Side, entries: Iterable[Entry]) -> AbstractContextManager[object]:
+    """Inside, these are to be removed from the side; what lists them there is not written again for each."""
+    store = None if isinstance(side, RegistrySide) else store_of(side, Entry("", "", "", ""))
+    if isinstance(store, EpochStore):
+        return store.removing([entry.ref for entry in entries])
+    return store.batch() if isinstance(store, OciLayout) else nullcontext()
 
 
 def mounts_within(side: Side) -> bool:

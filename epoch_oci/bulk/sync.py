@@ -10,16 +10,16 @@ from epoch_oci.bulk.journal import Journal
 from epoch_oci.bulk.results import Row, SyncReport
 from epoch_oci.bulk.run import Course, Crew, Ended, Meter, Threads
 from epoch_oci.bulk.select import Selection
-from epoch_oci.bulk.sides import Entry, RegistrySide, Side, mounts_within, store_of
+from epoch_oci.bulk.sides import Entry, RegistrySide, Side, mounts_within, removing, store_of
 from epoch_oci.bulk.states import LeftOut, Rules, Survey, There, held, survey
 from epoch_oci.bulk.union import Carry, SyncPlan, Wanted, plan
 from epoch_oci.bulk.work import Done, Local, Manner
-from epoch_oci.errors import EpochOciError, InterruptedTransferError, NotFoundError, PolicyError, UsageError, counted
+from epoch_oci.errors import EpochOciError, NotFoundError, PolicyError, UsageError, counted
 from epoch_oci.events import OnEvent, ignore, phase
+from epoch_oci.flows.remove import Removable, removed
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.reference import is_fallback_tag
 from epoch_oci.options import Checked
-from epoch_oci.stores.base import Remover
 from epoch_oci.stores.epoch_store import EpochStore
 from epoch_oci.stores.oci_layout import OciLayout
 
@@ -297,23 +297,24 @@ def _delete(found: Survey, target: Side, options: SyncOptions, report: SyncRepor
     if not found.whole:
         report.warnings.append("nothing was deleted, for not all of the source could be listed")
         return
-    for entry in _surplus(found, target, options.selection, report):
-        error: EpochOciError | None = None
-        if not options.dry_run:
-            try:
-                _remove(target, entry)
-            except InterruptedTransferError:
-                raise
-            except EpochOciError as raised:
-                error = raised
+    entries = list(_surplus(found, target, options.selection, report))
+    if options.dry_run:
+        report.rows += [
+            Row(source="", target=target.reference(entry), repository=entry.name, action="delete") for entry in entries
+        ]
+        return
+    with removing(target, entries):
+        outcomes = removed([Removable(store_of(target, entry), entry.ref) for entry in entries], dry_run=False)
+    for entry, (_, error) in zip(entries, outcomes, strict=True):
+        wrong = error if not isinstance(error, NotFoundError) else None  # somebody else has removed it
         report.rows.append(
             Row(
                 source="",
                 target=target.reference(entry),
                 repository=entry.name,
-                action="failed" if error else "delete" if options.dry_run else "deleted",
-                error=error,
-                exit_code=exit_code(error) if error else None,
+                action="failed" if wrong else "deleted",
+                error=wrong,
+                exit_code=exit_code(wrong) if wrong else None,
             )
         )
 
@@ -337,10 +338,3 @@ def _present(found: Survey, target: Side) -> Iterator[Entry | EpochOciError]:
         names = {label.rpartition(":")[0] for label in found.listed}
         entries = list(target.below(tuple(sorted(names))))
     yield from entries
-
-
-def _remove(target: Side, entry: Entry) -> None:
-    store = store_of(target, entry)
-    if not isinstance(store, Remover):
-        raise PolicyError(f"nothing can be removed from {target.where}", object=target.where)
-    store.remove(entry.ref)

@@ -77,21 +77,23 @@ def with_tags(raw: bytes | None, keys: Iterable[SnapshotKey], now: str) -> bytes
     return _dumps(value, now)
 
 
-def without_tag(raw: bytes, name: str, tag: str, now: str) -> bytes:
-    """The catalog without a tag; a repository goes with its last one. Unchanged when the tag is not listed.
+def without_tags(raw: bytes, keys: Iterable[SnapshotKey], now: str) -> bytes:
+    """The catalog without some tags; a repository goes with its last one. Unchanged when none of them is listed.
 
     Only the catalog's own `updatedAt` moves, as in Epoch. Raises ContentError for a catalog that is damaged.
     """
     value = _editable(raw)
-    repositories = value["repositories"]
-    tags = repositories.get(name, {}).get("tags", {})
-    if tag not in tags:
-        return raw
-    del tags[tag]
-    # As Epoch does: a repository without tags is none.
-    if not tags:
-        del repositories[name]
-    return _dumps(value, now)
+    repositories, listed = value["repositories"], False
+    for key in keys:
+        tags = repositories.get(key.name, {}).get("tags", {})
+        if key.tag not in tags:
+            continue
+        listed = True
+        del tags[key.tag]
+        # As Epoch does: a repository without tags is none.
+        if not tags:
+            del repositories[key.name]
+    return _dumps(value, now) if listed else raw
 
 
 def _editable(raw: bytes | None) -> dict[str, Any]:

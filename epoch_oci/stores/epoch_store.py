@@ -4,13 +4,13 @@ The objects under `manifests/` are the truth; `catalog.json` is kept for Epoch's
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from epoch_oci.disk.assembly import Assembly
-from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, without_tag
+from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, without_tags
 from epoch_oci.epoch.keys import (
     CATALOG_KEY,
     MANIFESTS,
@@ -62,6 +62,7 @@ class EpochStore:
         self._where = where
         self._clock = clock
         self._batch: Batch | Unlisted | None = None
+        self._going: set[SnapshotKey] = set()
         self._modern: bool | None = None
 
     @property
@@ -177,9 +178,32 @@ class EpochStore:
         if self._backend.head(manifest_key(key)) is None:
             self._backend.check()
             raise NotFoundError(f"{self._where} holds no snapshot {key}", object=str(key))
-        self._backend.update(CATALOG_KEY, lambda old: self._unlisted(key, old), limit=CATALOG_LIMIT)
+        if key not in self._going:
+            self._unlist({key})
         # Copies under `_digests/` stay: who asked for the snapshot by its digest still finds it (epoch-formats 2.1).
         self._backend.delete(manifest_key(key))
+        self._going.discard(key)
+
+    @contextmanager
+    def removing(self, names: Iterable[str]) -> Iterator[None]:
+        """Inside, these are to be removed: they leave the catalog at once, which is not written again for each.
+
+        What is still there at the end is listed again.
+        """
+        self._going = {SnapshotKey.parse(name) for name in names}
+        self._unlist(self._going)
+        try:
+            yield
+        finally:
+            left, self._going = self._going, set()
+            self._enlist({key for key in left if self._backend.head(manifest_key(key)) is not None}, False)
+
+    def _unlist(self, keys: AbstractSet[SnapshotKey]) -> None:
+        def changed(old: bytes | None) -> bytes | None:
+            new = None if old is None else without_tags(old, keys, self._clock())
+            return None if new == old else new
+
+        self._backend.update(CATALOG_KEY, changed, limit=CATALOG_LIMIT)
 
     def garbage(self, grace: float, *, without: AbstractSet[str] = frozenset()) -> Garbage:
         """As `Collecting.garbage`; copies of manifests under `_digests/` refer to blobs as well."""
@@ -201,10 +225,6 @@ class EpochStore:
             return {_BLOBS + found for found in digests_in(self._read(text, MANIFEST_LIMIT) or b"")}
 
         return gathered(read, list(self._backend.keys(MANIFESTS)))
-
-    def _unlisted(self, key: SnapshotKey, old: bytes | None) -> bytes | None:
-        changed = None if old is None else without_tag(old, key.name, key.tag, self._clock())
-        return None if changed == old else changed
 
     def snapshots(self) -> Iterator[SnapshotEntry]:
         """As `SnapshotStore.snapshots`, hostile names included. Raises NotFoundError when there is no store."""

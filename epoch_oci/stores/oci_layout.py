@@ -172,8 +172,11 @@ class OciLayout:
         """Inside, what is published enters `index.json` many at a time, and all of it before it ends.
 
         What a kill keeps from being listed is there: publishing it again moves nothing. The listener that is given is
-        as that of `EpochStore.batch`, and has nothing to do.
+        as that of `EpochStore.batch`, and has nothing to do. A batch in a batch is part of it.
         """
+        if self._batch is not None:
+            yield lambda name: None
+            return
         self._batch = batch = IndexBatch(self._entries(), self._write_changes, often=self._writes_often)
         try:
             yield lambda name: None
