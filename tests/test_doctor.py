@@ -190,6 +190,9 @@ def test_a_repository_that_is_not_there_yet(cli, full):
     ran = cli("doctor", f"{registry.address}/acme/new", "--format", "json")
     assert ran.code == 0 and checks(ran)["repository"]["value"] is False
     assert statuses(ran)["ranges"] == "skipped"
+    ran = cli("doctor", f"{registry.address}/acme/new", "--write", "--format", "json")
+    assert ran.code == 0 and statuses(ran)["write"] == "ok" and statuses(ran)["deletion"] == "skipped"
+    assert registry.recording.count("PUT") == 0 and not registry.uploads("acme/new")
     assert cli("doctor", f"{registry.address}/acme/bot:none").code == 5
 
 

@@ -24,6 +24,7 @@ from epoch_oci.errors import (
     NotFoundError,
     UsageError,
 )
+from epoch_oci.network import proxy_name
 from epoch_oci.oci import media_types, strict_json
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -105,8 +106,8 @@ class Examination:
 class Patient:
     """The registry under examination; of a repository also what was found in it.
 
-    `let_in` says that the registry took our credentials, or asked for none; `cancels` that upload sessions can be given
-    up.
+    `let_in` says that the registry took our credentials, or asked for none; `exists` that the repository is there, and
+    `cancels` that upload sessions can be given up.
     """
 
     host: RegistryHost
@@ -117,6 +118,7 @@ class Patient:
     manifest: Digest | None = None
     blobs: tuple[Descriptor, ...] = ()
     let_in: bool = False
+    exists: bool = False
     cancels: bool = False
 
     @property
@@ -171,9 +173,9 @@ def _guarded(name: str, look: Look, patient: Patient) -> Check:
         return failed(name, error)
 
 
-def failed(name: str, error: EpochOciError, *, status: Status | None = None) -> Check:
+def failed(name: str, error: EpochOciError) -> Check:
     """What an error is as a check: what concerns use is a failure, a missing ability only worth knowing."""
-    status = status or ("fail" if name in _VITAL else "warn")
+    status: Status = "fail" if name in _VITAL else "warn"
     if error.hint is None:
         unseen = name == _LOOKS[0][0] and error.status is None
         error.hint = _LOOK_AT_THE_NAME if unseen else "look at the exchange itself with --debug"
@@ -190,7 +192,9 @@ def _reach(patient: Patient) -> Check:
     began = time.monotonic()
     response = patient.answer = client.knock()
     seconds = time.monotonic() - began
-    where = f"{client.origin} answers in {seconds * 1000:.0f} ms"
+    proxy = patient.host.settings.proxies.choose(client.base)
+    way = f" through the proxy {proxy_name(proxy)}" if proxy else ""
+    where = f"{client.origin} answers{way} in {seconds * 1000:.0f} ms"
     if response.status_code == 404:
         raise NotFoundError(
             f"{client.origin} answers, and has no /v2/: it is no registry",
@@ -355,6 +359,7 @@ def _repository(patient: Patient) -> Check:
         finding = "there is none of that name, or it is hidden"
         advice = "a push makes it where the registry does so by itself (Harbor and ECR need a project or repository)"
         return Check(name="repository", status="warn", finding=finding, advice=advice, value=False)
+    patient.exists = True
     tags = _tags(found[1], where)
     _choose(patient, [patient.wanted] if patient.wanted else tags)
     if patient.wanted and patient.manifest is None:
