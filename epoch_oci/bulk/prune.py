@@ -99,7 +99,7 @@ class Pruning:
     registry: bool = False
     dry_run: bool = False
     failures: list[tuple[str, EpochOciError]] = field(default_factory=list)
-    _seen: Sequence["_Seen"] = field(default=(), repr=False)
+    _seen: Sequence["_Seen"] = field(default=(), init=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """As the command-line contract spells it."""
@@ -136,7 +136,8 @@ def look(side: Side, policy: Policy, grace: float, *, now: datetime | None = Non
     by_label = {_candidate(item): item for item in seen if not is_fallback_tag(item.entry.tag)}
     gone = [by_label[item].entry for item in policy.removed(by_label, now or datetime.now(UTC))]
     gone += _lists_of(gone, seen)
-    found = Pruning(location=side.where, removed=sorted(gone), kept=len(seen) - len(gone), dry_run=True, _seen=seen)
+    found = Pruning(location=side.where, removed=sorted(gone), kept=len(seen) - len(gone), dry_run=True)
+    found._seen = seen
     found.names = {entry: side.reference(entry) for entry in gone}
     _count(found)
     if isinstance(side, RegistrySide):
@@ -169,8 +170,8 @@ def carry_out(side: Side, found: Pruning, grace: float) -> Pruning:
         names=found.names,
         registry=found.registry,
         failures=failures,
-        _seen=found._seen,
     )
+    done._seen = found._seen
     _count(done)
     store: object = None if isinstance(side, RegistrySide) else store_of(side, Entry("", "", "", ""))
     if isinstance(store, Layout):
