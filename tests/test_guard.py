@@ -153,12 +153,12 @@ def test_on_an_epoch_server_the_hint_is_true(cli, fake_registry):
     assert cli(*words, "--allow-public", env=LOGIN).code == 0
 
 
-def test_the_readme_s_example_for_epoch_works_as_typed(cli, fake_registry, tmp_path):
+def test_the_example_for_epoch_works_as_typed(cli, fake_registry, tmp_path):
     made = make_snapshot("W2a", "bot", "v3")
     put_snapshot(tmp_path / "store", made)
     registry = fake_registry(auth=EpochAuth())
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    (line,) = [line for line in readme.splitlines() if line.startswith("epoch-oci push bot:v3 epoch.example.com")]
+    page = (Path(__file__).parents[1] / "docs/stores.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("epoch-oci push bot:v3 epoch.example.com")]
     words = line.replace("epoch.example.com", registry.address).replace("/data/epoch", "store").split()[1:]
     assert cli(*words, env=LOGIN).code == 0
 
