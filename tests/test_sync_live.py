@@ -13,8 +13,9 @@ import pytest
 from cli_runner import run_cli, start_cli
 from long_support import in_registry, newest
 from object_stores import Bucket
-from snapshots import noise, with_tag
+from snapshots import noise, put_snapshot, with_tag
 from support import s3
+from support.content import INDEX, MANIFEST, descriptor, index
 from support.live import LiveRegistry, registries
 from test_sync import small
 
@@ -113,6 +114,29 @@ def there_and_on(registry: LiveRegistry, prefix: str, snapshots: int, cwd: Path,
     there_now = {key.removeprefix(ROOT): target.get(key) for key in target.listing()}
     assert dated(there_now.pop("catalog.json")) == dated(held.pop("catalog.json"))
     assert there_now == held
+
+
+def test_a_tagged_index_loses_no_part_whatever_is_removed(live_registry, repo_name, tmp_path):
+    """distribution 2 deletes manifests only, and would take a part of the index; distribution 3 deletes tags."""
+    for tag in ("v1", "v2", "v3"):
+        put_snapshot(tmp_path / "store", small("bot", tag, created=f"2026-05-0{tag[1]}T00:00:00Z"))
+    place = f"{live_registry.address}/{repo_name}"
+    assert run_cli("sync", "store", place, cwd=tmp_path).code == 0
+    with live_registry.client() as client:
+        part = client.manifest(f"{repo_name}/bot", "v1").body
+        whole = index([descriptor(part, MANIFEST)], annotations={"org.opencontainers.image.created": "2026-05-09"})
+        target = f"/v2/{repo_name}/bot/manifests/multi"
+        assert client.request("PUT", target, whole, Content_Type=INDEX).status == 201
+    refused = run_cli("rm", f"{place}/bot:v1", "--yes", cwd=tmp_path)
+    only_manifests = live_registry.kind == "distribution-2"
+    assert refused.code == (4 if only_manifests else 0), refused.err
+    pruned = run_cli("prune", f"{place}/bot", "--keep-last", "1", "--yes", cwd=tmp_path)
+    assert pruned.code == (10 if only_manifests else 0), pruned.err
+    assert run_cli("ls", f"{place}/bot", cwd=tmp_path).out.split() == ["multi", *(["v1"] if only_manifests else [])]
+    assert run_cli("copy", f"{place}/bot:multi", "oci:layout", cwd=tmp_path).code == 0
+    assert run_cli("verify", "oci:layout", cwd=tmp_path).code == 0
+    left = [f"{place}/bot:{tag}" for tag in ("v1", "multi")[not only_manifests :]]
+    assert run_cli("rm", *left, "--yes", cwd=tmp_path).code == 0
 
 
 @pytest.fixture
