@@ -1,6 +1,7 @@
 """What scripts rely on: whatever a command prints as JSON has a schema, and the reference page is as the program is."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,16 @@ def test_the_harness_finds_what_no_schema_has():
 def test_the_reference_page_is_as_the_program_is():
     done = subprocess.run([sys.executable, ROOT / ".ci" / "docs_cli.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+READS = re.compile(
+    r'environ(?:\.get\(|\[)"(\w+)"|_directory\("(\w+)"|_either\(environ, "(\w+)"|VARIABLE = (?:PREFIX \+ )?"(\w+)"'
+)
+
+
+def test_every_variable_that_is_read_is_documented():
+    pages = "\n".join((ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("cli", "access", "stores"))
+    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "epoch_oci").rglob("*.py"))
+    names = {next(filter(None, found)) for found in READS.findall(source)}
+    assert {"EPOCH_OCI_CONFIG", "XDG_STATE_HOME", "no_proxy", "DOCKER_CONFIG", "PASSWORD"} <= names
+    assert sorted(name for name in names if name not in pages) == []
