@@ -30,7 +30,10 @@ class Event:
 
     `bytes` of a blob may fall: a failed attempt that starts again gives back what it had counted.
     `seconds` is the length of a wait. `message` says why, and never holds a secret; of a `phase` it is the word for
-    what is done from here on.
+    what is done from here on. A `plan` says how many bytes are to move, as far as is known: another one follows when
+    some turn out to be there already, or when more have to move.
+    `phase` is what is done to a blob's bytes where that is not what the run does as a whole: "hashing" before sending.
+    A `blob-start` whose `bytes` are not 0 goes on from there: those were moved by an earlier run.
     Where many snapshots move, `snapshot` is the one it is about, and `snapshots` counts them: all of a plan, those that
     are through of the others. A phase that goes through many things has gone through `count` of them, out of `of` (0
     as long as nobody knows).
@@ -48,6 +51,7 @@ class Event:
     snapshots: int = 0
     count: int = 0
     of: int = 0
+    phase: str | None = None
 
 
 OnEvent = Callable[[Event], None]

@@ -1,90 +1,151 @@
-"""Progress as bars: one for each blob on its way, and one for all of it. The only user of rich's live display."""
+"""Progress on a terminal: a line for all of it and one for each large blob. The only user of rich's live display."""
 
 import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from rich.text import Text
-
-from epoch_oci.cli.progress import Key, Progress, Say, event_line, key_of, phase_text
-from epoch_oci.cli.render import size_text
-from epoch_oci.cli.streams import safe
+from epoch_oci.cli.progress import Flow, Progress, Say, Tally, percent
+from epoch_oci.cli.render import duration_text, size_text
 from epoch_oci.events import Event
 
-_TITLE_WIDTH = 32
-_BARS_SHOWN = 8
+if TYPE_CHECKING:
+    from rich.live import Live
+
+PATIENCE = 0.7
+"""Seconds before anything is shown: what is through by then need not flicker."""
+_REFRESH = 0.2
+_WIDEST = 79
+"""Columns: no line is longer, so that a terminal that is made smaller seldom breaks one in two."""
+_BAR, _BAR_FROM = 12, 70
+_BLOBS_SHOWN = 6
+_SIZE, _RATE, _LEFT, _PERCENT = 10, 12, 8, 5
 
 
 class BarProgress(Progress):
-    """Bars that vanish when the work is done; what must be read is printed above them."""
+    """Lines that are drawn anew and vanish when the work is done; what must be read is printed above them."""
 
-    def __init__(self, say: Say, *, verbose: bool = False) -> None:
+    def __init__(self, say: Say, *, verbose: bool = False, file: TextIO | None = None) -> None:
         super().__init__(say, verbose=verbose)
-        self._console = Console(file=sys.stderr, highlight=False)
-        self._bars = Bars(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            _RateColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            redirect_stdout=False,  # the result never waits for the bars; what goes to standard error lands above them
-        )
-        self._tasks: dict[Key, TaskID] = {}
-        self._all: TaskID | None = None
+        self._file = file
+        self._closed = threading.Event()
+        self._ticker: threading.Thread | None = None
+        self._live: Live | None = None
+        self._widths: list[int] = []
+
+    def begin(self, phase: str) -> None:
+        """As `Progress.begin`."""
+        with self._lock:
+            self.tally.begin(phase)
+            self._start()
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Take the lines away."""
+        self._closed.set()
         with self._lock:
-            self._bars.stop()
-
-    def rest(self) -> None:
-        """As `Progress.rest`."""
-        with self._lock:
-            super().rest()
-            self._bars.stop()
-            for task in (*self._tasks.values(), *([self._all] if self._all is not None else [])):
-                self._bars.remove_task(task)
-            self._tasks, self._all = {}, None
+            self._hide()
 
     def _show(self, event: Event) -> None:
-        if event.event == "plan" or (event.event == "phase" and not self.tally.total):
-            self._bars.start()
-            if self._all is not None:
-                self._bars.remove_task(self._all)
-            named = event.event == "phase"
-            self._all = self._bars.add_task(_title(event), total=None) if named else self._bars.add_task("total")
-        elif event.event == "blob-progress":
-            self._advance(event)
-        elif event.event == "blob-done" and (task := self._tasks.pop(key_of(event), None)) is not None:
-            self._bars.remove_task(task)
-        if (line := event_line(event, verbose=self._verbose)) is not None:
-            self.say(line)
-        if self._all is not None and event.event != "phase":
-            ended, count = self.tally.snapshots
-            words = f"total ({ended} of {count} snapshots)" if count else "total"
-            self._bars.update(self._all, completed=self.tally.moved, total=self.tally.total, description=words)
+        self._start()
+        self._tell(event)
 
-    def _advance(self, event: Event) -> None:
-        """Move a blob's bar; it appears only now, for a small blob is through before anybody could see one."""
-        key = key_of(event)
-        if key in self._tasks:
-            self._bars.update(self._tasks[key], completed=event.bytes)
-        elif len(self._tasks) < _BARS_SHOWN:
-            self._tasks[key] = self._bars.add_task(_title(event), total=event.total, completed=event.bytes)
+    def _start(self) -> None:
+        if self._ticker is None:
+            self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
+            self._ticker.start()
+
+    def _tick(self) -> None:
+        wait = PATIENCE
+        while not self._closed.wait(wait):
+            wait = _REFRESH
+            with self._lock:
+                if not self._closed.is_set():
+                    with suppress(OSError, ValueError):  # where nobody looks any more is no reason to fail
+                        (self.draw if self.tally.text or self.tally.total else self._hide)()
+
+    def _hide(self) -> None:
+        if self._live is not None:
+            self._erase_broken(self._live)
+            self._live.stop()
+            self._live = None
+
+    def draw(self) -> None:
+        """Draw it as it is now; the lock is held."""
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        live = self._live or self._started()
+        width, height = live.console.size
+        lines = rows(self.tally, min(_WIDEST, width - 1), height - 1)
+        self._erase_broken(live)
+        self._widths = [cell_len(line) for line in lines]
+        live.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
+
+    def _started(self) -> "Live":
+        """Loaded only now, for most commands are through before."""
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=self._file or sys.stderr, highlight=False)
+        # The result never waits for the lines; what goes to standard error lands above them.
+        self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+        self._live.start()
+        return self._live
+
+    def _erase_broken(self, live: "Live") -> None:
+        """Take away what a terminal that was made smaller has broken off the lines: rich counts them as they were."""
+        width = live.console.size.width
+        broken = sum((cells - 1) // width for cells in self._widths if cells > width)
+        if broken:
+            live.console.file.write("\r" + "\x1b[2K\x1b[1A" * broken)
 
 
-class _RateColumn(ProgressColumn):
-    """The rate in the units that everything else is in."""
+def rows(tally: Tally, width: int, height: int) -> list[str]:
+    """What is shown, no line wider than `width` and no more than `height` of them. Names are cut, and no number is."""
+    lines = [_all_of_it(tally, width)]
+    lines += [_hashing(tally, flow, width) for flow in tally.hashing.values()]
+    flows = sorted(tally.flows.values(), key=lambda flow: -flow.total)
+    if len(flows) + len(tally.hashing) > 1 or tally.snapshots[1]:
+        lines += [_row(f"  {flow.title}", flow.done, flow.total, width) for flow in flows[:_BLOBS_SHOWN]]
+    if tally.waiting:
+        lines.insert(1, _cut(f"  waiting: {tally.waiting}", width))
+    return lines[: max(1, height)]
 
-    def render(self, task: Task) -> Text:
-        """Nothing until there is a rate."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{size_text(speed)}/s" if speed else "", style="progress.data.speed")
+
+def _all_of_it(tally: Tally, width: int) -> str:
+    ended, count = tally.snapshots
+    name = f"{ended:,} of {count:,} snapshots" if count else tally.text
+    if not tally.total:
+        return _cut(name, width - 10) + f"  {duration_text(tally.seconds)}"
+    return _row(name, tally.moved, tally.total, width, tally.rate(), tally.seconds_left())
 
 
-def _title(event: Event) -> str:
-    title = safe(event.title or (event.digest.short() if event.digest else phase_text(event)))
-    return title if len(title) <= _TITLE_WIDTH else title[: _TITLE_WIDTH - 1] + "…"
+def _hashing(tally: Tally, flow: Flow, width: int) -> str:
+    return _row(f"  hashing {flow.title}", flow.done, flow.total, width, tally.hash_rate())
+
+
+def _row(name: str, done: int, total: int, width: int, rate: float = 0.0, left: float | None = None) -> str:
+    """Name, bar, percent, size, rate and time left; on narrow terminals the bar goes, then the rate, then the size."""
+    cells = [f"{percent(done, total):>{_PERCENT}}"]
+    if width >= 34:
+        cells.append(f"{size_text(total):>{_SIZE}}")
+    if width >= 46:
+        cells.append(f"{size_text(rate) + '/s' if rate else '':>{_RATE}}")
+    cells.append(f"{duration_text(left) if left is not None else '':>{_LEFT}}")
+    if width >= _BAR_FROM:
+        cells.insert(0, _bar(done, total))
+    figures = "  ".join(cells)
+    return f"{_cut(name, width - len(figures) - 2)}  {figures}".rstrip()
+
+
+def _bar(done: int, total: int) -> str:
+    filled = min(_BAR, _BAR * done // total) if total else _BAR
+    return "━" * filled + "─" * (_BAR - filled)
+
+
+def _cut(text: str, width: int) -> str:
+    """`text` in just so many columns."""
+    from rich.cells import cell_len, set_cell_size
+
+    width = max(1, width)
+    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"

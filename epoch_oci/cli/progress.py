@@ -20,6 +20,8 @@ _BLOBS_NAMED = 3
 
 _WINDOW_SECONDS = 15.0
 _SHORTEST_SECONDS = 0.5
+_LONGEST_LEFT = 100 * 3600
+"""Seconds: what would take longer at the rate of the moment is not foretold."""
 _NOT_MOVED = frozenset({"skipped", "mounted", "reused"})
 
 Key = tuple[str, str]
@@ -28,83 +30,129 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class Flow:
-    """One blob on its way; sizes in bytes."""
+    """One blob on its way; sizes in bytes. `base` is how much of it was there when it began."""
 
     title: str
     total: int
     done: int = 0
+    base: int = 0
+
+
+class Rate:
+    """How fast a count grows, over the last seconds. `clock` is monotonic, in seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def note(self, count: int) -> None:
+        """The count is at so much now."""
+        now = self._clock()
+        self._samples.append((now, count))
+        while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW_SECONDS:
+            self._samples.popleft()
+
+    def now(self, count: int) -> float:
+        """A second, 0 while it does not grow or not long enough."""
+        self.note(count)
+        first, last = self._samples[0], self._samples[-1]
+        elapsed = last[0] - first[0]
+        return max(0.0, (last[1] - first[1]) / elapsed) if elapsed >= _SHORTEST_SECONDS else 0.0
 
 
 class Tally:
     """Adds events up. Not safe for threads: whoever feeds it holds a lock. `clock` is monotonic, in seconds.
 
-    What is there already is no part of it: neither of the bytes to move nor of those moved. `snapshots` are how many of
-    how many are through, where there are many.
+    It counts one phase at a time: `phase` is its word, and its bytes are those that this phase has to move and has
+    moved. What is there already is no part of it, nor what an earlier run left. `snapshots` are how many of how many
+    are through, where there are many. `waiting` is why nothing moves, "" where something does.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.retries = 0
-        self.moved = 0
         self.snapshots = (0, 0)
-        self.flows: dict[Key, Flow] = {}
-        self._planned = 0
-        self._met = 0
+        self.waiting = ""
         self._clock = clock
-        self._samples: deque[tuple[float, int]] = deque()
+        self.begin("")
+
+    def begin(self, phase: str) -> None:
+        """Count from nothing: something else is done from here on."""
+        self.phase = self.text = phase
+        self.moved = self._planned = self._hashed = 0
+        self.flows: dict[Key, Flow] = {}
+        self.hashing: dict[Key, Flow] = {}
+        self._began = self._clock()
+        self._rate, self._hash_rate = Rate(self._clock), Rate(self._clock)
 
     @property
     def total(self) -> int:
-        """Bytes to move: as planned, or more when a blob that was to be mounted had to be moved after all."""
-        return max(self._planned, self._met)
+        """Bytes to move, as far as is known: as planned, or more when more turned out to be on its way."""
+        return max(self._planned, self.moved + sum(flow.total - flow.done for flow in self.flows.values()))
+
+    @property
+    def seconds(self) -> float:
+        """How long the phase has gone on."""
+        return self._clock() - self._began
 
     def add(self, event: Event) -> None:
         """Count one event in."""
         match event.event:
+            case "phase":
+                if (event.message or "") != self.phase:
+                    self.begin(event.message or "")
+                self.text = phase_text(event)
             case "plan":
                 self._planned = event.bytes
-                self.snapshots = (0, event.snapshots)
-                self._sample()
-            case "blob-start" | "blob-progress":
-                self._advance(self._flow(event), event.bytes)
-            case "blob-done" if event.action not in _NOT_MOVED:
-                self._advance(self._flow(event), event.bytes)
-                del self.flows[key_of(event)]
+                self.snapshots = (self.snapshots[0], event.snapshots or self.snapshots[1])
+                self._rate.note(self.moved)
+            case "blob-start" | "blob-progress" | "blob-done":
+                self.waiting = ""
+                self._blob(event)
             case "snapshot-done":
                 self.snapshots = (event.snapshots, self.snapshots[1])
-            case "retry":
-                self.retries += 1
+            case "retry" | "wait":
+                self.retries += event.event == "retry"
+                self.waiting = safe(event.message or "") or "waiting"
             case _:
                 return
 
     def rate(self) -> float:
         """Bytes a second over the last seconds, 0 when nothing moves."""
-        self._sample()
-        first, last = self._samples[0], self._samples[-1]
-        elapsed = last[0] - first[0]
-        return max(0.0, (last[1] - first[1]) / elapsed) if elapsed >= _SHORTEST_SECONDS else 0.0
+        return self._rate.now(self.moved)
+
+    def hash_rate(self) -> float:
+        """Bytes a second that are hashed ahead of what moves."""
+        return self._hash_rate.now(self._hashed)
 
     def seconds_left(self) -> float | None:
-        """Until the end at the present rate, None when nothing moves."""
+        """Until the end at the present rate, None when nothing moves or nobody can tell."""
         rate = self.rate()
-        return (self.total - self.moved) / rate if rate > 0 else None
+        left = (self.total - self.moved) / rate if rate > 0 else _LONGEST_LEFT
+        return left if left < _LONGEST_LEFT else None
 
-    def _flow(self, event: Event) -> Flow:
+    def _blob(self, event: Event) -> None:
         key = key_of(event)
-        if key not in self.flows:
-            self._met += event.total
-            self.flows[key] = Flow(event.title or _short(event), event.total)
-        return self.flows[key]
-
-    def _advance(self, flow: Flow, done: int) -> None:
-        self.moved += done - flow.done
-        flow.done = done
-        self._sample()
-
-    def _sample(self) -> None:
-        now = self._clock()
-        self._samples.append((now, self.moved))
-        while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW_SECONDS:
-            self._samples.popleft()
+        if event.phase == "hashing":
+            flow = self.hashing.setdefault(key, Flow(_title(event), event.total))
+            self._hashed += event.bytes - flow.done
+            flow.done = event.bytes
+            self._hash_rate.note(self._hashed)
+            if flow.done >= flow.total:
+                del self.hashing[key]
+            return
+        flow = self.flows.get(key) or Flow(_title(event), event.total)
+        self.moved -= max(0, flow.done - flow.base)
+        if event.event == "blob-done":
+            self.flows.pop(key, None)
+            if event.action in _NOT_MOVED:
+                return
+        else:
+            self.flows[key] = flow
+        if event.event == "blob-start":
+            flow.base = event.bytes
+        flow.done = event.bytes
+        self.moved += max(0, flow.done - flow.base)
+        self._rate.note(self.moved)
 
 
 def key_of(event: Event) -> Key:
@@ -112,8 +160,8 @@ def key_of(event: Event) -> Key:
     return str(event.digest), event.title or ""
 
 
-def _short(event: Event) -> str:
-    return event.digest.short() if event.digest else "document"
+def _title(event: Event) -> str:
+    return safe(event.title or (event.digest.short() if event.digest else "document"))
 
 
 class Progress:
@@ -121,23 +169,27 @@ class Progress:
 
     def __init__(self, say: Say, *, verbose: bool = False) -> None:
         self.tally = Tally()
-        self.phase = ""
         self._out = say
         self._verbose = verbose
         self._lock = threading.RLock()
+        self._waits: set[tuple[str | None, ...]] = set()
 
     def __call__(self, event: Event) -> None:
         """Take one event in."""
         with self._lock:
+            before = self.tally.moved
             self.tally.add(event)
-            if event.event == "phase":
-                self.phase = phase_text(event)
+            if self.tally.moved > before:
+                self._waits.clear()
             self._show(event)
 
     @property
     def retries(self) -> int:
         """How often something was tried again."""
         return self.tally.retries
+
+    def begin(self, phase: str) -> None:
+        """Show from now on that something is done, before there is anything to hear of."""
 
     def say(self, line: str) -> None:
         """Say something beside the progress."""
@@ -146,7 +198,7 @@ class Progress:
     def rest(self) -> None:
         """Nothing is under way until something begins anew, of which nothing is counted yet."""
         with self._lock:
-            self.tally, self.phase = Tally(), ""
+            self.tally = Tally()
 
     def close(self) -> None:
         """Nothing is shown any more."""
@@ -154,9 +206,19 @@ class Progress:
     def _show(self, event: Event) -> None:
         """Show one event; the lock is held."""
 
+    def _tell(self, event: Event) -> None:
+        """Say what is worth a line; of waits with one reason the first, until something moves again."""
+        if event.event in ("wait", "retry") and not self._verbose:
+            wait = (event.title, event.message)
+            if wait in self._waits:
+                return
+            self._waits.add(wait)
+        if (line := event_line(event, verbose=self._verbose)) is not None:
+            self.say(line)
+
 
 class PlainProgress(Progress):
-    """A line every ten seconds, whether bytes move or not, and one for each wait."""
+    """A line every ten seconds, whether bytes move or not, and one for each new reason to wait."""
 
     def __init__(self, say: Say, *, verbose: bool = False) -> None:
         super().__init__(say, verbose=verbose)
@@ -171,13 +233,12 @@ class PlainProgress(Progress):
         if event.event in ("phase", "plan") and self._ticker is None:
             self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
             self._ticker.start()
-        if (line := event_line(event, verbose=self._verbose)) is not None:
-            self.say(line)
+        self._tell(event)
 
     def _tick(self) -> None:
         while not self._closed.wait(PLAIN_SECONDS):
             with self._lock:
-                if line := status_line(self.tally) if self.tally.total else self.phase:
+                if line := status_line(self.tally):
                     self.say(line)
 
 
@@ -185,11 +246,11 @@ class JsonProgress(Progress):
     """One JSON object a line for each event."""
 
     def _show(self, event: Event) -> None:
-        self.say(event_json(event))
+        self.say(event_json(event, self.tally.phase))
 
 
-def event_json(event: Event) -> str:
-    """An event as one line; `digest` is null where it is about everything."""
+def event_json(event: Event, phase: str = "") -> str:
+    """An event as one line; `digest` is null where it is about everything. `phase` is what is being done."""
     members: dict[str, Any] = {
         "event": event.event,
         "digest": str(event.digest) if event.digest else None,
@@ -199,11 +260,14 @@ def event_json(event: Event) -> str:
     extra: dict[str, Any] = {
         "title": event.title,
         "action": event.action,
+        "phase": event.phase or phase or None,
         "message": event.message,
         "seconds": event.seconds,
+        "snapshot": event.snapshot,
+        "snapshots": event.snapshots or None,
+        "count": event.count or None,
+        "of": event.of or None,
     }
-    extra |= {"snapshot": event.snapshot, "snapshots": event.snapshots or None}
-    extra |= {"count": event.count or None, "of": event.of or None}
     return json.dumps(members | {key: item for key, item in extra.items() if item is not None})
 
 
@@ -233,16 +297,26 @@ def event_line(event: Event, *, verbose: bool) -> str | None:
 
 
 def status_line(tally: Tally) -> str:
-    """`41 % of 1.6 GiB, 82.0 MiB/s, 0:14 left (memory-ranges 12 %)`."""
-    left = tally.seconds_left()
+    """`sending: 41 % of 1.6 GiB, 82.0 MiB/s, 0:14 left (memory-ranges 12 %)`; the phase alone where no byte moves."""
     ended, count = tally.snapshots
-    parts = [f"{ended} of {count} snapshots"] if count else []
-    parts += [f"{_percent(tally.moved, tally.total)} of {size_text(tally.total)}", f"{size_text(tally.rate())}/s"]
-    parts += [f"{duration_text(left)} left"] if left is not None else []
+    parts = [f"{ended:,} of {count:,} snapshots"] if count else []
+    parts += figures(tally)
+    parts += [f"hashing {percent(flow.done, flow.total)} of {flow.title}" for flow in tally.hashing.values()]
+    parts += [f"waiting: {tally.waiting}"] if tally.waiting else []
     flows = sorted(tally.flows.values(), key=lambda flow: -flow.total)
-    named = ", ".join(f"{safe(flow.title)} {_percent(flow.done, flow.total)}" for flow in flows[:_BLOBS_NAMED])
+    named = ", ".join(f"{flow.title} {percent(flow.done, flow.total)}" for flow in flows[:_BLOBS_NAMED])
     more = f" and {len(flows) - _BLOBS_NAMED} more" if len(flows) > _BLOBS_NAMED else ""
-    return ", ".join(parts) + (f" ({named}{more})" if named else "")
+    text = ", ".join(parts) + (f" ({named}{more})" if named else "")
+    return ": ".join(filter(None, (tally.text, text)))
+
+
+def figures(tally: Tally) -> list[str]:
+    """Percent and total, rate, and time left, as far as they are known; nothing where no byte has to move."""
+    if not tally.total:
+        return [duration_text(tally.seconds)] if tally.phase else []
+    left = tally.seconds_left()
+    parts = [f"{percent(tally.moved, tally.total)} of {size_text(tally.total)}", f"{size_text(tally.rate())}/s"]
+    return parts + ([f"{duration_text(left)} left"] if left is not None else [])
 
 
 def phase_text(event: Event) -> str:
@@ -253,5 +327,6 @@ def phase_text(event: Event) -> str:
     return f"{word}: {event.count:,} of {event.of:,}" if event.of else f"{word}: {event.count:,}"
 
 
-def _percent(done: int, total: int) -> str:
-    return f"{100 * done // total if total else 100} %"
+def percent(done: int, total: int) -> str:
+    """`41 %`; never more than all of it."""
+    return f"{min(100, 100 * done // total) if total else 100} %"

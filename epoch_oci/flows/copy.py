@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from epoch_oci.artifacts.graph import Graph, read_graph
 from epoch_oci.artifacts.publish import Named, Publication, named_by
 from epoch_oci.errors import AccessError, ConflictError, ContentError, NotFoundError, UsageError
-from epoch_oci.events import OnEvent, ignore
+from epoch_oci.events import OnEvent, ignore, phase
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
@@ -89,6 +89,7 @@ def _copy(
     on_event: OnEvent,
 ) -> CopyReport:
     started = time.monotonic()
+    phase(on_event, "reading the manifests")
     root = source.resolve(name)
     graph = read_graph(source, root, full_name(source, name), referrers=options.referrers)
     publication = Publication(sink, allow_public=options.allow_public, replace=options.force)
@@ -98,6 +99,7 @@ def _copy(
     for blob in graph.blobs.values():
         publication.check_limits(blob.title or str(blob.digest), [blob])
     wants = [Want(target=blob, content=source.content(blob), title=blob.title) for blob in graph.blobs.values()]
+    phase(on_event, "looking at what is there")
     plan = plan_blobs(sink, wants, mount_from=options.mount_from, homes=options.homes, jobs=options.jobs)
     # Before a byte moves, as everything that may end it.
     absent = _absent_documents(sink, graph, tags)
@@ -108,6 +110,7 @@ def _copy(
     if missing or absent or unattached or not plan.all_there:
         publication.check_write()
         publication.admit(files)
+    phase(on_event, plan.doing("sending"))
     outcomes = execute(plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
     # After all blobs: a registry may refuse a manifest whose blobs it lacks (oci-registries 2.2).
     for document in absent:

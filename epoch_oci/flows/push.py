@@ -144,7 +144,7 @@ class PlainPush(Push):
         if ready.also or not ready.tagged or not ready.plan.all_there:
             self.publication.check_write()
         self.publication.admit(files)
-        phase(self.on_event, "sending")
+        phase(self.on_event, ready.plan.doing("sending"))
         how = self.options
         try:
             outcomes = execute(ready.plan, moved="sent", jobs=how.jobs, on_event=self.on_event, throttle=how.throttle)

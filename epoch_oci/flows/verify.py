@@ -1,5 +1,7 @@
 """Whether everything is there and is what it says: presence, or every byte."""
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,7 +15,7 @@ from epoch_oci.dialects.layers import is_chunked, packs_of
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError, EpochOciError, Finding, NotFoundError, counted
-from epoch_oci.events import Event, OnEvent, ignore, phase
+from epoch_oci.events import Event, Kind, OnEvent, ignore, phase
 from epoch_oci.flows.verify_chunked import ChunkedCheck
 from epoch_oci.oci import media_types
 from epoch_oci.oci.descriptor import Descriptor
@@ -23,7 +25,8 @@ from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.reference import repository_problem, tag_problem
 from epoch_oci.oci.verifying import VerifyingReader
 from epoch_oci.options import Checked
-from epoch_oci.stores.base import Auditor, Node, Source, full_name
+from epoch_oci.stores.base import Auditor, Content, Node, Source, full_name
+from epoch_oci.transfer.content import WatchedContent
 from epoch_oci.transfer.plan import refuse_other_size
 from epoch_oci.transfer.pool import GrowingPool
 from epoch_oci.transfer.zstd import digest_of
@@ -72,6 +75,7 @@ class Verification:
         }
 
 
+_TOLD_SECONDS = 0.1
 _READERS = 2
 """Blobs hashed at a time where nobody said how many: one core each, and a disk is read in order."""
 
@@ -292,8 +296,8 @@ def audit(store: object, result: Verification) -> None:
 def _check_rows(
     source: Source, rows: list[_Row], result: Verification, options: VerifyOptions, on_event: OnEvent
 ) -> None:
-    check = _present if options.fast else _hashed
-    phase(on_event, "looking at what is there" if options.fast else "reading every byte")
+    check: Check = _present if options.fast else _hashed
+    phase(on_event, "looking at what is there" if options.fast else "checking every byte")
     size = sum(row.size for row in rows)
     on_event(Event(event="plan", bytes=0 if options.fast else size, total=size))
     sound: dict[Digest, int] = {}
@@ -313,45 +317,73 @@ def _check_rows(
     on_event(Event(event="done", bytes=result.bytes, total=result.bytes))
 
 
-def _attempt(
-    check: Callable[[Source, Descriptor], None], source: Source, row: _Row, on_event: OnEvent
-) -> list[EpochOciError]:
+class _Told:
+    """Events about how far a row has been read, whose layers are read one after another."""
+
+    def __init__(self, row: _Row, on_event: OnEvent) -> None:
+        self._row, self._on_event = row, on_event
+        self._before, self._told = 0, float("-inf")
+
+    def watched(self, content: Content) -> Content:
+        """The content, whose reading is told of."""
+        return WatchedContent(content, self._moved, threading.Event())
+
+    def through(self, layer: Descriptor) -> None:
+        """A layer was read to its end."""
+        self._before += layer.size
+
+    def say(self, event: Kind, count: int) -> None:
+        """So many bytes of the row have been read."""
+        row, first = self._row, self._row.layers[0]
+        title = row.file.name if row.file else first.title
+        self._on_event(Event(event=event, digest=first.digest, title=title, bytes=count, total=row.size))
+
+    def _moved(self, offset: int, count: int) -> None:
+        if (now := time.monotonic()) - self._told >= _TOLD_SECONDS:
+            self._told = now
+            self.say("blob-progress", min(self._before + offset, self._row.size))
+
+
+Check = Callable[[Source, Descriptor, _Told], None]
+
+
+def _attempt(check: Check, source: Source, row: _Row, on_event: OnEvent) -> list[EpochOciError]:
     """What is wrong with a row. Where a file cannot be decoded, the layers that are to blame, if they are."""
     layers = {layer.digest: layer for layer in row.layers}.values()
     wrong: list[EpochOciError] = []
+    told = _Told(row, on_event)
     if row.file is not None:
         try:
-            row.digest = digest_of(carried_content(source, row.file))
+            row.digest = digest_of(told.watched(carried_content(source, row.file)))
         except (ContentError, NotFoundError) as error:
             wrong.append(error)
     # A file that does not decode: its layers tell whether they are damaged, or were made wrong.
     if row.file is None or wrong:
-        wrong = [found for layer in layers if (found := _error(check, source, layer)) is not None] or wrong
+        wrong = [found for layer in layers if (found := _error(check, source, layer, told)) is not None] or wrong
     if not wrong:
-        first = row.layers[0]
-        title = row.file.name if row.file else first.title
-        on_event(Event(event="blob-done", digest=first.digest, title=title, bytes=row.size, total=row.size))
+        told.say("blob-done", row.size)
     return wrong
 
 
-def _error(check: Callable[[Source, Descriptor], None], source: Source, target: Descriptor) -> EpochOciError | None:
+def _error(check: Check, source: Source, target: Descriptor, told: _Told) -> EpochOciError | None:
     try:
-        check(source, target)
+        check(source, target, told)
     except (ContentError, NotFoundError) as error:
         return error
     return None
 
 
-def _present(source: Source, target: Descriptor) -> None:
+def _present(source: Source, target: Descriptor, told: _Told) -> None:
     # What has another size counts as denied, and which of both it is decides what is to be done.
     if not source.has(target):
         refuse_other_size(source, target, str(target.digest))
         raise NotFoundError(f"{target.digest} ({counted(target.size, 'byte')}) is not there", object=str(target.digest))
 
 
-def _hashed(source: Source, target: Descriptor) -> None:
-    with source.content(target).open() as reader:
+def _hashed(source: Source, target: Descriptor, told: _Told) -> None:
+    with told.watched(source.content(target)).open() as reader:
         VerifyingReader(reader, target, str(target.digest)).exhaust()
+    told.through(target)
 
 
 def _round_trip(manifest: Manifest) -> None:

@@ -65,14 +65,13 @@ def execute(
     workers must reach source and sink). `throttle` paces all that is moved; give the same one to several calls that
     shall share its rate.
     """
-    on_event(Event(event="plan", bytes=plan.to_move, total=plan.size))
     if executor is not None:
-        outcomes = _Run(on_event, moved, jobs or MOST, executor, throttle).all(plan)
+        outcomes = _Run(plan, on_event, moved, jobs or MOST, executor, throttle).all()
     else:
         climb = Climb(_first_workers(plan), most=plan.most) if jobs is None else None
         pool = GrowingPool(climb.workers if climb else jobs or 1, "transfer")
         try:
-            outcomes = _Run(on_event, moved, jobs or plan.most, pool, throttle, climb).all(plan)
+            outcomes = _Run(plan, on_event, moved, jobs or plan.most, pool, throttle, climb).all()
         finally:
             pool.shutdown(cancel_futures=True)
     on_event(Event(event="done", bytes=sum(outcome.bytes for outcome in outcomes), total=plan.size))
@@ -103,6 +102,7 @@ class _Counter:
 class _Run:
     def __init__(
         self,
+        plan: Plan,
         on_event: OnEvent,
         moved: Action,
         jobs: int,
@@ -110,6 +110,9 @@ class _Run:
         throttle: Throttle | None,
         climb: Climb | None = None,
     ) -> None:
+        self._plan = plan
+        self._to_move = plan.to_move
+        self._lock = threading.Lock()
         self._on_event = on_event
         self._moved = moved
         self._jobs = jobs
@@ -120,7 +123,9 @@ class _Run:
         self._cancelled = threading.Event()
         self._parts: dict[Digest, Future[Outcome]] = {}
 
-    def all(self, plan: Plan) -> tuple[Outcome, ...]:
+    def all(self) -> tuple[Outcome, ...]:
+        plan = self._plan
+        self._learned(0)
         # The largest first: begun last it would run alone at the end, with the line half empty.
         order = sorted(range(len(plan.items)), key=lambda index: -plan.items[index].target.size)
         futures: dict[int, Future[Outcome]] = {}
@@ -164,13 +169,15 @@ class _Run:
 
     def _cut(self, late: Late, known: set[Digest]) -> None:
         """Learn the parts of a blob one after another, and have each sent while the next one is being hashed."""
-        content = WatchedContent(late.content, _unheard, self._cancelled)
+        content = WatchedContent(late.content, self._hashing(late), self._cancelled)
         digests: list[Digest] = []
         for digest in part_digests(content, late.blob, late.part_size):
             item = late.item(len(digests), digest)
             digests.append(digest)
             if digest not in known and digest not in self._parts:  # parts may be alike: zeros
                 self._parts[digest] = self._executor.submit(self._one, item)
+            else:
+                self._learned(-item.target.size)
             self._wait_for_room()
         late.learned(PartTable(size=late.part_size, digests=tuple(digests)))
 
@@ -195,6 +202,7 @@ class _Run:
             self._report("blob-done", item, item.target.size, "skipped")
             return Outcome(item, "skipped", 0)
         if item.unasked and item.present():
+            self._learned(-item.target.size if item.step == "move" and not item.seeds else 0)
             self._report("blob-done", item, item.target.size, "skipped")
             return Outcome(item, "skipped", 0)
         # Before any seed: the registry copies nothing, and this machine reads nothing.
@@ -204,6 +212,8 @@ class _Run:
         if any(self._reused(item, seed) for seed in item.seeds):
             self._report("blob-done", item, item.target.size, "reused")
             return Outcome(item, "reused", 0)
+        if item.step == "mount" or item.seeds:
+            self._learned(item.target.size)
         self._report("blob-start", item, 0)
         moved = self._move(item)
         if isinstance(item.content, Scattered):
@@ -274,6 +284,9 @@ class _Run:
         report = self._progress(item)
         content = self._watched(item, lambda _: report(assembly.covered))
         moved = item.target.size - assembly.resumed
+        if assembly.resumed:
+            self._learned(-assembly.resumed)
+            self._report("blob-start", item, assembly.resumed)
         if item.fill is not None:
             item.fill(content, assembly)
             return moved
@@ -287,6 +300,8 @@ class _Run:
             if not assembly.resumed:
                 assembly.discard()
                 raise
+            self._learned(assembly.resumed)
+            self._report("blob-start", item, 0)
             finished = self._again(item, content, assembly)
             moved = item.target.size
         # Somebody was quicker; the same blob is as good as ours, and anything else stands in its way.
@@ -318,6 +333,33 @@ class _Run:
                 self._report("blob-progress", item, offset)
 
         return moved
+
+    def _learned(self, change: int) -> None:
+        """Tell how many bytes are to move, which are so many more, or less, than was known before."""
+        with self._lock:
+            self._to_move += change
+            self._on_event(Event(event="plan", bytes=max(0, self._to_move), total=self._plan.size))
+
+    def _hashing(self, late: Late) -> Callable[[int, int], None]:
+        """Tells how far a blob has been read that is hashed ahead of being sent."""
+        last = [0.0]
+
+        def heard(offset: int, count: int) -> None:
+            now = time.monotonic()
+            if now - last[0] >= _REPORT_SECONDS or offset == late.blob.size:
+                last[0] = now
+                self._on_event(
+                    Event(
+                        event="blob-progress",
+                        digest=late.blob.digest,
+                        title=late.blob.title,
+                        bytes=offset,
+                        total=late.blob.size,
+                        phase="hashing",
+                    )
+                )
+
+        return heard
 
     def _warn(self, text: str) -> None:
         self._on_event(Event(event="warning", message=text))

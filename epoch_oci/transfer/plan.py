@@ -118,6 +118,11 @@ class Plan:
         known = sum(item.target.size for item in self.items if item.step == "move" and not item.seeds)
         return known + self.unknown
 
+    def doing(self, moving: str) -> str:
+        """The word for carrying it out: `moving`, or "mounting" where no byte has to move for it."""
+        mounts = any(item.step == "mount" for item in self.items)
+        return "mounting" if mounts and not self.to_move else moving
+
     @property
     def all_there(self) -> bool:
         """Whether nothing has to be done."""

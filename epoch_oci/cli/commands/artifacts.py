@@ -52,6 +52,7 @@ def copy(
     from epoch_oci.stores.base import full_name
 
     digest_path = output_file("--digest-file", digest_file) if digest_file else None
+    run.progress.begin("opening")
     word, also = several_tags(target)
     here = artifact_of(run, source)
     there = locate_artifact(word, connection=run.connection, create=True)

@@ -76,6 +76,7 @@ def sync(
         raise UsageError("--health-file and --metrics are for a mirror", hint="say how often with --every, such as 10m")
     selection = partial(_selection, include, exclude, tuple(map(rename_of, rename)), newer_than)
     selection()  # a wrong moment is known before anything is opened
+    run.progress.begin("opening")
     manner = Manner(
         dialect=dialect,
         part_size=size_of_parts(part_size),

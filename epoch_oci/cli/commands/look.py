@@ -63,6 +63,7 @@ def verify(
     from epoch_oci.cli.render import verification_lines
     from epoch_oci.flows.verify import VerifyOptions
 
+    run.progress.begin("opening")
     options = VerifyOptions(fast=fast, round_trip=round_trip, rebuild=rebuild, jobs=jobs)
     place = place_of(run, location, store)
     check = verify_place(place, options, run.listen)

@@ -61,6 +61,7 @@ def push(
     from epoch_oci.flows.push import push as push_snapshot
 
     digest_path = output_file("--digest-file", digest_file) if digest_file else None
+    run.progress.begin("opening")
     if dialect == "cocoon" and not run.typed("zstd"):
         zstd = None  # of a variable or a file: how the other dialect is to be written
     encoding = _encoding(run, zstd, chunk_size)
@@ -239,6 +240,7 @@ def pull(
     from epoch_oci.location import refuse_place
     from epoch_oci.registry.mirror import by_turns
 
+    run.progress.begin("opening")
     store, output = _destination(run, store, output)
     if only and output in (None, "-"):
         raise UsageError("--only chooses files; stores and archives take them all", hint="write the files with -o DIR")
