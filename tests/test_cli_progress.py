@@ -1,16 +1,20 @@
 """What progress looks like: counted, in lines, as JSON, as bars."""
 
+import contextlib
 import json
 import os
 import pty
 import subprocess
 import threading
 
+import pyte
 import pytest
 from cli_runner import Here, command, environment
+from rich.cells import cell_len
 from snapshots import make_snapshot, put_snapshot
 
-from epoch_oci.cli import progress
+from epoch_oci.cli import bars, progress
+from epoch_oci.cli.bars import rows
 from epoch_oci.cli.progress import JsonProgress, PlainProgress, Progress, Tally, event_json, event_line, status_line
 from epoch_oci.events import Event, Phase
 from epoch_oci.oci.digest import Digest
@@ -95,7 +99,91 @@ def test_the_status_line():
     clock.now = 2
     tally.add(moved(20))
     assert status_line(tally) == "20 % of 100.0 MiB, 10.0 MiB/s, 8.0 s left (memory-ranges 20 %)"
-    assert status_line(Tally(clock)) == "100 % of 0 B, 0 B/s"
+    assert status_line(Tally(clock)) == ""
+
+
+def test_each_phase_has_its_own_words_and_figures():
+    clock = Clock()
+    tally = tally_at(clock)
+    tally.add(moved(60))
+    clock.now = 5
+    tally.add(Event(event="phase", message="checking every byte"))
+    assert status_line(tally) == "checking every byte: 0.0 s"
+    clock.now = 17
+    assert status_line(tally) == "checking every byte: 12.0 s"
+    tally.add(Event(event="plan", bytes=200 * MIB, total=200 * MIB))
+    clock.now = 19
+    tally.add(moved(50))
+    assert status_line(tally) == "checking every byte: 25 % of 200.0 MiB, 25.0 MiB/s, 6.0 s left (memory-ranges 50 %)"
+
+
+def test_a_push_that_only_mounts_is_no_whole_of_nothing():
+    clock = Clock()
+    tally = Tally(clock)
+    tally.add(Event(event="phase", message="mounting"))
+    tally.add(Event(event="plan", bytes=0, total=100 * MIB))
+    clock.now = 3
+    tally.add(Event(event="blob-done", digest=ONE, title="a", bytes=5, total=5, action="mounted"))
+    assert status_line(tally) == "mounting: 3.0 s" and rows(tally, 60, 9) == [f"{'mounting':<50}  3.0 s"]
+
+
+def test_what_an_earlier_run_left_is_not_moved():
+    clock = Clock()
+    tally = Tally(clock)
+    tally.add(Event(event="plan", bytes=40 * MIB, total=100 * MIB))
+    tally.add(Event(event="blob-start", digest=ONE, title="memory-ranges", total=100 * MIB))
+    tally.add(Event(event="blob-start", digest=ONE, title="memory-ranges", bytes=60 * MIB, total=100 * MIB))
+    clock.now = 2
+    tally.add(moved(80))
+    assert (tally.moved, tally.total, tally.rate()) == (20 * MIB, 40 * MIB, 10 * MIB)
+    tally.add(Event(event="blob-start", digest=ONE, title="memory-ranges", total=100 * MIB))
+    assert (tally.moved, tally.total) == (0, 100 * MIB)
+
+
+def test_a_part_that_turns_out_to_be_there_leaves_the_total():
+    tally = Tally(Clock())
+    tally.add(Event(event="plan", bytes=100 * MIB, total=100 * MIB))
+    tally.add(Event(event="plan", bytes=90 * MIB, total=100 * MIB))
+    tally.add(Event(event="blob-done", digest=TWO, title="part", bytes=10 * MIB, total=10 * MIB, action="skipped"))
+    assert (tally.moved, tally.total) == (0, 90 * MIB)
+
+
+def test_hashing_ahead_of_sending_is_counted_apart():
+    clock = Clock()
+    tally = Tally(clock)
+    tally.add(Event(event="phase", message="sending"))
+    tally.add(Event(event="plan", bytes=100 * MIB, total=100 * MIB))
+    for second in (1, 2):
+        clock.now = second
+        hashed = second * 20 * MIB
+        tally.add(
+            Event(event="blob-progress", digest=ONE, title="disk", bytes=hashed, total=100 * MIB, phase="hashing")
+        )
+    assert (tally.moved, tally.rate(), tally.hash_rate()) == (0, 0, 20 * MIB)
+    assert status_line(tally) == "sending: 0 % of 100.0 MiB, 0 B/s, hashing 40 % of disk"
+
+
+def test_no_time_is_foretold_that_nobody_would_wait_for():
+    clock = Clock()
+    tally = Tally(clock)
+    tally.add(Event(event="plan", bytes=1 << 40, total=1 << 40))
+    clock.now = 10
+    tally.add(Event(event="blob-progress", digest=ONE, title="a", bytes=100, total=1 << 40))
+    assert tally.rate() == 10 and tally.seconds_left() is None
+
+
+def test_one_line_for_waits_with_one_reason():
+    said: list[str] = []
+    listener = Progress(said.append)
+    listener._show = listener._tell  # type: ignore[method-assign]
+    for seconds in (1, 2, 4):
+        listener(Event(event="wait", title="disk", message="429: slow down", seconds=seconds))
+    listener(Event(event="wait", title="disk", message="503: away", seconds=1))
+    assert said == ["disk: waiting 1.0 s: 429: slow down", "disk: waiting 1.0 s: 503: away"]
+    listener(Event(event="blob-start", digest=ONE, title="disk", total=10))
+    listener(Event(event="blob-progress", digest=ONE, title="disk", bytes=5, total=10))
+    listener(Event(event="wait", title="disk", message="429: slow down", seconds=1))
+    assert len(said) == 3
 
 
 def test_lines_worth_saying():
@@ -182,7 +270,7 @@ def test_phases_and_warnings_are_events(cli, tmp_path):
 def test_a_phase_before_any_plan_is_said_now_and_then(monkeypatch):
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.01)
     said = threading.Event()
-    shown = PlainProgress(lambda line: said.set() if line == "reading the manifest" else None)
+    shown = PlainProgress(lambda line: said.set() if line.startswith("reading the manifest: ") else None)
     shown(Event(event="phase", message="reading the manifest"))
     assert said.wait(20)
     shown.close()
@@ -196,7 +284,7 @@ def test_a_phase_that_counts_says_how_far_it_is():
         going.one_more()
     first, last = json.loads(said[0]), json.loads(said[-1])
     assert "count" not in first and last["message"] == "surveying" and last["count"] == last["of"] == 3
-    assert told.phase == "surveying: 3 of 3"
+    assert told.tally.text == "surveying: 3 of 3" and last["phase"] == "surveying"
 
 
 def test_json_lines_end_with_the_error(cli, pushing, tmp_path):
@@ -219,24 +307,114 @@ def test_verbose_names_every_blob(cli, pushing):
     assert ran.out.startswith("Pushed ")
 
 
-def test_bars_on_a_terminal_and_a_clean_result(pushing, tmp_path):
+def busy() -> Tally:
+    clock = Clock()
+    tally = Tally(clock)
+    tally.add(Event(event="phase", message="sending"))
+    tally.add(Event(event="plan", bytes=80 << 30, total=80 << 30))
+    names = ("memory-ranges", "a-disk-with-a-name-that-is-longer-than-most-terminals-are-wide.raw", 12 * "盘" + ".raw")
+    digests = [Digest.of(name.encode()) for name in names]
+    for name, digest in zip(names, digests, strict=True):
+        tally.add(Event(event="blob-start", digest=digest, title=name, total=20 << 30))
+    clock.now = 4
+    for name, digest in zip(names, digests, strict=True):
+        tally.add(Event(event="blob-progress", digest=digest, title=name, bytes=1 << 30, total=20 << 30))
+    tally.add(Event(event="blob-progress", digest=ONE, title="late.raw", bytes=1, total=9 << 30, phase="hashing"))
+    tally.add(Event(event="wait", title="disk", message="429: the registry asks for it", seconds=2))
+    return tally
+
+
+@pytest.mark.parametrize("width", [20, 34, 60, 79, 200])
+def test_a_narrow_terminal_cuts_names_and_no_number(width):
+    shown = rows(busy(), width, 20)
+    assert len(shown) == 6 and all(cell_len(line) <= width for line in shown)
+    assert "  3 %" in shown[0] and all("  5 %" in line for line in shown[3:])
+    if width >= 60:
+        assert (
+            shown[0].startswith("sending")
+            and "80.0 GiB" in shown[0]
+            and "768.0 MiB/s" in shown[0]
+            and "1:43" in shown[0]
+        )
+        assert shown[1].startswith("  waiting: 429: the registry") and shown[2].startswith("  hashing late.raw")
+        assert "…" in shown[3] + shown[4] + shown[5]
+    assert len(rows(busy(), width, 3)) == 3
+
+
+class Terminal:
+    """A screen as a person sees it, that breaks lines anew when it is made smaller, as most terminals do."""
+
+    encoding = "utf-8"
+
+    def __init__(self, columns: int) -> None:
+        self.screen = pyte.Screen(columns, 24)
+        self._stream = pyte.Stream(self.screen)
+
+    def write(self, text: str) -> int:
+        self._stream.feed(text.replace("\n", "\r\n"))
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self.screen.display if line.strip()]
+
+    def shrink(self, columns: int) -> None:
+        broken = [line[at : at + columns] for line in self.lines for at in range(0, len(line), columns)]
+        self.__init__(columns)  # type: ignore[misc]
+        self.write("\n".join(broken))
+
+
+@pytest.mark.parametrize(("columns", "smaller"), [(200, 80), (80, 60), (60, 35)])
+def test_no_row_is_left_over_when_a_terminal_is_made_smaller(columns, smaller, monkeypatch):
+    terminal = Terminal(columns)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("LINES", "24")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = bars.BarProgress(lambda line: None, file=terminal)  # type: ignore[arg-type]
+    shown.tally = busy()
+    terminal.write("$ epoch-oci push\n")
+    shown.draw()
+    before = terminal.lines
+    assert before[0] == "$ epoch-oci push" and len(before) == 7
+    terminal.shrink(smaller)
+    assert shown._live is not None
+    shown._live.console.width = smaller
+    shown.draw()
+    after = terminal.lines
+    assert after[0] == "$ epoch-oci push" and after[1:] == [line.rstrip() for line in rows(busy(), smaller - 1, 20)]
+    shown.close()
+    assert terminal.lines == ["$ epoch-oci push"]
+
+
+def test_bars_on_a_terminal_and_a_clean_result(pushing, tmp_path, fake_registry):
+    """A push that is slow enough to be seen."""
+    registry = fake_registry()
     ours, theirs = pty.openpty()
-    env = environment({"TERM": "xterm-256color", "COLUMNS": "100"})
-    process = subprocess.Popen(
-        command(*pushing, "--progress", "bar"), stdout=subprocess.PIPE, stderr=theirs, cwd=tmp_path, env=env
-    )
+    env = environment({"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "24"})
+    words = ("push", "team/bot:v1", f"{registry.address}/acme/bot:v1", "--store", "store", "--limit-rate", "700K")
+    process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=theirs, cwd=tmp_path, env=env)
     os.close(theirs)
+    shown = bytearray()
+    reader = threading.Thread(target=_drained, args=(ours, shown))
+    reader.start()
     out = process.communicate(timeout=60)[0].decode()
-    shown = b""
-    try:
-        while block := os.read(ours, 65536):
-            shown += block
-    except OSError:
-        pass
-    os.close(ours)
+    reader.join(20)
     assert process.returncode == 0
-    assert b"total" in shown and b"MiB" in shown and shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1
+    assert b"sending" in shown and b"iB/s" in shown and shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1
     assert out.startswith("Pushed ") and "\x1b" not in out
+
+
+def _drained(terminal: int, into: bytearray) -> None:
+    with contextlib.suppress(OSError):
+        while block := os.read(terminal, 65536):
+            into += block
+    os.close(terminal)
 
 
 def test_the_base_listener_counts_and_says_nothing():

@@ -109,7 +109,7 @@ def rows(tally: Tally, width: int, height: int) -> list[str]:
         lines += [_row(f"  {flow.title}", flow.done, flow.total, width) for flow in flows[:_BLOBS_SHOWN]]
     if tally.waiting:
         lines.insert(1, _cut(f"  waiting: {tally.waiting}", width))
-    return lines[: max(1, height)]
+    return [line.rstrip() for line in lines[: max(1, height)]]
 
 
 def _all_of_it(tally: Tally, width: int) -> str:
@@ -135,7 +135,7 @@ def _row(name: str, done: int, total: int, width: int, rate: float = 0.0, left: 
     if width >= _BAR_FROM:
         cells.insert(0, _bar(done, total))
     figures = "  ".join(cells)
-    return f"{_cut(name, width - len(figures) - 2)}  {figures}".rstrip()
+    return f"{_cut(name, width - len(figures) - 2)}  {figures}"
 
 
 def _bar(done: int, total: int) -> str:
