@@ -128,7 +128,7 @@ def test_progress_that_rests_begins_at_nothing():
         progress(Event(event="retry", message="again"))
         assert (progress.tally.moved, progress.tally.total, progress.retries) == (size, size, 1)
         progress.rest()
-        assert progress.tally.total == 0 and progress.phase == ""
+        assert progress.tally.total == 0 and progress.tally.phase == ""
     progress.close()
 
 
