@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from epoch_oci.cocoon.epoch_manifest import StoredFile
 from epoch_oci.cocoon.export_archive import ExportArchive
 from epoch_oci.cocoon.import_archive import write_import_archive
 from epoch_oci.epoch.manifest import Layer, Manifest
+from epoch_oci.epoch.mint import StoredFile
 from epoch_oci.oci.document import Document
 from epoch_oci.stores.base import BytesContent, Content
 

@@ -9,9 +9,10 @@ from snapshots import make_snapshot
 
 from epoch_oci.cocoon.compat import clone_warnings, config_layers, outside_paths
 from epoch_oci.cocoon.envelope import Envelope
-from epoch_oci.cocoon.epoch_manifest import StoredFile, manifest_of
+from epoch_oci.cocoon.epoch_manifest import manifest_of
 from epoch_oci.epoch import gojson
-from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.epoch.manifest import LayerHeader, Manifest
+from epoch_oci.epoch.mint import StoredFile
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import Digest
 
@@ -26,7 +27,7 @@ def snapshot(*names: str, bases: tuple[str, ...] = (), **members: Any) -> Manife
     """A snapshot with these files, as an export or a root gives it."""
 
     def stored(name: str) -> StoredFile:
-        return StoredFile(name=name, digest=Digest.of(name.encode()), size=len(name), mode=0o644)
+        return StoredFile(name=name, digest=Digest.of(name.encode()), size=len(name), header=LayerHeader(0o644, {}))
 
     envelope = Envelope.mint(config(**members))
     bases_found = [stored(name) for name in bases]

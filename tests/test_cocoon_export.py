@@ -315,7 +315,7 @@ def test_other_writers_headers(tmp_path: Path) -> None:
                 info.size, info.mode = len(raw), 0o100640
                 made.addfile(info, io.BytesIO(raw))
         found = read(stream.getvalue(), tmp_path)
-        assert found.blobs == {"a": BODY} and found.files[0].mode == 0o640
+        assert found.blobs == {"a": BODY} and found.files[0].header.mode == 0o640
     raw = bytearray(archive(Item("a", BODY), head=None, end=False))
     raw[124:136] = b"\x80" + bytes(7) + struct.pack(">I", len(BODY))
     raw[257:265] = bytes(8)

@@ -10,41 +10,18 @@ Epoch's readers skip it; whoever writes an archive or a record of Cocoon takes i
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from epoch_oci.cocoon.envelope import Envelope, key_of
 from epoch_oci.epoch.extra_members import ENVELOPE, FLAGS, MODERN, TEXTS
 from epoch_oci.epoch.keys import DEFAULT_TAG
-from epoch_oci.epoch.manifest import MANIFEST_LIMIT, LayerHeader, Manifest, media_type_for_file
-from epoch_oci.epoch.mint import MintedFile, SnapshotFacts, mint
+from epoch_oci.epoch.manifest import MANIFEST_LIMIT, Manifest
+from epoch_oci.epoch.mint import SnapshotFacts, StoredFile, mint
 from epoch_oci.errors import UsageError
-from epoch_oci.oci.descriptor import Descriptor
-from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 
 # The only files that no other hypervisor writes.
 _FIRECRACKER_FILES = frozenset({"vmstate", "mem"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredFile:
-    """A file of a snapshot as it is stored: `digest` and `size` (bytes) are of the packed form where there is one.
-
-    `mode` has permission bits, 0 for not known; `pax_records` hold the map of a packed file (`epoch.sparse`).
-    """
-
-    name: str
-    digest: Digest
-    size: int
-    mode: int = 0
-    pax_records: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """The blob, with the media type that Epoch gives a file of this name."""
-        return Descriptor(media_type=media_type_for_file(self.name), digest=self.digest, size=self.size)
 
 
 def manifest_of(
@@ -83,21 +60,11 @@ def manifest_of(
     )
     return mint(
         facts,
-        map(_minted, files),
-        base_images=map(_minted, base_images),
+        files,
+        base_images=base_images,
         extra={ENVELOPE: envelope.raw.decode("utf-8")},
         what="the Epoch manifest made of the snapshot",
     ).document
-
-
-def _minted(file: StoredFile) -> MintedFile:
-    return MintedFile(
-        name=file.name,
-        digest=file.digest,
-        size=file.size,
-        media_type=media_type_for_file(file.name),
-        header=LayerHeader(file.mode, file.pax_records),
-    )
 
 
 def envelope_of(manifest: Manifest, what: str = "the Epoch manifest") -> Envelope:

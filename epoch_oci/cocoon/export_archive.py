@@ -12,11 +12,13 @@ from types import TracebackType
 from typing import Self
 
 from epoch_oci.cocoon.envelope import ENVELOPE, ENVELOPE_LIMIT, Envelope
-from epoch_oci.cocoon.epoch_manifest import StoredFile, manifest_of
+from epoch_oci.cocoon.epoch_manifest import manifest_of
 from epoch_oci.cocoon.tar import TarEntry, TarStream, refuse_name
 from epoch_oci.disk.local import local_errors
 from epoch_oci.disk.spool import Spool
 from epoch_oci.epoch import sparse
+from epoch_oci.epoch.manifest import LayerHeader
+from epoch_oci.epoch.mint import StoredFile
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import filename
 from epoch_oci.oci.document import Document
@@ -108,9 +110,8 @@ class ExportArchive:
         self._check(entry)
         self._spool = spool = Spool(self._spool_dir, entry.name)
         spool.fill(self._tar)
-        file = StoredFile(
-            name=entry.name, digest=spool.digest, size=entry.size, mode=entry.mode, pax_records=entry.pax_records
-        )
+        header = LayerHeader(entry.mode, entry.pax_records)
+        file = StoredFile(name=entry.name, digest=spool.digest, size=entry.size, header=header)
         self._files.append(file)
         return ArchivedFile(file, spool.content)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from epoch_oci.cocoon import tree as places
-from epoch_oci.cocoon.epoch_manifest import StoredFile, manifest_of
+from epoch_oci.cocoon.epoch_manifest import manifest_of
 from epoch_oci.cocoon.landing import Landing
 from epoch_oci.cocoon.records import INDEX_LIMIT, Record, SnapshotIndex
 from epoch_oci.cocoon.root_file import Digests, RootFile
@@ -27,6 +27,7 @@ from epoch_oci.disk.facts import Facts, Marks
 from epoch_oci.disk.lock import try_lock
 from epoch_oci.epoch.keys import SnapshotKey, blob_key
 from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.epoch.mint import StoredFile
 from epoch_oci.errors import ConflictError, ContentError, Finding, NotFoundError
 from epoch_oci.oci import filename
 from epoch_oci.oci.descriptor import Descriptor

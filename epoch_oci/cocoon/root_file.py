@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from epoch_oci.cocoon.epoch_manifest import StoredFile
 from epoch_oci.cocoon.tree import Tree
 from epoch_oci.disk import local
 from epoch_oci.disk.facts import Marks
 from epoch_oci.disk.holes import RunReader, data_runs, is_zero_outside
 from epoch_oci.epoch import gojson, sparse
+from epoch_oci.epoch.manifest import LayerHeader
+from epoch_oci.epoch.mint import StoredFile
 from epoch_oci.epoch.sparse import Segment, Unpacking
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.digest import Digest
@@ -99,7 +100,8 @@ class RootFile:
 
     def stored(self, digest: Digest) -> StoredFile:
         """The file as a manifest has it."""
-        return StoredFile(name=self.name, digest=digest, size=self.size, mode=self.mode, pax_records=self.pax_records)
+        header = LayerHeader(self.mode, self.pax_records)
+        return StoredFile(name=self.name, digest=digest, size=self.size, header=header)
 
     def hashed(self) -> Digest:
         """The digest of the stored form; all of it is read."""

@@ -13,7 +13,7 @@ from epoch_oci.dialects.base import Snapshot
 from epoch_oci.dialects.layers import BASE_IMAGE, CarriedFile, carried_files, to_snapshot_file, url_warnings
 from epoch_oci.dialects.profile import Labels
 from epoch_oci.epoch.manifest import Manifest, media_type_for_file
-from epoch_oci.epoch.mint import MintedFile, SnapshotFacts, mint, renamed
+from epoch_oci.epoch.mint import SnapshotFacts, StoredFile, mint, renamed
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import filename, media_types
 from epoch_oci.oci.digest import shown
@@ -54,8 +54,8 @@ def from_layers(manifest: ImageManifest) -> Snapshot:
     )
     epoch = mint(
         facts,
-        [_minted(file) for file in files if file.role == "layer"],
-        base_images=[_minted(file) for file in files if file.role == BASE_IMAGE],
+        [_stored(file) for file in files if file.role == "layer"],
+        base_images=[_stored(file) for file in files if file.role == BASE_IMAGE],
         what="the Epoch manifest derived from the artifact",
     )
     return Snapshot(
@@ -93,9 +93,9 @@ def _typed(file: CarriedFile) -> CarriedFile:
     return replace(file, media_type=media_type_for_file(file.name))
 
 
-def _minted(file: CarriedFile) -> MintedFile:
+def _stored(file: CarriedFile) -> StoredFile:
     assert file.name is not None
-    return MintedFile(name=file.name, digest=file.digest, size=file.size, media_type=file.media_type)
+    return StoredFile(name=file.name, digest=file.digest, size=file.size, media_type=file.media_type)
 
 
 def _type_findings(manifest: ImageManifest) -> list[Finding]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.extra_members import OF_MANIFESTS
-from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, LayerHeader, Manifest
+from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, LayerHeader, Manifest, media_type_for_file
+from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 
@@ -39,21 +40,35 @@ class SnapshotFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MintedFile:
-    """One file; `digest` and `size` (bytes) are of the stored blob. `header` None: nothing is known of its form."""
+class StoredFile:
+    """One file as it is stored: `digest` and `size` (bytes) are of the packed form where there is one.
+
+    `media_type` is by default what Epoch gives a file of this name. `header` None: nothing is known of its form.
+    """
 
     name: str
     digest: Digest
     size: int
-    media_type: str
+    media_type: str = ""
     header: LayerHeader | None = None
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The blob."""
+        media_type = self.media_type or media_type_for_file(self.name)
+        return Descriptor(media_type=media_type, digest=self.digest, size=self.size)
+
+    @property
+    def pax_records(self) -> Mapping[str, str]:
+        """Those of its archive entry, which hold the map of a packed file (`epoch.sparse`)."""
+        return self.header.pax_records if self.header is not None else MappingProxyType({})
 
 
 def mint(
     facts: SnapshotFacts,
-    files: Iterable[MintedFile],
+    files: Iterable[StoredFile],
     *,
-    base_images: Iterable[MintedFile] = (),
+    base_images: Iterable[StoredFile] = (),
     extra: Mapping[str, Any] | None = None,
     what: str,
 ) -> Manifest:
@@ -94,8 +109,9 @@ def renamed(manifest: Manifest, name: str, tag: str, what: str) -> Manifest:
     return Manifest.parse(Document(EPOCH_MANIFEST, gojson.dumps(value)), what)
 
 
-def _layer(file: MintedFile) -> dict[str, Any]:
-    return {"digest": file.digest.hex, "size": file.size, "filename": file.name, "mediaType": file.media_type}
+def _layer(file: StoredFile) -> dict[str, Any]:
+    media_type = file.descriptor.media_type
+    return {"digest": file.digest.hex, "size": file.size, "filename": file.name, "mediaType": media_type}
 
 
 def _header(header: LayerHeader) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from epoch_oci.dialects.cocoonstack.config import FileEntry, SnapshotConfig, ent
 from epoch_oci.dialects.cocoonstack.extra import Extra
 from epoch_oci.epoch.extra_members import MODERN
 from epoch_oci.epoch.manifest import LayerHeader, Manifest
-from epoch_oci.epoch.mint import MintedFile, SnapshotFacts, mint
+from epoch_oci.epoch.mint import SnapshotFacts, StoredFile, mint
 from epoch_oci.errors import Finding, counted
 from epoch_oci.oci.digest import shown
 
@@ -24,7 +24,7 @@ def derived(
     Raises ContentError.
     """
     rows = [
-        MintedFile(
+        StoredFile(
             name=file.name,
             digest=file.digest,
             size=file.size,
