@@ -15,13 +15,17 @@ from snapshots import Made, make_snapshot, noise, put_snapshot, tree
 from support.faults import IgnoreRange, Respond
 from support.registry_auth import PASSWORD, USER, BearerAuth
 
+from epoch_oci.artifacts.pack_tables import table_of
 from epoch_oci.chunks.index import Index, annotations, write_index
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import media_type_for_file
+from epoch_oci.errors import ContentError
+from epoch_oci.flows.verify_chunked import read_table
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.stores.base import BytesContent
 
 CHUNK = 64 << 10
 INDEX = "application/vnd.cocoon.chunks.index.v1"
@@ -668,6 +672,79 @@ def test_verify_names_the_pack_that_is_wrong_and_goes_on(layout, damage):
     assert done.code == 3
     findings = done.json["findings"]
     assert [packs[0]["digest"][7:19] in finding["object"] for finding in findings] == [True]
+
+
+def on_another_machine(place: Place) -> None:
+    """Nothing is remembered there of what was pushed or read here."""
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        place.env[name] = str(place.path / "another" / name)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["a base that is named", "what the repository has"])
+def test_an_index_that_lies_about_packs_costs_bytes_and_never_the_snapshot(layout, named):
+    """Its digests are right and its places are not: the pack's own table says so before a chunk of it is reused."""
+    report = layout.push(snapshot("v1", MEMORY, DISK))
+    forged = _with_forged_index(layout, report)
+    layout.ok("tag", f"oci:layout@{forged}", "v1", "--force")
+    on_another_machine(layout)
+    second = snapshot("v2", changed(MEMORY, 7), DISK)
+    report = layout.push(second, *(("--base", "v1") if named else ()))
+    assert any("is not what an index of an earlier version says" in text for text in report["warnings"])
+    assert sent(report) > 20 * CHUNK
+    assert layout.run("verify", "oci:layout:v2", "--rebuild").code == 0
+    layout.pull("v2", "--store", "back")
+    assert comes_back(layout.path / "back", second)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5000], ids=["a first range that is too short", "some", "all of the pack"])
+def test_a_table_is_read_off_the_end_of_a_pack(layout, rows):
+    (pack,) = of_type(layout.push(snapshot("v1", MEMORY, DISK)), PACK)
+    raw = layout.blob(pack["digest"]).read_bytes()
+    assert table_of(BytesContent(raw), len(raw), rows, "the pack") == read_table(raw, "the pack")
+    for wrong in (noise("x", len(raw)), raw[:-64] + bytes(64), raw[:5], b""):
+        with pytest.raises(ContentError):
+            table_of(BytesContent(wrong), len(wrong), rows, "the pack")
+
+
+def test_what_packs_say_is_asked_once_and_not_of_ones_own(fake_registry, place_at):
+    """A small range of each pack that is reused, from a machine that did not write it; then nothing is asked."""
+    registry = fake_registry()
+    repository, requests = place_at(f"{registry.address}/acme/bot"), registry.recording
+    packs = {row["digest"] for row in of_type(repository.push(snapshot("v1", MEMORY, DISK)), PACK)}
+
+    def read_of_packs() -> list[int]:
+        found = [entry for entry in requests.find("GET", "/blobs/sha256:") if entry.path.rpartition("/")[2] in packs]
+        requests.clear()
+        return [ranged(entry.header("Range")) for entry in found]
+
+    repository.push(snapshot("v2", changed(MEMORY, 7), DISK))
+    assert read_of_packs() == []
+    on_another_machine(repository)
+    repository.push(snapshot("v3", changed(MEMORY, 7, 9), DISK))
+    asked = read_of_packs()
+    assert 0 < len(asked) <= 2 * len(packs) and sum(asked) < 64_000
+    repository.push(snapshot("v4", changed(MEMORY, 7, 9, 11), DISK), "--base", "v3")
+    assert read_of_packs() == []
+
+
+def ranged(header: str | None) -> int:
+    """How many bytes a request asks for."""
+    assert header is not None
+    first, last = header.removeprefix("bytes=").split("-")
+    return int(last) - int(first) + 1
+
+
+def test_where_ranges_are_refused_an_index_is_taken_at_its_word(tmp_path, fake_registry, place_at):
+    registry = fake_registry()
+    place = place_at(f"{registry.address}/acme/bot")
+    place.push(snapshot("v1", MEMORY, DISK))
+    on_another_machine(place)
+    registry.fault("GET", "/blobs/sha256:", IgnoreRange())
+    second = snapshot("v2", changed(MEMORY, 7), DISK)
+    report = place.push(second)
+    assert not report["warnings"] and sent(report) < 4 * CHUNK + 20_000
+    place.pull("v2", "--store", "back")
+    assert comes_back(tmp_path / "back", second)
 
 
 def test_verify_finds_an_index_that_fits_its_digests_and_not_its_packs(layout):

@@ -10,6 +10,7 @@ from epoch_oci.chunks.index import StoredBlob
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.pack import read_closing
 from epoch_oci.dialects.layers import is_chunked
+from epoch_oci.disk.facts import Facts
 from epoch_oci.disk.journals import PackJournal
 from epoch_oci.disk.kept import KeptBlobs
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, LocalIOError, NetworkError, NotFoundError
@@ -24,6 +25,7 @@ _TAGS_ASKED = 32
 # Each index that is learned takes memory for every chunk of it, and the fifth version back shares little that the
 # others do not.
 _TAGS_TAKEN = 4
+_PROVEN = "chunk-index"
 _Problem = (ContentError, NotFoundError, NetworkError, AccessError, LocalIOError)
 
 
@@ -46,11 +48,15 @@ class Base:
 
 @dataclass(slots=True)
 class Bases:
-    """Reads bases into `known`; what is wrong with one is told by `warn`, and costs bytes only."""
+    """Reads bases into `known`; what is wrong with one is told by `warn`, and costs bytes only.
+
+    `facts` remember which indexes are proven: what they say of packs was found right, or written, on this machine.
+    """
 
     known: Known
     warn: Callable[[str], None]
     kept: KeptBlobs | None = None
+    facts: Facts | None = None
     mounts: dict[Digest, str] = field(default_factory=dict)
     """The repository that a pack can be mounted from."""
 
@@ -68,7 +74,7 @@ class Bases:
                 return False
             index = index_of_image(base.source, image, self.kept)
             if index is not None:
-                self.known.learn(index)
+                self.known.learn(index, proven=self._is_proven(image.layers[0].digest))
                 if base.repository is not None:
                     # Mounted only if they turn out to be of use, and not all that the base has.
                     self.mounts |= {pack.digest: base.repository for pack in index.header.packs}
@@ -91,6 +97,14 @@ class Bases:
             self.learn(Base(source, tag), image)
         for name, found in newest(source, tag):
             self.learn(Base(source, name), found)
+
+    def prove(self, index: Digest) -> None:
+        """Remember that packs are as an index says."""
+        if self.facts is not None:
+            self.facts.keep(_PROVEN, index.hex, "1")
+
+    def _is_proven(self, index: Digest) -> bool:
+        return self.facts is not None and self.facts.recall(_PROVEN, index.hex) is not None
 
     def learn_journal(self, journal: PackJournal) -> None:
         """Take over what an earlier push sent before it was killed."""

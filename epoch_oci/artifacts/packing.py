@@ -13,6 +13,7 @@ from typing import ClassVar, Self
 
 from epoch_oci.artifacts.bases import Base, Bases
 from epoch_oci.artifacts.chunked import kept_indexes, pack_layer
+from epoch_oci.artifacts.pack_tables import PackTables
 from epoch_oci.chunks.chunk import CHUNK_SIZE, chunk_digest
 from epoch_oci.chunks.encode import Encoder, LaidPack, Packer, index_of
 from epoch_oci.chunks.fold import Fold, Unfolding
@@ -22,6 +23,7 @@ from epoch_oci.chunks.pack import PACKS_LIMIT
 from epoch_oci.chunks.pack import closing as closing_frame
 from epoch_oci.dialects.base import ChunkLayers
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
+from epoch_oci.disk.facts import Facts
 from epoch_oci.disk.journals import PackJournal
 from epoch_oci.errors import ContentError
 from epoch_oci.events import Event, Kind, OnEvent
@@ -101,8 +103,11 @@ class Packing:
     A context: leaving it stops what is still being done. Raises what reading and sending raise.
     """
 
-    def __init__(self, known: Known, size: int, level: int, sending: Sending) -> None:
-        self._known, self._sending = known, sending
+    def __init__(
+        self, known: Known, size: int, level: int, sending: Sending, prove: Callable[[Digest], None] = lambda _: None
+    ) -> None:
+        self._known, self._sending, self._prove = known, sending, prove
+        self._tables = PackTables(known, sending.sink, _warning(sending.on_event))
         self._sender = _Sender(known, sending)
         self._workers = max(1, min(os.cpu_count() or 1, _MOST_WORKERS))
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="chunks")
@@ -158,6 +163,8 @@ class Packing:
         # After all packs: it names them, and a kill before it leaves packs that the journal knows and no index that
         # lies.
         rows = [self._sender.send(index, BytesContent(blob), None)]
+        if not self._tables.believed and not self._sending.dry_run:
+            self._prove(index.digest)
         rows += [self._sender.rows.get(pack.digest) or self._kept(pack) for pack in packs]
         layers = ChunkLayers(
             index=index, packs=tuple(map(pack_layer, packs)), files=frozenset(file.digest for file, _ in files)
@@ -169,7 +176,7 @@ class Packing:
         return BlobReport(str(pack.digest), pack.size, None, CHUNK_PACK, word, 0)
 
     def _doomed(self) -> set[int]:
-        """Earlier packs less than half of which is alive, those beyond the limit, and those that are not there."""
+        """Earlier packs less than half of which is alive, those beyond the limit, that are not there or are others."""
         packs = self._known.packs
         self._known.count_live(cut.rows for cut in self._cuts.values())
         used = [number for number, pack in enumerate(packs) if pack.earlier and pack.live]
@@ -181,8 +188,13 @@ class Packing:
         del worth[max(0, PACKS_LIMIT - self._packer.laid - 1) :]
         # A registry may have collected what only an untagged version referred to: asked before anything refers to it
         # again.
-        there = in_parallel(self._is_there, [pack_layer(_stored(packs[number].stored)) for number in worth], 8)
-        return set(used) - {number for number, found in zip(worth, there, strict=True) if found}
+        present = in_parallel(self._is_there, [pack_layer(_stored(packs[number].stored)) for number in worth], 8)
+        there = [number for number, found in zip(worth, present, strict=True) if found]
+        return set(used) - set(there) | self._tables.lying([number for number in there if self._can_be_read(number)])
+
+    def _can_be_read(self, number: int) -> bool:
+        """Whether a pack is in the target by now: a dry run mounts none."""
+        return not self._sending.dry_run or _stored(self._known.packs[number].stored).digest not in self._sending.mounts
 
     def _is_there(self, pack: Descriptor) -> bool:
         sink, place = self._sending.sink, self._sending.mounts.get(pack.digest)
@@ -230,7 +242,9 @@ def packing_into(
     published, and what a killed push would have left is forgotten.
     """
     known = Known()
-    bases = Bases(known, _warning(sending.on_event), kept_indexes(chunking.cache) if chunking.cache else None)
+    bases = Bases(known, _warning(sending.on_event))
+    if chunking.cache is not None:
+        bases.kept, bases.facts = kept_indexes(chunking.cache), Facts(chunking.cache)
     journal = PackJournal(chunking.journals, sending.sink.where) if chunking.journals else None
     with closing(journal) if journal else nullcontext():
         if journal is not None:
@@ -239,7 +253,7 @@ def packing_into(
             bases.learn_journal(journal)
         bases.learn_all(chunking.bases, sending.sink, there)
         sending = replace(sending, journal=journal, mounts=bases.mounts)
-        with Packing(known, size, chunking.level, sending) as packing:
+        with Packing(known, size, chunking.level, sending, bases.prove) as packing:
             yield packing
         if journal is not None and not sending.dry_run:
             # Published: from here on the manifest keeps the packs alive, and the tag is a base by itself.

@@ -18,11 +18,16 @@ _FIRST_SLOTS = 1 << 12
 
 @dataclass(slots=True)
 class KnownPack:
-    """A pack: `stored` is None until it is complete. `live` is how many of its bytes this version uses."""
+    """A pack: `stored` is None until it is complete. `live` is how many of its bytes this version uses.
+
+    `rows` are how many chunks are known to lie in it; `doubtful`, when somebody else says so of one of them.
+    """
 
     stored: StoredBlob | None
     earlier: bool
     live: int = 0
+    rows: int = 0
+    doubtful: bool = False
 
 
 class Known:
@@ -71,6 +76,7 @@ class Known:
         self._offset.append(offset)
         self._stored.append(stored)
         self._encoding.append(encoding)
+        self.packs[pack].rows += 1
         row = len(self._encoding) - 1
         # Open addressing gets slow when it is fuller than two thirds.
         if row * 3 > len(self._slots) * 2:
@@ -81,6 +87,8 @@ class Known:
 
     def move(self, row: int, pack: int, offset: int, stored: int, encoding: int) -> None:
         """The chunk is stored elsewhere now."""
+        self.packs[self._pack[row]].rows -= 1
+        self.packs[pack].rows += 1
         self._pack[row], self._offset[row], self._stored[row], self._encoding[row] = pack, offset, stored, encoding
 
     def digest(self, row: int) -> bytes:
@@ -96,8 +104,10 @@ class Known:
         stored = self._stored[row]
         return stored == length if self._encoding[row] == ChunkEncoding.RAW else stored <= length + FRAME_OVERHEAD
 
-    def learn(self, index: Index, limit: int = KNOWN_LIMIT) -> None:
+    def learn(self, index: Index, limit: int = KNOWN_LIMIT, *, proven: bool = False) -> None:
         """Take over the chunks of an index that is verified; what is known already stays where it is.
+
+        Unless it is `proven` that packs are as it says, those that it tells of are doubtful.
 
         Raises ContentError when the index is wrong; what was taken over until then is sound. Beyond `limit` chunks
         nothing more is learnt: an index can promise more of them than memory has room for.
@@ -110,8 +120,10 @@ class Known:
                     return
                 for at, encoding in enumerate(piece.encodings):
                     if encoding != ChunkEncoding.ZERO and not self.find(digest := piece.digest(at)):
-                        place = numbers[piece.packs[at]], piece.offsets[at], piece.stored[at]
-                        self.add(digest, *place, encoding)
+                        number = numbers[piece.packs[at]]
+                        self.add(digest, number, piece.offsets[at], piece.stored[at], encoding)
+                        if not proven:
+                            self.packs[number].doubtful = True
 
     def count_live(self, files: Iterable["array[int]"]) -> None:
         """Find out how much of each pack the rows of `files` use."""
