@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from chunked import encode
 from cocoon_world import make_root
@@ -16,7 +15,9 @@ from contract.contents import Raw
 from epoch_oci.artifacts.chunked import ChunkedSource
 from epoch_oci.cocoon.root import CocoonRoot
 from epoch_oci.locate import Connection, open_store
+from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.document import Document
+from epoch_oci.stores.base import Content, Source
 from epoch_oci.stores.oci_layout import OciLayout
 
 TOKEN = "4f7d1c0e" * 8
@@ -78,31 +79,38 @@ def _cocoon(root: Path) -> Iterator[Reading]:
         )
 
 
-class _InChunks:
+class _InChunks(OciLayout):
     """A layout of whose blobs the larger ones are read out of packs; the index is made anew with each of them."""
 
     def __init__(self, root: Path) -> None:
+        super().__init__(root / "layout")
         self._layout = OciLayout(root / "layout")
-        self._blobs: dict[str, bytes] = {}
-        self._source: Store = self._layout
+        self._larger: dict[str, bytes] = {}
+        self._source: Source = self._layout
 
-    def put(self, raw: bytes) -> None:
+    def add(self, raw: bytes) -> None:
         self._layout.put(descriptor(raw), Raw(raw))
         if len(raw) > 65_536:
-            self._blobs[str(descriptor(raw).digest)] = raw
-            version = encode(self._blobs)
+            self._larger[str(descriptor(raw).digest)] = raw
+            version = encode(self._larger)
             for pack in version.laid:
                 self._layout.put(descriptor(pack), Raw(pack))
             self._source = ChunkedSource(self._layout, version.index(), {})
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source if name in ("has", "content", "resolve") else self._layout, name)
+    def has(self, target: Descriptor) -> bool:
+        return self._source.has(target)
+
+    def content(self, target: Descriptor) -> Content:
+        return self._source.content(target)
+
+    def resolve(self, name: str) -> Document:
+        return self._source.resolve(name)
 
 
 @contextmanager
 def _chunked(root: Path) -> Iterator[Reading]:
     store = _InChunks(root)
-    yield Reading(kind=ARTIFACT, store=store, put=store.put, publish=store.publish)
+    yield Reading(kind=ARTIFACT, store=store, put=store.add, publish=store.publish)
 
 
 SOURCE_CASES = [
