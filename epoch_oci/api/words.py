@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, TypeVar, cast
 
 from epoch_oci.errors import UsageError
 from epoch_oci.events import OnEvent, ignore
@@ -16,23 +16,14 @@ from epoch_oci.locate import (
     locate_artifact,
     open_store,
 )
-from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown
-from epoch_oci.stores.base import Content, SnapshotStore
+from epoch_oci.stores.base import SnapshotStore
 
 Word = str | os.PathLike[str]
 """A location as the command line takes it; a path is one on this machine."""
 Store = Word | SnapshotStore
 """The location of an Epoch store, or one that is open already."""
 _Given = TypeVar("_Given")
-
-
-@runtime_checkable
-class Opened(Protocol):
-    """What a store can do and no location can."""
-
-    def content(self, target: Descriptor) -> Content:
-        """As `stores.base.Source`."""
 
 
 def text_of(word: object) -> str:
@@ -82,14 +73,14 @@ def changed(options: _Given, **changes: object) -> _Given:
 
 def store_of(store: Store, connection: Connection, *, create: bool = False) -> SnapshotStore:
     """The store that is meant, opened unless it is open already. Raises UsageError, NotFoundError, PolicyError."""
-    if isinstance(store, Opened):
+    if isinstance(store, SnapshotStore):
         return store
     return open_store(text_of(store), connection=connection, create=create)
 
 
 def place_of(word: Word, store: Store | None, connection: Connection) -> Place:
     """Whatever `word` names. Raises UsageError, NotFoundError."""
-    if isinstance(store, Opened):
+    if isinstance(store, SnapshotStore):
         opened = store
         return SnapshotPlace(opened, opened.find(name_of(word)))
     return locate(text_of(word), store=None if store is None else text_of(store), connection=connection)
