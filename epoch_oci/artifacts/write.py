@@ -1,11 +1,11 @@
 """What every form of an artifact has in common when a snapshot is pushed: how, with what, and what is told of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epoch_oci import dialects
 from epoch_oci.artifacts.decode import Decoding
@@ -46,34 +46,45 @@ class Encoding(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PushOptions(Checked):
-    """How to push. `force` replaces a tag that holds another artifact; `also` are further tags for it.
+class WriteOptions(Checked):
+    """How an artifact gets to where it goes, whichever verb brings it there.
 
-    `key` names the snapshot of an archive, which may bring no name.
-
-    `mount_from` are sibling repositories, and `homes` says of some blobs which of these has it.
-    `part_size` is in bytes: files above it are cut, 0 means never, None is as the target takes them. Without
-    `allow_public` no manifest that names a guest's memory is published where anybody may read it. `part_cache`
-    remembers part digests.
-    `throttle` paces what is sent; runs that are given the same one share its rate. With `chunking` the artifact is of
-    the chunked form, with `encoding` one of version 2 of the `cocoonstack` dialect.
+    `mount_from` are repositories of the sink's own registry that may hold the blobs already, `homes` says of some
+    blobs which of them does. `force` replaces a tag that holds another artifact. Without `allow_public` no manifest
+    that names a guest's memory is published where anybody may read it. `throttle` paces what is sent; runs that are
+    given the same one share its rate.
     """
 
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"jobs": (1, 64)}
-    dialect: str = "cocoon"
-    also: tuple[str, ...] = ()
-    key: SnapshotKey | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict)
     mount_from: tuple[str, ...] = ()
     homes: Mapping[Digest, str] = field(default_factory=dict)
-    allow_loss: bool = False
     allow_public: bool = False
-    part_size: int | None = None
-    part_cache: Path | None = None
     force: bool = False
     dry_run: bool = False
     jobs: int | None = None
     throttle: Throttle | None = None
+
+    def shared(self) -> dict[str, Any]:
+        """What the options of every verb have, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(WriteOptions)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushOptions(WriteOptions):
+    """How to push. `also` are further tags for the artifact; `key` names the snapshot of an archive without a name.
+
+    `part_size` is in bytes: files above it are cut, 0 means never, None is as the target takes them. `part_cache`
+    remembers part digests. With `chunking` the artifact is of the chunked form, with `encoding` one of version 2 of the
+    `cocoonstack` dialect. The rest as `WriteOptions` has it.
+    """
+
+    dialect: str = "cocoon"
+    also: tuple[str, ...] = ()
+    key: SnapshotKey | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    allow_loss: bool = False
+    part_size: int | None = None
+    part_cache: Path | None = None
     chunking: "Chunking | None" = None
     encoding: Encoding | None = None
 

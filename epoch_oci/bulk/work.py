@@ -10,7 +10,7 @@ from epoch_oci.artifacts.decode import carried_content
 from epoch_oci.artifacts.packing import Chunking
 from epoch_oci.artifacts.publish import Publication
 from epoch_oci.artifacts.read import read_artifact
-from epoch_oci.artifacts.write import PushOptions, file_wants
+from epoch_oci.artifacts.write import PushOptions, WriteOptions, file_wants
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, store_of
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import NotFoundError
@@ -27,7 +27,7 @@ from epoch_oci.oci.manifest import is_index
 from epoch_oci.oci.parts import spans
 from epoch_oci.oci.reference import is_fallback_tag
 from epoch_oci.options import Checked
-from epoch_oci.stores.base import Content
+from epoch_oci.stores.base import ArtifactStore, Content
 from epoch_oci.transfer.cuts import cut_size, cut_table
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs
@@ -156,42 +156,32 @@ def do_snapshot(
     store, sink = store_of(source, task.source), store_of(target, task.target)
     if target.kind == "store":
         return _to_store(task, source, target, manner, local, on_event)
-    homes = _homes(task, target)
-    if source.kind == "store":
-        options = PushOptions(
-            dialect=manner.dialect,
-            homes=homes,
-            allow_loss=manner.allow_loss,
-            allow_public=manner.allow_public,
-            part_size=manner.part_size,
-            part_cache=local.cache,
-            force=manner.force,
-            jobs=manner.jobs,
-            throttle=local.throttle,
-            chunking=Chunking(journals=local.packs, cache=local.cache) if manner.chunked else None,
-        )
-        key = SnapshotKey.parse(task.source.ref)
-        report = push(store, key, sink, task.target.ref, options=options, on_event=on_event)
-        return _done(report)
-    copying = CopyOptions(
-        referrers=manner.referrers,
-        homes=homes,
+    how = WriteOptions(
+        homes=_homes(task, target),
         allow_public=manner.allow_public,
         force=manner.force,
         jobs=manner.jobs,
         throttle=local.throttle,
     )
+    if source.kind == "store":
+        options, key = _pushing(how, manner, local), SnapshotKey.parse(task.source.ref)
+        return _done(push(store, key, sink, task.target.ref, options=options, on_event=on_event))
+    assert isinstance(sink, ArtifactStore)
+    copying = CopyOptions(referrers=manner.referrers, **how.shared())
     # A listing of referrers is the registry's own; what it lists is entered into the target's, however that keeps it.
     tags = () if is_fallback_tag(task.source.tag) and _is_listing(task, source) else (task.target.ref,)
-    report = copy_artifact(
-        store,
-        str(task.pinned),
-        sink,  # type: ignore[arg-type]
-        tags,
-        options=copying,
-        on_event=on_event,
+    return _done(copy_artifact(store, str(task.pinned), sink, tags, options=copying, on_event=on_event))
+
+
+def _pushing(how: WriteOptions, manner: Manner, local: Local) -> PushOptions:
+    return PushOptions(
+        dialect=manner.dialect,
+        allow_loss=manner.allow_loss,
+        part_size=manner.part_size,
+        part_cache=local.cache,
+        chunking=Chunking(journals=local.packs, cache=local.cache) if manner.chunked else None,
+        **how.shared(),
     )
-    return _done(report)
 
 
 def _is_listing(task: SnapshotTask, source: Side) -> bool:

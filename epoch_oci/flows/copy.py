@@ -1,43 +1,30 @@
 """One artifact from a repository or layout into another: the same bytes, with its index and what refers to it."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from epoch_oci.artifacts.graph import Graph, read_graph
 from epoch_oci.artifacts.publish import Named, Publication, named_by
+from epoch_oci.artifacts.write import WriteOptions
 from epoch_oci.errors import AccessError, ConflictError, ContentError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore, phase
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest, is_index, subject_of
-from epoch_oci.options import Checked
 from epoch_oci.stores.base import ArtifactStore, Source, full_name
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, plan_blobs
 from epoch_oci.transfer.report import BlobReport, TransferReport, done, once_more, planned
-from epoch_oci.transfer.throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CopyOptions(Checked):
-    """How to copy. `referrers`: what refers to the artifact comes along, cosign's tags (`sha256-HEX.sig`) included.
+class CopyOptions(WriteOptions):
+    """How to copy. `referrers`: what refers to the artifact comes along, cosign's tags (`sha256-HEX.sig`) included."""
 
-    `mount_from` are repositories of the sink's own registry that may hold the blobs already, `homes` says of
-    some blobs which of them does; the rest as in a push.
-    """
-
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"jobs": (1, 64)}
     referrers: bool = True
-    mount_from: tuple[str, ...] = ()
-    homes: Mapping[Digest, str] = field(default_factory=dict)
-    allow_public: bool = False
-    force: bool = False
-    dry_run: bool = False
-    jobs: int | None = None
-    throttle: Throttle | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

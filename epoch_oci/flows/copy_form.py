@@ -73,15 +73,9 @@ def copy_in_form(
     how = PushOptions(
         also=tuple(tags[1:]),
         annotations=_added(found.image),
-        mount_from=options.mount_from,
-        homes=options.homes,
-        allow_public=options.allow_public,
         part_cache=form.cache,
-        force=options.force,
-        dry_run=options.dry_run,
-        jobs=options.jobs,
-        throttle=options.throttle,
         chunking=form.chunking,
+        **options.shared(),
     )
     report = push(_Unwrapped(snapshot, key), key, sink, tags[0], options=how, on_event=on_event)
     return _report(report, snapshot, full_name(source, name))

@@ -104,16 +104,7 @@ def _goes_as_it_is(found: FoundDocuments, options: PushOptions) -> bool:
 def _copied(
     source: Source, key: SnapshotKey, sink: ArtifactStore, tag: str, options: PushOptions, on_event: OnEvent
 ) -> TransferReport:
-    how = CopyOptions(
-        referrers=False,
-        mount_from=options.mount_from,
-        homes=options.homes,
-        allow_public=options.allow_public,
-        force=options.force,
-        dry_run=options.dry_run,
-        jobs=options.jobs,
-        throttle=options.throttle,
-    )
+    how = CopyOptions(referrers=False, **options.shared())
     artifacts, tags = ArtifactsOf(source, key.name), [tag, *options.also]
     report = copy(artifacts, key.tag, sink, tags, options=how, on_event=on_event)
     return replace(report.plain(), command="push", name=key.name, tag=key.tag)
