@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,3 +169,31 @@ def test_commands_are_read_as_a_shell_would():
     (one, two) = commands(Block("p", 1, "console", "$ echo a\na\n$ true\n"))
     assert (one, two) == (Command("echo a", "a\n"), Command("true", ""))
     assert fits("a…\nend", "abc\nmore\nend\n") and not fits("a…\nend", "b\nend") and fits("", "")
+
+
+HABITS = ROOT / "docs/how-to/habits.md"
+NAMED = re.compile(r"`((?:oras|skopeo|crane|regctl|epoch-oci) [a-z][^`]*)`")
+
+
+def named_programs() -> list[str]:
+    """The commands in the tables of habits, without what is a place for words of one's own."""
+    rows = [line for line in HABITS.read_text().splitlines() if line.startswith("|")]
+    return sorted({found for row in rows for found in NAMED.findall(row)})
+
+
+@pytest.mark.parametrize("text", named_programs())
+def test_what_is_compared_is_there(text):
+    """The program has the command, and the command has the flags."""
+    name, *words = text.split()
+    path = str(PEERS_DIRECTORY / name) if name != "epoch-oci" else f"{Path(sys.executable).parent}/epoch-oci"
+    path = path if Path(path).exists() else str(find_peer(name))
+    if path == "None":
+        pytest.skip(f"{name} is not here")
+    deepest = next((i for i, word in enumerate(words) if not re.fullmatch(r"[a-z][a-z-]*", word)), len(words))
+    done = subprocess.run([path, *words[:deepest], "--help"], capture_output=True, text=True, timeout=60, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    for word in words[:deepest]:
+        assert re.search(rf"\b{re.escape(word)}\b", said), f"{text}: {word}"
+    flags = [word.partition("=")[0] for word in words[deepest:] if word.startswith("-")]
+    assert [flag for flag in flags if not re.search(rf"(?<![\w-]){re.escape(flag)}\b", said)] == []
