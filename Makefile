@@ -13,6 +13,7 @@ VERSITY_VERSION  := v1.8.0
 ACTIONLINT_VERSION := v1.7.12
 AJV_VERSION      := 8.20.0
 AJV_FORMATS_VERSION := 3.0.1
+SARIF_MULTITOOL_VERSION := 5.7.0
 COSIGN_VERSION   := v2.4.3
 NOTATION_VERSION := v1.3.2
 
@@ -97,7 +98,8 @@ bench-quick: $(BIN)/.dev peers
 # Foreign clients for the live tests and benchmarks: from Debian where this is root, with Go where there is a toolchain.
 peers:
 	@sh .ci/peers.sh "$(PEERS)" $(ORAS_VERSION) $(CRANE_VERSION) $(REGCTL_VERSION) $(REGISTRY_VERSION) \
-	  $(VERSITY_VERSION) $(ACTIONLINT_VERSION) $(AJV_VERSION) $(AJV_FORMATS_VERSION)
+	  $(VERSITY_VERSION) $(ACTIONLINT_VERSION) $(AJV_VERSION) $(AJV_FORMATS_VERSION) \
+	  $(SARIF_MULTITOOL_VERSION)
 
 # The signers of docs/signing.md, for its live tests: some minutes of compiling.
 signers:

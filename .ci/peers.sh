@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs foreign clients and servers for the live tests, in pinned versions:
-# peers.sh DIR ORAS CRANE REGCTL REGISTRY VERSITY ACTIONLINT AJV AJV_FORMATS.
+# peers.sh DIR ORAS CRANE REGCTL REGISTRY VERSITY ACTIONLINT AJV AJV_FORMATS SARIF_MULTITOOL.
 # What cannot be installed here is named and left out; the tests that need it say so.
 set -u
 dir=$1
@@ -34,9 +34,9 @@ golang registry "github.com/distribution/distribution/v3/cmd/registry@$5"
 golang versitygw "github.com/versity/versitygw/cmd/versitygw@$6"
 golang actionlint "github.com/rhysd/actionlint/cmd/actionlint@$7"
 if command -v npm >/dev/null 2>&1; then
-    npm install --silent --no-audit --no-fund --prefix "$dir/../node" "ajv@$8" "ajv-formats@$9" ||
-        echo "peers: ajv could not be installed"
+    npm install --silent --no-audit --no-fund --prefix "$dir/../node" "ajv@$8" "ajv-formats@$9" \
+        "@microsoft/sarif-multitool-linux@${10}" || echo "peers: ajv and the schema of SARIF could not be installed"
 else
-    echo "peers: ajv is left out, for there is no npm"
+    echo "peers: ajv and the schema of SARIF are left out, for there is no npm"
 fi
 echo "peers: $(cd "$dir" && echo ./*)"

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 from cli_runner import Here, run_cli
+from jsonschema import Draft202012Validator
 from snapshots import WRITERS, make_snapshot, put_snapshot
+from support.peers import NODE_MODULES, require_node_package
 
 from epoch_oci.cli.app import parse
 
@@ -243,6 +245,18 @@ def test_code_scanning_of_what_is_right_and_of_what_is_not_there(cli, tmp_path):
     assert ran.code == 5
     [note] = sarif_of(ran)["invocations"][0]["toolExecutionNotifications"]
     assert note["descriptor"]["id"] == "NOT_FOUND" and "gone.json" in note["message"]["text"]
+
+
+@pytest.mark.peer
+def test_what_code_scanning_is_given_fits_the_schema_of_sarif_itself(cli):
+    require_node_package("@microsoft/sarif-multitool-linux")
+    official = json.loads((NODE_MODULES / "@microsoft/sarif-multitool-linux/sarif-2.1.0.json").read_bytes())
+    validator = Draft202012Validator(official, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    Path("[a](b) %.json").write_text(BAD.read_text())
+    Path("broken.json").write_text("{")
+    for words in ([DATA / "epoch/w1.json"], ["[a](b) %.json", "broken.json", BAD.resolve(), "gone.json"]):
+        log = cli("validate", *words, "--format", "sarif").json
+        assert [error.message for error in validator.iter_errors(log)] == []
 
 
 def test_a_message_for_code_scanning_holds_no_link(cli):
