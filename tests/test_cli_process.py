@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_runner import Here, command, completed, environment, run_fresh
+from cli_runner import Here, command, completed, environment, run_cli, run_fresh
 from snapshots import make_snapshot, put_snapshot
 
 from epoch_oci import errors
@@ -48,11 +48,62 @@ def test_help_loads_no_heavy_module(words):
     assert loaded_by(run) & HEAVY == set()
 
 
-def test_a_push_to_a_layout_loads_no_http(tmp_path):
+CHUNKS = {"epoch_oci.chunks", "epoch_oci.artifacts.chunked", "epoch_oci.artifacts.packing", "blake3"}
+HTTP = {"requests", "urllib3", "oras", "http.client", "ssl"}
+ELSEWHERE = {
+    "obstore",
+    "rich",
+    "jsonschema.validators",
+    "epoch_oci.registry",
+    "epoch_oci.bulk",
+    "epoch_oci.cocoon.root",
+}
+OTHERS = {"epoch_oci.dialects.cocoonstack"}
+NOT_MOVING = {"epoch_oci.transfer.execute", "epoch_oci.transfer.zstd", "epoch_oci.flows.push", "epoch_oci.flows.pull"}
+LOOKING = HTTP | ELSEWHERE | CHUNKS | OTHERS | NOT_MOVING
+WORK = {"epoch_oci.flows", "epoch_oci.stores", "epoch_oci.artifacts", "epoch_oci.locate", "hashlib", "logging"}
+
+
+@pytest.mark.parametrize(
+    ("words", "unneeded"),
+    [
+        (["--help"], LOOKING | WORK),
+        (["push", "--help"], LOOKING | WORK),
+        (["ls", "store"], LOOKING | {"epoch_oci.dialects.cocoon"}),
+        (["ls", "oci:layout"], LOOKING | {"epoch_oci.flows", "epoch_oci.artifacts", "jsonschema_rs"}),
+        (["inspect", "team/bot:v1", "--store", "store"], LOOKING),
+        (["inspect", "oci:layout"], LOOKING),
+        (["validate", "store/manifests/team/bot/v1.json"], (LOOKING - OTHERS) | {"epoch_oci.stores.epoch_store"}),
+        (["push", "team/bot:v1", "oci:layout", "--store", "store"], HTTP | ELSEWHERE | CHUNKS | OTHERS),
+        (["pull", "oci:layout", "--store", "to"], HTTP | ELSEWHERE | CHUNKS | OTHERS | {"epoch_oci.flows.push"}),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_a_short_command_loads_what_it_needs(tmp_path, words, unneeded):
+    """Held by the names of modules, not by time: what is imported is most of what a short command costs."""
     put_snapshot(tmp_path / "store", make_snapshot("W1"))
-    words = ["push", "team/bot:v1", f"oci:{tmp_path}/layout", "--store", f"{tmp_path}/store"]
-    run = f"from epoch_oci.cli.main import run\nassert run({words!r}, {{}}) == 0"
-    assert loaded_by(run) & {"requests", "urllib3", "oras", "obstore", "rich"} == set()
+    first = ["push", "team/bot:v1", "oci:layout", "--store", "store"]
+    assert run_cli(*first, cwd=tmp_path).code == 0
+    code = (
+        "import sys, os\nfrom epoch_oci.__main__ import quicken\nquicken()\nfrom epoch_oci.cli.main import run\n"
+        f"assert run({words!r}, {{'HOME': os.getcwd()}}) == 0\nprint(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stderr.split()) & unneeded == set()
+
+
+def test_a_push_to_a_registry_loads_what_it_needs(tmp_path, fake_registry):
+    put_snapshot(tmp_path / "store", make_snapshot("W1"))
+    words = ["push", "team/bot:v1", f"{fake_registry().address}/acme/bot:v1", "--store", "store"]
+    code = (
+        "import sys, os\nfrom epoch_oci.__main__ import quicken\nquicken()\nfrom epoch_oci.cli.main import run\n"
+        f"assert run({words!r}, {{'HOME': os.getcwd()}}) == 0\nprint(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    unneeded = (ELSEWHERE - {"epoch_oci.registry"}) | CHUNKS | OTHERS | {"charset_normalizer.api", "idna.core"}
+    assert set(done.stderr.split()) & unneeded == set() and "oras.provider" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,9 @@ PROFILE_NAMES = (
 )
 """The kinds of registry there are; written out, since what is known of each loads more than a help text needs."""
 
+DIALECT_NAMES = ("cocoon", "cocoonstack")
+"""The dialects that are shipped, written out for the same reason."""
+
 COMMON = (
     Flag(("--format",), "How the result is printed.", choices=("text", "json"), metavar="FORMAT"),
     Flag(
@@ -144,7 +147,9 @@ Store = Annotated[
         variables=("EPOCH_STORE",),
     ),
 ]
-Dialect = Annotated[str, Flag(("--dialect",), "How the artifact is written (default: cocoon).", metavar="D")]
+Dialect = Annotated[
+    str, Flag(("--dialect",), "How the artifact is written (default: cocoon).", choices=DIALECT_NAMES, metavar="D")
+]
 PartSize = Annotated[
     str,
     Flag(
