@@ -7,7 +7,8 @@ import pytest
 from cli_runner import Here, run_cli
 from layouts import Layout
 
-from epoch_oci.cli import app, arguments, render, settings
+from epoch_oci import dialects
+from epoch_oci.cli import app, arguments, flags, render, settings
 from epoch_oci.cli.flags import COMMON
 from epoch_oci.errors import UsageError
 
@@ -81,6 +82,20 @@ def test_help_of_every_command(cli, command):
     for flag in (*SPECS[command].flags.values(), *SPECS[command].row.common):
         assert f"  {flag.word}" in ran.out
     assert cli(command, "-h").out == cli("help", command).out == ran.out
+
+
+def test_the_dialects_of_the_flag_are_those_there_are():
+    assert flags.DIALECT_NAMES == dialects.NAMES
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_values_that_are_few_are_shown_and_what_may_be_repeated_says_so(cli, command):
+    text = " ".join(cli(command, "--help").out.split())
+    for flag in SPECS[command].flags.values():
+        assert not flag.choices or f"{flag.word} {'|'.join(flag.choices)}" in text
+        assert flag.kind != "many" or f"{flag.help.removesuffix('.')}; may be repeated." in text
+    for word in SPECS[command].words.values():
+        assert not word.many or f"{word.help.removesuffix('.')}; may be repeated." in text
 
 
 @pytest.mark.parametrize("command", COMMANDS)
