@@ -115,8 +115,7 @@ def parse(word: str, *, target: bool = False) -> Location:
     if not word:
         raise UsageError("a location is empty", hint="is a variable of the shell not set?")
     refuse_user_info(word)
-    if _is_url(word):
-        raise _url(word)
+    refuse_url(word)
     # A scheme leaves no doubt, so that no look at the disk can change what it means.
     if word.startswith(_REGISTRY):
         return RepositoryLocation(word, Reference.parse(word, wanted=target))
@@ -209,6 +208,12 @@ def bare_registry(word: str) -> str | None:
 def lacks_repository(word: str, registry: str) -> UsageError:
     """What to say of `bare_registry`."""
     return UsageError(f"{shown(word)} names a registry and no repository", hint=f"write {registry}/REPOSITORY[:TAG]")
+
+
+def refuse_url(word: str) -> None:
+    """Raise UsageError for a registry that is written as in a browser: it is named without the scheme."""
+    if _is_url(word):
+        raise _url(word)
 
 
 def _is_url(word: str) -> bool:

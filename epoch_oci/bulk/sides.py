@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from epoch_oci import location
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
 from epoch_oci.locate import Connection, locate_artifact, open_registry, open_store
@@ -263,6 +264,7 @@ def open_side(word: str, *, connection: Connection, repositories: Sequence[str] 
     `repositories` are those below a registry's prefix. Raises UsageError for what names one artifact or nothing that
     can hold many, NotFoundError, PolicyError.
     """
+    location.refuse_url(word)
     plain = next((word.removeprefix(scheme) for scheme in _SCHEMES if word.startswith(scheme)), word)
     if plain != word or is_prefix(word):
         return _registry(plain, connection, repositories, create)

@@ -140,7 +140,8 @@ def read_document(word: str, limit: int) -> bytes:
         from epoch_oci.oci.reference import refuse_user_info
 
         refuse_user_info(word)
-        raise NotFoundError(f"there is no file {word}", object=word, hint="name a file, or `-`") from None
+        hint = "name a file, or pipe it in as `-`" if "://" in word else "name a file, or `-`"
+        raise NotFoundError(f"there is no file {word}", object=word, hint=hint) from None
     except IsADirectoryError:
         hint = "name a file in it, or look at all of it with `epoch-oci verify`"
         raise UsageError(f"{word} is a directory", object=word, hint=hint) from None
@@ -201,6 +202,17 @@ def _hold_tag_against_digest(run: "Run", place: "ArtifactPlace") -> None:
     else:
         if there != place.digest:
             run.warn(f"{place.where}:{place.tag} holds {there}; {place.digest} is what counts")
+
+
+def refuse_swapped(verb: str, first: str, second: str, order: str) -> None:
+    """Raise UsageError where the second word names an artifact, which the first one should, and that does not.
+
+    `order` says what belongs where.
+    """
+    from epoch_oci import location
+
+    if location.is_artifact(second) and not location.is_artifact(first):
+        raise UsageError(order, object=second, hint=f"write `epoch-oci {verb} {second} {first}`")
 
 
 def several_tags(word: str) -> tuple[str, tuple[str, ...]]:

@@ -190,5 +190,7 @@ def registry_named(text: str) -> str:
     refuse_user_info(text)
     registry = text.removeprefix("https://").removesuffix("/")
     if not is_registry(registry):
-        raise UsageError(f"{text} is no registry", object=text, hint="write HOST[:PORT], for example ghcr.io")
+        host = registry.removeprefix("http://").partition("/")[0]
+        written = host if is_registry(host) else "HOST[:PORT], for example ghcr.io"
+        raise UsageError(f"{text} is no registry", object=text, hint=f"write {written}")
     return registry

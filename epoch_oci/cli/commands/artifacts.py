@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.arguments import artifact_of, output_file, place_of, several_tags
+from epoch_oci.cli.arguments import artifact_of, output_file, place_of, refuse_swapped, several_tags
 from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import BatchError, EpochOciError, UsageError
 
@@ -91,6 +91,7 @@ def tag(
     from epoch_oci.flows.copy import add_tags
     from epoch_oci.oci.reference import tag_problem
 
+    refuse_swapped("tag", reference, new[0], "the artifact comes first, and then its new tags")
     for text in new:
         if (why := tag_problem(text)) is not None:
             raise UsageError(f'the tag "{text}" {why}', object=text, hint="write the tag alone, without the repository")

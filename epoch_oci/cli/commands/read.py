@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.arguments import place_of, write_file
+from epoch_oci.cli.arguments import place_of, refuse_swapped, write_file
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def cat(
     from epoch_oci.oci.verifying import BLOCK, VerifyingReader
     from epoch_oci.reading.readable_files import chosen
 
-    write = to_descriptor(sys.stdout.fileno())
+    refuse_swapped("cat", location, name, "the snapshot comes first, and then the file of it")
     file = chosen(_files(run, location, store, cache), name)
+    write = to_descriptor(sys.stdout.fileno())
     start, end = _range(range_, file.size)
     with file.content.open(start, end - start) as opened:
         whole = file.whole is not None and (start, end) == (0, file.size)
@@ -60,6 +61,7 @@ def mount(
     from epoch_oci.reading.mount import fall_silent, go_to_background
     from epoch_oci.reading.mount import mount as serve
 
+    refuse_swapped("mount", location, directory, "the snapshot comes first, and then the directory")
     path = Path(directory)
     if not foreground and (code := go_to_background(path)) is not None:
         if code == 0:

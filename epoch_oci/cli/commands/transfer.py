@@ -118,10 +118,11 @@ def _refuse_swapped(snapshot: str, target: str) -> None:
     from epoch_oci import location
 
     there = location.parse(target, target=True)
+    typed, snapshot = snapshot, snapshot.removeprefix("https://").removeprefix("http://")  # as copied out of a browser
     if not location.is_artifact(snapshot):
         return
     if isinstance(there, location.ArtifactLocation):
-        if "/" not in snapshot.partition(":")[2]:
+        if typed == snapshot and "/" not in snapshot.partition(":")[2]:
             return  # a snapshot may be called so; no tag has a slash
         raise UsageError(
             "push takes a snapshot out of a store, and copy one out of a registry or layout into another",
