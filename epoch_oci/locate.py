@@ -1,6 +1,5 @@
 """Location → store. The wiring: the only file that knows every store. What words mean is `location`'s to say."""
 
-import errno
 import os
 import os.path
 from collections.abc import Callable, Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci import __version__, location
-from epoch_oci.disk.local import local_errors
+from epoch_oci.directories import names_in, refuse_file, refuse_no_layout, refuse_no_store
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import NotFoundError, UsageError
 from epoch_oci.events import Event, OnEvent, ignore
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
 
 _DEFAULT_TAG = "latest"
 _USER_AGENT = f"epoch-oci/{__version__}"
-_SIGNS = ("blobs", "catalog.json", "manifests")
-"""What a directory has at least one of that is an Epoch store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +184,7 @@ def open_store(
     # Buckets and servers show what they are when they are asked; a directory of any kind would be read as an empty
     # store.
     if found.kind == "directory" and found.path is not None:
-        _refuse_other_kinds(found.path, found.word, create=create)
+        refuse_no_store(found.path, found.word, create=create)
     return _OPENERS[found.kind](found, connection or Connection())
 
 
@@ -222,74 +219,6 @@ def open_files(directory: Path, *, connection: Connection | None = None) -> File
 
     refuse_file(directory, "name a directory, which is made when it is not there")
     return FilesDirectory(directory, warn=(connection or Connection()).warn)
-
-
-def refuse_file(path: Path, hint: str) -> None:
-    """Raise UsageError where something stands that is no directory."""
-    # pathlib raises for what is too long to be a name
-    if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112
-        raise UsageError(f"{path} is a file, and a directory is wanted here", object=str(path), hint=hint)
-
-
-def _refuse_other_kinds(path: Path, word: str, *, create: bool) -> None:
-    """Raise NotFoundError for a directory that is no Epoch store, UsageError for one that cannot become one either."""
-    names = _names(path)
-    # Either is a sure sign; `blobs` alone may be an image layout's.
-    if names is None or names & {"manifests", "catalog.json"}:
-        return
-    what, hint = f"has none of {', '.join(_SIGNS)} in it", "name the directory that has them"
-    if "oci-layout" in names or {"index.json", "blobs"} <= names:
-        what, hint = "is an OCI image layout", f"name it oci:{path}"
-    elif not names.isdisjoint(_SIGNS):
-        return
-    elif _is_root(path):
-        what, hint = "is a Cocoon root directory", f"name it cocoon:{path}"
-    elif create:
-        return
-    # Made by whoever copied a whole bucket onto a disk.
-    elif (path / "epoch/manifests").is_dir():  # a copy of a bucket, with Epoch's own prefix
-        hint = f"name {path}/epoch"
-    elif not names:
-        what, hint = "is an empty directory", "name another one, or make it a store with `pull --store`"
-    raise (UsageError if create else NotFoundError)(f"{word} is no Epoch store: it {what}", object=word, hint=hint)
-
-
-def _names(path: Path) -> set[str] | None:
-    """What is in a directory; None when it is not there."""
-    with local_errors(str(path)):
-        try:
-            return set(os.listdir(path))  # noqa: PTH208
-        except OSError as error:
-            # No name is longer than a file system takes, so that nothing of that name is there.
-            if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
-                return None
-            raise
-
-
-def _refuse_no_layout(path: Path, names: set[str], *, create: bool) -> None:
-    """Raise for a directory that is something else than a layout: NotFoundError, UsageError where one is to be made."""
-    if "oci-layout" in names:
-        return
-    what, prefix = "", ""
-    if names & {"manifests", "catalog.json"}:
-        what = "an Epoch store"
-    elif _is_root(path):
-        what, prefix = "a Cocoon root directory", "cocoon:"
-    if what and create:
-        raise UsageError(
-            f"{path} is {what}, and an OCI image layout is not made in it", object=str(path), hint="name another one"
-        )
-    if what:
-        raise NotFoundError(
-            f"{path} is no OCI image layout: it is {what}", object=str(path), hint=f"name it {prefix}{path}"
-        )
-
-
-def _is_root(path: Path) -> bool:
-    """Whether it is surely a Cocoon root: a folder that is called `snapshot` may be anybody's."""
-    from epoch_oci.cocoon.tree import DATABASE
-
-    return (path / DATABASE).is_dir()
 
 
 def _named(word: str, store: str | None, connection: Connection) -> SnapshotPlace:
@@ -460,12 +389,12 @@ def _layout(found: LayoutLocation, connection: Connection, *, create: bool) -> A
     from epoch_oci.stores.oci_layout import OciLayout
 
     refuse_file(found.path, "name the directory of a layout; one in a tar archive is oci-archive:FILE[:TAG]")
-    names = _names(found.path)
+    names = names_in(found.path)
     # Read, a layout must be there; written, it is made with the first blob.
     if names is None and not create:
         raise NotFoundError(f"there is no OCI layout at {found.path}", object=str(found.path))
     if names is not None:
-        _refuse_no_layout(found.path, names, create=create)
+        refuse_no_layout(found.path, names, create=create)
     layout = OciLayout(found.path, warn=connection.warn, marks=_marks(connection))
     return ArtifactPlace(layout, found.tag, found.digest)
 

@@ -23,8 +23,8 @@ def demo(run: "Run", keep: flags.Keep = None) -> None:
     Needs no server: it goes through an OCI image layout in a temporary directory.
     """
     from epoch_oci.cli.demo import Demo, root_directory
+    from epoch_oci.directories import refuse_file
     from epoch_oci.events import ignore
-    from epoch_oci.locate import refuse_file
 
     def tell(line: str) -> None:
         if not (run.settings.json or run.settings.quiet):
