@@ -469,6 +469,9 @@ References = Annotated[
 File = Annotated[str, Word("FILE", "A manifest: a file, `-`, oci:DIR[:TAG] or a registry reference.")]
 Files = Annotated[tuple[str, ...], Word("FILE", "The documents to check; `-` is standard input.", many=True)]
 Location = Annotated[
+    str, Word("LOCATION", "A registry reference, oci:DIR, oci-archive:FILE, or NAME[:TAG] in the store of --store.")
+]
+LocationOrStore = Annotated[
     str,
     Word(
         "LOCATION", "A registry reference, oci:DIR, oci-archive:FILE, a store, or NAME[:TAG] in the store of --store."

@@ -1,4 +1,4 @@
-"""Flags and environment become settings. The only reader of the environment."""
+"""Flags and environment become settings. Nobody else of the command line reads the environment."""
 
 import os
 import re

@@ -1,1 +1,1 @@
-"""The verbs, one file each, and nothing else. They see ports, never a concrete store."""
+"""The verbs, and nothing else; a form that goes another way has its own file. They see ports, and no store."""

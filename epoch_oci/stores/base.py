@@ -308,7 +308,7 @@ Openness = Literal["repository", "registry", "epoch"]
 
 @runtime_checkable
 class Remote(Protocol):
-    """What only a repository of a registry can be asked; it is a `SnapshotStore` besides."""
+    """What only a repository of a registry can be asked; it is an `ArtifactStore` besides."""
 
     def mount(self, target: Descriptor, repository: str) -> bool:
         """Take a blob over from a sibling on the same registry without moving bytes; False when it is declined.

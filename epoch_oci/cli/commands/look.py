@@ -48,7 +48,7 @@ def _show_card(run: "Run", found: "Inspection") -> None:
 
 def verify(
     run: "Run",
-    location: flags.Location,
+    location: flags.LocationOrStore,
     store: flags.Store = None,
     fast: flags.Fast = False,
     round_trip: flags.RoundTrip = False,

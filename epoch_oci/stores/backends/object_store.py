@@ -4,12 +4,14 @@ An object appears whole or not at all, as these stores promise. What a killed pr
 in the bucket until its lifecycle rules remove it.
 """
 
+import re
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from epoch_oci.disk.local import unheard
-from epoch_oci.errors import ContentError, NotFoundError
+from epoch_oci.errors import AccessError, ContentError, EpochOciError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.verifying import ByteReader
@@ -17,15 +19,6 @@ from epoch_oci.stores.backends.base import Change, Opener, Stored, check_key
 from epoch_oci.stores.backends.object_conditions import HIDDEN, Place, SharedObjects
 from epoch_oci.stores.backends.object_errors import foreign_errors
 from epoch_oci.stores.backends.object_streams import ObjectReader, Patience, upload
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
-
-import re
-import secrets
-from typing import TYPE_CHECKING
-
-from epoch_oci.errors import AccessError, EpochOciError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
