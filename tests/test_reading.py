@@ -15,12 +15,14 @@ import fsspec
 import pytest
 from cli_runner import command, environment, run_cli
 from snapshots import make_snapshot, noise, put_snapshot
-from support.faults import IgnoreRange
+from support.faults import IgnoreRange, Respond
 from test_chunked import CHUNK, DISK, MEMORY, snapshot
 
 from epoch_oci import ContentError, NotFoundError, RemoteFile, open_file
+from epoch_oci.disk import kept_bound
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
+from epoch_oci.reading import mount_log
 from epoch_oci.reading.readable_files import ReadableFile
 from epoch_oci.reading.remote_file import PAGE
 from epoch_oci.stores.base import BytesContent
@@ -352,3 +354,97 @@ def test_where_ranges_are_refused_a_file_is_read_all_the_same(home, fake_registr
     assert run_cli("push", "bot:v1", where, "--store", home / "store", "--chunked").code == 0
     with open_file(where, "memory-ranges") as file:
         assert file.pread(100, 3 * CHUNK) == MEMORY[3 * CHUNK : 3 * CHUNK + 100]
+
+
+def on_disk(cache: Path) -> int:
+    """Bytes that files in parts take."""
+    return sum(path.stat().st_blocks * 512 for path in (cache / "chunks").iterdir())
+
+
+@pytest.fixture
+def small_segments(monkeypatch):
+    monkeypatch.setattr(kept_bound, "SEGMENT", 4 * CHUNK)
+
+
+def test_a_cache_keeps_no_more_than_it_may(small_segments, registered, tmp_path):
+    """And what went is fetched again when it is asked for: the bytes are right in any case."""
+    registry, where = registered
+    cache, most = tmp_path / "kept", 1 << 20
+    with open_file(where, "memory-ranges", cache=cache, cache_size=most) as file:
+        assert file.read() == MEMORY
+        assert 0 < on_disk(cache) <= most
+        asked = given(registry)
+        assert file.pread(CHUNK, len(MEMORY) - CHUNK) == MEMORY[-CHUNK:] and given(registry) == asked
+        file.seek(0)
+        assert file.read() == MEMORY and on_disk(cache) <= most
+    with open_file(where, "memory-ranges", cache=cache, cache_size=most) as file:
+        assert file.read() == MEMORY and on_disk(cache) <= most
+
+
+def test_a_cache_that_is_too_large_shrinks_when_it_is_opened(small_segments, registered, tmp_path):
+    _, where = registered
+    cache, most = tmp_path / "kept", 1 << 20
+    assert cat(where, "memory-ranges", "--cache", cache) == MEMORY
+    assert on_disk(cache) > most
+    with open_file(where, "memory-ranges", cache=cache, cache_size=most) as file:
+        assert on_disk(cache) <= most
+        assert file.read() == MEMORY
+
+
+def test_files_that_nobody_reads_go_before_those_that_are_read(small_segments, registered, home, tmp_path):
+    registry, where = registered
+    put_snapshot(tmp_path / "store", snapshot("v2", noise("other", len(MEMORY)), DISK))
+    second = where.replace(":v1", ":v2")
+    assert run_cli("push", "bot:v2", second, "--store", tmp_path / "store", "--chunked").code == 0
+    cache, most = tmp_path / "kept", 4 << 20
+    with open_file(where, "memory-ranges", cache=cache, cache_size=None) as file:
+        assert file.read() == MEMORY
+    del file
+    first = cache / "chunks" / Digest.of(MEMORY).hex
+    os.utime(first, (1, 1))
+    with open_file(second, "memory-ranges", cache=cache, cache_size=most) as file:
+        assert file.pread(3 << 20, 0) == noise("other", len(MEMORY))[: 3 << 20]
+        asked = registry.recording.count("GET", "/blobs/")
+        assert not first.exists() or first.stat().st_blocks == 0
+        assert file.pread(3 << 20, 0) == noise("other", len(MEMORY))[: 3 << 20]
+        assert registry.recording.count("GET", "/blobs/") == asked
+
+
+@pytest.mark.parametrize("size", ["1MiB", "much", "0"])
+def test_a_cache_size_that_is_none_is_a_matter_of_usage(registered, tmp_path, size):
+    done = run_cli("cat", registered[1], "memory-ranges", "--cache", tmp_path / "kept", "--cache-size", size)
+    assert done.code == 2 and "--cache-size" in done.error and not (tmp_path / "kept").exists()
+
+
+@can_mount
+def test_what_a_mount_in_the_background_cannot_read_is_told_in_its_log(registered, tmp_path):
+    """Whoever reads gets EIO; the line says of which mount it is, and comes once."""
+    registry, where = registered
+    directory = tmp_path / "mnt"
+    directory.mkdir()
+    env = {"XDG_STATE_HOME": str(tmp_path / "state"), "EPOCH_OCI_RETRIES": "0"}
+    assert run_cli("mount", where, directory, env=env).code == 0
+    try:
+        registry.fault("GET", "/blobs/sha256:", Respond(404), optional=True)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output error"), (directory / "memory-ranges").open("rb") as file:
+                file.read(CHUNK)
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+    log = tmp_path / "state" / "epoch-oci" / "mount.log"
+    assert log.stat().st_mode & 0o077 == 0
+    lines = log.read_text().splitlines()
+    assert lines and all(f"Z {directory}: memory-ranges: " in line for line in lines)
+    assert len({line.partition(" ")[2] for line in lines}) == len(lines)
+
+
+def test_the_log_of_mounts_is_bounded(monkeypatch, tmp_path):
+    monkeypatch.setattr(mount_log, "_LIMIT", 2000)
+    log = mount_log.MountLog(tmp_path / "state", tmp_path)
+    for number in range(500):
+        log.say(f"error {number}")
+    files = sorted((tmp_path / "state").iterdir())
+    assert [path.name for path in files][-1] == "mount.log.1" and sum(path.stat().st_size for path in files) < 6000
+    (tmp_path / "file").write_bytes(b"")
+    mount_log.MountLog(tmp_path / "file", tmp_path).say("nowhere")
+    mount_log.MountLog(None, tmp_path).say("nowhere")

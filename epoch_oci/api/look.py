@@ -92,19 +92,22 @@ def open_file(
     store: Store | None = None,
     connection: Connection | None = None,
     cache: Word | None = None,
+    cache_size: int | None = 10 << 30,
 ) -> "RemoteFile":
     """File `name` of the snapshot at `location` (a registry, a layout, or NAME:TAG in `store`), read where it is.
 
     Packed files are unfolded. See `RemoteFile` for what is verified when. What is read of files in chunks is kept in
-    the directory `cache`, for whoever reads or pulls later. Raises UsageError, NotFoundError, ContentError,
-    AccessError, NetworkError, LocalIOError.
+    the directory `cache`, for whoever reads or pulls later: at most about `cache_size` bytes (None: all), and what was
+    used longest ago goes first. Raises UsageError, NotFoundError, ContentError, AccessError, NetworkError,
+    LocalIOError.
     """
     from epoch_oci.reading.readable_files import chosen, files_at
     from epoch_oci.reading.remote_file import RemoteFile
 
     place = place_of(location, store, connected(connection))
     named = place.named() if isinstance(place, ArtifactPlace) else ""
-    return RemoteFile(chosen(files_at(place, named, None if cache is None else Path(text_of(cache))), name_of(name)))
+    files = files_at(place, named, None if cache is None else Path(text_of(cache)), cache_size)
+    return RemoteFile(chosen(files, name_of(name)))
 
 
 def diff(

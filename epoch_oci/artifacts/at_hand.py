@@ -127,14 +127,16 @@ def with_chunks_at_hand(
     return replace(source, at_hand=hand) if hand.contents else source
 
 
-def with_reading_kept(source: Source, cache: Path) -> Source:
+def with_reading_kept(source: Source, cache: Path, size: int | None = None) -> Source:
     """`source`, which keeps in `cache` the chunks that are fetched, and does not fetch those that are there.
+
+    At most about `size` bytes of them are kept (None: all); what was used longest ago goes first.
 
     Only for artifacts in chunks, whose index is in `kept_indexes(cache)`. Raises LocalIOError when nothing can be kept.
     """
     if not isinstance(source, ChunkedSource):
         return source
-    hand, parts = ChunksAtHand(), _parts(cache)
+    hand, parts = ChunksAtHand(), KeptParts(cache / "chunks", size)
     _add_parts(hand, cache)
     files = source.index.header.files
     # This snapshot's own parts too: what an earlier reading fetched of it is not fetched again.

@@ -21,6 +21,7 @@ _SIZE = re.compile(r"([0-9]{1,15})(?:([KMG])(?:iB)?)?\Z")
 _DESCRIPTOR = re.compile(r"/dev/(?:std(?:in|out|err)\Z|fd/)|/proc/")
 _SMALLEST_RATE = 1 << 10
 _SMALLEST_CHUNK = 1 << 20
+_SMALLEST_CACHE = 64 << 20
 _FACTORS = {None: 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -41,6 +42,11 @@ def rate(text: str) -> int:
 def chunk_size(text: str) -> int:
     """The SIZE of `--chunk-size` in bytes. Raises UsageError."""
     return _size("--chunk-size", text, _SMALLEST_CHUNK, "write at least 1MiB")
+
+
+def cache_size(text: str) -> int:
+    """The SIZE of `--cache-size` in bytes. Raises UsageError."""
+    return _size("--cache-size", text, _SMALLEST_CACHE, "write at least 64MiB")
 
 
 def _size(flag: str, text: str, least: int, hint: str, example: str = "") -> int:

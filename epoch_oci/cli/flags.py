@@ -282,6 +282,14 @@ ReadCache = Annotated[
         metavar="DIR",
     ),
 ]
+CacheSize = Annotated[
+    str,
+    Flag(
+        ("--cache-size",),
+        "Keep at most about so much in --cache; what was used longest ago goes first.",
+        metavar="SIZE",
+    ),
+]
 LimitRate = Annotated[
     str | None,
     Flag(

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from epoch_oci.disk.draft import Draft, sweep
 from epoch_oci.disk.holes import data_runs
+from epoch_oci.disk.kept_bound import KeptBound
 from epoch_oci.disk.local import FileReader, local_errors, make_usable, open_private, private
+from epoch_oci.disk.lock import try_lock
 from epoch_oci.errors import LocalIOError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -144,16 +146,19 @@ def _size_of(name: str, directory: int) -> int | None:
 class KeptPart:
     """A file of `size` bytes of which some parts are here, as `stores.base.Content`."""
 
-    def __init__(self, descriptor: int, what: str, size: int) -> None:
+    def __init__(self, descriptor: int, what: str, size: int, bound: KeptBound | None = None) -> None:
         self.size = size
+        self._name, self._bound = what.rpartition("/")[2], bound
         self._descriptor = descriptor
-        weakref.finalize(self, os.close, descriptor)  # whoever reads last does not know it
+        weakref.finalize(self, _let_go, descriptor, self._name, bound)  # whoever reads last does not know it
         self._what = what
         self._full = False
 
     @contextmanager
     def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:
         """As `Content.open`; holes read as zeros."""
+        if self._bound is not None:
+            self._bound.used(self._name, start)
         yield FileReader(self._descriptor, self._what, start, length)
 
     def write(self, offset: int, block: bytes) -> bool:
@@ -164,6 +169,8 @@ class KeptPart:
                 self._full = os.pwrite(self._descriptor, block, offset) != len(block)
             except OSError:
                 self._full = True
+            if self._bound is not None and not self._full:
+                self._bound.wrote(self._name, offset, len(block))
         return not self._full
 
     def runs(self) -> Iterator[tuple[int, int]]:
@@ -172,14 +179,22 @@ class KeptPart:
             yield start, start + length
 
 
+def _let_go(descriptor: int, name: str, bound: KeptBound | None) -> None:
+    if bound is not None:
+        bound.forget(name)
+    os.close(descriptor)
+
+
 class KeptParts:
     """Files of which only parts are here, in `directory`, which is its owner's alone and is made when it is needed.
 
-    Several processes may write the same file, for they all write the same bytes.
+    Several processes may write the same file, for they all write the same bytes. With a `size` in bytes, what was used
+    longest ago goes when all of them have more.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, size: int | None = None) -> None:
         self._path = directory
+        self._bound = None if size is None else KeptBound(directory, size, _NAME.match)
 
     def find(self, digest: Digest, size: int) -> KeptPart | None:
         """The file as it is here; None when nothing is, or something else."""
@@ -202,7 +217,14 @@ class KeptParts:
                 raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
             make_usable(descriptor)
             os.ftruncate(descriptor, size)
-            return KeptPart(descriptor, str(self._path / digest.hex), size)
+            # So that nobody removes it: what is written to it would count for nobody.
+            try_lock(descriptor, shared=True)
         except OSError:
             os.close(descriptor)
             raise
+        part = KeptPart(descriptor, str(self._path / digest.hex), size, self._bound)
+        if self._bound is not None:
+            with suppress(OSError):
+                os.utime(descriptor)
+            self._bound.watch(digest.hex, descriptor, part.runs())
+        return part

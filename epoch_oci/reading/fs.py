@@ -8,15 +8,15 @@ from typing import Any
 from fsspec.spec import AbstractFileSystem
 
 from epoch_oci.errors import NotFoundError, UsageError
-from epoch_oci.reading.readable_files import ReadableFile, chosen, files_at
+from epoch_oci.reading.readable_files import CACHE_SIZE, ReadableFile, chosen, files_at
 from epoch_oci.reading.remote_file import RemoteFile
 
 
 class EpochOciFileSystem(AbstractFileSystem):  # type: ignore[misc]
     """Read-only. A path is a registry reference, or `oci:DIR:TAG`, then `/` and the name of a file.
 
-    Keyword arguments are those of `epoch_oci.Connection`, and `cache`, as for `epoch_oci.open_file`. Errors are those
-    of `epoch_oci`, and FileNotFoundError.
+    Keyword arguments are those of `epoch_oci.Connection`, and `cache` and `cache_size`, as for `epoch_oci.open_file`.
+    Errors are those of `epoch_oci`, and FileNotFoundError.
     """
 
     protocol = "epoch-oci"
@@ -27,6 +27,7 @@ class EpochOciFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
         cache = options.pop("cache", None)
         self._cache = None if cache is None else Path(cache)
+        self._cache_size = options.pop("cache_size", CACHE_SIZE)
         known = {name: options.pop(name) for name in list(options) if name in Connection.__dataclass_fields__}
         super().__init__(*args, **options)
         self._connection = Connection(**known)
@@ -78,7 +79,7 @@ class EpochOciFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if reference not in self._snapshots:
             place = locate_artifact(reference, connection=self._connection)
             assert isinstance(place, ArtifactPlace)
-            self._snapshots[reference] = files_at(place, place.name or "latest", self._cache)
+            self._snapshots[reference] = files_at(place, place.name or "latest", self._cache, self._cache_size)
         return self._snapshots[reference]
 
     def _row(self, reference: str, file: ReadableFile) -> dict[str, Any]:

@@ -37,11 +37,18 @@ class ReadableFile:
         return self.content.size
 
 
-def files_at(place: "Place", name: str, cache: Path | None = None) -> Mapping[str, ReadableFile]:
+CACHE_SIZE = 10 << 30
+"""Most that a cache keeps, in bytes, where nobody says otherwise."""
+
+
+def files_at(
+    place: "Place", name: str, cache: Path | None = None, cache_size: int | None = CACHE_SIZE
+) -> Mapping[str, ReadableFile]:
     """The files of a snapshot in a store, repository or layout; `name` is what it is called there.
 
     Packed ones are unfolded. What is read of files in chunks is kept in the directory `cache`, where later reading and
-    pulling find it. No file is read. Raises ContentError, NotFoundError, and what reading raises.
+    pulling find it: at most about `cache_size` bytes, what was used longest ago goes first. No file is read. Raises
+    ContentError, NotFoundError, and what reading raises.
     """
     from epoch_oci.locate import SnapshotPlace
 
@@ -50,13 +57,15 @@ def files_at(place: "Place", name: str, cache: Path | None = None) -> Mapping[st
             raise UsageError(f"{place.where} is a whole store", object=place.where, hint="name a snapshot in it")
         stored = read_stored(place.store, place.key)
         return files_of_snapshot(as_snapshot(place.store, place.key, stored, Decoding()))
-    return files_of_artifact(place.store, name, cache)
+    return files_of_artifact(place.store, name, cache, cache_size)
 
 
-def files_of_artifact(source: Source, name: str, cache: Path | None = None) -> Mapping[str, ReadableFile]:
+def files_of_artifact(
+    source: Source, name: str, cache: Path | None = None, cache_size: int | None = CACHE_SIZE
+) -> Mapping[str, ReadableFile]:
     """As `files_at`, of an artifact."""
     found = read_artifact(source, name, Decoding(cache=cache))
-    source = with_reading_kept(found.source, cache) if cache is not None else found.source
+    source = with_reading_kept(found.source, cache, cache_size) if cache is not None else found.source
     folds = folds_of(found.snapshot.manifest)
     files = {}
     for file in found.snapshot.files:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
+from epoch_oci.cli.arguments import cache_size as cache_size_of
 from epoch_oci.cli.arguments import place_of, refuse_swapped, write_file
 from epoch_oci.errors import UsageError
 
@@ -24,6 +25,7 @@ def cat(
     range_: flags.Range = None,
     store: flags.Store = None,
     cache: flags.ReadCache = None,
+    cache_size: flags.CacheSize = "10GiB",
 ) -> None:
     """Write one file of a snapshot, or a part of it, to standard output.
 
@@ -35,7 +37,7 @@ def cat(
     from epoch_oci.reading.readable_files import chosen
 
     refuse_swapped("cat", location, name, "the snapshot comes first, and then the file of it")
-    file = chosen(_files(run, location, store, cache), name)
+    file = chosen(_files(run, location, store, cache, cache_size), name)
     write = to_descriptor(sys.stdout.fileno())
     start, end = _range(range_, file.size)
     with file.content.open(start, end - start) as opened:
@@ -52,14 +54,17 @@ def mount(
     store: flags.Store = None,
     foreground: flags.Foreground = False,
     cache: flags.ReadCache = None,
+    cache_size: flags.CacheSize = "10GiB",
 ) -> int | None:
     """Show the files of a snapshot in a directory, and fetch of them what is read.
 
     Read-only. It goes on in the background until `umount DIR`, or until a signal comes. A hypervisor can start from it
-    before the bytes have come.
+    before the bytes have come. What cannot be read is EIO for whoever reads it; in the background it is told of in
+    ~/.local/state/epoch-oci/mount.log.
     """
     from epoch_oci.reading.mount import fall_silent, go_to_background
     from epoch_oci.reading.mount import mount as serve
+    from epoch_oci.reading.mount_log import MountLog
 
     refuse_swapped("mount", location, directory, "the snapshot comes first, and then the directory")
     path = Path(directory)
@@ -67,8 +72,12 @@ def mount(
         if code == 0:
             run.note(f"{location} is mounted at {directory}; unmount it with `umount {directory}`")
         return code
-    files = _files(run, location, store, cache)
-    serve(files, path, run.warn, (lambda: None) if foreground else fall_silent)
+    files = _files(run, location, store, cache, cache_size)
+    if foreground:
+        serve(files, path, run.warn)
+    else:
+        log = MountLog(run.settings.state_directory, path.absolute())
+        serve(files, path, lambda text: log.say(run.secrets.shown(text)), fall_silent)
     return None
 
 
@@ -95,13 +104,16 @@ def diff(
     run.result(found.to_json(), lambda: diff_lines(found))
 
 
-def _files(run: "Run", location: str, store: str | None, cache: str | None) -> "Mapping[str, ReadableFile]":
+def _files(
+    run: "Run", location: str, store: str | None, cache: str | None, cache_size: str
+) -> "Mapping[str, ReadableFile]":
     from epoch_oci.locate import ArtifactPlace
     from epoch_oci.reading.readable_files import files_at
 
+    most = cache_size_of(cache_size)
     place = place_of(run, location, store)
     name = place.named() if isinstance(place, ArtifactPlace) else ""
-    files = files_at(place, name, Path(cache).absolute() if cache else None)
+    files = files_at(place, name, Path(cache).absolute() if cache else None, most)
     if cache and not any(file.checked for file in files.values()):
         run.warn(f"{location} is not in chunks: nothing of it is kept in {cache}")
     return files
