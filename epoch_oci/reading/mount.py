@@ -47,6 +47,7 @@ def mount(
             fsname="epoch-oci",
             nothreads=False,
             default_permissions=True,
+            # A guest that boots reads in many places at once, and each reading waits for a registry.
             max_threads=_THREADS,
         )
     except RuntimeError as error:
@@ -66,6 +67,7 @@ def go_to_background(directory: Path) -> int | None:
     """
     before = _device(directory)
     sys.stdout.flush()
+    # Before anything is open: connections and threads do not live on in a child.
     child = os.fork()
     if not child:
         # Out of the terminal's session, or closing the terminal would end the mount.
@@ -123,6 +125,7 @@ def _operations(
 
         def __init__(self) -> None:
             self.served = False
+            # The time of the mount: a snapshot says when it was made, and not when its files were.
             self._now = time.time_ns()
             self._open: dict[str, RemoteFile] = {}
             self._lock = threading.Lock()

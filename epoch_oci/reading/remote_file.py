@@ -28,6 +28,7 @@ class RemoteFile(io.RawIOBase):
         self.name = file.name
         self._file = file
         self._position = 0
+        # Four at least: a reading that lies across two pages needs both while another one is under way.
         self._pages = max(4, cache // PAGE)
         self._held: OrderedDict[int, bytes] = OrderedDict()
         self._coming: dict[int, threading.Event] = {}
@@ -118,6 +119,7 @@ class RemoteFile(io.RawIOBase):
             stop = left[0] + 1
             while stop < last and stop not in self._held and stop not in self._coming:
                 stop += 1
+            # One for the whole run of pages: whoever waits for any of them is woken by it.
             event = threading.Event()
             self._coming |= dict.fromkeys(range(left[0], stop), event)
             return range(left[0], stop), None
@@ -135,6 +137,7 @@ class RemoteFile(io.RawIOBase):
             with self._lock:
                 self._held |= pages
                 while len(self._held) > self._pages:
+                    # The page that was asked for the longest ago; who reads in order never comes back to it.
                     self._held.popitem(last=False)
             return {number: page for number, page in pages.items() if number in wanted}
         finally:

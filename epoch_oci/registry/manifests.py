@@ -125,7 +125,7 @@ class Manifests:
         self._look_again(name, document, confirmed=confirmed)
 
     def keep(self, document: Document) -> None:
-        """As `Keeper.keep`: the manifest's exact bytes under its digest alone."""
+        """As `ArtifactStore.keep`: the manifest's exact bytes under its digest alone."""
         name = str(document.digest)
         successors(document, f"the manifest {name} for {self._where}")
         if not self._store(name, document, replace=True):

@@ -141,7 +141,7 @@ class RegistryRepository:
         self._manifests.publish(name, document, replace=replace)
 
     def keep(self, document: Document) -> None:
-        """As `Keeper.keep`."""
+        """As `ArtifactStore.keep`."""
         self._manifests.keep(document)
 
     def digest_of(self, name: str) -> Digest | None:

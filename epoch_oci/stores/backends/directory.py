@@ -97,7 +97,7 @@ class DirectoryBackend:
 
     @contextmanager
     def file(self, key: str) -> Iterator[int]:
-        """As `FileBackend.file`."""
+        """As `Backend.file`."""
         folder, name = _split(key)
         with self._opened(folder) as directory:
             descriptor = None if directory is None else local.open_file(name, directory, self._what(key))
