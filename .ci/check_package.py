@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from email import message_from_bytes
 from pathlib import Path
 
+from epoch_oci.cli.app import VERBS
+from epoch_oci.cli.help import man_pages
+
 ROOT = Path(__file__).parent.parent
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _OWN = re.compile(r"https://(?:github\.com|raw\.githubusercontent\.com)/epoch-oci/epoch-oci/(?:blob/|tree/)?[^/]+/(.+)")
@@ -56,7 +59,9 @@ def _content_problems(wheel: Path) -> Iterator[str]:
         f"epoch_oci/_schemas/{path.relative_to(ROOT / 'schemas')}" for path in (ROOT / "schemas").rglob("*.json")
     }
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "epoch_oci").rglob("*.py")} | {"epoch_oci/py.typed"}
-    for name in sorted(there ^ (schemas | modules)):
+    distribution = "-".join(wheel.name.split("-")[:2])
+    pages = {f"{distribution}.data/data/share/man/man1/{name}" for name in man_pages(VERBS)}
+    for name in sorted(there ^ (schemas | modules | pages)):
         yield f"{wheel.name}: {name} is {'more than' if name in there else 'missing of what'} is in the checkout"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from cli_runner import Here, command, completed, environment, run_cli, run_fresh
 from snapshots import make_snapshot, put_snapshot
 
 from epoch_oci import errors
-from epoch_oci.cli import main, settings
+from epoch_oci.cli import app, main, settings
 from epoch_oci.cli.exit_codes import exit_code, hint_of
 from epoch_oci.cli.streams import Secrets, safe
 from epoch_oci.redaction import without
@@ -452,6 +453,26 @@ def test_version():
 def test_completion_scripts(cli, shell):
     ran = cli("completion", shell)
     assert ran.code == 0 and "epoch-oci" in ran.out and "_ARGCOMPLETE" in ran.out
+
+
+def test_manual_pages_say_what_help_says(cli, tmp_path):
+    assert cli("man", "-o", "pages").code == 0
+    pages = {path.name: path.read_text() for path in (tmp_path / "pages").iterdir()}
+    assert set(pages) == {"epoch-oci.1", *(f"epoch-oci-{name}.1" for name in app.VERBS)}
+    assert cli("man", "push").out == pages["epoch-oci-push.1"] and cli("man").out == pages["epoch-oci.1"]
+    for name in app.VERBS:
+        spec, page = app.spec(name), pages[f"epoch-oci-{name}.1"]
+        for flag in (*spec.flags.values(), *spec.row.common):
+            assert f".B {', '.join(flag.words)}".replace("-", "\\-") in page
+        assert page.count("\n.EX\n") == 2 and ".SH SEE ALSO" in page
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
+def test_manual_pages_are_set_without_a_warning(cli, tmp_path):
+    assert cli("man", "-o", "pages").code == 0
+    for page in (tmp_path / "pages").iterdir():
+        done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z", page], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), page.name
 
 
 def test_completion_of_commands_flags_and_values():
