@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import os
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -236,6 +238,36 @@ def test_what_a_listener_raises_ends_the_verb_and_the_next_run_goes_on(home, mom
     assert epoch_oci.list_snapshots("store") and not (home / "back/manifests/team/bot/v2.json").exists()
     epoch_oci.pull("oci:b:v2", "back")
     assert epoch_oci.verify("back").ok
+
+
+def test_what_a_listener_raises_ends_what_moves_over_a_network_too(home, fake_registry):
+    registry = fake_registry()
+
+    def listen(event):
+        if event.event == "blob-done":
+            raise StopError
+
+    with pytest.raises(StopError):
+        epoch_oci.push("team/bot:v1", f"{registry.address}/team/bot", store="store", on_event=listen)
+    epoch_oci.push("team/bot:v1", f"{registry.address}/team/bot", store="store")
+    with pytest.raises(StopError):
+        epoch_oci.sync(f"{registry.address}/team", "oci:b", repositories=["bot"], on_event=listen)
+    assert epoch_oci.sync(f"{registry.address}/team", "oci:b", repositories=["bot"]).count("synced") == 1
+
+
+def test_a_verb_leaves_the_process_as_it_was(home, fake_registry):
+    def state():
+        mask = os.umask(0o77)
+        os.umask(mask)
+        return mask, os.getcwd(), dict(os.environ), [signal.getsignal(each) for each in signal.valid_signals()]
+
+    before = state()
+    registry = fake_registry()
+    epoch_oci.push("team/bot:v1", f"{registry.address}/team/bot", store="store")
+    epoch_oci.pull(f"{registry.address}/team/bot:v1", "back")
+    epoch_oci.pull(f"{registry.address}/team/bot:v1", files="files")
+    assert epoch_oci.verify(f"{registry.address}/team/bot:v1").ok
+    assert state() == before
 
 
 def test_verbs_run_side_by_side_in_threads_of_an_event_loop(home):
