@@ -62,8 +62,9 @@ class HostReach(Checked):
 class Connection(Checked):
     """How registries, buckets and servers are reached. Secrets never show in `repr`.
 
-    `environ` serves credentials, proxies and the settings of object stores, and nothing else. `retry_for` is in
-    seconds, see `registry.policy.RegistrySettings`. `hosts` has what holds for single registries, by HOST[:PORT].
+    `environ` serves credentials, proxies and the settings of object stores, and nothing else. `retry_for` is
+    in seconds: how long an object may be without progress while its registry is away. `hosts` has what holds for single
+    registries, by HOST[:PORT].
     """
 
     plain_http: bool = False
