@@ -20,6 +20,7 @@ from test_limit_rate import big_snapshot
 from epoch_oci.disk.assembly import Assembly, Spans
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import ConflictError, ContentError
+from epoch_oci.events import Event
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verifying import BLOCK
@@ -144,9 +145,14 @@ def test_execute_goes_on_where_an_earlier_run_stopped(tmp_path):
     with store.assemble(blob()) as assembly:
         write_span(assembly, 0, 4 * BLOCK)
         assembly.settle(0, 4 * BLOCK)
-    (outcome,) = execute(plan_blobs(store, [Want(target=blob(), content=BytesContent(RAW))]), moved="received")
+    heard: list[Event] = []
+    plan = plan_blobs(store, [Want(target=blob(), content=BytesContent(RAW))])
+    (outcome,) = execute(plan, moved="received", on_event=heard.append)
     assert (outcome.action, outcome.bytes) == ("received", len(RAW) - 4 * BLOCK)
     assert store.has(blob())
+    # What the earlier run left is told as there from the start, and is none of what has to move.
+    assert [event.bytes for event in heard if event.event == "blob-start"] == [0, 4 * BLOCK]
+    assert [event.bytes for event in heard if event.event == "plan"] == [len(RAW), len(RAW) - 4 * BLOCK]
 
 
 def test_a_packed_file_is_unfolded_as_it_arrives(tmp_path):

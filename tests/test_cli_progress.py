@@ -252,6 +252,23 @@ def test_json_lines_and_nothing_else(cli, pushing):
     assert sum(event["bytes"] for event in finished) == ran.json["bytesTransferred"]
 
 
+def test_parts_that_are_there_leave_the_total_and_hashing_is_told_apart(cli, pushing):
+    """Nobody knows the digests of parts before they are read, nor whether they are there."""
+    first = cli(*pushing, "--part-size", "256K", "--progress", "json", "--format", "json")
+    events = [json.loads(line) for line in first.err.splitlines()]
+    hashed = [event for event in events if event.get("phase") == "hashing"]
+    assert {"memory-ranges"} <= {event["title"] for event in hashed}
+    assert all(event["event"] == "blob-progress" and event["bytes"] <= event["total"] for event in hashed)
+    whole = {event["title"]: event["total"] for event in hashed}
+    assert {event["title"]: event["bytes"] for event in hashed} == whole  # the last that is told is the end
+    plans = [event["bytes"] for event in events if event["event"] == "plan"]
+    assert plans[-1] == first.json["bytesTransferred"]
+    forgetful = {"XDG_CACHE_HOME": "new"}
+    second = cli(*pushing, "--part-size", "256K", "--progress", "json", "--format", "json", env=forgetful)
+    plans = [json.loads(line)["bytes"] for line in second.err.splitlines() if json.loads(line)["event"] == "plan"]
+    assert second.json["bytesTransferred"] == 0 and plans[0] > 0 and plans[-1] == 0
+
+
 def test_phases_and_warnings_are_events(cli, tmp_path):
     made = make_snapshot("W1")
     made.raw = made.raw.replace(b'"totalSize": ', b'"totalSize": 9')

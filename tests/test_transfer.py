@@ -272,7 +272,9 @@ def test_a_part_that_is_cut_on_the_way_is_called_as_its_carrier_is():
         Descriptor(media_type="x/part", digest=Digest.of(b""), size=size, annotations=titled)
         for size, titled in ((6, {TITLE: "disk.001"}), (4, {TITLE: "disk.002"}))
     ]
-    late = cut_late(sink, BytesContent(raw), descriptor(raw), carriers, lambda table: None, mount_from=("elsewhere",))
+    late = cut_late(
+        sink, BytesContent(raw), descriptor(raw), carriers, lambda table: None, title="disk", mount_from=("elsewhere",)
+    )
     item = late.item(1, Digest.of(raw[6:]))
     assert (item.title, item.target.size, item.target.digest) == ("disk.002", 4, Digest.of(raw[6:]))
     assert item.unasked and item.step == "mount" and item.mount is not None and item.mount()

@@ -199,6 +199,7 @@ class PlainPush(Push):
             file.blob,
             file.carriers,
             lambda table: cuts.learn(file.blob, table),
+            title=file.name,
             mount_from=(*([home] if home is not None else []), *self.options.mount_from),
         )
 

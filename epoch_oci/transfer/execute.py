@@ -87,6 +87,11 @@ def _unheard(offset: int, count: int) -> None:
     """Of what is read to be hashed, or from a seed, no byte is one that had to be moved."""
 
 
+def _is_counted(item: Item) -> bool:
+    """Whether `Plan.to_move` has its bytes: of what is cut on the way it has all, for nobody was asked about any."""
+    return item.unasked or (item.step == "move" and not item.seeds)
+
+
 class _Counter:
     """Bytes that passed, in either direction, of all transfers together."""
 
@@ -199,20 +204,15 @@ class _Run:
         if self._cancelled.is_set():
             raise CancelledError
         if item.step == "skip":
-            self._report("blob-done", item, item.target.size, "skipped")
-            return Outcome(item, "skipped", 0)
+            return self._unmoved(item, "skipped")
         if item.unasked and item.present():
-            self._learned(-item.target.size if item.step == "move" and not item.seeds else 0)
-            self._report("blob-done", item, item.target.size, "skipped")
-            return Outcome(item, "skipped", 0)
+            return self._unmoved(item, "skipped")
         # Before any seed: the registry copies nothing, and this machine reads nothing.
         if item.step == "mount" and item.mount is not None and item.mount():
-            self._report("blob-done", item, item.target.size, "mounted")
-            return Outcome(item, "mounted", 0)
+            return self._unmoved(item, "mounted")
         if any(self._reused(item, seed) for seed in item.seeds):
-            self._report("blob-done", item, item.target.size, "reused")
-            return Outcome(item, "reused", 0)
-        if item.step == "mount" or item.seeds:
+            return self._unmoved(item, "reused")
+        if not _is_counted(item):
             self._learned(item.target.size)
         self._report("blob-start", item, 0)
         moved = self._move(item)
@@ -223,6 +223,13 @@ class _Run:
         action = self._moved if moved or not item.target.size else "reused"
         self._report("blob-done", item, item.target.size, action)
         return Outcome(item, action, moved)
+
+    def _unmoved(self, item: Item, action: Action) -> Outcome:
+        """What became of a blob for which no byte was moved."""
+        if _is_counted(item):
+            self._learned(-item.target.size)
+        self._report("blob-done", item, item.target.size, action)
+        return Outcome(item, action, 0)
 
     def _move(self, item: Item) -> int:
         """Move a blob; returns the bytes that were moved. What an earlier run left of it is not moved again."""
@@ -346,13 +353,13 @@ class _Run:
 
         def heard(offset: int, count: int) -> None:
             now = time.monotonic()
-            if now - last[0] >= _REPORT_SECONDS or offset == late.blob.size:
+            if count and (now - last[0] >= _REPORT_SECONDS or offset == late.blob.size):
                 last[0] = now
                 self._on_event(
                     Event(
                         event="blob-progress",
                         digest=late.blob.digest,
-                        title=late.blob.title,
+                        title=late.title,
                         bytes=offset,
                         total=late.blob.size,
                         phase="hashing",

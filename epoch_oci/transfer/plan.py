@@ -89,6 +89,7 @@ class Late:
     part_size: int
     item: Callable[[int, Digest], Item]
     learned: Callable[[PartTable], None]
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,7 @@ def cut_late(
     carriers: Sequence[Descriptor],
     learned: Callable[[PartTable], None],
     *,
+    title: str,
     mount_from: Sequence[str] = (),
 ) -> Late:
     """`blob` in the parts that `carriers` describe but for their digests."""
@@ -191,7 +193,7 @@ def cut_late(
         # and of a part that a broken run has sent nobody knows yet.
         return replace(_item(sink, want, False, mount_from, sink.holds), unasked=True)
 
-    return Late(blob=blob, content=content, part_size=carriers[0].size, item=item, learned=learned)
+    return Late(blob=blob, content=content, part_size=carriers[0].size, item=item, learned=learned, title=title)
 
 
 def _item(
