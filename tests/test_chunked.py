@@ -5,18 +5,22 @@ import json
 import os
 import random
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from cli_runner import Here, Ran, command, environment, run_cli
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from snapshots import Made, make_snapshot, noise, put_snapshot, tree
 from support.faults import IgnoreRange, Respond
 from support.registry_auth import PASSWORD, USER, BearerAuth
 
+import epoch_oci
 from epoch_oci.artifacts.pack_tables import table_of
-from epoch_oci.chunks.index import Index, annotations, write_index
+from epoch_oci.chunks.index import Index, Piece, annotations, write_index
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import media_type_for_file
 from epoch_oci.errors import ContentError
@@ -26,6 +30,7 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.stores.base import BytesContent
+from epoch_oci.stores.oci_layout import OciLayout
 
 CHUNK = 64 << 10
 INDEX = "application/vnd.cocoon.chunks.index.v1"
@@ -759,24 +764,71 @@ def test_verify_finds_an_index_that_fits_its_digests_and_not_its_packs(layout):
 
 def _with_forged_index(layout: Place, report: dict) -> str:
     """The artifact again, with an index in which one chunk lies elsewhere; returns its digest."""
-    index_row = of_type(report, INDEX)[0]
-    raw = layout.blob(index_row["digest"]).read_bytes()
-    value = json.loads(layout.blob(report["digest"]).read_bytes())
+
+    def moved(piece: Piece, packs: int) -> None:
+        at = next(at for at, encoding in enumerate(piece.encodings) if encoding == 2)
+        piece.offsets[at] += 1
+
+    return forge(layout.path / "layout", report["digest"], moved)
+
+
+def forge(layout: Path, digest: str, change: Callable[[Piece, int], None]) -> str:
+    """An artifact of a layout again, after `change` had its way with the first piece of each file; its digest."""
+
+    def path(of: str) -> Path:
+        return layout / "blobs" / "sha256" / of.removeprefix("sha256:")
+
+    value = json.loads(path(digest).read_bytes())
+    raw = path(value["layers"][0]["digest"]).read_bytes()
     notes = value["layers"][0]["annotations"]
     layer = Descriptor(media_type=INDEX, digest=Digest.of(raw), size=len(raw), annotations=notes)
     index = Index(layer, lambda offset, length: raw[offset : offset + length])
     files = []
     for number, file in enumerate(index.header.files):
         pieces = list(index.pieces(number))
-        at = next(at for at, encoding in enumerate(pieces[0].encodings) if encoding == 2)
-        pieces[0].offsets[at] += 1
+        change(pieces[0], len(index.header.packs))
         files.append((file, pieces))
     blob, header = write_index(index.header.packs, files)
     value["layers"][0] |= {"digest": str(Digest.of(blob)), "size": len(blob), "annotations": annotations(blob, header)}
     document = json.dumps(value).encode()
     for content in (blob, document):
-        layout.blob(str(Digest.of(content))).write_bytes(content)
+        path(str(Digest.of(content))).write_bytes(content)
     return str(Digest.of(document))
+
+
+@given(data=st.data())
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_versions_come_back_whatever_the_indexes_of_their_bases_say(tmp_path_factory, data):
+    """Bases whose digests are right and whose places, packs, lengths, encodings or names are not."""
+    path, chosen = tmp_path_factory.mktemp("lies"), random.Random(data.draw(st.integers(0, 1 << 30)))
+    target, memory, disk = f"oci:{path}/layout", guest(chosen.randrange(9), 1 << 21), guest(9, 20 * CHUNK)
+
+    def lie(piece: Piece, packs: int) -> None:
+        stored = [at for at, encoding in enumerate(piece.encodings) if encoding]
+        for at in chosen.sample(stored, min(len(stored), chosen.randrange(1, 4))):
+            other = chosen.choice(stored)
+            for column in chosen.sample(["offsets", "stored", "packs", "digests"], chosen.randrange(1, 3)):
+                if column == "digests":
+                    digests, size = piece.digests, 32
+                    digests[at * size : at * size + size] = digests[other * size : other * size + size]
+                elif column == "packs":
+                    piece.packs[at] = chosen.randrange(packs)
+                else:
+                    values = getattr(piece, column)
+                    values[at] = chosen.choice([values[other], values[at] + 1, max(0, values[at] - 1)])
+
+    layout = OciLayout(path / "layout")
+    for number in range(1, data.draw(st.integers(2, 4)) + 1):
+        memory = changed(memory, *(chosen.randrange(len(memory) // CHUNK) for _ in range(3)), seed=number)
+        made = snapshot(f"v{number}", memory, disk)
+        put_snapshot(path / "store", made)
+        options = epoch_oci.PushOptions(chunking=epoch_oci.Chunking())
+        report = epoch_oci.push(str(made.key), f"{target}:v{number}", store=path / "store", options=options)
+        epoch_oci.pull(f"{target}:v{number}", path / f"back{number}")
+        assert comes_back(path / f"back{number}", made)
+        if data.draw(st.booleans()):
+            forged = forge(path / "layout", str(report.document.digest), lie)
+            layout.publish(f"v{number}", layout.resolve(forged), replace=True)
 
 
 # diff

@@ -74,6 +74,41 @@ def test_a_push_that_is_killed_leaves_no_tag_and_goes_on(live_registry, repo_nam
     assert finish(start_cli("verify", target, "-q"))[0] == 0
 
 
+def test_the_chunked_form_survives_kills_on_its_way_there_and_back(live_registry, repo_name, tmp_path):
+    """Two versions, pushed and pulled, each killed again and again: no tag and no file before all of it is right."""
+    rng = random.Random(7)
+    for tag in ("v1", "v2"):
+        raw = random.Random("same").randbytes(BIG // 2) + random.Random(tag).randbytes(BIG // 2)
+        made = Made(SnapshotKey("big", tag), b"", {Digest.of(raw).hex: raw})
+        row = {"digest": Digest.of(raw).hex, "size": len(raw), "filename": "memory-ranges"}
+        zero = "0001-01-01T00:00:00Z"
+        value = {"schemaVersion": 1, "name": "big", "tag": tag, "snapshotId": "9f3c1a7be20d4c55", "layers": [row]}
+        made.raw = gojson.dumps({**value, "totalSize": len(raw), "createdAt": zero, "pushedAt": zero})
+        put_snapshot(tmp_path / "store", made)
+        target = f"{live_registry.address}/{repo_name}:{tag}"
+        push = ("push", made.key, target, "--store", tmp_path / "store", "--chunked", "-q")
+        for _ in range(3):
+            kill_at(rng.uniform(0.2, 0.9), *push)
+            assert finish(start_cli("verify", target, "--fast", "-q"))[0] in (0, 5)
+        code, said = finish(start_cli(*push))
+        assert code == 0, said
+        pull = ("pull", target, "--store", tmp_path / "copy", "-q")
+        for _ in range(3):
+            kill_at(rng.uniform(0.2, 0.9), *pull)
+            assert right_names(tmp_path / "copy")
+        code, said = finish(start_cli(*pull))
+        assert code == 0, said
+        assert tree(tmp_path / "copy")[f"manifests/big/{tag}.json"] == made.raw
+        assert tree(tmp_path / "copy")[f"blobs/sha256/{Digest.of(raw).hex}"] == raw
+
+
+def right_names(store: Path) -> bool:
+    """Whether every visible blob is what it is called."""
+    files = tree(store).items() if store.exists() else ()
+    blobs = [(Path(name).name, raw) for name, raw in files if name.startswith("blobs/") and "/.epoch-oci" not in name]
+    return all(Digest.of(raw).hex == name for name, raw in blobs)
+
+
 def test_a_line_cut_in_the_middle_of_a_blob_costs_nothing_where_the_registry_says_how_far_it_got(
     live_registry, repo_name, big, proxy
 ):

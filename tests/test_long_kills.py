@@ -28,6 +28,7 @@ from support.proxy import Bandwidth, FaultProxy
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 PARTS = ("--part-size", "8MiB")
+CHUNKED = ("--chunked",)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def numbers() -> Iterator[int]:
     return count()
 
 
-@pytest.mark.parametrize("parts", [(), PARTS], ids=["whole", "parts"])
+@pytest.mark.parametrize("parts", [(), PARTS, CHUNKED], ids=["whole", "parts", "chunks"])
 def test_a_push_to_a_registry_killed_at_random(live_registry, repo_name, big, numbers, parts):
     store, made = big
 
@@ -68,7 +69,7 @@ def test_a_push_to_a_registry_killed_at_random(live_registry, repo_name, big, nu
             run("verify", f"{target}:v1", "--round-trip")
 
 
-@pytest.mark.parametrize("parts", [(), PARTS], ids=["whole", "parts"])
+@pytest.mark.parametrize("parts", [(), PARTS, CHUNKED], ids=["whole", "parts", "chunks"])
 def test_a_push_to_a_layout_killed_at_random(tmp_path, big, numbers, parts):
     store, made = big
 
@@ -79,7 +80,7 @@ def test_a_push_to_a_layout_killed_at_random(tmp_path, big, numbers, parts):
     Way(begin).kill_often(f"layout {parts}")
 
 
-@pytest.mark.parametrize("parts", [(), PARTS], ids=["whole", "parts"])
+@pytest.mark.parametrize("parts", [(), PARTS, CHUNKED], ids=["whole", "parts", "chunks"])
 @pytest.mark.parametrize("end", ["store", "files"])
 def test_a_pull_from_a_registry_killed_at_random(live_registry, repo_name, tmp_path, big, numbers, parts, end):
     store, made = big
@@ -88,7 +89,7 @@ def test_a_pull_from_a_registry_killed_at_random(live_registry, repo_name, tmp_p
     Way(lambda: pulling(target, end, tmp_path / f"copy-{next(numbers)}", made)).kill_often(f"pull {parts} {end}")
 
 
-@pytest.mark.parametrize("parts", [(), PARTS], ids=["whole", "parts"])
+@pytest.mark.parametrize("parts", [(), PARTS, CHUNKED], ids=["whole", "parts", "chunks"])
 @pytest.mark.parametrize("end", ["store", "files"])
 def test_a_pull_from_a_layout_killed_at_random(tmp_path, big, numbers, parts, end):
     store, made = big
