@@ -281,6 +281,22 @@ def test_a_flag_after_the_command_outweighs_one_before_it(cli):
     assert cli("--format", "json", "version", "--format", "text").out.startswith("epoch-oci ")
 
 
+def test_what_may_be_repeated_adds_up_wherever_it_stands():
+    call = app.parse(["-v", "--trust-host", "a.example", "version", "--trust-host=b.example", "-v"], {})
+    assert not isinstance(call, int)
+    assert (call.settings.verbose, call.settings.trust_host) == (2, ("a.example", "b.example"))
+
+
+def test_of_two_formats_the_last_one_is_that_of_an_error_too(cli):
+    assert cli("--format", "text", "--format=json", "nope").json_error["code"] == "USAGE"
+    assert len(cli("--format=json", "nope", "--format", "text").err.splitlines()) == 1
+
+
+def test_a_dash_is_no_command(cli):
+    ran = cli("-")
+    assert ran.code == 2 and ran.out == "" and "there is no command" in ran.error
+
+
 def test_a_flag_outweighs_the_environment(cli):
     assert cli("version", env={"EPOCH_OCI_FORMAT": "json"}).out.startswith("{")
     assert cli("version", "--format", "text", env={"EPOCH_OCI_FORMAT": "json"}).out.startswith("epoch-oci ")

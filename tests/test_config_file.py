@@ -165,7 +165,15 @@ SECRETS = "hunter2-hunter2"
         (f'[hosts."a.b"]\nauth_token = "{SECRETS}"\n', 2, "config.toml:2: auth_token looks like a secret"),
         (f"password = {SECRETS}\n", 2, "no TOML: it is wrong at line 1"),
         (f'[defaults]\nstore = "{SECRETS}\n', 2, "no TOML"),
+        (f'[defaults]\nstore = "epoch+https://bob:{SECRETS}@h.example"\n', 2, "config.toml:2: store: "),
+        (f'[hosts."a.b"]\nmirrors = ["m.example", "bob:{SECRETS}@m.example/x"]\n', 2, "config.toml:2: mirrors: "),
+        (f'[hosts."bob:{SECRETS}@a.b"]\njobs = 1\n', 2, "config.toml:1: hosts: "),
         ("[defaults]\nx = " + "[" * 5000, 2, "no TOML"),
+        (f"[defaults]\njobs = {'9' * 5000}\n", 2, "no TOML"),
+        ("[defaults]\njobs = nan\n", 2, "config.toml:2: jobs: "),
+        (f"[defaults]\njobs{'.a' * 100_000} = 1\n", 2, "config.toml:2: there are more than 128 dots"),
+        (f"[defaults]\njobs{'.a' * 128} = 1\n", 2, "jobs: an object is not of type integer"),
+        (f"# {'x' * (1 << 20)}\n", 2, "too large"),
         ("\udcff", 2, "not UTF-8"),
     ],
 )
@@ -176,6 +184,19 @@ def test_what_is_wrong_in_it_is_said_with_its_line_and_a_way_on(cli, text, code,
         ran = cli(*words)
         assert ran.code == code and says in ran.error
         assert SECRETS not in ran.err and ran.out == ""
+
+
+def test_what_is_shown_has_no_password_and_no_signature(cli):
+    env = {
+        "EPOCH_OCI_STORE": f"epoch+https://bob:{SECRETS}@h.example",
+        "EPOCH_OCI_REGISTRY_CONFIG": str(write("")),
+        "EPOCH_OCI_TRUST_HOST": f"a.example\nbob:{SECRETS}@b.example",
+        "EPOCH_OCI_CACHE": f"s3://b/p?X-Amz-Signature={SECRETS}",
+    }
+    for words in ((), ("--format", "json")):
+        ran = cli("config", "show", *words, env=env)
+        assert ran.code == 0 and SECRETS not in ran.out + ran.err
+        assert "h.example" in ran.out and "b.example" in ran.out and "X-Amz-Signature=" in ran.out
 
 
 def test_who_may_write_it(cli, tmp_path):

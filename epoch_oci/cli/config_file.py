@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from epoch_oci.errors import LocalIOError, NotFoundError, PolicyError, UsageError
+from epoch_oci.redaction import user_info
 
 VARIABLE = "EPOCH_OCI_CONFIG"
 SCHEMA = "cli/config-file.v1"
@@ -47,7 +48,9 @@ PATHS = frozenset({"ca-file", "cert-file", "key-file", "registry-config", "cache
 _SHARED = ("jobs", "limit-rate")
 _TABLES = ("defaults", "hosts")
 _SECRET = ("password", "passwd", "secret", "token", "credential", "apikey", "api-key", "access-key", "auth")
-_LIMIT = 1 << 20
+_LIMIT = 256 << 10
+_MOST_DOTS = 128
+"""On a line. Every part of a dotted key costs the parser as much as all those before it."""
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 """What is no file is found out after it was opened; a FIFO would wait for a writer."""
 
@@ -132,7 +135,7 @@ def _read(path: str, *, is_named: bool) -> bytes | None:
     except OSError as error:
         raise LocalIOError(f"{path}: {(error.strerror or str(error)).lower()}", object=path) from error
     if len(raw) > _LIMIT:
-        raise UsageError(f"{path} is too large for a configuration file", object=path, hint="1 MiB is the most")
+        raise UsageError(f"{path} is too large for a configuration file", object=path, hint="256 KiB is the most")
     return raw
 
 
@@ -159,10 +162,11 @@ def _parsed(path: str, raw: bytes, home: str) -> ConfigFile:
 
     try:
         text = raw.decode("utf-8")
+        _refuse_long_keys(path, text)
         value = tomllib.loads(text)
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8", object=path, hint="write it in TOML") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
         raise UsageError(f"{path} is no TOML: {_plain(error)}", object=path, hint="see docs/cli.md") from None
     file = ConfigFile(path=path, lines=dict(_lines(text)))
     _refuse_secrets(file, value)
@@ -175,10 +179,24 @@ def _parsed(path: str, raw: bytes, home: str) -> ConfigFile:
     return replace(file, defaults=_at_home(value.get("defaults", {}), home), hosts=hosts, lines=lines)
 
 
+def _refuse_long_keys(path: str, text: str) -> None:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _MOST_DOTS and not line.lstrip().startswith("#"):
+            raise UsageError(
+                f"{path}:{number}: there are more than {_MOST_DOTS} dots on this line",
+                object=path,
+                hint="a list may be written over several lines",
+            )
+
+
 def _plain(error: Exception) -> str:
     """What the parser says, but for what it quotes: that may be a secret."""
-    text = str(error) if not isinstance(error, RecursionError) else "it nests too deeply"
-    return f"it is wrong at line {text.rpartition('line ')[2].partition(',')[0]}" if "(at line " in text else text[:80]
+    if isinstance(error, RecursionError):
+        return "it nests too deeply"
+    text = str(error)
+    if "(at line " in text:
+        return f"it is wrong at line {text.rpartition('line ')[2].partition(',')[0]}"
+    return "it ends too early, or has a number that is too long"
 
 
 def _at_home(row: Mapping[str, Any], home: str) -> dict[str, Any]:
@@ -236,6 +254,29 @@ def _refuse_secrets(file: ConfigFile, value: Mapping[str, Any]) -> None:
                 object=file.path,
                 hint="keep it with `epoch-oci login`, or in EPOCH_OCI_PASSWORD",
             )
+    for keys, text in _texts(value):
+        if user_info(text):
+            raise UsageError(
+                f"{file.place(*keys)}: {keys[-1]}: there is no place for a user and a password in this file",
+                object=file.path,
+                hint="leave out what stands before the @, and keep it with `epoch-oci login`",
+            )
+
+
+def _texts(value: Mapping[str, Any]) -> Iterator[tuple[Keys, str]]:
+    """Every text that may be a location, with the key under which it stands; for the name of a host its table."""
+    tables: dict[Keys, Any] = {("defaults",): value.get("defaults")}
+    hosts = value.get("hosts")
+    for host, row in hosts.items() if isinstance(hosts, dict) else ():
+        yield ("hosts",), host
+        tables["hosts", host] = row
+    for table, row in tables.items():
+        for key, item in row.items() if isinstance(row, dict) else ():
+            yield from (((*table, key), text) for text in _listed(item) if isinstance(text, str))
+
+
+def _listed(item: Any) -> list[Any]:
+    return item if isinstance(item, list) else [item]
 
 
 def _refuse_unknown(file: ConfigFile, value: Mapping[str, Any]) -> None:

@@ -146,7 +146,7 @@ class Spec:
     def call(self, given: Mapping[str, Any], typed: Sequence[str], invocation: Invocation) -> Call:
         """Fill in what was not given. Raises UsageError, NotFoundError."""
         arguments = self._fitted(typed)
-        common = {flag.name: _nearer(given.get(flag.name), invocation.common.get(flag.name)) for flag in COMMON}
+        common = {flag.name: _both(flag, given.get(flag.name), invocation.common.get(flag.name)) for flag in COMMON}
         environ = invocation.environ
         file = load(environ)
         filed = file.for_words([*arguments.values()])
@@ -195,7 +195,7 @@ def divided(words: Sequence[str]) -> tuple[Sequence[str], str | None, Sequence[s
     """What stands before the command's name, the name, and what comes after it."""
     valued = {word for flag in COMMON if flag.takes_value for word in flag.words}
     index = 0
-    while index < len(words) and words[index].startswith("-") and words[index] != "--":
+    while index < len(words) and words[index].startswith("-") and words[index] not in ("-", "--"):
         index += 2 if words[index] in valued else 1
     rest = words[index + 1 :] if words[index : index + 1] == ["--"] else words[index:]
     return words[:index], next(iter(rest), None), rest[1:]
@@ -271,8 +271,10 @@ def _no_such_flag(typed: str, flags: Mapping[str, Flag], path: str, rows: Mappin
     return UsageError(f"{path} has no flag {_quoted(word)}", object=path, hint=hint)
 
 
-def _nearer(after: Any, before: Any) -> Any:
-    """What was given after the command's name, an empty value too, else what was given before it."""
+def _both(flag: Flag, after: Any, before: Any) -> Any:
+    """What was given after the command's name, an empty value too, else before it; what may be repeated adds up."""
+    if flag.kind in ("many", "count") and after and before:
+        return before + after
     return after if after or after == "" else before
 
 

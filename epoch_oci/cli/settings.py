@@ -265,7 +265,11 @@ def _refused(text: str, where: str, allowed: str) -> UsageError:
 def _guess(
     word: str, typed: Sequence[str], environ: Mapping[str, str], filed: Mapping[str, Any], choices: tuple[str, ...]
 ) -> str:
-    found = [text.partition("=")[2] for text in typed if text.startswith(word + "=")]
-    found += [typed[index + 1] for index, text in enumerate(typed[:-1]) if text == word]
+    given = [
+        after if text == word else text.removeprefix(f"{word}=")
+        for text, after in zip(typed, [*typed[1:], ""], strict=True)
+        if text == word or text.startswith(f"{word}=")
+    ]
+    found = given[::-1]  # as in what is parsed, the last one counts
     found += [environ.get(PREFIX + word[2:].upper(), ""), filed.get(word[2:], "")]
     return next((text for text in found if text in choices), choices[0])

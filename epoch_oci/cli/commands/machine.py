@@ -40,10 +40,11 @@ def config(run: "Run", action: flags.ConfigAction) -> None:
     if action != "show":
         raise UsageError(f"there is no `config {action}`", object=action, hint="write `epoch-oci config show`")
     settings = run.settings
+    rows = [*_common(settings), *_of_commands(settings)]
     shown = {
         "command": "config",
         "file": settings.file.path,
-        "settings": [*_common(settings), *_of_commands(settings)],
+        "settings": [row | {"value": _hidden(run, row["value"])} for row in rows],
         "hosts": list(_hosts(settings)),
     }
     run.result(shown, lambda: config_lines(shown))
@@ -115,6 +116,13 @@ def _row(flag: Flag, found: object, origin: str | None) -> dict[str, Any]:
         kind = "variable" if origin in flag.sources else "file"
     plain = list(found) if isinstance(found, tuple) else found
     return {"name": flag.key, "value": plain, "from": {"kind": kind, "where": origin}}
+
+
+def _hidden(run: "Run", found: Any) -> Any:
+    """A value without what may be a secret in it: a location in a variable may have a password, or be signed."""
+    if isinstance(found, list):
+        return [_hidden(run, item) for item in found]
+    return run.secrets.hidden(found) if isinstance(found, str) else found
 
 
 def _hosts(settings: Settings) -> Iterator[dict[str, Any]]:
