@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from cli_runner import start_function
+from contract.cases import descriptor
 from disks import (
     OBSTACLES,
     FailingCall,
@@ -32,6 +33,7 @@ from support.content import noise
 
 from epoch_oci.disk import draft as draft_module
 from epoch_oci.disk.draft import Draft
+from epoch_oci.disk.facts import Marks
 from epoch_oci.disk.holes import write_sparse
 from epoch_oci.errors import ContentError, LocalIOError, NotFoundError
 from epoch_oci.stores.backends.base import read_if_there, read_object
@@ -459,6 +461,50 @@ class TestUpdate:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(add, range(40)))
         assert read(backend, "n") == b"40"
+
+
+class Meddling(Marks):
+    """Between the look at a file and its reading somebody does something."""
+
+    def __init__(self, *deeds) -> None:
+        super().__init__()
+        self.deeds = list(deeds)
+
+    def digest(self, found, form):
+        if self.deeds:
+            self.deeds.pop(0)()
+
+
+class TestHolding:
+    """Whether an object is a blob, while others are at it."""
+
+    RAW = noise(200_000, seed=5)
+
+    def held(self, tmp_path: Path, *deeds) -> bool:
+        path = tmp_path / "space"
+        write(DirectoryBackend(path), "blob", self.RAW)
+        return DirectoryBackend(path, marks=Meddling(*deeds)).holds("blob", descriptor(self.RAW))
+
+    def test_another_process_that_puts_it_as_well_does_not_take_it_away(self, tmp_path: Path) -> None:
+        def put() -> None:
+            write(DirectoryBackend(tmp_path / "space"), "blob", self.RAW)
+
+        assert self.held(tmp_path, put, put)
+
+    def test_one_that_is_replaced_by_something_else_is_not_there(self, tmp_path: Path) -> None:
+        def put() -> None:
+            write(DirectoryBackend(tmp_path / "space"), "blob", self.RAW[:-1] + b"x")
+
+        assert not self.held(tmp_path, put)
+
+    def test_one_that_is_written_to_all_the_time_is_not_there(self, tmp_path: Path) -> None:
+        def touch() -> None:
+            os.utime(tmp_path / "space/blob")
+
+        assert not self.held(tmp_path, *[touch] * 50)
+
+    def test_one_that_is_taken_away_is_not_there(self, tmp_path: Path) -> None:
+        assert not self.held(tmp_path, (tmp_path / "space/blob").unlink)
 
 
 class TestDurability:

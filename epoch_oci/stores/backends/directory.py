@@ -24,6 +24,9 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verifying import BLOCK, ByteReader
 from epoch_oci.stores.backends.base import Change, Opener, Stored, check_key, read_if_there
 
+_LOOKS = 5
+"""A file that changes every time it is read counts as absent."""
+
 
 class DirectoryBackend:
     """Objects below `path`, which is made when the first one is written. Safe for threads and processes.
@@ -62,11 +65,16 @@ class DirectoryBackend:
 
     def holds(self, key: str, target: Descriptor, *, anew: bool = False) -> bool:
         """As `Backend.holds`."""
-        # The size first: it costs a look, and a file of another one need not be read.
-        if self.head(key) != target.size:
-            return False
-        with contextlib.suppress(NotFoundError), self.file(key) as descriptor:
-            return self._digest(descriptor, target, self._what(key), anew) == target.digest
+        for _ in range(_LOOKS):
+            # The size first: it costs a look, and a file of another one need not be read.
+            if self.head(key) != target.size:
+                return False
+            with contextlib.suppress(NotFoundError), self.file(key) as descriptor:
+                digest = self._digest(descriptor, target, self._what(key), anew)
+                if digest is not None:
+                    return digest == target.digest
+            # Another process has put the blob as well, as a rule: its file has taken the place of the one that was
+            # read, which lost its name meanwhile, and is as good.
         return False
 
     def _digest(self, descriptor: int, target: Descriptor, what: str, anew: bool) -> Digest | None:
