@@ -414,6 +414,14 @@ def test_a_registry_that_is_gone_is_not_waited_for_a_thousand_times(cli, tmp_pat
     assert len(rows) == 30 and sum("not tried" in text for text in rows) > 15
 
 
+def test_a_target_that_is_away_is_not_asked_for_each_of_many(tmp_path):
+    for number in range(200):
+        put_snapshot(tmp_path / "store", small(f"bot{number}", "v1", unique=10, base=b"base"))
+    done = run_cli("sync", "store", "127.0.0.1:1/m", cwd=tmp_path)
+    assert done.code == 6 and "refused" in done.error
+    assert done.err.count("trying again") < 150
+
+
 def test_a_registry_that_says_slow_down_to_everybody_is_obeyed(cli, store, fake_registry):
     registry = fake_registry()
     registry.fault("POST", "/uploads/", Throttle(1), first=6)
@@ -547,6 +555,9 @@ def test_two_at_once_make_one_layout_and_a_kill_costs_its_index_entries_at_most(
         (("sync", "store", "second", "--repository", "x"), 2, "the source is none"),
         (("sync", "store", "second", "--report", "no/such/place.html"), 5, "no directory"),
         (("sync", "nowhere", "second"), 5, "nowhere"),
+        (("sync", "-", "second"), 2, "an archive of one snapshot"),
+        (("sync", "store", "-"), 2, "an archive of one snapshot"),
+        (("sync", "store", "epoch+http://localhost:1"), 2, "only read from"),
         (("sync", "localhost:1/a", "localhost:1/a/b"), 2, "lies within"),
         (("sync", "localhost:1", "localhost:1/mirror"), 2, "lies within"),
     ],

@@ -265,6 +265,10 @@ def open_side(word: str, *, connection: Connection, repositories: Sequence[str] 
     can hold many, NotFoundError, PolicyError.
     """
     location.refuse_url(word)
+    if word == "-":
+        raise UsageError("- is an archive of one snapshot", object=word, hint="use `push -` or `pull -o -`")
+    if create and word.startswith(("epoch+http:", "epoch+https:")):
+        raise UsageError(f"{shown(word)} is a legacy Epoch server, which is only read from", object=word)
     plain = next((word.removeprefix(scheme) for scheme in _SCHEMES if word.startswith(scheme)), word)
     if plain != word or is_prefix(word):
         return _registry(plain, connection, repositories, create)

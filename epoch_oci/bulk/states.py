@@ -19,7 +19,7 @@ from epoch_oci.dialects.foreign import identified
 from epoch_oci.dialects.profile import ROLE
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.errors import ConflictError, EpochOciError, NotFoundError
+from epoch_oci.errors import ConflictError, EpochOciError, NetworkError, NotFoundError
 from epoch_oci.events import OnEvent, Phase, ignore
 from epoch_oci.flows.copy import pointed
 from epoch_oci.oci import media_types
@@ -96,14 +96,20 @@ def survey(
 ) -> Survey:
     """Look at every snapshot, several at a time; `on_event` hears how many were found, and then looked at.
 
-    Raises what listing the source raises. What is wrong with one snapshot is among those left out.
+    Raises what listing the source raises, and NetworkError when one end has gone away. What is wrong with one snapshot
+    is among those left out.
     """
     found = Survey()
     pairs = _matched(source, target, selection, rules, found, Phase(on_event, "listing"))
     looker = Looker(source, target, selection, rules, journal, found.attached)
     looked_at = Phase(on_event, "surveying", len(pairs))
+    in_a_row = 0
     for state in in_parallel(looker.state, pairs):
         looked_at.one_more()
+        away = isinstance(state, LeftOut) and isinstance(state.error, NetworkError)
+        in_a_row = in_a_row + 1 if away else 0
+        if isinstance(state, LeftOut) and in_a_row == ASKED_AT_ONCE:
+            raise state.error  # whoever is away is not waited for once for each of thousands
         if isinstance(state, Wanted):
             found.wanted.append(state)
         elif isinstance(state, There):
