@@ -408,7 +408,7 @@ def test_a_registry_that_is_gone_is_not_waited_for_a_thousand_times(cli, tmp_pat
     for number in range(30):
         put_snapshot(tmp_path / "store", small(f"bot{number}", "v1"))
     registry.fault("*", "/uploads/", Respond(503))
-    done = cli("sync", "store", f"{registry.address}/m", "--format", "json", "--jobs", "2", "--retry-for", "0")
+    done = cli("sync", "store", f"{registry.address}/m", "--format", "json", "--jobs", "2", "--retry-for", "1s")
     assert done.code == 10
     rows = [row["error"]["message"] for row in done.json["snapshots"]]
     assert len(rows) == 30 and sum("not tried" in text for text in rows) > 15
@@ -442,7 +442,7 @@ def test_it_is_run_again_for_what_may_pass_and_not_for_what_stays(cli, tmp_path,
     away.fault("*", "/uploads/", Respond(503))
     put_snapshot(tmp_path / "store", small("x", "taken"))
     away.put_image("m/x", "taken", [b"precious"])
-    done = cli("sync", "store", f"{away.address}/m", "--retry-for", "0")
+    done = cli("sync", "store", f"{away.address}/m", "--retry-for", "1s")
     assert done.code == 10 and "2 of 2 snapshots failed; run the same command again for 1 of them; the 1" in done.error
 
 

@@ -307,6 +307,14 @@ def test_what_makes_no_sense_is_refused(tmp_path, words, code, problem):
     assert done.code == code and problem in done.error
 
 
+@pytest.mark.long
+def test_what_answers_and_is_no_scheduler_is_not_waited_for(tmp_path, fake_registry):
+    """Dask's own limit does not hold there; a dashboard's port is easily taken for the scheduler's."""
+    fill(tmp_path / "store", 1)
+    done = run_fresh("sync", "store", "second", "--scheduler", f"tcp://{fake_registry().address}", cwd=tmp_path)
+    assert done.code == 6 and "no Dask scheduler" in done.error
+
+
 def test_what_travels_is_words_and_digests():
     """Tasks and errors survive the way there and back, and there is nothing in them that is secret."""
     made = small("bot", "v1")

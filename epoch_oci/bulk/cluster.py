@@ -208,7 +208,7 @@ class Cluster:
     @classmethod
     def at(cls, address: str) -> "Cluster":
         """The scheduler at `tcp://HOST:PORT`. Raises NetworkError, UsageError where Dask is not installed."""
-        client = _dask().Client
+        _dask()
         try:
             parts = urlsplit(address)
             if parts.scheme not in ("tcp", "tls", "ws", "wss") or not parts.hostname:
@@ -217,11 +217,15 @@ class Cluster:
         except ValueError:
             raise UsageError(f"--scheduler cannot be {address}", object=address, hint="write tcp://HOST:8786") from None
         try:
-            # Dask asks again and again for as long as a scheduler may be away later on.
             socket.create_connection((parts.hostname, port), _CONNECT_SECONDS).close()
-            return cls(client(address, timeout=_AWAY_SECONDS, set_as_default=False))
+            return cls(_connected(address))
         except (OSError, ValueError) as error:
-            raise NetworkError(f"there is no Dask scheduler at {address}", object=address, retryable=False) from error
+            raise NetworkError(
+                f"there is no Dask scheduler at {address}",
+                object=address,
+                hint="look at its host and port, and whether it runs: dask scheduler",
+                retryable=False,
+            ) from error
 
     @classmethod
     def of(cls, workers: int, pieces: int) -> "Cluster":
@@ -302,6 +306,20 @@ class Cluster:
         with contextlib.suppress(TimeoutError):
             self.client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
         return True
+
+
+def _connected(address: str) -> Any:
+    """A client of the scheduler there. Raises OSError, also where something else answers: Dask would wait for ever."""
+    came: Future[Any] = Future()
+
+    def connect() -> None:
+        try:
+            came.set_result(_dask().Client(address, timeout=_AWAY_SECONDS, set_as_default=False))
+        except Exception as error:
+            came.set_exception(error)
+
+    threading.Thread(target=connect, name="connect", daemon=True).start()
+    return came.result(_CONNECT_SECONDS)
 
 
 def _version(seen: object) -> str:
