@@ -353,7 +353,7 @@ def test_a_narrow_terminal_cuts_names_and_no_number(width):
             and "768.0 MiB/s" in shown[0]
             and "1:43" in shown[0]
         )
-        assert shown[1].startswith("  waiting: 429: the registry") and shown[2].startswith("  hashing late.r")
+        assert shown[1].startswith("  waiting: 429: the registry") and shown[2].startswith("  hashing l")
         assert ("…" in shown[3] + shown[4] + shown[5]) == (width < 100)
     assert len(rows(busy(), width, 3)) == 3
 

@@ -5,7 +5,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from epoch_oci.cli.progress import Flow, Progress, Say, Tally, percent
+from epoch_oci.cli.progress import Progress, Say, Tally, percent
 from epoch_oci.cli.render import duration_text, size_text
 from epoch_oci.events import Event
 
@@ -19,6 +19,8 @@ _WIDEST = 79
 """Columns: no line is longer, so that a terminal that is made smaller seldom breaks one in two."""
 _BAR, _BAR_FROM = 12, 70
 _BLOBS_SHOWN = 6
+_END = 4
+"""Characters at the end of a name that is cut: parts of one file differ there."""
 _SIZE, _RATE, _LEFT, _PERCENT = 10, 12, 8, 5
 
 
@@ -103,7 +105,9 @@ class BarProgress(Progress):
 def rows(tally: Tally, width: int, height: int) -> list[str]:
     """What is shown, no line wider than `width` and no more than `height` of them. Names are cut, and no number is."""
     lines = [_all_of_it(tally, width)]
-    lines += [_hashing(tally, flow, width) for flow in tally.hashing.values()]
+    for number, flow in enumerate(tally.hashing.values()):  # they have one rate together
+        rate = tally.hash_rate() if number == 0 else 0.0
+        lines.append(_row(f"  hashing {flow.title}", flow.done, flow.total, width, rate))
     flows = sorted(tally.flows.values(), key=lambda flow: -flow.total)
     if len(flows) + len(tally.hashing) > 1 or tally.snapshots[1]:
         lines += [_row(f"  {flow.title}", flow.done, flow.total, width) for flow in flows[:_BLOBS_SHOWN]]
@@ -120,10 +124,6 @@ def _all_of_it(tally: Tally, width: int) -> str:
     return _row(name, tally.moved, tally.total, width, tally.rate(), tally.seconds_left())
 
 
-def _hashing(tally: Tally, flow: Flow, width: int) -> str:
-    return _row(f"  hashing {flow.title}", flow.done, flow.total, width, tally.hash_rate())
-
-
 def _row(name: str, done: int, total: int, width: int, rate: float = 0.0, left: float | None = None) -> str:
     """Name, bar, percent, size, rate and time left; on narrow terminals the bar goes, then the rate, then the size."""
     cells = [f"{percent(done, total):>{_PERCENT}}"]
@@ -135,7 +135,7 @@ def _row(name: str, done: int, total: int, width: int, rate: float = 0.0, left: 
     if width >= _BAR_FROM:
         cells.insert(0, _bar(done, total))
     figures = "  ".join(cells)
-    return f"{_cut(name, width - len(figures) - 2)}  {figures}"
+    return f"{_cut(name, width - len(figures) - 2, _END)}  {figures}"
 
 
 def _bar(done: int, total: int) -> str:
@@ -143,9 +143,12 @@ def _bar(done: int, total: int) -> str:
     return "━" * filled + "─" * (_BAR - filled)
 
 
-def _cut(text: str, width: int) -> str:
-    """`text` in just so many columns."""
+def _cut(text: str, width: int, end: int = 0) -> str:
+    """`text` in just so many columns; of one that is cut, its last `end` characters are kept."""
     from rich.cells import cell_len, set_cell_size
 
     width = max(1, width)
-    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+    if cell_len(text) <= width:
+        return set_cell_size(text, width)
+    tail = text[-end:] if end and cell_len(text[-end:]) == end and width > 2 * end else ""
+    return set_cell_size(text, width - 1 - len(tail)) + "…" + tail

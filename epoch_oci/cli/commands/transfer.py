@@ -1,7 +1,7 @@
 """`push` and `pull`."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -236,15 +236,14 @@ def pull(
     """
     from epoch_oci.cli.verifier import refuse_unless_verified
     from epoch_oci.epoch.keys import SnapshotKey
-    from epoch_oci.flows.pull import PullOptions, pull_to_files, pull_to_store
-    from epoch_oci.locate import open_files, open_store, sources_of
-    from epoch_oci.location import refuse_place
-    from epoch_oci.registry.mirror import by_turns
+    from epoch_oci.flows.pull import PullOptions
 
     run.progress.begin("opening")
     store, output = _destination(run, store, output)
     if only and output in (None, "-"):
         raise UsageError("--only chooses files; stores and archives take them all", hint="write the files with -o DIR")
+    if output == "-" and run.typed("seed"):
+        raise UsageError("--seed works with --store and -o DIR, and not for an archive", object="--seed")
     digest_path = output_file("--digest-file", digest_file) if digest_file else None
     options = PullOptions(
         key=SnapshotKey.parse(as_) if as_ else None,
@@ -257,25 +256,31 @@ def pull(
         read_cache=Path(cache).absolute() if cache else None,
         approve=partial(refuse_unless_verified, run, verify_with) if verify_with else None,
     )
-    if output == "-" and run.typed("seed"):
-        raise UsageError("--seed works with --store and -o DIR, and not for an archive", object="--seed")
     if output == "-":
         _pull_to_output(run, reference, options, digest_path)
         return
+    report = _pulled(run, reference, options, seed, store, output)
+    show(run, report, output or store or "", digest_path=digest_path)
 
-    def pulled(pull: Callable[..., "TransferReport"], sink: object) -> "TransferReport":
-        place = artifact_of(run, reference)
-        name, more = place.named(), replace(options, seeds=_seeds(run, seed))
-        sources = sources_of(place, connection=run.connection)
-        return by_turns(sources, lambda source: pull(source, name, sink, options=more, on_event=run.listen), run.warn)
 
-    # What is wrong with the target is said before anybody is asked for the source.
+def _pulled(
+    run: "Run", reference: str, options: "PullOptions", seeds: Sequence[str], store: str | None, output: str | None
+) -> "TransferReport":
+    """What is wrong with the target is said before anybody is asked for the source."""
+    from epoch_oci.flows.pull import pull_to_files, pull_to_store
+    from epoch_oci.locate import open_files, open_store, sources_of
+    from epoch_oci.location import refuse_place
+    from epoch_oci.registry.mirror import by_turns
+
     if output is not None:
         refuse_place(output)
-        report = pulled(pull_to_files, open_files(Path(output), connection=run.connection))
+        write = partial(pull_to_files, sink=open_files(Path(output), connection=run.connection))
     else:
-        report = pulled(pull_to_store, open_store(store or "", connection=run.connection, create=True))
-    show(run, report, output or store or "", digest_path=digest_path)
+        write = partial(pull_to_store, sink=open_store(store or "", connection=run.connection, create=True))
+    place = artifact_of(run, reference)
+    name, how = place.named(), replace(options, seeds=_seeds(run, seeds))
+    sources = sources_of(place, connection=run.connection)
+    return by_turns(sources, lambda source: write(source, name, options=how, on_event=run.listen), run.warn)
 
 
 def _pull_to_output(run: "Run", reference: str, options: "PullOptions", digest_path: str | None) -> None:
