@@ -5,6 +5,7 @@ own environment has, and nothing that is secret is in a task, a log or the sched
 """
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -427,6 +428,15 @@ def _ours(error: BaseException) -> BaseException:
         why = f" ({type(error).__name__})"
         return NetworkError(f"the cluster lost the worker or the scheduler{why}", hint="run the same command again")
     return error
+
+
+def hush() -> None:
+    """Keep Dask's log of this process to itself: what goes wrong is an error here, and shown as one.
+
+    Raises UsageError where Dask is not installed, which has to be loaded for that.
+    """
+    _dask()
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 
 def _dask() -> Any:

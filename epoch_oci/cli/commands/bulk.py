@@ -171,8 +171,10 @@ def _cluster(
             object=ends[1],
             hint="leave --workers and --scheduler out, or sync to a layout in a directory: oci:DIR",
         )
-    from epoch_oci.bulk.cluster import Cluster
+    from epoch_oci.bulk.cluster import Cluster, hush
 
+    if not run.settings.debug:
+        hush()
     cluster = Cluster.at(scheduler) if scheduler is not None else Cluster.of(workers or 1, jobs)
     words = _words(run, ends, jobs, limit_rate)
 
