@@ -410,6 +410,26 @@ def test_files_that_nobody_reads_go_before_those_that_are_read(small_segments, r
         assert registry.recording.count("GET", "/blobs/") == asked
 
 
+def test_prune_brings_a_cache_down(registered, tmp_path):
+    """Files that were used longest ago go; the others are left, and what they have is not fetched again."""
+    registry, where = registered
+    cache = tmp_path / "kept"
+    assert cat(where, "memory-ranges", "--cache", cache) == MEMORY
+    old = cache / "chunks" / ("0" * 64)
+    old.write_bytes(noise("old", 64 << 20))
+    os.utime(old, (1, 1))
+    words = ("prune", "--cache", cache, "--cache-size", "64MiB", "--format", "json")
+    foretold = run_cli(*words, "--dry-run").json
+    assert old.exists() and foretold["dryRun"] and foretold["bytesFreed"] == old.stat().st_blocks * 512
+    done = run_cli(*words).json
+    assert not old.exists() and done["blobs"] == foretold["blobs"] == {old.name: foretold["bytesFreed"]}
+    asked = given(registry)
+    assert cat(where, "memory-ranges", "--cache", cache) == MEMORY and given(registry) == asked
+    assert run_cli(*words).json["bytesFreed"] == 0
+    assert run_cli("prune", where, "--cache", cache).code == 2
+    assert run_cli("prune", "--cache", tmp_path / "nothing").code == 5
+
+
 @pytest.mark.parametrize("size", ["1MiB", "much", "0"])
 def test_a_cache_size_that_is_none_is_a_matter_of_usage(registered, tmp_path, size):
     done = run_cli("cat", registered[1], "memory-ranges", "--cache", tmp_path / "kept", "--cache-size", size)

@@ -136,7 +136,7 @@ def with_reading_kept(source: Source, cache: Path, size: int | None = None) -> S
     """
     if not isinstance(source, ChunkedSource):
         return source
-    hand, parts = ChunksAtHand(), KeptParts(cache / "chunks", size)
+    hand, parts = ChunksAtHand(), kept_parts(cache, size)
     _add_parts(hand, cache)
     files = source.index.header.files
     # This snapshot's own parts too: what an earlier reading fetched of it is not fetched again.
@@ -144,13 +144,14 @@ def with_reading_kept(source: Source, cache: Path, size: int | None = None) -> S
     return replace(source, at_hand=hand, keep=lambda number: hand.keeper(numbers[number]))
 
 
-def _parts(cache: Path) -> KeptParts:
-    return KeptParts(cache / "chunks")
+def kept_parts(cache: Path, size: int | None = None) -> KeptParts:
+    """What was read of files in chunks, below a cache directory; at most about `size` bytes of it."""
+    return KeptParts(cache / "chunks", size)
 
 
 def _add_parts(hand: ChunksAtHand, cache: Path) -> None:
     """What was read before of the snapshots that were read last."""
-    parts = _parts(cache)
+    parts = kept_parts(cache)
     for index, _ in _indexes(kept_indexes(cache)):
         for number, file in enumerate(index.header.files):
             if (part := parts.find(file.digest, file.span)) is not None:

@@ -5,6 +5,7 @@ import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, ClassVar
 
 from epoch_oci.artifacts.graph import read_graph
@@ -12,6 +13,7 @@ from epoch_oci.artifacts.read import epoch_of, is_epoch
 from epoch_oci.bulk.select import latest, moment_of
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, removing, store_of
 from epoch_oci.bulk.states import in_parallel
+from epoch_oci.disk.local import local_errors
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import EpochOciError, NotFoundError
 from epoch_oci.flows.remove import Removable, removed
@@ -188,6 +190,25 @@ def carry_out(side: Side, found: Pruning, grace: float) -> Pruning:
         done.garbage = store.collect(store.garbage(grace) if not failed else found.garbage, grace)
         done.frees = done.garbage.size
     return done
+
+
+def prune_cache(cache: Path, size: int, *, dry_run: bool) -> Pruning:
+    """Bring what `mount` and `cat` have kept in a directory down to about `size` bytes, what was used last stays.
+
+    Raises NotFoundError, LocalIOError.
+    """
+    from epoch_oci.artifacts.at_hand import kept_parts
+
+    parts = kept_parts(cache, size).bound
+    assert parts is not None
+    if not (cache / "chunks").is_dir():
+        raise NotFoundError(f"{cache} is no directory that --cache has made", object=str(cache))
+    with local_errors(str(cache)):
+        gone = parts.surplus()
+        if not dry_run:
+            parts.remove(gone)
+    garbage = Garbage(blobs=gone, leftovers={})
+    return Pruning(location=str(cache), garbage=garbage, frees=garbage.size, dry_run=dry_run)
 
 
 def _entries(side: Side) -> Iterator[Entry]:

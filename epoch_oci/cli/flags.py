@@ -282,6 +282,14 @@ ReadCache = Annotated[
         metavar="DIR",
     ),
 ]
+PrunedCache = Annotated[
+    str | None,
+    Flag(
+        ("--cache",),
+        "In place of a location: the directory of `mount --cache`, brought down to --cache-size.",
+        metavar="DIR",
+    ),
+]
 CacheSize = Annotated[
     str,
     Flag(

@@ -196,6 +196,11 @@ class KeptParts:
         self._path = directory
         self._bound = None if size is None else KeptBound(directory, size, _NAME.match)
 
+    @property
+    def bound(self) -> KeptBound | None:
+        """What keeps them below their size."""
+        return self._bound
+
     def find(self, digest: Digest, size: int) -> KeptPart | None:
         """The file as it is here; None when nothing is, or something else."""
         with suppress(OSError):

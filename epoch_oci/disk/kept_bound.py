@@ -7,7 +7,7 @@ import ctypes
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,16 +68,40 @@ class KeptBound:
             if self._room < 0:
                 self._make_room()
 
+    def surplus(self) -> dict[str, int]:
+        """The files that would go now, all others being closed, each with its bytes on the disk. Raises OSError."""
+        with private(self._path, make=False) as directory:
+            found = sorted(self._entries(directory))
+        return self._surplus(found)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; those that another process has open lose what they hold. Raises OSError."""
+        with private(self._path, make=False) as directory:
+            for name in names:
+                _empty(name, directory)
+
+    def _surplus(self, found: Sequence[tuple[float, str, int]]) -> dict[str, int]:
+        total, gone = sum(used for _, _, used in found), {}
+        for _, name, used in found if total > self._size else ():
+            if total > self._goal and name not in self._descriptors:
+                gone[name] = used
+                total -= used
+        return gone
+
+    @property
+    def _goal(self) -> int:
+        """Once there is too much an eighth goes, so that it is not counted anew for each chunk."""
+        return self._size - self._size // 8
+
     def _make_room(self) -> None:
-        """Count anew, for others may write here too, and free an eighth when it has become too much."""
+        """Count anew, for others may write here too, and free what is too much."""
         with suppress(OSError), private(self._path, make=False) as directory:
             found = sorted(self._entries(directory))
-            total = sum(used for _, _, used in found)
-            goal = self._size - self._size // 8 if total > self._size else total
-            for _, name, used in found:
-                if total > goal and name not in self._descriptors:
-                    _empty(name, directory)
-                    total -= used
+            gone = self._surplus(found)
+            for name in gone:
+                _empty(name, directory)
+            total = sum(used for _, _, used in found) - sum(gone.values())
+            goal = self._goal if gone or total > self._size else total
             while total > goal and len(self._segments) > 1:
                 (name, number), _ = self._segments.popitem(last=False)
                 total -= _punch(self._descriptors[name], number * SEGMENT, SEGMENT)

@@ -230,6 +230,8 @@ def prune(
     keep_within: flags.KeepWithin = None,
     keep: flags.KeepGlob = (),
     grace: flags.Grace = "24h",
+    cache: flags.PrunedCache = None,
+    cache_size: flags.CacheSize = "10GiB",
     yes: flags.Yes = False,
     dry_run: flags.DryRun = False,
 ) -> None:
@@ -238,6 +240,11 @@ def prune(
     On a terminal it shows what would go, and asks. Without --keep-last or --keep-within no tag goes. In a registry only
     tags are removed: its own clean-up frees the bytes.
     """
+    if cache is not None:
+        if location is not None:
+            raise UsageError("--cache names a directory in place of a location", object="--cache")
+        _prune_cache(run, Path(cache), cache_size, dry_run=dry_run)
+        return
     from epoch_oci.bulk.prune import Policy, carry_out, look
     from epoch_oci.bulk.select import span_of
     from epoch_oci.bulk.sides import open_single
@@ -266,6 +273,17 @@ def prune(
         errors = [error for _, error in found.failures]
         warn_of(run, errors)
         raise BatchError(f"{len(errors)} of {counted(len(errors) + len(found.removed), 'tag')} not removed", errors)
+
+
+def _prune_cache(run: "Run", cache: Path, size: str, *, dry_run: bool) -> None:
+    """Without asking: what goes is a copy, and fetched again by whoever reads it."""
+    from epoch_oci.bulk.prune import prune_cache
+    from epoch_oci.cli.arguments import cache_size
+    from epoch_oci.cli.render import size_text
+
+    found = prune_cache(cache.absolute(), cache_size(size), dry_run=dry_run)
+    word = "would be freed" if dry_run else "freed"
+    run.result(found.to_json(), lambda: [f"{found.location}: {size_text(found.frees)} {word}"])
 
 
 def _mirror(
