@@ -237,6 +237,16 @@ def test_two_at_a_time_fetch_it_once(fake_registry, tmp_path):
     assert stored(tmp_path / "store", DISK).read_bytes() == DISK
 
 
+def test_two_files_of_the_same_layers_are_fetched_once(fake_registry, tmp_path):
+    registry = fake_registry()
+    source = publish(registry, encoded_artifact({"cow.raw": FILES["cow.raw"], "data.raw": FILES["cow.raw"]}))
+    place = locate_artifact(source, connection=Connection())
+    options = PullOptions(key=SnapshotKey("bot", "v1"), jobs=2)
+    pull_to_store(place.store, "v1", open_store(tmp_path / "store"), options=options)
+    assert set(asked(registry).values()) == {1}
+    assert stored(tmp_path / "store", DISK).read_bytes() == DISK
+
+
 def test_what_is_there_by_another_name_is_not_kept_twice(tmp_path):
     layout = OciLayout(tmp_path / "layout")
     big().publish(layout)

@@ -160,10 +160,13 @@ class _Learning:
     memory: "_Memory | None"
     drafts: "Drafts | None"
     found: dict[str, Digest] = field(default_factory=dict)
+    _alike: dict[Digest, Digest] = field(default_factory=dict)
 
     def knows(self, file: EncodedFile) -> bool:
         """Whether the digest is known by now: one that was found goes for every file of the same layers."""
-        digest = self.memory.recall(file) if self.memory is not None else None
+        digest = self._alike.get(stand_in(file))
+        if digest is None and self.memory is not None:
+            digest = self.memory.recall(file)
         if digest is not None:
             self.found[file.name] = digest
             if self.drafts is not None:  # an earlier run may have left it, or another one that was waited for
@@ -212,7 +215,7 @@ class _Learning:
             self.drafts.received[digest] = file.size - assembly.resumed
 
     def _learn(self, file: EncodedFile, digest: Digest) -> None:
-        self.found[file.name] = digest
+        self.found[file.name] = self._alike[stand_in(file)] = digest
         if self.memory is not None:
             self.memory.keep(file, digest)
 
