@@ -48,12 +48,13 @@ class EpochOciError(Exception):
 
     `code` is a stable word scripts may match; `object` names what the error is about; `hint` says what to do next.
     None of the three ever holds a secret. `status` is the HTTP status of the answer that it comes from, if any, and
-    `request_id` what its server's log calls that answer.
+    `request_id` what its server's log calls that answer. `is_final` where nobody else who has the same is to be asked.
     """
 
     default_code: ClassVar[str] = "INTERNAL"
     status: int | None = None
     request_id: str | None = None
+    is_final: bool = False
 
     def __init__(
         self, message: str, *, code: str | None = None, object: str | None = None, hint: str | None = None

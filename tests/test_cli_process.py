@@ -467,6 +467,42 @@ def test_manual_pages_say_what_help_says(cli, tmp_path):
         assert page.count("\n.EX\n") == 2 and ".SH SEE ALSO" in page
 
 
+def test_what_is_installed_is_there_whole_or_as_it_was(cli, tmp_path):
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    (folder / "epoch-oci.1").write_text("an older one")
+    (folder / "epoch-oci-push.1").symlink_to("../push")
+    words = ("man", "-o", "pages")
+    ran = limited(1 << 10, *words, cwd=tmp_path)
+    assert ran.returncode == 7 and b"pages/epoch-oci.1" in ran.stderr
+    assert {path.name: path.read_text() for path in folder.iterdir() if path.is_file()} == {
+        "epoch-oci.1": "an older one"
+    }
+    assert cli(*words).code == 0 and (folder / "epoch-oci-push.1").is_symlink() and (tmp_path / "push").is_file()
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+    (folder / "epoch-oci-tag.1").unlink()
+    os.mkfifo(folder / "epoch-oci-tag.1")
+    assert cli(*words).code == 9
+    (tmp_path / "file").touch()
+    assert cli("man", "-o", "file").code == 2
+    home = {"XDG_DATA_HOME": str(tmp_path / "data"), "SHELL": "/bin/bash"}
+    assert limited(1 << 10, "completion", "--install", cwd=tmp_path, env=home).returncode == 7
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+
+def limited(most: int, *words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+    """The command where no file may become larger than `most` bytes."""
+    code = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))
+from epoch_oci.__main__ import main
+main()
+"""
+    line = [sys.executable, "-c", code, *words]
+    return subprocess.run(line, cwd=cwd, env=environment(env), capture_output=True, timeout=60)
+
+
 @pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
 def test_manual_pages_are_set_without_a_warning(cli, tmp_path):
     assert cli("man", "-o", "pages").code == 0

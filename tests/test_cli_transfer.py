@@ -348,6 +348,30 @@ def test_the_digest_is_written_into_a_file_when_all_is_done(cli, bot, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "f", "layout", "o", "store", "to"]
 
 
+def test_a_digest_is_never_written_over_what_the_command_is_about(cli, bot, tmp_path):
+    push = ("push", "team/bot:v1", "--store", "store")
+    assert cli(*push, "oci:layout").code == 0 and cli("copy", "oci:layout", "oci-archive:a.tar:v1").code == 0
+    before = tree(tmp_path)
+    for words in (
+        (*push, "oci:layout", "--digest-file", "layout/index.json"),
+        (*push, "oci:layout:a,b", "--digest-file", "layout/blobs/d"),
+        (*push, "oci:other", "--digest-file", "store/catalog.json"),
+        ("pull", "oci:layout:v1", "--store", "file://" + str(tmp_path / "store"), "--digest-file", "store/manifests/d"),
+        ("pull", "oci:layout:v1", "--store", "store", "--digest-file", "layout/oci-layout"),
+        ("copy", "oci:layout", "oci-archive:a.tar:v2", "--digest-file", "a.tar"),
+        ("sync", "store", "oci:layout", "--report", "layout/index.json"),
+    ):
+        ran = cli(*words)
+        assert ran.code == 9 and "is a file of" in ran.error, words
+        assert tree(tmp_path) == before
+    assert cli("pull", "oci:layout", "-o", "f", "--digest-file", "f/../f/d").code == 5  # not there yet
+    assert cli("pull", "oci:layout", "-o", "f").code == 0
+    files = tree(tmp_path / "f")
+    ran = cli("pull", "oci:layout", "-o", "f", "--digest-file", f"f/{min(files)}")
+    assert ran.code == 9 and "one of the files" in ran.error and tree(tmp_path / "f") == files
+    assert cli("pull", "oci:layout", "-o", "f", "--digest-file", "f/digest").code == 0
+
+
 def test_a_digest_file_that_cannot_be_is_told_before_anything_moves(cli, bot, tmp_path):
     (tmp_path / "dir").mkdir()
     os.mkfifo(tmp_path / "fifo")

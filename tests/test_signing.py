@@ -1,9 +1,12 @@
 """Who may say what an artifact is worth: `--verify-with`, and signatures of cosign and Notation after a journey."""
 
 import json
+import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,59 @@ def test_a_verifier_that_is_not_there_lets_nothing_pass(cli, pushed):
     _, at = pushed
     ran = cli("pull", f"{at}:v1", "-o", "files", "--verify-with", "no-such-verifier")
     assert ran.code == 2 and "no-such-verifier" in ran.error and not Path("files").exists()
+
+
+def test_whom_a_verifier_leaves_behind_is_not_waited_for_and_ends(cli, pushed, verifier, tmp_path):
+    _, at = pushed
+    left = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
+    began = time.monotonic()
+    ran = run_cli("pull", f"{at}:v1", "-o", "files", "--verify-with", verifier(left), cwd=tmp_path)
+    assert ran.code == 0 and time.monotonic() - began < 60
+    assert has_ended(int(re.search(r": (\d+)$", ran.err, re.MULTILINE)[1]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_a_verifier_and_whom_it_started(pushed, verifier, tmp_path, number):
+    _, at = pushed
+    lines = "import subprocess; child = subprocess.Popen(['sleep', '600']); print(child.pid, flush=True); child.wait()"
+    words = ("pull", f"{at}:v1", "-o", "files", "--verify-with", verifier(lines))
+    child = subprocess.Popen(
+        command(*words), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert child.stderr is not None
+    said = next(found for line in child.stderr if (found := re.search(rb": (\d+)$", line.rstrip())))
+    child.send_signal(number)
+    child.communicate(timeout=30)
+    assert child.returncode == 128 + number and has_ended(int(said[1])) and not (tmp_path / "files").exists()
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or is what is left of one until its parent looks."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_what_is_refused_is_refused_whoever_has_it(cli, pushed, verifier, fake_registry, tmp_path, monkeypatch):
+    """A mirror does not get the verifier asked a second time."""
+    _, at = pushed
+    mirror = fake_registry()
+    assert cli("copy", f"{at}:v1", f"{mirror.address}/acme/bot").code == 0
+    config = tmp_path / "config.toml"
+    config.write_text(f'[hosts."{at.partition("/")[0]}"]\nmirrors = ["{mirror.address}"]\n')
+    config.chmod(0o600)
+    monkeypatch.setenv("EPOCH_OCI_CONFIG", str(config))
+    once = "f = open('asked', 'a'); f.write('x'); f.close(); sys.exit(len(open('asked').read()) == 1)"
+    ran = cli("pull", f"{at}:v1", "-o", "files", "--verify-with", verifier(once))
+    assert ran.code == 8 and "does not serve" not in ran.err and not Path("files").exists()
+    assert Path("asked").read_text() == "x"
 
 
 def test_quiet_says_the_digest_alone_and_a_refusal_all_the_same(cli, pushed, verifier):

@@ -19,6 +19,9 @@ STANDARD_INPUT = "-"
 
 _SIZE = re.compile(r"([0-9]{1,15})(?:([KMG])(?:iB)?)?\Z")
 _DESCRIPTOR = re.compile(r"/dev/(?:std(?:in|out|err)\Z|fd/)|/proc/")
+_KINDS = ("oci:", "oci-archive:", "cocoon:")
+_KEPT = frozenset({"blobs", "manifests", "catalog.json", "index.json", "oci-layout", "snapshot", "cloudimg"})
+"""What stands at the top of stores, layouts and Cocoon's roots."""
 _SMALLEST_RATE = 1 << 10
 _SMALLEST_CHUNK = 1 << 20
 _SMALLEST_CACHE = 64 << 20
@@ -98,12 +101,16 @@ def _annotations_in(file: str) -> dict[str, str]:
     return value
 
 
-def output_file(flag: str, word: str) -> str:
+def output_file(flag: str, word: str, *places: str | None) -> str:
     """The path that `flag` names, links followed. Raises what would keep it from being written at the end of the work.
 
-    That is UsageError for a directory, NotFoundError where there is none for it, ConflictError for what is no file.
+    That is UsageError for a directory, NotFoundError where there is none for it, ConflictError for what is no file, and
+    for a file that belongs to one of the `places` that the command is about.
     """
     path = os.path.realpath(word)
+    for place in places:
+        if any(_belongs(path, base) for base in _paths_of(place or "")):
+            raise ConflictError(f"{flag} {word} is a file of {place}", object=word, hint="name another file")
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 (as `realpath`)
     except FileNotFoundError:
@@ -120,13 +127,27 @@ def output_file(flag: str, word: str) -> str:
     return path
 
 
-def write_file(path: str, raw: bytes, *, replace: bool = True) -> None:
+def _paths_of(place: str) -> list[str]:
+    """What a place is on this machine, if it is there at all: its word with and without a tag."""
+    rest = place.removeprefix("file://")
+    for kind in _KINDS:
+        rest = rest.removeprefix(kind)
+    return [os.path.realpath(text) for text in (rest, rest.rpartition(":")[0]) if text]
+
+
+def _belongs(path: str, base: str) -> bool:
+    """Whether a file is an archive itself, or stands where stores and layouts keep what is theirs."""
+    first = path.removeprefix(f"{base}/").partition("/")[0]
+    return path == base or (path.startswith(f"{base}/") and first in _KEPT)
+
+
+def write_file(path: str, raw: bytes, *, replace: bool = True, mode: int = 0o600) -> None:
     """Write a file that is there whole or not at all. Raises ConflictError, NotFoundError, LocalIOError."""
     from pathlib import Path
 
     from epoch_oci.disk.draft import new_file
 
-    with new_file(Path(path), replace=replace) as draft:
+    with new_file(Path(path), replace=replace, mode=mode) as draft:
         draft.write(raw)
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import select
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 PLACE = "{}"
 """What stands in the command for the artifact; without it the artifact is its last word."""
 _LONGEST_LINE = 1 << 16
+_PIPE = 1 << 16
+"""Bytes: no less than what a pipe holds, so that what was said before the end is read in one go."""
+_PAUSE = 0.1
+"""Seconds between two looks whether a program that is silent has ended."""
 
 
 def refuse_unless_verified(run: "Run", command: str, reference: str) -> None:
@@ -29,10 +35,10 @@ def refuse_unless_verified(run: "Run", command: str, reference: str) -> None:
     say = run.note if not run.settings.quiet else lambda text: None
     say(f"asking {name} about {reference}")
     with _started(words, run) as process:
-        assert process.stdout is not None
-        while line := process.stdout.readline(_LONGEST_LINE):
+        for line in _lines(process):
             say(f"{name}: {line.decode('utf-8', 'replace').rstrip()}")
-        code = process.wait()
+        _has_ended(process, waits=True)
+    code = process.returncode
     if code != 0:
         how = f"exit {code}" if code > 0 else f"signal {-code}"
         raise PolicyError(
@@ -53,9 +59,31 @@ def words_of(command: str, reference: str) -> list[str]:
     return [word.replace(PLACE, reference) for word in words]
 
 
+def _lines(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
+    """What the program says until it ends; whoever it started, and left its output to, is not waited for."""
+    assert process.stdout is not None
+    number, held, is_open = process.stdout.fileno(), b"", True
+    while is_open:
+        ended = _has_ended(process)
+        ready = select.select([number], [], [], 0 if ended else _PAUSE)[0]
+        block = os.read(number, _PIPE) if ready else b""
+        is_open = not ended and (bool(block) or not ready)
+        *lines, held = (held + block).split(b"\n")
+        yield from lines
+        if held and (len(held) >= _LONGEST_LINE or not is_open):
+            yield held
+            held = b""
+
+
+def _has_ended(process: "subprocess.Popen[bytes]", *, waits: bool = False) -> bool:
+    """It is not taken away yet: until then nobody else has its number, which is that of its group."""
+    how = os.WEXITED | os.WNOWAIT | (0 if waits else os.WNOHANG)
+    return os.waitid(os.P_PID, process.pid, how) is not None
+
+
 @contextlib.contextmanager
 def _started(words: list[str], run: "Run") -> Iterator["subprocess.Popen[bytes]"]:
-    """The program, which does not outlive us."""
+    """The program, in a session of its own: whom it starts does not outlive us either, and no terminal is asked."""
     try:
         process = subprocess.Popen(  # noqa: S603 (what the user asked for, and no shell)
             words,
@@ -63,6 +91,7 @@ def _started(words: list[str], run: "Run") -> Iterator["subprocess.Popen[bytes]"
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=without_secrets(run.settings.environ),
+            start_new_session=True,
         )
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
@@ -75,4 +104,5 @@ def _started(words: list[str], run: "Run") -> Iterator["subprocess.Popen[bytes]"
         try:
             yield process
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -316,7 +316,7 @@ def link(file: int, name: str, directory: int) -> bool:
 
 
 @contextlib.contextmanager
-def new_file(path: Path, *, replace: bool) -> Iterator[Draft]:
+def new_file(path: Path, *, replace: bool, mode: int = 0o600) -> Iterator[Draft]:
     """A draft that becomes the file `path` when the block ends well, and nothing when it does not.
 
     Raises ConflictError when something is there, unless `replace`; NotFoundError for its directory, LocalIOError.
@@ -330,7 +330,7 @@ def new_file(path: Path, *, replace: bool) -> Iterator[Draft]:
             raise taken
         with Draft(directory, str(path)) as draft:
             yield draft
-            if not draft.commit(path.name, replace=replace):
+            if not draft.commit(path.name, replace=replace, mode=mode):
                 raise taken
     finally:
         os.close(directory)

@@ -18,7 +18,7 @@ from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.epoch.sparse import unpacking
-from epoch_oci.errors import ContentError, NotFoundError, UsageError
+from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore, phase
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import shown
@@ -198,7 +198,11 @@ def approved(source: Source, name: str, options: PullOptions) -> str:
     if options.approve is None:
         return name
     digest = str(source.resolve(name).digest)
-    options.approve(full_name(source, digest))
+    try:
+        options.approve(full_name(source, digest))
+    except EpochOciError as error:
+        error.is_final = True  # of the artifact, whoever else has it
+        raise
     return digest
 
 

@@ -62,6 +62,8 @@ def by_turns(sources: Sequence[Source], act: Callable[[Source], _Result], warn: 
         try:
             return act(source)
         except _ITS_OWN as error:
+            if error.is_final:
+                raise
             who = source.called if isinstance(source, Mirror) else source.where
             warn(f"the mirror {who} does not serve: {error.message}")
     return act(sources[-1])

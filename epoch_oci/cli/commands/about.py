@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from epoch_oci import __version__
 from epoch_oci.cli import flags
-from epoch_oci.cli.arguments import write_file
+from epoch_oci.cli.arguments import output_file, write_file
 from epoch_oci.cli.streams import flush_result, safe, write_result
 from epoch_oci.errors import ConflictError, LocalIOError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from epoch_oci.cli.session import Run
 
+_FOR_ALL = 0o644
 _SCHEMA_ID = b'"urn:epoch-oci:schema:'
 
 
@@ -75,8 +76,7 @@ def completion(run: "Run", shell: flags.Shell = None, install: flags.Install = F
         write_result(completion_script(shell))
         return
     path = _completion_path(shell, run.settings.environ)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(completion_script(shell), "utf-8")
+    _install("--install", path.parent, {path.name: completion_script(shell)})
     more = f"; add it to the fpath in ~/.zshrc: fpath=({path.parent} $fpath)" if shell == "zsh" else ""
     run.note(f"wrote {path}{more}")
 
@@ -109,12 +109,22 @@ def man(run: "Run", command: flags.Topic = None, output: flags.PagesOutput = Non
     if output is None:
         write_result(man_page(spec(command) if command else None, VERBS))
         return
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     pages = man_pages(VERBS)
-    for name, text in pages.items():
-        (folder / name).write_text(text, "utf-8")
-    run.note(f"wrote {len(pages)} pages to {folder}")
+    _install("-o", Path(output), pages)
+    run.note(f"wrote {len(pages)} pages to {output}")
+
+
+def _install(flag: str, folder: Path, texts: Mapping[str, str]) -> None:
+    """Write texts that everybody may read, each as a whole. Raises UsageError, ConflictError, LocalIOError."""
+    from epoch_oci.directories import refuse_file
+
+    refuse_file(folder, "name a directory")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalIOError(f"{folder}: {(error.strerror or str(error)).lower()}", object=str(folder)) from error
+    for name, text in texts.items():
+        write_file(output_file(flag, str(folder / name)), text.encode(), mode=_FOR_ALL)
 
 
 def schemas(run: "Run", name: flags.SchemaName = None, directory: flags.SchemasDirectory = None) -> None:

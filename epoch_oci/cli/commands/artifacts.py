@@ -51,7 +51,7 @@ def copy(
     from epoch_oci.locate import locate_artifact
     from epoch_oci.stores.base import full_name
 
-    digest_path = output_file("--digest-file", digest_file) if digest_file else None
+    digest_path = output_file("--digest-file", digest_file, source, target) if digest_file else None
     run.progress.begin("opening")
     word, also = several_tags(target)
     here = artifact_of(run, source)

@@ -69,9 +69,9 @@ def sync(
     from epoch_oci.cli.arguments import part_size as size_of_parts
 
     if report is not None:
-        report = output_file("--report", report)
+        report = output_file("--report", report, source, target)
     if health_file is not None:
-        health_file = output_file("--health-file", health_file)
+        health_file = output_file("--health-file", health_file, source, target)
     if every is None and (health_file or metrics):
         raise UsageError("--health-file and --metrics are for a mirror", hint="say how often with --every, such as 10m")
     selection = partial(_selection, include, exclude, tuple(map(rename_of, rename)), newer_than)

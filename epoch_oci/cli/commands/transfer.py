@@ -1,5 +1,6 @@
 """`push` and `pull`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import annotations_of, artifact_of, output_file, several_tags, snapshot_in, write_file
 from epoch_oci.cli.streams import is_terminal
-from epoch_oci.errors import AccessError, NetworkError, UsageError
+from epoch_oci.errors import AccessError, ConflictError, NetworkError, UsageError
 
 if TYPE_CHECKING:
     from epoch_oci.artifacts.bases import Base
@@ -60,7 +61,7 @@ def push(
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.flows.push import push as push_snapshot
 
-    digest_path = output_file("--digest-file", digest_file) if digest_file else None
+    digest_path = output_file("--digest-file", digest_file, store, target) if digest_file else None
     run.progress.begin("opening")
     if dialect == "cocoon" and not run.typed("zstd"):
         zstd = None  # of a variable or a file: how the other dialect is to be written
@@ -244,7 +245,7 @@ def pull(
         raise UsageError("--only chooses files; stores and archives take them all", hint="write the files with -o DIR")
     if output == "-" and run.typed("seed"):
         raise UsageError("--seed works with --store and -o DIR, and not for an archive", object="--seed")
-    digest_path = output_file("--digest-file", digest_file) if digest_file else None
+    digest_path = output_file("--digest-file", digest_file, store, reference) if digest_file else None
     options = PullOptions(
         key=SnapshotKey.parse(as_) if as_ else None,
         only=only,
@@ -260,6 +261,8 @@ def pull(
         _pull_to_output(run, reference, options, digest_path)
         return
     report = _pulled(run, reference, options, seed, store, output)
+    if output is not None and digest_path is not None:
+        _refuse_pulled(report, output, digest_path)
     show(run, report, output or store or "", digest_path=digest_path)
 
 
@@ -281,6 +284,18 @@ def _pulled(
     name, how = place.named(), replace(options, seeds=_seeds(run, seeds))
     sources = sources_of(place, connection=run.connection)
     return by_turns(sources, lambda source: write(source, name, options=how, on_event=run.listen), run.warn)
+
+
+def _refuse_pulled(report: "TransferReport", output: str, digest_path: str) -> None:
+    """Raise ConflictError where the digest would be written over a file that was just pulled."""
+    names = {blob.title for blob in report.blobs}
+    folder, name = os.path.split(digest_path)
+    if name in names and folder == os.path.realpath(output):
+        raise ConflictError(
+            f"--digest-file {digest_path} is one of the files of {report.reference}",
+            object=digest_path,
+            hint="name another file; all else is done",
+        )
 
 
 def _pull_to_output(run: "Run", reference: str, options: "PullOptions", digest_path: str | None) -> None:
