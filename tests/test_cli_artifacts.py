@@ -10,7 +10,7 @@ from cli_runner import Here, command, environment, run_cli, start_cli
 from registry_room import PASSWORD, USER
 from snapshots import make_snapshot, put_snapshot, tree
 from support.content import INDEX, MANIFEST, descriptor, index, manifest
-from support.faults import Stall
+from support.faults import Respond, Stall
 from support.peers import requires_peer, run_peer
 from support.registry_auth import BasicAuth, BearerAuth
 
@@ -284,6 +284,15 @@ def test_what_a_tagged_index_names_is_not_deleted_from_under_it(cli, fake_regist
         assert refused.code == 4 and "the index multi would lose" in refused.error
     assert set(registry.tags("a")) == {"v1", "multi"} and len(registry.manifests("a")) == 3
     assert cli("rm", f"{base}:v1", f"{base}:multi", "--yes").code == 0 and registry.tags("a") == {}
+
+
+def test_a_manifest_without_a_tag_is_removed_by_its_digest(cli, fake_registry):
+    registry = fake_registry()
+    registry.put_image("a", "v1")
+    digest = registry.tags("a")["v1"]
+    assert cli("rm", f"{registry.address}/a:v1", "--yes").code == 0 and registry.manifests("a")
+    registry.fault("GET", "/tags/list", Respond(404), optional=True)
+    assert cli("rm", f"{registry.address}/a@{digest}", "--yes").code == 0 and not registry.manifests("a")
 
 
 def test_many_tags_are_asked_about_once(cli, fake_registry):

@@ -328,7 +328,11 @@ class Manifests:
         digest = Digest.parse(name) if ":" in name else self.digest_of(name)
         if digest is None:
             raise NotFoundError(f"{self._named(name)} is not there", object=self._named(name))
-        self._refuse_more(name, digest, [tag for tag in tags() if tag != name])
+        try:
+            others = [tag for tag in tags() if tag != name]
+        except NotFoundError:  # what has no tag is no repository to some registries
+            others = []
+        self._refuse_more(name, digest, others)
         if not self._delete(str(digest)):
             raise self._undeletable()
         self._held = {tag: held for tag, held in self._held.items() if held != digest}
