@@ -290,6 +290,17 @@ def test_validate_for_workflows_names_the_file_and_the_line_whatever_they_are(tm
         assert int(found["line"]) > 1 and found["title"] in ("SIZE", "DIGEST") and message.startswith("$.layers[")
 
 
+@pytest.mark.parametrize("name", ["::error::x.json", " ::add-mask::x.json", "##[error]x.json", "a\x1b[31m\x9b.json"])
+def test_no_name_is_a_command_to_a_terminal_or_a_runner(tmp_path, name):
+    (tmp_path / name).write_text(BAD.read_text())
+    for form in ("text", "github", "sarif", "json"):
+        ran = run_cli("validate", name, "--format", form, cwd=tmp_path)
+        assert ran.code == 3 and ran.out
+        for line in (*ran.out.splitlines(), *ran.err.splitlines()):
+            assert line.isprintable() and (form in ("sarif", "json") or "##[" not in line)
+            assert not line.lstrip().startswith("::") or (form == "github" and line.startswith("::error file="))
+
+
 def test_a_warning_is_one_in_every_form(cli):
     document = json.loads((DATA / "epoch/w1.json").read_bytes())
     document["totalSize"] += 1

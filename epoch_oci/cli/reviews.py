@@ -127,7 +127,10 @@ def _data(text: str) -> str:
 
 
 def _property(text: str) -> str:
-    """`text` as the value of a property; a file's name as it is, so that it is the file's name."""
+    """`text` as the value of a property; a file's name as it is, so that it is the file's name.
+
+    But for what a terminal obeys: a runner undoes these escapes alone, and no repository has names with others.
+    """
     for char, escape in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"), (":", "%3A"), (",", "%2C")):
         text = text.replace(char, escape)
-    return text
+    return safe(text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from epoch_oci.cli.config_file import load
 from epoch_oci.cli.settings import PASSWORD_VARIABLE, Settings, environment, settings, without_password
-from epoch_oci.cli.streams import Secrets, bounded, flush_result, is_terminal, safe, write_error, write_result
+from epoch_oci.cli.streams import Secrets, bounded, flush_result, is_terminal, result_line, write_error, write_result
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Run:
         elif self.settings.quiet and value.get("digest"):
             shown = [value["digest"]]
         else:
-            shown = [safe(line) for line in text()]
+            shown = [result_line(line) for line in text()]
         if not aside:
             write_result("".join(line + "\n" for line in shown))
             return
@@ -128,7 +128,7 @@ class Run:
 
     def line(self, value: Mapping[str, Any], text: str) -> None:
         """One of many results, each on a line of its own and seen at once."""
-        write_result((json.dumps(value) if self.settings.json else safe(text)) + "\n")
+        write_result((json.dumps(value) if self.settings.json else result_line(text)) + "\n")
         flush_result()
 
     def warn(self, text: str) -> None:

@@ -22,10 +22,20 @@ class ReaderGoneError(Exception):
 
 
 def safe(text: str) -> str:
-    """`text` as one line that a terminal only shows: control, invisible and right-to-left characters escaped."""
+    """`text` as one line that a terminal only shows: control, invisible and right-to-left characters escaped.
+
+    And so is `##[`, which runners of GitHub and Azure take for a command wherever it stands in a line of their log.
+    """
+    text = text.replace("##[", "#\\x23[")
     if text.isascii() and text.isprintable():
         return text
     return "".join(char if _is_harmless(char) else _escape(char) for char in text)
+
+
+def result_line(text: str) -> str:
+    """As `safe`, for a line that begins with what others wrote: GitHub's runners read `::` there as a command."""
+    text = safe(text)
+    return text.replace("::", "\\x3a:", 1) if text.lstrip().startswith("::") else text
 
 
 def _is_harmless(char: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from epoch_oci import __version__
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import output_file, write_file
-from epoch_oci.cli.streams import flush_result, safe, write_result
+from epoch_oci.cli.streams import flush_result, result_line, write_result
 from epoch_oci.errors import ConflictError, LocalIOError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def demo(run: "Run", keep: flags.Keep = None) -> None:
 
     def tell(line: str) -> None:
         if not (run.settings.json or run.settings.quiet):
-            write_result(safe(line) + "\n")
+            write_result(result_line(line) + "\n")
             flush_result()
 
     if keep is not None:
