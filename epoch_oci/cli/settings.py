@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from epoch_oci.cli.config_file import NO_FILE, ConfigFile, Defaults, load
@@ -267,7 +268,7 @@ def _guess(
 ) -> str:
     given = [
         after if text == word else text.removeprefix(f"{word}=")
-        for text, after in zip(typed, [*typed[1:], ""], strict=True)
+        for text, after in zip_longest(typed, typed[1:], fillvalue="")
         if text == word or text.startswith(f"{word}=")
     ]
     found = given[::-1]  # as in what is parsed, the last one counts
