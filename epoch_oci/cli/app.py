@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from epoch_oci.cli.parser import HELP, Call, Invocation, Row, Spec, divided, no_such_command, program_flags
 
+# In the order in which --help lists them.
 VERBS: Mapping[str, Row] = {
     "push": Row(
         "transfer",
@@ -160,6 +161,7 @@ def parse(words: Sequence[str], environ: Mapping[str, str]) -> Call | int:
         raise no_such_command(name, VERBS)
     asked = spec(name)
     given, typed = asked.read(after)
+    # Help needs neither all words nor a configuration file that is right.
     return _help(asked) if given.pop(HELP) else asked.call(given, typed, invocation)
 
 

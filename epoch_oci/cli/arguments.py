@@ -247,6 +247,7 @@ def several_tags(word: str) -> tuple[str, tuple[str, ...]]:
     from epoch_oci.oci.reference import tag_problem
 
     where, colon, tags = word.rpartition(":")
+    # With a slash behind the last colon that is a port's, and there is no tag.
     if not colon or "," not in tags or "/" in tags:
         return word, ()
     first, *others = tags.split(",")
@@ -267,6 +268,7 @@ def bare_host(word: str | None, store: str | None) -> str | None:
     from epoch_oci.oci.reference import is_registry
 
     host, slash, rest = (word or "").removeprefix("docker://").partition("/")
+    # A word that names a directory which is there is a store (docs/cli.md, Words for places).
     if rest or not is_registry(host) or Path(word or "").is_dir():
         return None
     name = host.partition(":")[0]

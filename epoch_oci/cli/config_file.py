@@ -45,6 +45,7 @@ HOST_KEYS = (
     "limit-rate",
 )
 PATHS = frozenset({"ca-file", "cert-file", "key-file", "registry-config", "cache"})
+# A command has one number of transfers and one rate, however many registries it names.
 _SHARED = ("jobs", "limit-rate")
 _TABLES = ("defaults", "hosts")
 _SECRET = ("password", "passwd", "secret", "token", "credential", "apikey", "api-key", "access-key", "auth")
@@ -115,6 +116,7 @@ def path_in(environ: Mapping[str, str]) -> str | None:
 def load(environ: Mapping[str, str]) -> ConfigFile:
     """Read it. Raises UsageError for what is wrong in it, PolicyError where others may write it, NotFoundError."""
     path = path_in(environ)
+    # How one says that there shall be none: an empty variable is as good as none, and leads to the user's own file.
     if path is None or path == os.devnull:
         return NO_FILE
     raw = _read(path, is_named=bool(environ.get(VARIABLE)))
@@ -124,6 +126,7 @@ def load(environ: Mapping[str, str]) -> ConfigFile:
 def _read(path: str, *, is_named: bool) -> bytes | None:
     try:
         with os.fdopen(os.open(path, _OPEN), "rb") as file:
+            # What was opened is judged, and not what has its name by now.
             _judge(path, os.fstat(file.fileno()))
             raw = file.read(_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -143,6 +146,7 @@ def _judge(path: str, found: os.stat_result) -> None:
     """Raise PolicyError where somebody else could have written it: it would be speaking for its owner."""
     if not stat.S_ISREG(found.st_mode):
         raise UsageError(f"the configuration file {path} is no regular file", object=path, hint="name a file")
+    # Root needs no file to mislead anybody (SECURITY.md, What does not), and sets up what all users share.
     if found.st_uid not in (os.geteuid(), 0):
         raise PolicyError(
             f"the configuration file {path} belongs to somebody else",
@@ -169,6 +173,7 @@ def _parsed(path: str, raw: bytes, home: str) -> ConfigFile:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
         raise UsageError(f"{path} is no TOML: {_plain(error)}", object=path, hint="see docs/cli.md") from None
     file = ConfigFile(path=path, lines=dict(_lines(text)))
+    # First of the three: the others repeat what they refuse.
     _refuse_secrets(file, value)
     _refuse_unknown(file, value)
     _hold_to_schema(file, value)
@@ -213,6 +218,7 @@ def _lines(text: str) -> Iterator[tuple[Keys, int]]:
 
     table: Keys = ()
     for number, line in enumerate(text.splitlines(), 1):
+        # tomllib keeps no lines, so each line is read by itself, with a value that always parses in place of its own.
         head, _, _ = line.partition("=")
         is_table = line.lstrip().startswith("[")
         try:

@@ -71,6 +71,7 @@ def _known(words: Sequence[str], environ: Mapping[str, str]) -> Secrets:
 def _run(words: Sequence[str], environ: Mapping[str, str], secrets: Secrets) -> int:
     from epoch_oci.cli.app import VERBS, parse
 
+    # Before anything is parsed: what was typed so far stands in the environment then, and is no command line yet.
     if _ASKED_BY_SHELL in environ:
         from epoch_oci.cli.help import complete
 
@@ -88,10 +89,13 @@ def _failed(raised: Exception, words: Sequence[str], environ: Mapping[str, str],
     """Tell what went wrong, with what to do next."""
     import json
 
+    # Guessed, for the error may be that of the command line or of the configuration file, and then there are no
+    # settings.
     shape, shown = guessed(words, environ), secrets.shown
     error = _ours(raised)
     if shape.debug and not isinstance(error, InterruptedTransferError):
         _show_traceback(raised, shown)
+    # Among JSON lines the error line is the only one for people (docs/cli.md, Progress).
     if isinstance(error, ContentError) and len(error.findings) > 1 and shape.verbose and not shape.json_progress:
         for finding in error.findings:
             write_error(f"epoch-oci: {finding.code}: {shown(str(finding))}")
@@ -99,6 +103,7 @@ def _failed(raised: Exception, words: Sequence[str], environ: Mapping[str, str],
     if shape.json_progress:
         write_error(json.dumps({"event": "error", "digest": None, "bytes": 0, "total": 0, "message": text}))
     write_error(f"epoch-oci: {error.code}: {text}")
+    # The last line: that is where scripts look for it (docs/cli.md, Errors).
     if shape.json:
         about = shown(error.object) if error.object is not None else None
         members = {"code": error.code, "message": text, "object": about}
@@ -112,8 +117,11 @@ def _ours(error: Exception) -> EpochOciError:
     """The error in our words; what nobody foresaw is a bug of ours, except what the system reports."""
     if isinstance(error, EpochOciError):
         return error
+    # Both are OSErrors too, and no fault of this machine.
     if isinstance(error, ConnectionError | TimeoutError):
         return NetworkError(f"the connection failed: {error}")
+    # Libraries derive errors of their own from OSError (requests does): those have no `strerror`, and are not the
+    # system's.
     if isinstance(error, OSError) and error.strerror:
         name = str(error.filename) if error.filename is not None else None
         return LocalIOError(f"{name or 'this machine'}: {error.strerror.lower()}", object=name)
@@ -122,6 +130,7 @@ def _ours(error: Exception) -> EpochOciError:
 
 def _next(error: EpochOciError, words: Sequence[str]) -> str:
     if isinstance(error, InterruptedTransferError):
+        # The first word that is a verb: the signal may have come before the line was parsed.
         command = next((word for word in words if word in _KEPT), "")
         return _KEPT.get(command, "") + "run the same command again to go on"
     return hint_of(error)

@@ -35,6 +35,7 @@ _INSTEAD = {
     "--show-completion": ("completion", {}),
     "--install-completion": ("completion", {"install": True}),
 }
+# As docker, skopeo and oras call theirs: who types one out of habit is told where a secret goes instead.
 _SECRET_FLAGS = frozenset(
     {"--password", "--passwd", "--pass", "--token", "--identity-token", "--secret", "--creds", "-p"}
 )
@@ -193,6 +194,7 @@ class ProgramFlags:
 
 def divided(words: Sequence[str]) -> tuple[Sequence[str], str | None, Sequence[str]]:
     """What stands before the command's name, the name, and what comes after it."""
+    # `--format=json` is one word, and none of these.
     valued = {word for flag in COMMON if flag.takes_value for word in flag.words}
     index = 0
     while index < len(words) and words[index].startswith("-") and words[index] not in ("-", "--"):
@@ -223,14 +225,17 @@ def no_such_command(word: str, known: Iterable[str]) -> UsageError:
 def _read(
     flags: Mapping[str, Flag], typed: Sequence[str], path: str, rows: Mapping[str, Row] | None = None
 ) -> tuple[dict[str, Any], list[str]]:
+    # No abbreviations: one that a script relies on would change its meaning with the next flag that begins alike.
     parser = _Parser(prog=path, add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, flag in flags.items():
         parser.add_argument(*flag.words, dest=name, **ACTIONS[flag.kind])
     parser.add_argument("--help", "-h", dest=HELP, action="store_true")
+    # What stands behind `--` is kept from argparse, which takes it otherwise in one Python than in the next.
     end = typed.index("--") if "--" in typed else len(typed)
     try:
         found, rest = parser.parse_known_args(list(typed[:end]))
     except argparse.ArgumentError as error:
+        # argparse joins the forms of a flag: `--output/-o`.
         raise _misused((error.argument_name or "").partition("/")[0], flags, path) from None
     for word in rest:
         if word.startswith("-") and word != "-":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from epoch_oci.events import Event
     from epoch_oci.locate import Connection, HostReach
 
+# Bytes: an archive that is piped in by mistake is not read to its end.
 _PASSWORD_LIMIT = 64 << 10
 _LOGGER = logging.getLogger("epoch_oci")
 
@@ -45,6 +46,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # The logger is the library's, and outlives this run where a process has several.
         _LOGGER.removeHandler(self._handler)
         _LOGGER.setLevel(self._level_before)
         if self._progress is not None:
@@ -97,6 +99,7 @@ class Run:
         if event.event == "warning":
             self.warn(event.message or "")
             return
+        # Before it is encoded, as in `_say`: JSON escapes would tear a secret apart, or be torn by taking one out.
         if event.message:
             event = replace(event, message=self.secrets.hidden(event.message))
         self.progress(event)
@@ -179,6 +182,7 @@ class Run:
 def read_password() -> str:
     """The first line of standard input. Raises UsageError when there is none."""
     raw = sys.stdin.buffer.read(_PASSWORD_LIMIT + 1)
+    # The line's end alone goes, also as Windows writes it: blanks may belong to the password.
     text = raw.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
     if not text or len(raw) > _PASSWORD_LIMIT or "\n" in text:
         raise UsageError(
@@ -213,6 +217,7 @@ def reaches(settings: Settings) -> "dict[str, HostReach]":
     from epoch_oci.locate import HostReach
 
     said = {name for name, origin in settings.origins.items() if origin and not settings.is_filed(name)}
+    # They are a pair: a certificate that was typed does not go with the file's key.
     said |= {"key_file"} if "cert_file" in said else set()
     names = {"trust-host": "trusted_hosts"}
     found = {}
@@ -237,6 +242,7 @@ def connection_here(reach: "Reach") -> "Connection":
         insecure=reach.insecure or own.insecure,
         ca_file=reach.ca_file or own.ca_file,
         cert_file=reach.cert_file or own.cert_file,
+        # A pair, as in `reaches`.
         key_file=reach.key_file if reach.cert_file else own.key_file,
         registry_config=reach.registry_config or own.registry_config,
         username=own.username,
@@ -258,6 +264,7 @@ def _progress_for(settings: Settings, say: Callable[[str], None]) -> "Progress":
     mode = "none" if settings.quiet else settings.progress
     verbose = settings.verbose > 0
     if mode == "auto":
+        # A dumb terminal cannot move its cursor, without which bars are a flood of lines.
         mode = "bar" if is_terminal(sys.stderr) and settings.environ.get("TERM") != "dumb" else "plain"
     if mode == "bar":
         from epoch_oci.cli.bars import BarProgress

@@ -23,6 +23,8 @@ _NO = frozenset({"0", "false", "no", "off"})
 _SECRET_WORDS = ("PASSWORD", "PASSWD", "TOKEN", "SECRET", "CREDENTIAL", "APIKEY", "API_KEY", "ACCESS_KEY")
 _TIME = r"([0-9]{1,6}(?:\.[0-9]{1,3})?)"
 _DURATION = re.compile(rf"(?:{_TIME}h)?(?:{_TIME}m)?(?:{_TIME}s?)?\Z")
+# Characters. That others' variables hold secrets is guessed from their names: a short value may be a switch, and would
+# be taken out of every message.
 _SHORTEST_SECRET = 6
 
 
@@ -129,6 +131,8 @@ def settings(
     if values["key_file"] is not None and values["cert_file"] is None:
         raise UsageError("--key-file needs --cert-file", object="--key-file", hint="name the certificate it belongs to")
     config = values["registry_config"]
+    # No other file is read beside it (docs/cli.md, Credentials, certificates, proxies): with one that is not there all
+    # would be asked for without an account.
     if config is not None and not makes_config and (os.path.isdir(config) or not os.path.exists(config)):  # noqa: PTH110, PTH112
         raise UsageError(
             f"{origins[_REGISTRY_CONFIG.name]}: there is no file {config}",
@@ -144,6 +148,7 @@ _REGISTRY_CONFIG = next(flag for flag in COMMON if flag.name == "registry_config
 
 def guessed(words: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """What can be told of the settings from a command line that cannot be parsed: how its error is to be shown."""
+    # Behind `--` a word that looks like a flag is none.
     typed = list(words[: words.index("--")] if "--" in words else words)
     try:
         filed = load(environ).defaults
@@ -163,6 +168,7 @@ def value(
     flag: Flag, given: object, environ: Mapping[str, str], default: object, filed: Defaults = NO_DEFAULTS
 ) -> object:
     """What `flag` says: as given, else in the environment, else `filed`, else `default`. Raises UsageError."""
+    # What is typed empty goes on to be refused; an empty variable is none (docs/cli.md, Variables).
     if given or given == "":
         return _typed(flag, given)
     for name in flag.sources:
@@ -170,6 +176,8 @@ def value(
             return _from_text(flag, text, name)
     if flag.key in filed:
         found, where = filed[flag.key]
+        # The schema has seen to it that a switch is true or false; the rest goes the way of texts, for the bounds held
+        # there.
         return found if flag.kind == "switch" else _from_text(flag, str(found), where)
     return default
 
@@ -245,6 +253,7 @@ def _switch(text: str, where: str) -> bool:
 
 def _number(text: str, where: str, flag: Flag) -> int:
     least = 0 if flag.kind == "count" else 1
+    # `isdigit` is also true of `²`, and of thousands of digits: `int` refuses both with an error of its own.
     if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= flag.most):
         raise _refused(text, where, f"a number from {least} to {flag.most}")
     return int(text)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+# As type checkers know it. `typing` itself would have to be loaded, while nothing holds a signal yet.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 
     Farewell = Callable[[InterruptedTransferError], object]
 
+# docs/cli.md (Signals) promises two seconds; the rest is for the last line and the end of the process.
 GRACE_SECONDS = 1.8
 """From the first signal to the end, whatever still hangs: what is half-done then is what a kill would have left."""
 
+# Bars hide the cursor while they are drawn, and after `os._exit` nobody else brings it back.
 _SHOW_CURSOR = b"\x1b[?25h"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _held: list[int] = []
@@ -69,6 +72,7 @@ class Interruption:
 
     def _exit(self) -> None:
         if os.isatty(2):
+            # Not by `sys.stderr`: what was interrupted may be just writing to it, and a buffer is not entered twice.
             try:  # noqa: SIM105 (contextlib loads more than this module may)
                 os.write(2, _SHOW_CURSOR)
             except OSError:

@@ -11,7 +11,11 @@ from typing import TextIO
 from epoch_oci.errors import LocalIOError
 from epoch_oci.redaction import user_info, without
 
+# With these a terminal shows characters in another order than they stand in: one name would pass for another
+# (reliability N2).
 _HOSTILE_DIRECTIONS = frozenset({"R", "AL", "AN", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "FSI", "PDF", "PDI"})
+# A signed URL is a credential for whoever sees it, and each cloud calls its signature otherwise: so the value of no
+# parameter is shown.
 _QUERY_VALUE = re.compile(r"([?&][^=&\s\"'<>]{1,64}=)[^&\s\"'<>]+")
 _USER_INFO = re.compile(r"(://)[^/@\s\"'<>]+@")
 _HIDDEN = "***"
@@ -78,12 +82,15 @@ class Secrets:
     def add_typed(self, words: Iterable[str]) -> None:
         """Hide the user and password that stand in a location or URL, where they do not belong."""
         for word in words:
+            # A flag and its value may be one word: `--store=s3://…`.
             for part in (word, word.partition("=")[2]):
                 if found := user_info(part):
+                    # Not the user alone: that may be any word, and would be hidden wherever it stands.
                     self._values |= {f"{found}@", found.partition(":")[2] or found}
 
     def hidden(self, text: str) -> str:
         """`text` without secrets, without user info in URLs and without the values of their queries."""
+        # Known secrets first: what is cut out after them may be a part of one, of which the rest would stay.
         text = without(self._values, text, _HIDDEN)
         return _QUERY_VALUE.sub(rf"\g<1>{_HIDDEN}", _USER_INFO.sub(rf"\g<1>{_HIDDEN}@", text))
 

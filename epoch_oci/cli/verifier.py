@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PLACE = "{}"
 """What stands in the command for the artifact; without it the artifact is its last word."""
+# Bytes: a program may write for ever without ending a line, and memory stays flat.
 _LONGEST_LINE = 1 << 16
 _PIPE = 1 << 16
 """Bytes: no less than what a pipe holds, so that what was said before the end is read in one go."""
@@ -64,6 +65,7 @@ def _lines(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
     assert process.stdout is not None
     number, held, is_open = process.stdout.fileno(), b"", True
     while is_open:
+        # Asked before the pipe is: what was written before the end is in it by then, and is read below.
         ended = _has_ended(process)
         ready = select.select([number], [], [], 0 if ended else _PAUSE)[0]
         block = os.read(number, _PIPE) if ready else b""
@@ -89,7 +91,9 @@ def _started(words: list[str], run: "Run") -> Iterator["subprocess.Popen[bytes]"
             words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            # One pipe for both, so that lines are shown in the order in which they were written.
             stderr=subprocess.STDOUT,
+            # Of others' secrets it keeps what it finds credentials by (docs/signing.md).
             env=without_secrets(run.settings.environ),
             start_new_session=True,
         )
