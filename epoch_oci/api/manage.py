@@ -55,9 +55,11 @@ def remove(
     from epoch_oci.flows.remove import removed
 
     reached = connected(connection)
+    # All are understood before one goes: a word that is wrong removes nothing.
     targets = [removable(word, place_of(word, store, reached)) for word in references]
     done = removed(targets, dry_run=dry_run)
     failures = [error for _, error in done if error is not None]
+    # Of one it is the error itself, which says more than that one of one failed.
     if len(targets) == 1 and failures:
         raise failures[0]
     if failures:

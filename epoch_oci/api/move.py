@@ -19,6 +19,7 @@ from epoch_oci.locate import (
     sources_of,
 )
 
+# What does the work is loaded by the verb that needs it: `import epoch_oci` stays fast.
 if TYPE_CHECKING:
     from epoch_oci.artifacts.write import PushOptions
     from epoch_oci.flows.copy import CopyOptions, CopyReport

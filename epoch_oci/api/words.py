@@ -62,6 +62,7 @@ def tags_of(tags: object) -> tuple[str, ...]:
 
 def check(options: object, kind: type) -> None:
     """Raise UsageError for options of another kind."""
+    # Where they are first used, much may have been opened or sent.
     if not isinstance(options, kind | None):
         raise UsageError(f"options are of the type {kind.__name__}, and not {type(options).__name__}")
 
@@ -99,4 +100,5 @@ def connected(connection: Connection | None, on_event: OnEvent = ignore) -> Conn
     if not callable(on_event):
         raise UsageError("on_event is something that can be called with an Event", object="on_event")
     check(connection, Connection)
+    # One that is given has an `on_event` of its own, for what registries make it wait for.
     return connection or Connection(environ=dict(os.environ), on_event=on_event)

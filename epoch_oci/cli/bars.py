@@ -53,6 +53,7 @@ class BarProgress(Progress):
 
     def _start(self) -> None:
         if self._ticker is None:
+            # A daemon: what is shown never keeps the process from ending.
             self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
             self._ticker.start()
 
@@ -78,6 +79,7 @@ class BarProgress(Progress):
 
         live = self._live or self._started()
         width, height = live.console.size
+        # The last column and line stay free: filling them makes a terminal wrap, or scroll.
         lines = rows(self.tally, min(_WIDEST, width - 1), height - 1)
         self._erase_broken(live)
         self._widths = [cell_len(line) for line in lines]
@@ -126,6 +128,7 @@ def _all_of_it(tally: Tally, width: int) -> str:
 
 def _row(name: str, done: int, total: int, width: int, rate: float = 0.0, left: float | None = None) -> str:
     """Name, bar, percent, size, rate and time left; on narrow terminals the bar goes, then the rate, then the size."""
+    # Each bound leaves the name, which gets what is over, three columns or more.
     cells = [f"{percent(done, total):>{_PERCENT}}"]
     if width >= 34:
         cells.append(f"{size_text(total):>{_SIZE}}")

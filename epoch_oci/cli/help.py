@@ -128,6 +128,7 @@ def _listed(items: Iterable[tuple[str, str]], width: int) -> list[str]:
     left = min(_LEFT, 4 + max(len(name) for name, _ in items))
     lines = []
     for name, text in items:
+        # A flag in a text is not broken at its hyphens: it is copied from here.
         wrapped = textwrap.wrap(text, max(20, width - left), break_on_hyphens=False) or [""]
         head = f"  {name}"
         if len(head) > left - 2:
@@ -165,6 +166,7 @@ def _tree(rows: Mapping[str, Row]) -> argparse.ArgumentParser:
     _add_flags(root, {flag.name: flag for flag in COMMON})
     for name, row in rows.items():
         of = Spec.of(name, row)
+        # argparse fills in what stands behind a `%`.
         command = commands.add_parser(name, help=of.summary.replace("%", "%%"), add_help=False)
         for key, word in of.words.items():
             count = "+" if word.many else "?" if word.optional else None
@@ -209,6 +211,7 @@ def snapshots(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[st
     with contextlib.suppress(EpochOciError, OSError):
         for entry in open_store(store).snapshots():
             text = str(SnapshotKey(entry.name, entry.tag))
+            # A shell would show it, and a terminal obey it.
             if text.startswith(prefix) and text == safe(text) and len(found) < _MOST_COMPLETED:
                 found.append(text)
     return found

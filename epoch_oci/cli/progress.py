@@ -15,10 +15,12 @@ from epoch_oci.cli.render import duration_text, size_text
 from epoch_oci.cli.streams import safe
 from epoch_oci.events import Event
 
+# Between two lines, as docs/cli.md (Progress) promises.
 PLAIN_SECONDS = 10.0
 _BLOBS_NAMED = 3
 
 _WINDOW_SECONDS = 15.0
+# Of two counts at nearly one moment any rate could be made.
 _SHORTEST_SECONDS = 0.5
 _LONGEST_LEFT = 100 * 3600
 """Seconds: what would take longer at the rate of the moment is not foretold."""
@@ -49,6 +51,7 @@ class Rate:
         """The count is at so much now."""
         now = self._clock()
         self._samples.append((now, count))
+        # One from before the window stays, so that the whole of it is always spanned.
         while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW_SECONDS:
             self._samples.popleft()
 
@@ -98,6 +101,7 @@ class Tally:
         """Count one event in."""
         match event.event:
             case "phase":
+                # A phase that counts is told of again with every count.
                 if (event.message or "") != self.phase:
                     self.begin(event.message or "")
                 self.text = phase_text(event)
@@ -141,6 +145,7 @@ class Tally:
                 del self.hashing[key]
             return
         flow = self.flows.get(key) or Flow(_title(event), event.total)
+        # Taken out and counted in anew: an attempt that starts again has less than the one before.
         self.moved -= max(0, flow.done - flow.base)
         if event.event == "blob-done":
             self.flows.pop(key, None)
@@ -230,6 +235,7 @@ class PlainProgress(Progress):
         self._closed.set()
 
     def _show(self, event: Event) -> None:
+        # A command that plans nothing needs no thread.
         if event.event in ("phase", "plan") and self._ticker is None:
             self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
             self._ticker.start()

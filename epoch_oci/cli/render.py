@@ -39,6 +39,7 @@ _SIZE_COLUMN = 2
 def size_text(count: float) -> str:
     """1717666771 → `1.6 GiB`; powers of 1024."""
     unit = 0
+    # What would round to 1024.0 is 1.0 of the next unit.
     while count >= 1023.95 and unit < len(_UNITS) - 1:
         count /= 1024
         unit += 1
@@ -47,6 +48,7 @@ def size_text(count: float) -> str:
 
 def duration_text(seconds: float) -> str:
     """3.21 → `3.2 s`, 75 → `1:15`, 3700 → `1:01:40`."""
+    # What would round to 60.0 s is 1:00.
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -325,6 +327,7 @@ def print_card(found: "Inspection") -> None:
 
     card = Table.grid(padding=(0, 2))
     for label, text in facts(found):
+        # Wrapped in Text: in a plain text rich obeys markup, and `[red]` may stand in a name.
         card.add_row(Text(label, style="dim"), Text(safe(text), style="bold" if label == "Snapshot" else ""))
     files = Table(box=None, pad_edge=False, header_style="dim")
     for index, title in enumerate(_COLUMNS):

@@ -39,6 +39,7 @@ def sarif(reports: Sequence["DocumentReport"], unread: Sequence[EpochOciError]) 
                 "tool": {
                     "driver": {"name": "epoch-oci", "version": __version__, "informationUri": _HOME, "rules": rules}
                 },
+                # As Python counts: in bytes or UTF-16 units the same number points elsewhere.
                 "columnKind": "unicodeCodePoints",
                 "invocations": [
                     {

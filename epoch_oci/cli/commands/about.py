@@ -14,6 +14,7 @@ from epoch_oci.errors import ConflictError, LocalIOError, NotFoundError, UsageEr
 if TYPE_CHECKING:
     from epoch_oci.cli.session import Run
 
+# All else that is written is for its owner alone (reliability L2).
 _FOR_ALL = 0o644
 _SCHEMA_ID = b'"urn:epoch-oci:schema:'
 
@@ -35,6 +36,7 @@ def demo(run: "Run", keep: flags.Keep = None) -> None:
     if keep is not None:
         refuse_file(Path(keep), "name a directory")
     with root_directory(keep) as root:
+        # Its lines say how far it is; bars would stand between them.
         shown = Demo(root, tell, run.listen if run.settings.json_progress else ignore)
         digest = shown.run()
     run.progress.close()

@@ -28,11 +28,13 @@ def login(run: "Run", host: flags.Host) -> None:
         raise UsageError("a user's name holds no colon", object="--username", hint="give name and password apart")
     password = connection.password or _asked_password(run, username, registry)
     connection = replace(connection, username=username, password=password)
+    # Before they are kept: a wrong password takes nobody's place.
     verify_login(registry, registry_settings(registry, connection))
     store = credential_store(run.connection)
     where, in_clear = store.keep(registry, username, password)
     if in_clear and not run.settings.quiet:
         run.note(f"{where} holds them in clear text; a credential helper named in it (credsStore) would not")
+    # A variable is heard before the files that login writes to (docs/cli.md, Credentials, certificates, proxies).
     if (variable := store.overruled(registry)) is not None:
         run.warn(f"{variable} has credentials of {registry} too, and goes on being heard first")
     run.result(
@@ -57,6 +59,7 @@ def logout(run: "Run", host: flags.Host) -> None:
 
 def _asked_username(registry: str) -> str:
     _need_terminal("--username U")
+    # Not `input`, whose question may go to standard output: that has the result alone.
     sys.stderr.write(f"User of {registry}: ")
     sys.stderr.flush()
     username = sys.stdin.readline().strip()
@@ -80,5 +83,6 @@ def _asked_password(run: "Run", username: str, registry: str) -> str:
 
 
 def _need_terminal(flag: str) -> None:
+    # `getpass` opens the terminal itself, whatever standard input is: a script would hang at a question nobody expects.
     if not is_terminal(sys.stdin):
         raise UsageError("there is no terminal to ask for the credentials on", hint=f"give {flag}")

@@ -69,6 +69,7 @@ def copy(
     tags = target_tags(here, there, also)
     form = _form(run, there, chunked, base, level, plain)
     if verify_with:
+        # By digest from here on: a tag may move between the verdict and the copy (reliability M5).
         name = str(here.store.resolve(name).digest)
         refuse_unless_verified(run, verify_with, full_name(here.store, name))
     write = partial(copy_in_form, form=form) if form is not None else copy_artifact
@@ -124,6 +125,7 @@ def rm(
     from epoch_oci.flows.remove import removed
 
     words = tuple(dict.fromkeys(reference))
+    # All are understood before one goes: a word that is wrong removes nothing.
     targets = [removable(word, place_of(run, word, store)) for word in words]
     names = [item.label for item in targets]
     if not dry_run:
@@ -140,6 +142,7 @@ def rm(
                 "error": {"code": error.code, "message": str(error)} if error else None,
             }
         )
+    # Of one it is the error itself that counts; 10 is for several (docs/cli.md, Exit codes).
     if len(targets) == 1 and failures:
         raise failures[0]
     lines = [f"{'Would remove' if dry_run else 'Removed'} {row['reference']}" for row in rows if not row["error"]]
@@ -159,6 +162,7 @@ def confirm(run: "Run", acts: Sequence[str], *, yes: bool) -> None:
     """Go on only with consent: of `--yes`, or of whoever sits at the terminal. Raises UsageError."""
     if yes:
         return
+    # Whoever asks for JSON is a program, on a terminal as well.
     if not is_terminal(sys.stdin) or run.settings.json:
         raise UsageError(
             f"this would {acts[0]}" + (f" and {len(acts) - 1} more" if len(acts) > 1 else ""),

@@ -209,6 +209,8 @@ def _words(run: "Run", ends: tuple[str, str, Sequence[str]], jobs: int, limit_ra
         reach=Reach(
             plain_http=settings.plain_http,
             insecure=settings.insecure,
+            # Only these two can stand in the file for all hosts; what else there is here was typed, or is in a
+            # variable.
             ca_file=None if settings.is_filed("ca_file") else settings.ca_file,
             cert_file=settings.cert_file,
             key_file=settings.key_file,
@@ -294,6 +296,7 @@ def _mirror(
     from epoch_oci.bulk.select import span_of
 
     span = span_of(every, "--every").total_seconds()
+    # A port that is taken is an error before the first round, and not after it.
     served = Metrics(metrics) if metrics else None
     watchers: list[Callable[[RoundEnd], None]] = [HealthFile(Path(health))] if health else []
     watchers += [served] if served is not None else []
@@ -301,6 +304,7 @@ def _mirror(
         run.note(f"metrics are served at port {served.port}")
     told: set[str] = set()
     for ended in rounds(once, span):
+        # Else the last round would be told of every ten seconds until the next one.
         run.progress.rest()
         for watch in watchers:
             try:

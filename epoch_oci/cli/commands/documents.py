@@ -108,6 +108,7 @@ def validate(run: "Run", files: flags.Files, schema: flags.Schema = None) -> Non
         raise unread[0]
     _show_findings(run, reports, unread)
     wrong = [report for report in reports if not report.valid]
+    # The first one is raised below, unless something is wrong, which counts for more (docs/cli.md, Exit codes).
     for unreadable in unread[0 if wrong else 1 :]:
         run.warn(unreadable.message)
     if wrong:
@@ -127,6 +128,7 @@ def _checked(file: str, schema: str | None, *, place: bool) -> "DocumentReport":
     from epoch_oci.flows.validate import located
     from epoch_oci.flows.validate import validate as check
 
+    # The bound of the largest kind: of which one it is, is told by what it holds.
     raw = read_document(file, schemas.CATALOG_LIMIT)
     report = check(raw, file, schema)
     return located(report, raw) if place else report
@@ -156,6 +158,7 @@ def _given(run: "Run", word: str, to: str | None, config: str | None) -> _Given:
     from epoch_oci.oci import media_types
     from epoch_oci.oci.document import Document
 
+    # A file that is there is meant, whatever else its name could be.
     if word != STANDARD_INPUT and not Path(word).exists():
         found = location.parse(word)
         if not isinstance(found, location.NameLocation | location.StoreLocation):

@@ -70,6 +70,7 @@ def verify(
     run.progress.close()
     run.result(check.to_json(), lambda: verification_lines(check, fast=fast))
     if not check.ok:
+        # The findings are out already: this line says that there are any, and where to look.
         first = check.findings[0]
         raise ContentError(
             f"{check.location}: {_wrong(len(check.findings))} {first.object}",

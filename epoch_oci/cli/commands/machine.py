@@ -74,6 +74,7 @@ def doctor(run: "Run", host: flags.Examined, write: flags.Write = False) -> None
         lambda what: phase(run.listen, f"looking: {what}"),
     )
     run.progress.close()
+    # Shown first: the examination is the result, also of a registry that cannot be used.
     run.result(found.to_json(), lambda: examination_lines(found))
     if found.error is not None:
         raise found.error

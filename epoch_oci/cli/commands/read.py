@@ -68,6 +68,7 @@ def mount(
 
     refuse_swapped("mount", location, directory, "the snapshot comes first, and then the directory")
     path = Path(directory)
+    # Before anything is opened, for it forks: connections and threads do not live on in a child.
     if not foreground and (code := go_to_background(path)) is not None:
         if code == 0:
             run.note(f"{location} is mounted at {directory}; unmount it with `umount {directory}`")

@@ -61,6 +61,7 @@ def push(
     from epoch_oci.epoch.keys import SnapshotKey
     from epoch_oci.flows.push import push as push_snapshot
 
+    # Judged before the work: nobody wants to hear after hours that it cannot be written.
     digest_path = output_file("--digest-file", digest_file, store, target) if digest_file else None
     run.progress.begin("opening")
     if dialect == "cocoon" and not run.typed("zstd"):
@@ -158,6 +159,7 @@ def chunking_for(
     """What --chunked asks for; None where nobody did."""
     if not chunked:
         for name in ("base", "level"):
+            # Only what is typed: a default for one form, in a variable or the file, is none for the other.
             if run.typed(name):
                 raise UsageError(f"--{name} goes with --chunked", object=f"--{name}")
         return None
@@ -261,6 +263,7 @@ def pull(
         _pull_to_output(run, reference, options, digest_path)
         return
     report = _pulled(run, reference, options, seed, store, output)
+    # Not before: the names are those of the artifact.
     if output is not None and digest_path is not None:
         _refuse_pulled(report, output, digest_path)
     show(run, report, output or store or "", digest_path=digest_path)
@@ -309,8 +312,10 @@ def _pull_to_output(run: "Run", reference: str, options: "PullOptions", digest_p
             hint="epoch-oci pull REFERENCE -o - | cocoon snapshot import --name NAME",
         )
     place = artifact_of(run, reference)
+    # From the registry alone, and no mirror: what went out cannot be taken back when one turns out to be wrong.
     name, write = place.named(), to_descriptor(sys.stdout.fileno())
     report = pull_to_archive(place.store, name, write, options=options, on_event=run.listen)
+    # A dry run writes no archive: then the plan is the result.
     show(run, report, "standard output", aside=not options.dry_run, digest_path=digest_path)
 
 
@@ -351,6 +356,7 @@ def throttle_for(limit: str | None, artifact: str, store: str | None) -> "Thrott
 
     if limit is None:
         return None
+    # A wrong SIZE is refused also where nothing will be limited.
     throttle = Throttle(rate(limit))
     return throttle if crosses_network(artifact, store) else None
 
