@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from epoch_oci.bulk.sync import SyncOptions
     from epoch_oci.flows.remove import Removable
 
+# What a push under way has sent looks like garbage until its manifest is there.
 _DAY = timedelta(days=1)
 
 
@@ -140,6 +141,7 @@ def login(registry: str, username: str, password: str, *, connection: Connection
     from epoch_oci.registry.repository import verify_login
 
     host, name = registry_named(name_of(registry)), name_of(username)
+    # It ends at the first colon, in the header and in the file.
     if not name or ":" in name:
         raise UsageError("a user's name is not empty and holds no colon", object="username")
     reached = changed(connected(connection), username=name, password=name_of(password))

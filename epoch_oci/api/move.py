@@ -107,6 +107,7 @@ def push_archive(
 
     check(options, PushOptions)
     connection = connected(connection, on_event)
+    # Not /tmp, which may be memory: these are gigabytes.
     spool = Path(connection.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 (files there have no name)
     with _read(archive) as (stream, what), ExportArchive(stream, spool, what) as files:
         place = push_target(to, connection)
@@ -163,6 +164,7 @@ def copy(
     here = locate_artifact(text_of(source), connection=connection)
     there = locate_artifact(text_of(target), connection=connection, create=True)
     tags, options = target_tags(here, there, tags_of(also)), options or CopyOptions()
+    # The source's own repository first: all of the blobs are there.
     options = changed(options, mount_from=(*own_registry(here, there), *options.mount_from))
     if form is not None:
         return copy_in_form(here.store, here.named(), there.store, tags, form, options=options, on_event=on_event)
@@ -191,6 +193,7 @@ def target_tags(here: ArtifactPlace, there: ArtifactPlace, also: tuple[str, ...]
             hint="name a tag",
         )
     tag = there.tag or (here.named() if here.digest is None else None)
+    # What has no tag in a layout is named by its digest.
     if tag is None or tag.startswith("sha256:"):
         if not repository_in(there.where):
             raise UsageError(

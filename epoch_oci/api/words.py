@@ -44,6 +44,7 @@ def name_of(text: object) -> str:
 
 def several(texts: object, what: str) -> tuple[str, ...]:
     """Texts that are several, and not one by mistake. Raises UsageError, which calls them `what`."""
+    # A text is a sequence as well, of its letters.
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise UsageError(f"{what} are several texts, as a tuple or a list", object=what)
     return tuple(map(name_of, texts))

@@ -22,6 +22,7 @@ _DESCRIPTOR = re.compile(r"/dev/(?:std(?:in|out|err)\Z|fd/)|/proc/")
 _KINDS = ("oci:", "oci-archive:", "cocoon:")
 _KEPT = frozenset({"blobs", "manifests", "catalog.json", "index.json", "oci-layout", "snapshot", "cloudimg"})
 """What stands at the top of stores, layouts and Cocoon's roots."""
+# A throttle moves no less at a time (`transfer/throttle.py`).
 _SMALLEST_RATE = 1 << 10
 _SMALLEST_CHUNK = 1 << 20
 _SMALLEST_CACHE = 64 << 20
@@ -137,6 +138,7 @@ def _paths_of(place: str) -> list[str]:
 
 def _belongs(path: str, base: str) -> bool:
     """Whether a file is an archive itself, or stands where stores and layouts keep what is theirs."""
+    # Other names in such a directory are the user's own: a digest file beside `blobs` is one.
     first = path.removeprefix(f"{base}/").partition("/")[0]
     return path == base or (path.startswith(f"{base}/") and first in _KEPT)
 
@@ -166,6 +168,7 @@ def read_document(word: str, limit: int) -> bytes:
     except FileNotFoundError:
         from epoch_oci.oci.reference import refuse_user_info
 
+        # The message repeats the word, which may be a location with a password in it.
         refuse_user_info(word)
         hint = "name a file, or pipe it in as `-`" if "://" in word else "name a file, or `-`"
         raise NotFoundError(f"there is no file {word}", object=word, hint=hint) from None
@@ -250,6 +253,7 @@ def several_tags(word: str) -> tuple[str, tuple[str, ...]]:
     # With a slash behind the last colon that is a port's, and there is no tag.
     if not colon or "," not in tags or "/" in tags:
         return word, ()
+    # A tag has no comma, so that none is torn apart.
     first, *others = tags.split(",")
     for tag in others:
         if (why := tag_problem(tag)) is not None:

@@ -111,9 +111,11 @@ def rows(tally: Tally, width: int, height: int) -> list[str]:
         rate = tally.hash_rate() if number == 0 else 0.0
         lines.append(_row(f"  hashing {flow.title}", flow.done, flow.total, width, rate))
     flows = sorted(tally.flows.values(), key=lambda flow: -flow.total)
+    # The first line says all there is to say of one blob alone.
     if len(flows) + len(tally.hashing) > 1 or tally.snapshots[1]:
         lines += [_row(f"  {flow.title}", flow.done, flow.total, width) for flow in flows[:_BLOBS_SHOWN]]
     if tally.waiting:
+        # High up, for a low terminal cuts off the last lines.
         lines.insert(1, _cut(f"  waiting: {tally.waiting}", width))
     return [line.rstrip() for line in lines[: max(1, height)]]
 

@@ -177,6 +177,7 @@ def _parsed(path: str, raw: bytes, home: str) -> ConfigFile:
     _refuse_secrets(file, value)
     _refuse_unknown(file, value)
     _hold_to_schema(file, value)
+    # Names of hosts know no case, and keys of TOML do.
     hosts = {host.lower(): _at_home(row, home) for host, row in value.get("hosts", {}).items()}
     lines = {
         (keys[0], keys[1].lower(), *keys[2:]) if len(keys) > 1 else keys: line for keys, line in file.lines.items()

@@ -110,6 +110,7 @@ class Sample:
             "layers": [file.layer() for file in layers],
             "baseImages": [file.layer() for file in bases],
             "totalSize": self.size,
+            # Go's zero time, which is no date (trap 4).
             "createdAt": "0001-01-01T00:00:00Z",
             "pushedAt": "2026-04-04T21:07:33.418205113+08:00",
             "layerHeaders": {file.name: file.header() for file in layers},
@@ -190,6 +191,7 @@ class Demo:
         for file in sample.files:
             _check_file(directory / file.name, file)
         found = [(directory / file.name).stat() for file in sample.files]
+        # `st_blocks` counts 512 bytes each, whatever the blocks of the file system are.
         size, used = sum(item.st_size for item in found), sum(item.st_blocks * 512 for item in found)
         self.tell(f"   {len(found)} files of {size_text(size)}, which take {size_text(used)} of disk: holes stay holes")
         self._step("files", location=str(directory), size=size, disk=used)

@@ -51,6 +51,7 @@ def run(words: Sequence[str], environ: Mapping[str, str], *, had_output: bool = 
         # The standard streams are looked at first: what fails with them closed cannot be told.
         signals.let_go()
         code = _run(words, environ, secrets)
+        # A full disk behind standard output shows no earlier than here, and then it is no success.
         flush_result()
         return code
     except ReaderGoneError:
@@ -64,6 +65,7 @@ def run(words: Sequence[str], environ: Mapping[str, str], *, had_output: bool = 
 def _known(words: Sequence[str], environ: Mapping[str, str]) -> Secrets:
     """The secrets that show before anything is done."""
     secrets = Secrets(secrets_of(environ))
+    # A store may be named in a variable as well, and so may a proxy.
     secrets.add_typed([*words, *environ.values()])
     return secrets
 
@@ -147,6 +149,7 @@ def _show_traceback(error: Exception, shown: Callable[[str], str]) -> None:
 def _leave(code: int) -> None:
     """End the process now: a transfer's thread may hang for long, and nothing it does counts any more."""
     try:
+        # `os._exit` flushes nothing.
         sys.stdout.flush()
     except OSError:
         discard_output()

@@ -271,6 +271,7 @@ def _no_such_flag(typed: str, flags: Mapping[str, Flag], path: str, rows: Mappin
         if any(word in flag.words for flag in Spec.of(name, row).flags.values()):
             hint = f"write it after the command: `{path} {name} … {word}`"
             break
+    # Not the short forms, which are all close to one another.
     known = [opt for flag in flags.values() for opt in flag.words if len(opt) > 2]
     hint = hint or _meant(get_close_matches(word, [*known, "--help"], n=1), path) or f"see `{path} --help`"
     return UsageError(f"{path} has no flag {_quoted(word)}", object=path, hint=hint)

@@ -149,6 +149,7 @@ class Tally:
         self.moved -= max(0, flow.done - flow.base)
         if event.event == "blob-done":
             self.flows.pop(key, None)
+            # It turned out to be there: then it is no part of the total either.
             if event.action in _NOT_MOVED:
                 return
         else:

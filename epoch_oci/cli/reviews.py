@@ -113,6 +113,7 @@ def workflow_commands(reports: Iterable["DocumentReport"], unread: Iterable[Epoc
 def _command(report: "DocumentReport", finding: Finding) -> str:
     line, column = report.places[finding.path]
     properties = {
+        # GitHub knows files by their path from the root (docs/validate.md), without `./`.
         "file": os.path.normpath(report.file),
         "line": str(line),
         "col": str(column),

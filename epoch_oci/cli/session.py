@@ -31,6 +31,7 @@ class Run:
         self.settings = settings
         self.secrets = secrets
         self._origins = origins
+        # Both are made when they are asked for: a short command needs neither, nor the modules that they load.
         self._progress: Progress | None = None
         self._connection: Connection | None = None
         self._handler = _LogHandler(self)
@@ -152,6 +153,7 @@ class Run:
         if self.settings.json_progress:
             message = bounded(self.secrets.hidden(message))
             text = json.dumps({"event": event, "digest": None, "bytes": 0, "total": 0, "message": message})
+        # By the progress, if there is any: bars would be drawn over what is written past them.
         if self._progress is not None:
             self._progress.say(text)
         else:

@@ -202,6 +202,7 @@ def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for a program of somebody else: without what was meant for this one alone."""
+    # Variables of others stay: what that program logs in with may be among them.
     return {
         name: text
         for name, text in environ.items()
@@ -246,6 +247,7 @@ def _from_text(flag: Flag, text: str, where: str) -> object:
 
 
 def _switch(text: str, where: str) -> bool:
+    # A slip is refused: taken for yes it could allow something, and taken for no it would pass unseen.
     if text.lower() not in _YES | _NO:
         raise _refused(text, where, "one of: 1, true, yes, on, 0, false, no, off")
     return text.lower() in _YES

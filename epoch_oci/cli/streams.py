@@ -128,6 +128,7 @@ def write_result(content: str | bytes) -> None:
         if isinstance(content, str):
             sys.stdout.write(content)
         else:
+            # Text that is still held would come after the bytes.
             sys.stdout.flush()
             sys.stdout.buffer.write(content)
 

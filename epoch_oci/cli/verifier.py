@@ -93,7 +93,6 @@ def _started(words: list[str], run: "Run") -> Iterator["subprocess.Popen[bytes]"
             stdout=subprocess.PIPE,
             # One pipe for both, so that lines are shown in the order in which they were written.
             stderr=subprocess.STDOUT,
-            # Of others' secrets it keeps what it finds credentials by (docs/signing.md).
             env=without_secrets(run.settings.environ),
             start_new_session=True,
         )

@@ -168,6 +168,7 @@ def _given(run: "Run", word: str, to: str | None, config: str | None) -> _Given:
     if kind in _OCI_KINDS:
         manifest = document.called(media_types.MANIFEST)
         return _Given(manifest=manifest, config=_config(word, manifest, config), from_file=True)
+    # Who asks for --to oci means an Epoch manifest: what is wrong with it is said then, and not what it might be.
     if kind != _EPOCH_KIND and to != "oci":
         raise ContentError(
             f"{word} is neither an Epoch manifest nor an OCI manifest",
@@ -205,6 +206,7 @@ def _config(word: str, manifest: "Document", config: str | None) -> "Document | 
     target = ImageManifest.parse(manifest, word).config
     if target.media_type == media_types.EMPTY:
         return None
+    # Both, for in the cocoon dialect the Epoch manifest is the config (docs/format.md, 2. The manifest).
     beside = [Path(word).with_name(name) for name in (CONFIG_FILE, EPOCH_FILE)] if word != STANDARD_INPUT else []
     candidates = [config] if config is not None else [str(path) for path in beside if path.is_file()]
     error: EpochOciError = NotFoundError(
