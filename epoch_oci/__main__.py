@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_SPARING = 50_000
+_SPARING = 150_000
 """New objects between two searches for garbage. Start-up makes many, all of which stay: searching them is in vain."""
 _LATER: "dict[str, dict[str, Any]]" = {
     "jsonschema": {},  # oras, for checks that are never asked for here

@@ -60,7 +60,7 @@ class Climb:
     def _step(self) -> None:
         self._settled = None
         # By half, at least one: from four it takes three steps to sixteen, and a step too far costs little.
-        self._before, self.workers = self.workers, min(self._most, self.workers + max(1, self.workers // 2))
+        self._before, self.workers = self.workers, min(self._most, 2 * self.workers)
 
 
 class GrowingPool(Executor):
