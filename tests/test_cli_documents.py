@@ -343,6 +343,8 @@ def test_schemas_are_listed_and_printed_as_they_are(cli, tmp_path):
 def test_schemas_are_exported_and_nothing_else_is_replaced(cli, tmp_path):
     folder = Path(__file__).parent.parent / "schemas"
     assert cli("schemas", "--dir", "out/schemas").code == 0
+    # Editors of all users read them.
+    assert {path.stat().st_mode & 0o777 for path in Path("out/schemas").rglob("*.json")} == {0o644}
     assert {path.relative_to("out/schemas"): path.read_bytes() for path in Path("out/schemas").rglob("*.json")} == {
         path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.json")
     }

@@ -71,7 +71,7 @@ def man_page(of: Spec | None, rows: Mapping[str, Row]) -> str:
         lines += [".PP", ".EX", _roff(example), ".EE"]
     lines += [".SH ENVIRONMENT", _roff(_EPILOG), ".SH SEE ALSO"]
     others = [PROGRAM] if of else [f"{PROGRAM}-{other}" for other in rows]
-    lines.append(",\n".join(f".BR {_roff(other)} (1)" for other in others).replace(",\n", " ,\n"))
+    lines.append(",\n".join(f".BR {_roff(other)} (1)" for other in others))
     return "\n".join(lines) + "\n"
 
 

@@ -166,4 +166,4 @@ def _export(path: Path, raw: bytes) -> None:
             raise ConflictError(f"{path} is no schema of this program", object=str(path), hint=hint)
     except OSError as error:
         raise LocalIOError(f"{path}: {(error.strerror or str(error)).lower()}", object=str(path)) from error
-    write_file(str(path), raw, replace=older)
+    write_file(str(path), raw, replace=older, mode=_FOR_ALL)
