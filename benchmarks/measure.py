@@ -154,8 +154,13 @@ def _why(code: int, in_time: bool, timeout: float, *logs: Path) -> str:
         lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
         spoken = [line for line in lines if not line.startswith("{")] or lines
         if spoken:
-            return f"exit {code}: {spoken[-1][:300]}"
+            # Go programs say first which request it was, with a URL of some hundred characters, and last what happened.
+            return f"exit {code}: {_ends(spoken[-1])}"
     return f"exit {code}, without a word"
+
+
+def _ends(text: str, most: int = 240) -> str:
+    return text if len(text) <= most else f"{text[: most // 3]} … {text[-most * 2 // 3 :]}"
 
 
 def said_seconds(usage: Usage) -> float:

@@ -149,7 +149,13 @@ def _last_error(results: Results, arena: Arena, direction: Direction, name: str)
         for each in results.samples
         if (each.arena, each.direction, each.tool) == (arena.name, direction, name) and each.error
     ]
-    return errors[-1].replace("|", "\\|") if errors else "never ran"
+    return _short(errors[-1]).replace("|", "\\|") if errors else "never ran"
+
+
+def _short(error: str) -> str:
+    """The exit code and what happened in the end, without addresses and paths of this machine."""
+    code, _, words = error.partition(": ")
+    return f"{code}: {words.rpartition(': ')[2]}"
 
 
 def _optional(results: Results) -> Iterator[str]:

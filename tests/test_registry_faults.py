@@ -1,6 +1,7 @@
 """Faults that strike where a transfer is least prepared: answers of gateways, bodies cut in the tail, slow lines."""
 
 import gc
+import re
 import time
 from contextlib import suppress
 
@@ -238,6 +239,17 @@ def test_a_line_cut_on_the_way_down(fake_registry, proxy, after):
     registry.put_blob(REPO, RAW)
     cut = proxy(registry, Cut("down", after, times=1))
     assert read(through(cut)) == RAW
+
+
+def test_what_came_in_small_pieces_before_a_cut_is_kept(fake_registry, proxy):
+    """As TLS hands them out: they are put together, and none is lost when the connection breaks between them."""
+    registry = fake_registry()
+    registry.put_blob(REPO, RAW)
+    registry.fault("GET", BLOB, Trickle(8_192, 0.001), first=1)
+    assert read(through(proxy(registry, Cut("down", 200_000, times=1)))) == RAW
+    again = [entry.header("Range") or "" for entry in registry.recording if entry.method == "GET"]
+    starts = [int(found[1]) for text in again if (found := re.match(r"bytes=(\d+)-", text))]
+    assert 200_000 - 2 * 8_192 < max(starts) < 200_000
 
 
 def test_a_trickle_is_a_stall(fake_registry):

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import requests
+import urllib3
 
 from epoch_oci.errors import ContentError, EpochOciError, NetworkError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
@@ -133,6 +134,11 @@ class BlobContent:
             raise _WrongRangeError(f"{self.target.digest}: asked for bytes from {start}, got {got}")
 
 
+# TLS hands out a record at a time, 16 KiB: written and hashed one by one, threads take turns 65,536 times a GiB, which
+# costs more than the decryption. A line so slow that it does not fill this in the time given hands out what it has.
+_RECORD, _GATHERED, _GATHER_SECONDS = 16 << 10, 256 << 10, 0.05
+
+
 class _WrongRangeError(NetworkError):
     """A 206 that is not what was asked for: ranges are of no use here."""
 
@@ -153,6 +159,7 @@ class _BlobReader:
         self._attempts = Attempts(content.client.settings, content.target.title or str(content.target.digest))
         self._clock = content.client.settings.clock
         self._waited, self._received = 0.0, 0  # seconds spent on reading, and what they brought
+        self._failure: Exception | None = None
         self._reached = start  # where the last failure left us
         self._ranges = True
 
@@ -217,7 +224,7 @@ class _BlobReader:
         self._skip = self._offset if self._response.status_code == 200 else 0
         if self._skip:
             self._content.client.ranges = False
-        self._waited, self._received = 0.0, 0
+        self._waited, self._received, self._failure = 0.0, 0, None
 
     def _receive(self, size: int) -> bytes:
         """What there is, up to `size`: waiting for all of it would lose what came when the connection breaks."""
@@ -225,10 +232,35 @@ class _BlobReader:
         self._check_floor()
         began = self._clock()
         with foreign_errors(str(self._content.target.digest)):
-            block = bytes(self._response.raw.read1(size, decode_content=False) or b"")
+            block = self._gathered(size, began)
         self._waited += self._clock() - began
         self._received += len(block)
         return block
+
+    def _gathered(self, size: int, began: float) -> bytes:
+        """What one look at the connection brings, and some more where that is no more than a record of TLS."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        block = self._look(size)
+        if not 0 < len(block) <= _RECORD:
+            return block
+        parts, have = [block], len(block)
+        while have < min(size, _GATHERED) and self._clock() - began < _GATHER_SECONDS:
+            try:
+                block = self._look(min(size, _GATHERED) - have)
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                self._failure = error  # what came before it is kept, and it is told at the next look
+                break
+            if not block:
+                break
+            parts.append(block)
+            have += len(block)
+        return b"".join(parts)
+
+    def _look(self, size: int) -> bytes:
+        assert self._response is not None
+        return bytes(self._response.raw.read1(size, decode_content=False) or b"")
 
     def _check_floor(self) -> None:
         """A trickle is a stall: below the floor over a window of waiting, the connection is given up."""
