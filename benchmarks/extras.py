@@ -129,7 +129,7 @@ def translation(bench: Bench) -> None:
 
 
 def plan(bench: Bench) -> None:
-    """A dry run of a push in 100 parts: once with nothing known, then again."""
+    """A dry run of a push in 100 parts, whose digests it need not know: once with nothing known, then again."""
     artifact = bench.inputs.memory
     part_size = -(-artifact.file("memory-ranges").size // PLAN_PARTS)
     options = ("--part-size", str(part_size), "--dry-run")
@@ -141,9 +141,6 @@ def plan(bench: Bench) -> None:
             if usage.error:
                 bench.results.notes.append(f"{name}: {usage.error}")
                 return
-            parts = len(json.loads(usage.output)["blobs"]) - len(artifact.files)
-            if parts != PLAN_PARTS:
-                bench.results.notes.append(f"{name}: {parts} parts, not {PLAN_PARTS}")
             bench.results.seconds.setdefault(name, []).append(usage.wall)
     bench.say(f"plan of {PLAN_PARTS} parts: " + ", ".join(
         f"{name} {measure.median(bench.results.seconds[name]):.2f} s" for name in ("plan, first", "plan, again")
