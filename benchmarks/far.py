@@ -50,7 +50,7 @@ def line(bench: Bench) -> None:
 def resets(bench: Bench) -> None:
     """A memory image while connections are reset at random."""
     artifact = bench.inputs.memory
-    arena = _arena("resets", "a memory image while connections are reset", artifact, "resets")
+    arena = _arena("resets", "a memory image under resets", artifact, "resets")
 
     @contextlib.contextmanager
     def way(registry: Registry, number: int) -> Iterator[Line]:

@@ -16,7 +16,7 @@ from benchmarks.snapshot import Artifact
 HERE = Path(__file__).parent
 OURS = "epoch-oci"
 PUT, GET, SOCKET, SHA256 = "bare HTTP PUT", "bare HTTP GET", "copy over a socket", "SHA-256, one core"
-EIGHT = "eight bare connections"
+EIGHT = "8 connections"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
