@@ -9,7 +9,7 @@ from benchmarks.counting import counting
 from benchmarks.registry import Registry
 from benchmarks.results import Direction, Repeat
 from benchmarks.snapshot import Artifact
-from benchmarks.tools import OURS, Command, Job, Tool
+from benchmarks.tools import Command, Job, Tool
 
 TIMES = 3
 
@@ -19,9 +19,7 @@ def repeat_pushes(bench: Bench, artifact: Artifact, registry: Registry, tools: S
     for tool in tools:
         if tool.push and not tool.raw:
             bench.forget(tool.name)
-            # What is there was put whole, where this tool would cut large files into parts.
-            options = ("--part-size", "none") if tool.name == OURS else ()
-            job = Job(artifact=artifact, address=registry.address, target=Path(), options=options)
+            job = Job(artifact=artifact, address=registry.address, target=Path())
             _repeat(bench, "push", tool, tool.push, job, TIMES)
 
 

@@ -2,20 +2,26 @@
 
 import errno
 import hashlib
+import io
 import os
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cocoon_world import Item, archive, noise
 from registry_room import room
 from snapshots import Made, make_snapshot, open_store, put_snapshot
 
+from epoch_oci.cocoon.export_archive import ExportArchive
 from epoch_oci.dialects import named
 from epoch_oci.dialects.base import EncodeOptions
 from epoch_oci.epoch import gojson
+from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ConflictError, ContentError
 from epoch_oci.flows.push import PushOptions, push
+from epoch_oci.flows.push_archive import push_archive
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PART_LIMIT, PartTable, fitting_size, spans
@@ -190,6 +196,56 @@ def test_a_tag_of_another_snapshot_is_a_conflict_before_anything_is_read(tmp_pat
         send(source, made, sink, "v1")
     assert set((tmp_path / "layout/blobs/sha256").iterdir()) == blobs
     send(source, made, sink, "v1", force=True)
+
+
+def bearing(fake_registry, above: int):
+    """A registry, and its repository where files above so many bytes are cut when nobody says otherwise."""
+    registry = fake_registry()
+    repository, _ = room(registry)
+    known = repository.limits()
+    repository.limits = lambda: replace(known, cut_above=above, part_size=above)
+    return registry, repository
+
+
+@pytest.mark.parametrize("before", [0, PART // 4], ids=["whole", "in other parts"])
+@pytest.mark.parametrize("remembered", [False, True])
+def test_where_nobody_says_how_files_are_cut_what_is_there_decides(tmp_path, fake_registry, store, before, remembered):
+    source, made = store
+    _, repository = bearing(fake_registry, PART)
+    cache = tmp_path / "cache" if remembered else None
+    first = push(source, made.key, repository, None, options=PushOptions(part_size=before, part_cache=cache))
+    if remembered:  # also how it would be cut here
+        push(source, made.key, repository, "other", options=PushOptions(part_cache=cache))
+    again = push(source, made.key, repository, None, options=PushOptions(part_cache=cache))
+    assert (again.digest, again.transferred) == (first.digest, 0)
+    anew = push(source, made.key, repository, None, options=PushOptions(part_cache=cache, force=True))
+    assert anew.digest != first.digest == again.digest
+
+
+@pytest.mark.parametrize("before", [0, PART // 4], ids=["whole", "in other parts"])
+def test_an_archive_is_cut_as_the_tag_has_it(tmp_path, fake_registry, before):
+    _, repository = bearing(fake_registry, PART)
+    raw = archive(Item("memory-ranges", noise("memory", 3 * PART)))
+
+    def sent(**options):
+        key = SnapshotKey("team/bot", "v1")
+        with ExportArchive(io.BytesIO(raw), tmp_path) as found:
+            return push_archive(found, repository, "v1", options=PushOptions(key=key, **options))
+
+    first, again = sent(part_size=before), sent()
+    assert (again.digest, again.transferred) == (first.digest, 0)
+    assert sent(force=True).digest != first.digest
+
+
+@pytest.mark.parametrize("asked", [{"part_size": PART // 2}, {"part_size": PART, "annotations": {"a": "b"}}])
+def test_what_the_tag_cannot_become_is_a_conflict_before_a_byte_moves(fake_registry, store, asked):
+    source, made = store
+    registry, repository = bearing(fake_registry, PART)
+    push(source, made.key, repository, None)
+    sent = registry.recording.body_bytes("*", "")
+    with pytest.raises(ConflictError):
+        push(source, made.key, repository, None, options=PushOptions(**asked))
+    assert registry.recording.body_bytes("*", "") == sent
 
 
 def test_a_file_that_is_not_what_it_should_be_is_not_tagged_though_all_parts_arrived(tmp_path, store):

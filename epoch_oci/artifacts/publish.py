@@ -81,17 +81,17 @@ class Publication:
             return False
         raise self.conflict(tag, there)
 
-    def refuse_other(self, tag: str, config: Document) -> None:
-        """Raise ConflictError when the tag holds an artifact of another config; as much as can be known of parts."""
+    def refuse_other(self, tag: str, image: ImageManifest) -> None:
+        """Raise ConflictError when the tag holds what `image` cannot become, whatever the digests of its parts."""
         if self.replace:
             return
         try:
             there = self.sink.resolve(tag)
         except NotFoundError:
             return
-        # The config is the Epoch manifest itself (decision D3), so the same config is the same snapshot, however it is
-        # cut.
-        if there.media_type in INDEXES or ImageManifest.parse(there).config.digest != config.digest:
+        # Known before gigabytes are sent: the snapshot, for the config is the Epoch manifest itself (decision D3), what
+        # the artifact says of itself, and how its files are cut.
+        if there.media_type in INDEXES or _but_for_parts(ImageManifest.parse(there)) != _but_for_parts(image):
             raise self.conflict(tag, there)
 
     def conflict(self, tag: str, there: Document) -> ConflictError:
@@ -174,6 +174,11 @@ class Publication:
                 object=self.sink.where,
                 hint=f"{_WAYS_OUT[openness]}, or push it all the same with --allow-public",
             )
+
+
+def _but_for_parts(image: ImageManifest) -> tuple[object, ...]:
+    layers = [(layer.media_type, layer.size, dict(layer.annotations)) for layer in image.layers]
+    return image.kind, image.config.digest, dict(image.annotations), layers
 
 
 def secret_names(files: Iterable[Named]) -> list[str]:

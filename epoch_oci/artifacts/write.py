@@ -1,5 +1,6 @@
 """What every form of an artifact has in common when a snapshot is pushed: how, with what, and what is told of it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
@@ -12,9 +13,10 @@ from epoch_oci.artifacts.decode import Decoding
 from epoch_oci.artifacts.publish import Publication
 from epoch_oci.artifacts.read import StoredSnapshot
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, WrittenFile
-from epoch_oci.dialects.layers import is_placeholder
+from epoch_oci.dialects.layers import cuts_of, is_chunked, is_placeholder
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
+from epoch_oci.errors import AccessError, ContentError, NotFoundError
 from epoch_oci.events import OnEvent
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -73,7 +75,8 @@ class WriteOptions(Checked):
 class PushOptions(WriteOptions):
     """How to push. `also` are further tags for the artifact; `key` names the snapshot of an archive without a name.
 
-    `part_size` is in bytes: files above it are cut, 0 means never, None is as the target takes them. `part_cache`
+    `part_size` is in bytes: files above it are cut, 0 means never, None is as the tag has the
+    snapshot already, else as the target takes them. `part_cache`
     remembers part digests. With `chunking` the artifact is of the chunked form, with `encoding` one of version 2 of the
     `cocoonstack` dialect. The rest as `WriteOptions` has it.
     """
@@ -90,7 +93,7 @@ class PushOptions(WriteOptions):
 
 
 @dataclass(slots=True, kw_only=True)
-class Push:
+class Push(ABC):
     """One snapshot on its way into an artifact. Each form has a class of its own, whose `run` carries it out.
 
     `tag` is a legal one. `notes` are told as warnings in the end. `started` is of the monotonic clock.
@@ -120,9 +123,9 @@ class Push:
         """Where it goes."""
         return self.publication.sink
 
+    @abstractmethod
     def run(self) -> TransferReport:
         """Move what the sink lacks, and tag it last. Raises as `flows.push.push`."""
-        raise NotImplementedError
 
     def encode(
         self,
@@ -180,6 +183,16 @@ def wanted_parts(options: PushOptions, *, cloud_image: bool) -> int | None:
     if options.part_size is None and not dialects.named(options.dialect).cuts(cloud_image=cloud_image):
         return 0
     return options.part_size
+
+
+def cuts_there(sink: Sink, tag: str, config: Digest) -> Mapping[str, int]:
+    """How the tag cuts the files of the snapshot of this `config`, see `cuts_of`; nothing where it has another one."""
+    try:
+        image = ImageManifest.parse(sink.resolve(tag))
+    except (NotFoundError, AccessError, ContentError):
+        return {}
+    # The config is the Epoch manifest itself (decision D3): the same one is the same snapshot, however it is cut.
+    return cuts_of(image) if image.config.digest == config and not is_chunked(image) else {}
 
 
 def small_wants(artifact: Artifact, image: ImageManifest) -> list[Want]:

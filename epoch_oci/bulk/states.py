@@ -272,7 +272,9 @@ class Looker:
         cuts = plan_cuts(manifest, sink, self.rules.part_size if cuttable else 0, self.rules.part_cache)
         # Everything is known: then the artifact that would be pushed is made here, and its digest is held against the
         # tag's.
-        if not cuts.late and not self.rules.chunked:
+        # Where nobody says how files are cut, those that are there are no others for it; a push takes them as they are.
+        as_there = self.rules.part_size is None and bool(cuts)
+        if not cuts.late and not as_there and not self.rules.chunked:
             options = EncodeOptions(allow_loss=self.rules.allow_loss, parts=cuts.tables)
             artifact = dialect.encode(manifest.document, options)
             return self._held(target, artifact.manifest.digest)

@@ -92,6 +92,17 @@ def part_layers(whole: Descriptor, table: PartTable) -> tuple[Descriptor, ...]:
     )
 
 
+def cuts_of(image: ImageManifest) -> dict[str, int]:
+    """How an artifact carries each of its files, by digest: the size of its parts in bytes, 0 for one that is whole."""
+    found: dict[str, int] = {}
+    for layer in image.layers:
+        if not is_part(layer):
+            found[str(layer.digest)] = 0
+        elif layer.annotations.get(PART_OFFSET) == "0":
+            found[layer.annotations.get(PART_DIGEST, "")] = layer.size
+    return found
+
+
 def part_title(name: str, index: int) -> str:
     """The title of a part: of fixed width, so that the order of names is the order of bytes."""
     # Four digits: at most 100 parts are written, and readers that sort by name have been seen to sort .10 before .9

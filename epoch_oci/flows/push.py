@@ -7,7 +7,15 @@ from time import monotonic
 from epoch_oci import dialects
 from epoch_oci.artifacts.publish import Publication, files_of, legal_target
 from epoch_oci.artifacts.read import ArtifactsOf, FoundDocuments, as_snapshot, forgets, read_stored
-from epoch_oci.artifacts.write import Push, PushOptions, decoding_for, file_wants, small_wants, wanted_parts
+from epoch_oci.artifacts.write import (
+    Push,
+    PushOptions,
+    cuts_there,
+    decoding_for,
+    file_wants,
+    small_wants,
+    wanted_parts,
+)
 from epoch_oci.dialects.base import Artifact, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, UsageError
@@ -159,6 +167,10 @@ class PlainPush(Push):
         options, manifest = self.options, self.manifest
         wanted = wanted_parts(options, cloud_image=manifest.is_cloud_image)
         cuts = plan_cuts(manifest, self.sink, wanted, options.part_cache)
+        # Nobody said how files are cut, so one that is there already decides: the snapshot is no other one for it.
+        if wanted is None and cuts and not options.force:
+            there = cuts_there(self.sink, self.tag, manifest.document.digest)
+            cuts = plan_cuts(manifest, self.sink, wanted, options.part_cache, there)
         artifact = self.encode(parts=cuts.foreseen(manifest))
         for file in artifact.files:
             self.publication.check_limits(file.name, file.carriers)
@@ -181,7 +193,7 @@ class PlainPush(Push):
             tagged = publication.is_tagged(self.tag, artifact.manifest)
             return tagged, tuple(more for more in also if not publication.is_tagged(more, artifact.manifest))
         for name in (self.tag, *also):
-            publication.refuse_other(name, artifact.config)
+            publication.refuse_other(name, artifact.image)
         return False, also
 
     def _wants(self, artifact: Artifact, cuts: Cuts) -> list[Want]:

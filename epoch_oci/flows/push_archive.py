@@ -15,7 +15,7 @@ from epoch_oci.artifacts.write import PushOptions, file_wants, small_wants, want
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.cocoon.export_archive import ArchivedFile, ExportArchive
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions
-from epoch_oci.dialects.layers import part_layers, whole_layer
+from epoch_oci.dialects.layers import cuts_of, part_layers, whole_layer
 from epoch_oci.dialects.profile import SNAPSHOT_ID
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
@@ -68,6 +68,7 @@ class _Stream:
     tables: dict[Digest, PartTable] = field(default_factory=dict)
     blobs: dict[str, BlobReport] = field(default_factory=dict)
     looked: bool = False
+    there: dict[str, int] = field(default_factory=dict)  # how the tag has the snapshot's files already
 
     def __post_init__(self) -> None:
         options = self.options
@@ -178,7 +179,11 @@ class _Stream:
         if blob.size == 0:
             return ()
         whole = whole_layer(archived.file.name, "layer", blob)
-        size = cut_size(blob, self.sink, wanted_parts(self.options, cloud_image=False))
+        wanted = wanted_parts(self.options, cloud_image=False)
+        if wanted is None:
+            # Nobody said how files are cut, so what the tag has of the snapshot decides, as far as it is known by now.
+            wanted = self.there.get(str(blob.digest))
+        size = cut_size(blob, self.sink, wanted)
         if size is None:
             return (whole,)
         table = cut_table(archived.content, blob, size, self.options.part_cache)
@@ -230,12 +235,13 @@ class _Stream:
         except NotFoundError:
             return
         try:
-            # By the snapshot's ID: digests are known only when the archive is through.
-            known = ImageManifest.parse(there).annotations.get(SNAPSHOT_ID)
+            image = ImageManifest.parse(there)
         except ContentError:
-            known = ""
-        if known not in (None, snapshot_id):
+            raise self.publication.conflict(tag, there) from None
+        # By the snapshot's ID: digests are known only when the archive is through.
+        if image.annotations.get(SNAPSHOT_ID) not in (None, snapshot_id):
             raise self.publication.conflict(tag, there)
+        self.there = cuts_of(image)
 
     def _send_rest(self, artifact: Artifact) -> None:
         """Some dialects carry empty files too; of all others nothing can be missing now."""

@@ -137,6 +137,10 @@ class Cuts:
     late: dict[Digest, int] = field(default_factory=dict)
     remembered: dict[Digest, Descriptor] = field(default_factory=dict)
 
+    def __bool__(self) -> bool:
+        """Whether any file is cut."""
+        return bool(self.tables or self.late)
+
     def foreseen(self, manifest: Manifest) -> Mapping[Digest, PartTable]:
         """A table for every file that is cut. Those that are not known have made-up digests, and all else is right."""
         sizes = {blob.digest: blob.size for blob in manifest.descriptors}
@@ -159,14 +163,21 @@ class Cuts:
         return bool(self.remembered)
 
 
-def plan_cuts(manifest: Manifest, sink: Sink, wanted: int | None, cache: Path | None) -> Cuts:
+def plan_cuts(
+    manifest: Manifest,
+    sink: Sink,
+    wanted: int | None,
+    cache: Path | None,
+    there: Mapping[str, int] | None = None,
+) -> Cuts:
     """How the files of `manifest` are cut; nothing is read but the `cache`.
 
-    `wanted` is a size in bytes, 0 for whole files, None for what the sink is known to need.
+    `wanted` is a size in bytes, 0 for whole files, None for what the sink is known to need. `there` has the same by
+    digest of those files that are to be cut as something else has them.
     """
     cuts = Cuts(PartCache(cache) if cache is not None else None)
     for blob in manifest.descriptors:
-        if (size := cut_size(blob, sink, wanted)) is None:
+        if (size := cut_size(blob, sink, (there or {}).get(str(blob.digest), wanted))) is None:
             continue
         known = cuts.cache.known(blob, size) if cuts.cache is not None else None
         if known is None:
