@@ -3,6 +3,7 @@
 import shutil
 import ssl
 import subprocess
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -437,6 +438,23 @@ def test_keys_that_are_of_no_use_are_said_at_once(registry, identity, tmp_path):
     other.write_bytes(locked)
     with pytest.raises(LocalIOError, match="is encrypted"):
         room(registry, cert_file=str(certificate), key_file=str(other))
+
+
+def test_who_wants_a_certificate_is_heard_although_the_connection_is_gone_before_we_ask(identity, tls_kit, monkeypatch):
+    """In TLS 1.3 a client is done before the server has seen that it shows nothing: asking then fails at the socket."""
+    shake = ssl.SSLSocket.do_handshake
+
+    def slowly(self, *args, **options):
+        shake(self, *args, **options)
+        if not self.server_side:
+            time.sleep(0.1)
+
+    monkeypatch.setattr(ssl.SSLSocket, "do_handshake", slowly)
+    with FakeRegistry(tls=demanding(tls_kit, identity[0])) as registry:
+        repository, heard = room(registry, ca_file=str(tls_kit.ca_file))
+        with pytest.raises(AccessError, match="wants a certificate"):
+            repository.has(blob(RAW))
+        assert not heard.waits
 
 
 def test_certificate_flags(identity, tls_kit):

@@ -130,6 +130,7 @@ class _Wire:
     """Goes before a connection class of urllib3."""
 
     sock: Any
+    connect: Callable[[], None]
     _early = bytearray()
     _in_body = False
     _broken_off = False
@@ -143,6 +144,20 @@ class _Wire:
         self._in_body = True
 
     def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()  # whose failures are other ones
+        try:
+            self._send(data)
+        except (ConnectionError, ssl.SSLEOFError) as error:
+            self._broken_off = True
+            # Who closes without reading on may have said why before: an answer, or TLS's alert that it wants a
+            # certificate. This is the one error at which urllib3 looks for that.
+            raise BrokenPipeError(errno.EPIPE, "closed before all was sent") from error
+        except OSError:
+            self._broken_off = True
+            raise
+
+    def _send(self, data: Any) -> None:
         # Heads are short. A TLS connection inside another, to a proxy, is no socket that can be polled.
         if not self._in_body or not isinstance(self.sock, socket.socket):
             return super().send(data)  # type: ignore[misc,no-any-return]
@@ -152,9 +167,6 @@ class _Wire:
         self.sock.settimeout(0)
         try:
             self._send_watching(memoryview(data))
-        except OSError:
-            self._broken_off = True
-            raise
         finally:
             with suppress(OSError):
                 self.sock.settimeout(limit)
@@ -168,7 +180,6 @@ class _Wire:
         silence = _sending.get().silence
         while view:
             if self._is_answered():
-                # The one error at which urllib3 looks for an answer all the same.
                 raise BrokenPipeError(errno.EPIPE, "answered before all was sent")
             try:
                 view = view[self.sock.send(view) :]
