@@ -207,14 +207,33 @@ def test_two_that_would_be_one_are_both_left_out(cli, store, fake_registry):
         (("--include", "team/bot0:*"), {"team/bot0:v1", "team/bot0:v2"}),
         (("--include", "team*:v1", "--exclude", "*bot3*"), {f"team/bot{number}:v1" for number in range(3)}),
         (("--newer-than", "2026-06-01"), {"new:v1", "timeless:v1"}),
+        (("--no-all-tags",), {"new:latest"}),
+        (("--all-tags", "--include", "new:*"), {"new:v1", "new:latest"}),
     ],
 )
 def test_some_are_chosen(cli, tmp_path, store, words, expected):
+    put_snapshot(tmp_path / "store", small("new", "latest", created="2026-05-01T00:00:00Z"))
     put_snapshot(tmp_path / "store", small("new", "v1", created="2026-07-01T00:00:00.123456789Z"))
     put_snapshot(tmp_path / "store", small("timeless", "v1", created="0001-01-01T00:00:00Z"))
     done = cli("sync", "store", "second", *words, "--format", "json")
     assert done.code == 0, done.err
     assert {row["source"] for row in done.json["snapshots"]} == expected
+
+
+def test_of_two_opposite_flags_the_nearer_one_holds_and_delete_keeps_to_it(cli, tmp_path, store):
+    put_snapshot(tmp_path / "store", small("new", "latest"))
+    put_snapshot(tmp_path / "second", small("old", "v1"))
+    put_snapshot(tmp_path / "second", small("old", "latest"))
+    words = ("sync", "store", "second", "--delete", "--dry-run", "--format", "json")
+    off, on = {"EPOCH_OCI_NO_ALL_TAGS": "1"}, {"EPOCH_OCI_ALL_TAGS": "1"}
+
+    def planned(*more, env):
+        return {(row["action"], row["source"] or row["target"]) for row in cli(*words, *more, env=env).json["snapshots"]}
+
+    latest = {("sync", "new:latest"), ("delete", "old:latest")}
+    every = latest | {("delete", "old:v1")} | {("sync", f"{name}:{tag}") for name, tag in NAMES}
+    assert planned(env=off) == planned("--no-all-tags", env=on) == planned(env={"EPOCH_OCI_ALL_TAGS": "0"}) == latest
+    assert planned("--all-tags", env=off) == planned(env=on) == every
 
 
 def test_a_dry_run_tells_what_would_move_and_changes_nothing(cli, tmp_path, store, fake_registry):

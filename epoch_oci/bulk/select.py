@@ -19,16 +19,20 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 class Selection(Checked):
     """`include` and `exclude` are glob patterns on `NAME:TAG`, where `*` takes in slashes; exclude outweighs.
 
+    Without `all_tags` only the tag `latest` of each name is meant, as where a name is written without a tag.
     `renames` are regular expressions and their replacements, applied in order to `NAME:TAG`. `newer_than` is a moment.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    all_tags: bool = True
     renames: tuple[tuple[re.Pattern[str], str], ...] = ()
     newer_than: datetime | None = None
 
     def takes(self, label: str) -> bool:
         """Whether a snapshot of this name is meant."""
+        if not self.all_tags and label.rpartition(":")[2] != "latest":
+            return False
         # `fnmatchcase`, for `fnmatch` follows the system's idea of upper and lower case.
         wanted = not self.include or any(fnmatch.fnmatchcase(label, pattern) for pattern in self.include)
         return wanted and not any(fnmatch.fnmatchcase(label, pattern) for pattern in self.exclude)

@@ -288,7 +288,7 @@ def _nothing(found: Survey, source: Side) -> list[str]:
     if not found.listed:
         return [f"{source.where} lists no snapshot"]
     count = counted(len(found.listed), "snapshot")
-    return [f"none of the {count} of {source.where} is meant by --include and --exclude"]
+    return [f"none of the {count} of {source.where} is meant by --include, --exclude and --no-all-tags"]
 
 
 def _delete(found: Survey, target: Side, options: SyncOptions, report: SyncReport, exit_code: ExitCode) -> None:

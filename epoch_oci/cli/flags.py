@@ -396,6 +396,7 @@ NewerThan = Annotated[
     Flag(("--newer-than",), "Only snapshots made since then: 7d, 2026-04-01.", metavar="WHEN"),
 ]
 AllTags = Annotated[bool, Flag(("--all-tags",), "Every tag of every name (default).", kind="switch")]
+NoAllTags = Annotated[bool, Flag(("--no-all-tags",), "Of every name only the tag `latest`.", kind="switch")]
 Rename = Annotated[
     tuple[str, ...],
     Flag(

@@ -153,6 +153,7 @@ class Spec:
         filed = file.for_words([*arguments.values()])
         for name, flag in self.flags.items():
             arguments[name] = value(flag, given.get(name), environ, self.defaults[name], filed)
+        self._drop_outweighed(arguments, given, environ)
         return Call(
             command=self.name,
             verb=self.verb,
@@ -160,6 +161,19 @@ class Spec:
             settings=settings(common, environ, file, makes_config=self.name == "login", flags=self.row.taken),
             origins={name: is_given(flag, given.get(name), environ, filed) for name, flag in self.flags.items()},
         )
+
+    def _drop_outweighed(
+        self, arguments: dict[str, Any], given: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> None:
+        """Of `--X` and `--no-X` the nearer one holds: the line before the environment, and that before the file."""
+
+        def distance(name: str) -> int:
+            return 0 if given.get(name) else 1 if any(map(environ.get, self.flags[name].sources)) else 2
+
+        for name in self.flags:
+            off = f"no_{name}"
+            if off in self.flags and arguments[name] and distance(name) < distance(off):
+                arguments[off] = False
 
     def _fitted(self, typed: Sequence[str]) -> dict[str, Any]:
         """The words by the parameters that take them. Raises UsageError for too many, too few, or an empty one."""

@@ -37,6 +37,7 @@ def sync(
     exclude: flags.Exclude = (),
     newer_than: flags.NewerThan = None,
     all_tags: flags.AllTags = True,
+    no_all_tags: flags.NoAllTags = False,
     rename: flags.Rename = (),
     repository: flags.Repository = (),
     repositories_from: flags.RepositoriesFrom = None,
@@ -74,7 +75,8 @@ def sync(
         health_file = output_file("--health-file", health_file, source, target)
     if every is None and (health_file or metrics):
         raise UsageError("--health-file and --metrics are for a mirror", hint="say how often with --every, such as 10m")
-    selection = partial(_selection, include, exclude, tuple(map(rename_of, rename)), newer_than)
+    every_tag = all_tags and not no_all_tags
+    selection = partial(_selection, include, exclude, every_tag, tuple(map(rename_of, rename)), newer_than)
     selection()  # a wrong moment is known before anything is opened
     run.progress.begin("opening")
     manner = Manner(
@@ -101,6 +103,7 @@ def sync(
 def _selection(
     include: Sequence[str],
     exclude: Sequence[str],
+    all_tags: bool,
     renames: tuple[tuple[re.Pattern[str], str], ...],
     newer_than: str | None,
 ) -> "Selection":
@@ -110,7 +113,9 @@ def _selection(
     from epoch_oci.bulk.select import Selection, moment_from
 
     newer = moment_from(newer_than, "--newer-than", lambda: datetime.now(UTC)) if newer_than else None
-    return Selection(include=tuple(include), exclude=tuple(exclude), renames=renames, newer_than=newer)
+    return Selection(
+        include=tuple(include), exclude=tuple(exclude), all_tags=all_tags, renames=renames, newer_than=newer
+    )
 
 
 def _local(run: "Run", limit_rate: str | None) -> "Local":
