@@ -247,6 +247,22 @@ def test_code_scanning_of_what_is_right_and_of_what_is_not_there(cli, tmp_path):
     assert note["descriptor"]["id"] == "NOT_FOUND" and "gone.json" in note["message"]["text"]
 
 
+def test_code_scanning_is_given_no_more_than_it_takes_and_the_errors_before_the_warnings(cli):
+    document = json.loads((DATA / "epoch/w1.json").read_bytes())
+    Path("warned.json").write_text(json.dumps(document | {"totalSize": 1}))
+    row = {"digest": "no digest", "size": -1, "filename": "../up", "mediaType": 5}
+    Path("bad.json").write_text(json.dumps(document | {"layers": [row] * 1_900}))
+    ran = cli("validate", "warned.json", "bad.json", "--format", "sarif")
+    every = [item for one in cli("validate", "warned.json", "bad.json", "--format", "json").json["documents"]
+             for item in one["findings"]]  # fmt: skip
+    run = sarif_of(ran)
+    assert ran.code == 3 and len(every) > len(run["results"]) == 5_000
+    assert any(item["severity"] == "warning" for item in every)
+    assert {item["level"] for item in run["results"]} == {"error"}
+    [note] = run["invocations"][0]["toolExecutionNotifications"]
+    assert note["level"] == "warning" and f"{len(every) - 5_000} of {len(every)} findings" in note["message"]["text"]
+
+
 @pytest.mark.peer
 def test_what_code_scanning_is_given_fits_the_schema_of_sarif_itself(cli):
     require_node_package("@microsoft/sarif-multitool-linux")

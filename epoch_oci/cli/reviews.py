@@ -26,10 +26,20 @@ _RULES = {
     "MISMATCH": "What is said twice has to be the same.",
 }
 """What each code of a finding is about. Others are possible and have no rule."""
+_MOST_RESULTS = 5_000
+"""GitHub's code scanning keeps no more of a run, and takes none of a run that has 25,000."""
 
 
 def sarif(reports: Sequence["DocumentReport"], unread: Sequence[EpochOciError]) -> dict[str, Any]:
-    """A log with one run, of reports with places. What could not be read is a failure of the tool, and no result."""
+    """A log with one run, of reports with places. What could not be read is a failure of the tool, and no result.
+
+    Of more than 5,000 findings the errors come before the warnings, and how many are left out is told.
+    """
+    found = [(report, finding) for report in reports for finding in _in_order(report)]
+    notifications = [_notification(error) for error in unread]
+    if len(found) > _MOST_RESULTS:
+        notifications.append(_left_out(len(found)))
+        found.sort(key=lambda item: item[1].severity != "error")
     rules = [{"id": code, "shortDescription": {"text": text}} for code, text in _RULES.items()]
     return {
         "$schema": _SCHEMA,
@@ -42,12 +52,9 @@ def sarif(reports: Sequence["DocumentReport"], unread: Sequence[EpochOciError]) 
                 # As Python counts: in bytes or UTF-16 units the same number points elsewhere.
                 "columnKind": "unicodeCodePoints",
                 "invocations": [
-                    {
-                        "executionSuccessful": not unread,
-                        "toolExecutionNotifications": [_notification(error) for error in unread],
-                    }
+                    {"executionSuccessful": not unread, "toolExecutionNotifications": notifications}
                 ],
-                "results": [_result(report, finding) for report in reports for finding in _in_order(report)],
+                "results": [_result(report, finding) for report, finding in found[:_MOST_RESULTS]],
             }
         ],
     }
@@ -60,6 +67,11 @@ def _in_order(report: "DocumentReport") -> list[Finding]:
 
 def _notification(error: EpochOciError) -> dict[str, Any]:
     return {"level": "error", "descriptor": {"id": error.code}, "message": {"text": _plain(str(error))}}
+
+
+def _left_out(count: int) -> dict[str, Any]:
+    text = f"{count - _MOST_RESULTS} of {count} findings are left out; --format json has all of them"
+    return {"level": "warning", "message": {"text": text}}
 
 
 def _result(report: "DocumentReport", finding: Finding) -> dict[str, Any]:
