@@ -241,6 +241,31 @@ def test_archives_of_others(cli, tmp_path, prefix):
     write_tar(tmp_path / "a.tar", {**members, "manifest.json": b"[]", "repositories": b"{}"})
     assert cli("verify", "oci-archive:a.tar").code == 0
     assert cli("pull", "oci-archive:a.tar", "-o", "files").code == 0
+    assert cli("tag", "oci-archive:a.tar:v1", "v2").code == 0
+    with tarfile.open(tmp_path / "a.tar") as written:
+        kept = {name: written.extractfile(name).read() for name in ("manifest.json", "repositories")}
+    assert kept == {"manifest.json": b"[]", "repositories": b"{}"}
+    assert cli("verify", "oci-archive:a.tar:v2").code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("push", "team/bot:v1", "oci-archive:mine.tar", "--store", "store"),
+        ("push", "team/bot:v1", "oci-archive:mine.tar", "--store", "store", "--force", "--chunked"),
+        ("copy", "oci:layout", "oci-archive:mine.tar"),
+        ("sync", "store", "oci-archive:mine.tar"),
+        ("sync", "store", "oci-archive:mine.tar", "--dry-run"),
+    ],
+    ids=" ".join,
+)
+def test_a_tar_of_something_else_is_left_alone(cli, bot, tmp_path, words):
+    layout_of().write(tmp_path / "layout")
+    write_tar(tmp_path / "mine.tar", {"thesis.tex": b"the only copy"})
+    before = tree(tmp_path)
+    ran = cli(*words)
+    assert ran.code == 9 and "mine.tar is a tar of something else" in ran.error
+    assert tree(tmp_path) == before
 
 
 HOSTILE = {

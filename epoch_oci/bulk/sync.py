@@ -62,6 +62,7 @@ def sync(
     started = time.monotonic()
     _refuse_nested(source, target)
     report = SyncReport(source=source.where, target=target.where, dry_run=options.dry_run)
+    _check_whole(target)
     found = _survey(source, target, options, on_event)
     _refuse_empty(found, source, options)
     journal = options.journal
@@ -107,6 +108,15 @@ def _survey(source: Side, target: Side, options: SyncOptions, on_event: OnEvent)
         force=manner.force,
     )
     return survey(source, target, options.selection, rules, options.journal, on_event=on_event)
+
+
+def _check_whole(target: Side) -> None:
+    """A target whose own list cannot be read fails all snapshots alike: said once, before anything is asked."""
+    store = None if isinstance(target, RegistrySide) else store_of(target, Entry("", "", "", ""))
+    if isinstance(store, OciLayout):
+        store.check_target()
+    elif isinstance(store, EpochStore):
+        store.catalog()
 
 
 def _homes(found: Survey, journal: Journal) -> dict[Digest, str]:

@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from epoch_oci.disk.draft import Draft, sweep
 from epoch_oci.disk.facts import Marks, is_same
 from epoch_oci.disk.local import Warnings, unheard
 from epoch_oci.disk.lock import locked, try_lock
-from epoch_oci.errors import ContentError, Finding, LocalIOError, NotFoundError, UsageError
+from epoch_oci.errors import ConflictError, ContentError, Finding, LocalIOError, NotFoundError, UsageError
 from epoch_oci.oci import media_types, verifying
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -152,7 +152,7 @@ class ArchiveBackend:
                     if old is None or not any(self._waiting.head(blob) is not None for blob in self._reached(old)):
                         return False
                     new = old  # what it names is not all right in the archive, and waits beside it
-                self._refuse_compressed()
+                self.check_writable()
                 # The draft of a killed run is as large as the archive, and the new one needs its room.
                 sweep(parent)
                 self._write_archive(parent, new)
@@ -236,7 +236,7 @@ class ArchiveBackend:
     def _present(self) -> Iterator[None]:
         """Be at the directory beside the archive, so that nobody takes it away as no longer needed."""
         with self._lock:
-            self._refuse_compressed()
+            self.check_writable()
             while self._presence < 0:
                 self._presence = self._try_presence()
             self._writers += 1
@@ -259,8 +259,16 @@ class ArchiveBackend:
         time.sleep(_POLL_SECONDS)
         return -1
 
-    def _refuse_compressed(self) -> None:
+    def check_writable(self) -> None:
+        """Raises UsageError for a compressed archive, ConflictError for a tar of something that is no layout."""
         tar = self._tar()
+        # The new archive takes the place of the whole file: of somebody's backup nothing would be left.
+        if tar is not None and tar.members and MARK not in tar.members:
+            raise ConflictError(
+                f"{self._path} is a tar of something else: it has files, and no {MARK} among them",
+                object=str(self._path),
+                hint="name another file",
+            )
         if tar is not None and tar.compressed:
             raise UsageError(
                 f"{self._path} is compressed, and only a plain archive is written to",
@@ -287,14 +295,19 @@ class ArchiveBackend:
         """The archive with `index` as its index: all that was in it, and what waits and is wanted, by name."""
         tar = self._tar()
         blobs = {key: member.size for key, member in tar.members.items() if BLOB_KEY.match(key)} if tar else {}
+        others = {name: tar.members[name] for name in tar.members if _is_other(name)} if tar else {}
         taken = {key: size for key in self._reached(index) if (size := self._waiting.head(key)) is not None}
         blobs |= taken
-        self._require_room(parent, blobs, len(index))
+        self._require_room(parent, [*blobs.values(), *(member.size for member in others.values())], len(index))
         mode = stat.S_IMODE(tar.found.st_mode) if tar is not None else 0o600
         with Draft(parent, str(self._path)) as draft:
             writer = LayoutTarWriter(draft)
             writer.add(MARK, len(MARK_BYTES), io.BytesIO(MARK_BYTES))
             writer.add(INDEX, len(index), io.BytesIO(index))
+            # What docker writes beside a layout, for older versions of itself: it is not ours to throw away.
+            for name in sorted(others):
+                with self._open_member(name) as reader:
+                    writer.add(name, others[name].size, reader)
             # By name, so that the same content makes the same archive, byte for byte.
             for key in sorted(blobs):
                 with self.open(key) as reader:
@@ -311,9 +324,9 @@ class ArchiveBackend:
                 digest = _descriptor(key, member.size).digest
                 self._marks.was_written(found, digest, _form(member, digest.algorithm))
 
-    def _require_room(self, parent: int, blobs: Mapping[str, int], index: int) -> None:
+    def _require_room(self, parent: int, sizes: Collection[int], index: int) -> None:
         free = local.free_space(parent, str(self._path))
-        size = index + sum(blobs.values()) + 1024 * (len(blobs) + 16)
+        size = index + sum(sizes) + 1024 * (len(sizes) + 16)
         if free is not None and size > free:
             raise LocalIOError(
                 f"{self._path}: the new archive has {size} bytes, and the disk has room for {free}",
@@ -368,6 +381,11 @@ class OciArchive(OciLayout):
         """Let go of the files; they are opened again when needed."""
         self._archive.close()
 
+    def check_target(self) -> None:
+        """As `OciLayout.check_target`."""
+        self._archive.check_writable()
+        super().check_target()
+
     def holds(self, target: Descriptor, *, anew: bool = False) -> bool:
         """As `Sink.holds`; what waits to mend the archive does not count before it is in there."""
         return super().holds(target, anew=anew) and not self._archive.is_to_mend(blob_key(target.digest))
@@ -382,6 +400,10 @@ class OciArchive(OciLayout):
 
     def _make(self) -> None:
         """There is no archive before there is an index with something in it."""
+
+
+def _is_other(name: str) -> bool:
+    return name not in (MARK, INDEX) and BLOB_KEY.match(name) is None
 
 
 def _descriptor(key: str, size: int) -> Descriptor:

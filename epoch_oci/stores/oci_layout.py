@@ -109,6 +109,11 @@ class OciLayout:
         """As `Source.content`."""
         return StoredContent(self._backend, blob_key(target.digest), target.size)
 
+    def check_target(self) -> None:
+        """Raises what every write would raise: for a layout of another version, or an index that cannot be read."""
+        self._has_mark()
+        self._entries()
+
     def put(self, target: Descriptor, content: Content) -> None:
         """As `Sink.put`. Reads and checks `content` whatever is here already, and replaces it."""
         self._has_mark()

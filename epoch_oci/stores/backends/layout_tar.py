@@ -225,8 +225,12 @@ class LayoutTarWriter:
                 self._header(folder, 0, tarfile.DIRTYPE, 0o755)
         self._header(name, size, tarfile.REGTYPE, 0o644)
         self.members[name] = Member(self._offset, size)
+        end = self._offset + size
         while block := content.read(BLOCK):
             self._put(block)
+        # Behind a member that is shorter than its header says all others would be read from the wrong place.
+        if self._offset != end:
+            raise ContentError(f"{name} is not as long as it was", code="SIZE", object=name)
         self._pad(tarfile.BLOCKSIZE)
 
     def finish(self) -> None:
