@@ -223,10 +223,10 @@ def test_some_are_chosen(cli, tmp_path, store, words, expected):
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
 def test_a_target_that_cannot_be_read_is_told_of_once(cli, tmp_path, store, dry):
     (tmp_path / "no.tar").write_bytes(b"no tar at all")
-    for name, version, index in (("later", "9", "{}"), ("broken", "1.0.0", "{")):
+    for name, version, listed in (("later", "9", "{}"), ("broken", "1.0.0", "{")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "oci-layout").write_text(json.dumps({"imageLayoutVersion": version}))
-        (tmp_path / name / "index.json").write_text(index)
+        (tmp_path / name / "index.json").write_text(listed)
     (tmp_path / "second" / "manifests").mkdir(parents=True)
     (tmp_path / "second" / "catalog.json").write_text("{")
     before = tree(tmp_path)
@@ -244,7 +244,9 @@ def test_of_two_opposite_flags_the_nearer_one_holds_and_delete_keeps_to_it(cli, 
     off, on = {"EPOCH_OCI_NO_ALL_TAGS": "1"}, {"EPOCH_OCI_ALL_TAGS": "1"}
 
     def planned(*more, env):
-        return {(row["action"], row["source"] or row["target"]) for row in cli(*words, *more, env=env).json["snapshots"]}
+        return {
+            (row["action"], row["source"] or row["target"]) for row in cli(*words, *more, env=env).json["snapshots"]
+        }
 
     latest = {("sync", "new:latest"), ("delete", "old:latest")}
     every = latest | {("delete", "old:v1")} | {("sync", f"{name}:{tag}") for name, tag in NAMES}

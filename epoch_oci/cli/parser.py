@@ -162,9 +162,7 @@ class Spec:
             origins={name: is_given(flag, given.get(name), environ, filed) for name, flag in self.flags.items()},
         )
 
-    def _drop_outweighed(
-        self, arguments: dict[str, Any], given: Mapping[str, Any], environ: Mapping[str, str]
-    ) -> None:
+    def _drop_outweighed(self, arguments: dict[str, Any], given: Mapping[str, Any], environ: Mapping[str, str]) -> None:
         """Of `--X` and `--no-X` the nearer one holds: the line before the environment, and that before the file."""
 
         def distance(name: str) -> int:

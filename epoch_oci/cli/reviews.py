@@ -51,9 +51,7 @@ def sarif(reports: Sequence["DocumentReport"], unread: Sequence[EpochOciError]) 
                 },
                 # As Python counts: in bytes or UTF-16 units the same number points elsewhere.
                 "columnKind": "unicodeCodePoints",
-                "invocations": [
-                    {"executionSuccessful": not unread, "toolExecutionNotifications": notifications}
-                ],
+                "invocations": [{"executionSuccessful": not unread, "toolExecutionNotifications": notifications}],
                 "results": [_result(report, finding) for report, finding in found[:_MOST_RESULTS]],
             }
         ],
