@@ -16,8 +16,9 @@ Facts are attributes; callers branch on the type or on `code`, never on text.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from epoch_oci.dataclass import dataclass
 
 Severity = Literal["error", "warning"]
 

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.oci.digest import Digest
 
 Kind = Literal[

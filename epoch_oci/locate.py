@@ -3,11 +3,12 @@
 import os
 import os.path
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci import __version__, location
+from epoch_oci.dataclass import dataclass
 from epoch_oci.directories import names_in, refuse_file, refuse_no_layout, refuse_no_store
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import NotFoundError, UsageError

@@ -14,11 +14,11 @@ Some words could mean two things; then a directory that is there decides, and af
 
 import os.path
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.reference import Reference, is_registry, refuse_user_info, tag_problem

@@ -7,12 +7,12 @@ import fnmatch
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import UsageError
 
 _PORTS = {"http": 80, "https": 443}

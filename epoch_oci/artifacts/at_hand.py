@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from epoch_oci.artifacts.chunked import ChunkedSource, UnfoldedContent, folds_of, kept_indexes
@@ -12,6 +12,7 @@ from epoch_oci.chunks.chunked_file import Keep
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.chunks.index import HEADER_DIGEST_KEY, HEADER_LIMIT, HEADER_SIZE_KEY, Index
 from epoch_oci.chunks.known import KNOWN_LIMIT, Known
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.profile import CHUNK_INDEX
 from epoch_oci.disk.kept import KeptBlobs, KeptPart, KeptParts
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from epoch_oci.artifacts.chunked import index_of_image
 from epoch_oci.chunks.index import StoredBlob
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.pack import read_closing
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.disk.facts import Facts
 from epoch_oci.disk.journals import PackJournal

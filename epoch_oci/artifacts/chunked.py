@@ -4,12 +4,13 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from epoch_oci.chunks.chunked_file import AtHand, ChunkedFile, Keep, Part
 from epoch_oci.chunks.fold import Fold, FoldedPart, near
 from epoch_oci.chunks.index import Fetch, Index, StoredBlob, header_of
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Snapshot
 from epoch_oci.dialects.layers import is_chunked, packs_of
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK

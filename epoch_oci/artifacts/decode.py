@@ -9,12 +9,13 @@ without the pass; where an Epoch manifest rides along that says so, there is non
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci import dialects
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.facts import Facts

@@ -7,10 +7,11 @@ whoever puts the blob there finds it complete, and verifies it as it would any o
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 from epoch_oci.artifacts.decode import stand_in
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, SnapshotFile
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.epoch.manifest import Manifest

@@ -1,8 +1,9 @@
 """All that belongs to an artifact: the manifests of an index, and what refers to any of them."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci import media_types, verifying
 from epoch_oci.oci.descriptor import Descriptor

@@ -5,12 +5,13 @@ its own table (docs/format.md, 7.3), which is a small range at its end. Where th
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from epoch_oci.artifacts.bases import as_source
 from epoch_oci.artifacts.chunked import pack_layer
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.pack import TRAILER_SIZE, PackRow, Table, closing, closing_size, read_closing
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest

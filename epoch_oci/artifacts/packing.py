@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -21,6 +21,7 @@ from epoch_oci.chunks.index import CutFile, StoredBlob, annotations
 from epoch_oci.chunks.known import ZERO_ROW, Known
 from epoch_oci.chunks.pack import PACKS_LIMIT
 from epoch_oci.chunks.pack import closing as closing_frame
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import ChunkLayers
 from epoch_oci.dialects.profile import CHUNK_INDEX, CHUNK_PACK
 from epoch_oci.disk.facts import Facts

@@ -6,10 +6,10 @@ is mounted, or that was there already, can be found by everybody who reads the m
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from epoch_oci import dialects
 from epoch_oci.artifacts.read import FoundDocuments, read_config
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import AccessError, ConflictError, ContentError, NotFoundError, PolicyError, UsageError

@@ -5,12 +5,13 @@ In a repository or layout that is an artifact. Under a key of an Epoch store it 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from epoch_oci import dialects, schemas
 from epoch_oci.artifacts.decode import Choose, Decoding, carried_content, decoded, forgot, told
 from epoch_oci.artifacts.decode import joined as joined
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.dialects.foreign import identified
 from epoch_oci.dialects.layers import is_chunked

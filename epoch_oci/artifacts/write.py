@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from itertools import accumulate
 from pathlib import Path
 from time import monotonic
@@ -12,6 +12,7 @@ from epoch_oci import dialects
 from epoch_oci.artifacts.decode import Decoding
 from epoch_oci.artifacts.publish import Publication
 from epoch_oci.artifacts.read import StoredSnapshot
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, WrittenFile
 from epoch_oci.dialects.layers import cuts_of, is_chunked, is_placeholder
 from epoch_oci.epoch.keys import SnapshotKey

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ from epoch_oci.bulk.run import Task, perform
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, StoreSide, open_side, store_of
 from epoch_oci.bulk.union import Wanted
 from epoch_oci.bulk.work import Done, Local, Manner
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, UsageError
 from epoch_oci.events import Event, OnEvent
 from epoch_oci.flows.copy import pointed

@@ -2,8 +2,9 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from epoch_oci.dataclass import dataclass
 
 _SLOWEST = 10
 _BARS = 200

@@ -3,7 +3,7 @@
 import contextlib
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from epoch_oci.artifacts.read import epoch_of, is_epoch
 from epoch_oci.bulk.select import latest, moment_of
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, removing, store_of
 from epoch_oci.bulk.states import in_parallel
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.local import local_errors
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import EpochOciError, NotFoundError

@@ -1,9 +1,10 @@
 """What a sync tells: one row a snapshot, and sums."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import EpochOciError
 
 Action = Literal["synced", "there", "failed", "left-out", "sync", "deleted", "delete"]

@@ -3,12 +3,12 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epoch_oci.bulk.results import SyncReport
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import EpochOciError, InterruptedTransferError, LocalIOError, UsageError
 
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 from epoch_oci.bulk.sides import Side
 from epoch_oci.bulk.union import Carry, Place, SyncPlan, Wanted
 from epoch_oci.bulk.work import BlobTask, Done, Local, Manner, SnapshotTask, do_blob, do_snapshot
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, EpochOciError, LocalIOError, NetworkError, NotFoundError
 from epoch_oci.events import Event, OnEvent
 from epoch_oci.oci.digest import Digest

@@ -3,9 +3,9 @@
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import UsageError
 from epoch_oci.options import Checked
 

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Literal
 
 from epoch_oci import location
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
 from epoch_oci.locate import Connection, locate_artifact, open_registry, open_store

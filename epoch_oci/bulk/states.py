@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from epoch_oci.bulk.journal import Journal
 from epoch_oci.bulk.select import Selection, latest
 from epoch_oci.bulk.sides import Entry, LayoutSide, RegistrySide, Side, StoreSide, store_of
 from epoch_oci.bulk.union import Blob, Place, Wanted
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedSnapshot, EncodeOptions
 from epoch_oci.dialects.foreign import identified
 from epoch_oci.dialects.profile import ROLE

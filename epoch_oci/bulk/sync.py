@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import ClassVar
 
 from epoch_oci.bulk.journal import Journal
@@ -14,6 +14,7 @@ from epoch_oci.bulk.sides import Entry, RegistrySide, Side, mounts_within, remov
 from epoch_oci.bulk.states import LeftOut, Rules, Survey, There, held, survey
 from epoch_oci.bulk.union import Carry, SyncPlan, Wanted, plan
 from epoch_oci.bulk.work import Done, Local, Manner
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import EpochOciError, NotFoundError, PolicyError, UsageError, counted
 from epoch_oci.events import OnEvent, ignore, phase
 from epoch_oci.flows.remove import Removable, removed

@@ -7,9 +7,10 @@ goes with it, the largest snapshots first, so that a run that is cut short leave
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from epoch_oci.bulk.sides import Entry
+from epoch_oci.dataclass import dataclass
 from epoch_oci.oci.digest import Digest
 
 Place = tuple[str, Digest]

@@ -1,7 +1,7 @@
 """One piece of a sync, a shared blob or a snapshot, for whoever has both ends open. Pieces are words and digests."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from epoch_oci.artifacts.publish import Publication
 from epoch_oci.artifacts.read import read_artifact
 from epoch_oci.artifacts.write import PushOptions, WriteOptions, file_wants
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, store_of
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import NotFoundError
 from epoch_oci.events import OnEvent

@@ -5,13 +5,13 @@ A frame is decoded within the bounds that the chunk's own length sets.
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 from typing import Any
 
 from blake3 import blake3
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, UsageError
 
 CHUNK_SIZE = 64 << 10

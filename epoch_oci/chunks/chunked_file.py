@@ -6,12 +6,13 @@ Only chunks whose digest was checked come out. What is read of the packs is put 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from typing import Protocol
 
 from epoch_oci.chunks.chunk import ChunkEncoding, broken, decode
 from epoch_oci.chunks.index import Chunk, Index, StoredBlob
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.verifying import BLOCK, ByteReader
 

@@ -5,12 +5,13 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from epoch_oci.chunks.chunk import CHUNK_SIZE, ChunkEncoding, Compressor, chunk_digest
 from epoch_oci.chunks.index import CutFile, Piece, StoredBlob, write_index
 from epoch_oci.chunks.known import ZERO_ROW, Known
 from epoch_oci.chunks.pack import ROWS_LIMIT, PackRow, closing, target_size
+from epoch_oci.dataclass import dataclass
 from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 _ZEROS = bytes(BLOCK)

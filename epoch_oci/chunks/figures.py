@@ -1,11 +1,11 @@
 """What a chunk index tells at a glance: how much is zeros, repeated, compressed, and how alive the packs are."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from epoch_oci.chunks.chunk import ChunkEncoding
 from epoch_oci.chunks.index import Chunk, Index, StoredBlob
 from epoch_oci.chunks.known import KNOWN_LIMIT, Known
+from epoch_oci.dataclass import dataclass
 
 
 @dataclass(slots=True)

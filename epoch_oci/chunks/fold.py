@@ -6,10 +6,10 @@ chunk; in the file it stays where it was. So chunks are those of the file, and t
 
 import bisect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 from epoch_oci.chunks.chunked_file import Part, Watch, Write
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.verifying import BLOCK, ByteReader
 

@@ -10,7 +10,7 @@ import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import accumulate
 
 from epoch_oci.chunks.chunk import (
@@ -35,6 +35,7 @@ from epoch_oci.chunks.chunk import (
     zstd,
 )
 from epoch_oci.chunks.pack import PACK_LIMIT
+from epoch_oci.dataclass import dataclass
 from epoch_oci.oci import verifying
 from epoch_oci.oci.descriptor import Descriptor, size_of
 from epoch_oci.oci.digest import Digest

@@ -2,10 +2,10 @@
 
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from epoch_oci.chunks.chunk import DIGEST_SIZE, FRAME_OVERHEAD, ChunkEncoding
 from epoch_oci.chunks.index import Chunk, Index, StoredBlob
+from epoch_oci.dataclass import dataclass
 from epoch_oci.oci.digest import Digest
 
 ZERO_ROW = 0

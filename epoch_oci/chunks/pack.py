@@ -2,7 +2,6 @@
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from mmap import mmap
 
@@ -23,6 +22,7 @@ from epoch_oci.chunks.chunk import (
     read_extensions,
     write_extensions,
 )
+from epoch_oci.dataclass import dataclass
 
 PACK_LIMIT = (1 << 32) - 1
 """Largest pack in bytes: an offset in it has four."""

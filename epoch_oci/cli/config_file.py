@@ -6,9 +6,10 @@ It holds no secret, and nobody but its owner may write to it: it says whom to tr
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import LocalIOError, NotFoundError, PolicyError, UsageError
 from epoch_oci.redaction import user_info
 

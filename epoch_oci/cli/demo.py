@@ -8,12 +8,13 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from epoch_oci.cli.render import size_text
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.catalog import Catalog
 from epoch_oci.epoch.keys import SnapshotKey

@@ -1,7 +1,8 @@
 """Every flag and argument: what it is called, what it takes, what it is for. The parser and the help are made of it."""
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
+
+from epoch_oci.dataclass import dataclass
 
 Kind = Literal["text", "switch", "count", "number", "many", "duration"]
 PREFIX = "EPOCH_OCI_"

@@ -8,12 +8,13 @@ import argparse
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, NoReturn, get_args
 
 from epoch_oci.cli.config_file import load
 from epoch_oci.cli.flags import COMMON, Flag, Kind, Word
 from epoch_oci.cli.settings import Settings, is_given, settings, value
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import UsageError
 from epoch_oci.redaction import fit_to_show
 

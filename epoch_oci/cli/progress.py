@@ -8,11 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from epoch_oci.cli.render import duration_text, size_text
 from epoch_oci.cli.streams import safe
+from epoch_oci.dataclass import dataclass
 from epoch_oci.events import Event
 
 # Between two lines, as docs/cli.md (Progress) promises.

@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from epoch_oci.cli.config_file import NO_FILE, ConfigFile, Defaults, load
 from epoch_oci.cli.flags import COMMON, PREFIX, Flag
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import EpochOciError, NotFoundError, UsageError
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ snapshot a name and a tag: `key_of` and `record_name` lead from one to the other
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.gojson import Members
 from epoch_oci.epoch.keys import DEFAULT_TAG, SnapshotKey, hostile_problem

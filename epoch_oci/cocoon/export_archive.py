@@ -6,7 +6,6 @@ first bytes and unpacked with bounded memory.
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +13,7 @@ from typing import Self
 from epoch_oci.cocoon.envelope import ENVELOPE, ENVELOPE_LIMIT, Envelope
 from epoch_oci.cocoon.epoch_manifest import manifest_of
 from epoch_oci.cocoon.tar import TarEntry, TarStream, refuse_name
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.local import local_errors
 from epoch_oci.disk.spool import Spool
 from epoch_oci.epoch import sparse

@@ -7,11 +7,11 @@ write with it, small enough to be atomic.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from epoch_oci.cocoon import tar
 from epoch_oci.cocoon.envelope import ENVELOPE
 from epoch_oci.cocoon.epoch_manifest import envelope_of
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.local import local_errors
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.manifest import DEFAULT_MODE, Layer, Manifest, is_disk

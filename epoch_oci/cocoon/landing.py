@@ -11,7 +11,7 @@ import stat
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from epoch_oci.cocoon.envelope import record_name, spelled
@@ -20,6 +20,7 @@ from epoch_oci.cocoon.records import Record, SnapshotIndex, config_of, is_meant,
 from epoch_oci.cocoon.root_file import Digests, RootFile
 from epoch_oci.cocoon.stage import BLOBS, NewDirectory, WaitingBlobs, remove_abandoned
 from epoch_oci.cocoon.tree import DATABASE, INDEX, SNAPSHOTS, STAGE, Tree, index_locked
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk import local
 from epoch_oci.disk.draft import Draft, sweep
 from epoch_oci.epoch.gojson import is_set_time

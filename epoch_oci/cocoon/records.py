@@ -7,12 +7,13 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Self
 
 from epoch_oci.cocoon.envelope import DIVIDED, PLAIN, RECORD_KEYS, Envelope, key_of, record_name
 from epoch_oci.cocoon.epoch_manifest import envelope_of
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.gojson import Members
 from epoch_oci.epoch.keys import DEFAULT_TAG, SnapshotKey, hostile_problem

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from epoch_oci.cocoon import tree as places
@@ -21,6 +21,7 @@ from epoch_oci.cocoon.landing import Landing
 from epoch_oci.cocoon.records import INDEX_LIMIT, Record, SnapshotIndex
 from epoch_oci.cocoon.root_file import Digests, RootFile
 from epoch_oci.cocoon.tree import DATABASE, IMAGE_BLOBS, INDEX, SNAPSHOTS, STAGE, Tree
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk import local
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.facts import Facts, Marks

@@ -8,10 +8,10 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from epoch_oci.cocoon.tree import Tree
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk import local
 from epoch_oci.disk.facts import Marks
 from epoch_oci.disk.holes import RunReader, data_runs, is_zero_outside

@@ -6,9 +6,9 @@ readers may take an odd header differently, and an archive is read once, entry a
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.descriptor import size_of, size_problem
 from epoch_oci.oci.digest import shown

@@ -1,9 +1,10 @@
 """What a dialect turns into what."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Protocol
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import Finding
 from epoch_oci.oci.descriptor import Descriptor

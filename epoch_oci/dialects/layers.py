@@ -1,8 +1,9 @@
 """The files that an artifact's layers carry: whole, in parts, in chunks (docs/format.md, "Layers", "Parts" and 7.1)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Role, SnapshotFile
 from epoch_oci.dialects.profile import (
     CHUNK_INDEX,

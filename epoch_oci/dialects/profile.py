@@ -1,10 +1,10 @@
 """The profile (docs/format.md): its words, and what manifest, config and annotations of all dialects have in common."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import hostile_problem
 from epoch_oci.epoch.manifest import Manifest

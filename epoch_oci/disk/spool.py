@@ -4,9 +4,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.holes import write_sparse
 from epoch_oci.disk.local import FileReader, local_errors
 from epoch_oci.oci.digest import Digest

@@ -1,10 +1,10 @@
 """`catalog.json`, Epoch's index of tags (epoch-formats 1.4 and 2.3). The keys under `manifests/` are the truth."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.gojson import Members
 from epoch_oci.epoch.keys import SnapshotKey, manifest_key

@@ -1,9 +1,9 @@
 """The keys of an Epoch store, below its prefix (epoch-formats 2.1), and how people write them."""
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.digest import Digest, shown
 

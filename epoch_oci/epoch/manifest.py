@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.extra_members import OF_MANIFESTS
 from epoch_oci.epoch.gojson import Members, is_set_time

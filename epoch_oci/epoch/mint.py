@@ -5,10 +5,11 @@ archive that brings no manifest has one all the same.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.extra_members import OF_MANIFESTS
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, LayerHeader, Manifest, media_type_for_file

@@ -1,9 +1,9 @@
 """Cocoon's packed form of a sparse file (Cocoon utils/tar.go; epoch-formats 1.6 and 5.6)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import strict_json
 from epoch_oci.oci.descriptor import size_of, size_problem

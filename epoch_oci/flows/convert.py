@@ -1,10 +1,11 @@
 """Translating one manifest, without reading a blob."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from epoch_oci import dialects, schemas
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Artifact, EncodeOptions, Snapshot
 from epoch_oci.dialects.foreign import identified
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST

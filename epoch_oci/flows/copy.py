@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from epoch_oci.artifacts.graph import Graph, read_graph
 from epoch_oci.artifacts.publish import Named, Publication, named_by
 from epoch_oci.artifacts.write import WriteOptions
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import AccessError, ConflictError, ContentError, NotFoundError, UsageError
 from epoch_oci.events import OnEvent, ignore, phase
 from epoch_oci.oci.descriptor import Descriptor

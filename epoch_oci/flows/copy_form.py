@@ -1,7 +1,7 @@
 """One artifact into another place in the plain or the chunked form: the same Epoch manifest, and the same files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 from epoch_oci.artifacts.decode import Decoding
@@ -15,6 +15,7 @@ from epoch_oci.artifacts.read import (
     stored_artifact,
 )
 from epoch_oci.artifacts.write import PushOptions
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot
 from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.dialects.profile import MANIFEST_KEYS, NAMESPACE

@@ -1,7 +1,6 @@
 """What differs between two snapshots: file by file, and chunk by chunk where chunks are known."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from epoch_oci.chunks.chunk import CHUNK_SIZE, DIGEST_SIZE, ChunkEncoding, chunk
 from epoch_oci.chunks.encode import full_blocks
 from epoch_oci.chunks.index import Index
 from epoch_oci.chunks.known import KNOWN_LIMIT, Known
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedSnapshot
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest

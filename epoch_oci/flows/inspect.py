@@ -1,11 +1,11 @@
 """What something is: kind, dialect, files, sizes, resources, who wrote it, and what is missing."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from epoch_oci.artifacts.decode import layer_contents
 from epoch_oci.artifacts.read import FoundDocuments, read_documents, read_stored, reference_key, unchunked
 from epoch_oci.cocoon.compat import obstacles
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedSnapshot, Encoding, Role, Snapshot, SnapshotFile
 from epoch_oci.dialects.foreign import identified
 from epoch_oci.dialects.layers import is_chunked

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from epoch_oci import dialects
 from epoch_oci.artifacts.read import epoch_of, is_epoch
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, NotFoundError
 from epoch_oci.oci import media_types

@@ -3,7 +3,7 @@
 import fnmatch
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +13,7 @@ from epoch_oci.artifacts.drafts import Drafts, FileDrafts, StoreDrafts, begun, c
 from epoch_oci.artifacts.publish import Publication, files_of
 from epoch_oci.artifacts.read import FoundArtifact, read_artifact, read_documents, reference_key
 from epoch_oci.cocoon.compat import obstacles
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot, SnapshotFile
 from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.epoch.keys import SnapshotKey, hostile_problem

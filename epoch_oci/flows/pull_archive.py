@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from epoch_oci.artifacts.decode import layer_contents
@@ -12,6 +12,7 @@ from epoch_oci.artifacts.read import FoundArtifact, read_artifact, reference_key
 from epoch_oci.cocoon.compat import obstacles
 from epoch_oci.cocoon.envelope import record_name
 from epoch_oci.cocoon.import_archive import Write, disk_layers, write_cloud_image, write_import_archive
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Layer

@@ -1,7 +1,7 @@
 """From an Epoch store into a registry repository or an OCI image layout; here in the plain form."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 
 from epoch_oci import dialects
@@ -16,6 +16,7 @@ from epoch_oci.artifacts.write import (
     small_wants,
     wanted_parts,
 )
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Artifact, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, UsageError

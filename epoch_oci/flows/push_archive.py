@@ -6,7 +6,7 @@ only then is it tagged. An archive that breaks off leaves blobs behind, and no s
 
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from epoch_oci import dialects, schemas
 from epoch_oci.artifacts.packing import SMALL, Chunking, Packing, Sending, packing_into
@@ -14,6 +14,7 @@ from epoch_oci.artifacts.publish import Publication, files_of, legal_target
 from epoch_oci.artifacts.write import PushOptions, file_wants, small_wants, wanted_parts
 from epoch_oci.chunks.fold import Fold
 from epoch_oci.cocoon.export_archive import ArchivedFile, ExportArchive
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions
 from epoch_oci.dialects.layers import cuts_of, part_layers, whole_layer
 from epoch_oci.dialects.profile import SNAPSHOT_ID

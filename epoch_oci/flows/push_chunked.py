@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from epoch_oci.artifacts.bases import as_source
 from epoch_oci.artifacts.chunked import folds_of
@@ -10,6 +10,7 @@ from epoch_oci.artifacts.packing import SMALL, Chunking, Packing, Sending, packi
 from epoch_oci.artifacts.publish import files_of
 from epoch_oci.artifacts.read import read_artifact
 from epoch_oci.artifacts.write import Push, file_wants, small_wants
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Artifact, ChunkLayers, SnapshotFile
 from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.errors import ContentError, NotFoundError

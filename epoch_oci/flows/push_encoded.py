@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from epoch_oci.artifacts.publish import files_of
 from epoch_oci.artifacts.write import Encoding, Push, small_wants
 from epoch_oci.chunks.chunk import zstd
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Artifact, SnapshotFile, WrittenFile
 from epoch_oci.dialects.profile import SNAPSHOT_ID
 from epoch_oci.disk.spool import Spool

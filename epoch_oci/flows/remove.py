@@ -1,8 +1,8 @@
 """Taking tags, artifacts and snapshots away, each on its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import (
     AccessError,
     ContentError,

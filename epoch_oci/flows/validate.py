@@ -1,12 +1,13 @@
 """Checking documents: the strict reader, the schema, and the meaning. Every finding at once."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from epoch_oci import dialects, schemas
 from epoch_oci.cocoon.envelope import Envelope
 from epoch_oci.cocoon.records import SnapshotIndex
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.cocoonstack.config import SnapshotConfig
 from epoch_oci.dialects.cocoonstack.vocabulary import SNAPSHOT_CONFIG
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest

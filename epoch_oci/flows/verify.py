@@ -3,13 +3,14 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
 from epoch_oci import dialects
 from epoch_oci.artifacts.decode import carried_content
 from epoch_oci.artifacts.graph import read_graph
 from epoch_oci.artifacts.read import ArtifactsOf, FoundDocuments, epoch_of, is_epoch, read_config, read_documents
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, EncodeOptions, Snapshot
 from epoch_oci.dialects.layers import is_chunked, packs_of
 from epoch_oci.epoch.keys import SnapshotKey

@@ -5,7 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from mmap import ACCESS_READ, mmap
 
@@ -21,6 +21,7 @@ from epoch_oci.chunks.chunk import ChunkEncoding, chunk_digest
 from epoch_oci.chunks.index import Index, StoredBlob
 from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.pack import TRAILER_SIZE, Table, checked_chunks, closing_size, read_closing
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Snapshot, SnapshotFile
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError
 from epoch_oci.events import Event, OnEvent

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import media_types, strict_json
 from epoch_oci.oci.digest import Digest, shown

@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Any, Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError
 
 _LENGTHS = {"sha256": 64, "sha512": 128}

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.oci import strict_json
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest

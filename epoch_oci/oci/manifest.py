@@ -3,10 +3,10 @@
 import base64
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, Finding, counted
 from epoch_oci.oci import media_types, strict_json, verifying
 from epoch_oci.oci.descriptor import Descriptor, annotation_findings, stated_annotations

@@ -1,8 +1,8 @@
 """Cutting a blob into layers of bounded size (docs/format.md, "Parts")."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.oci.digest import Digest
 
 PART_LIMIT = 100

@@ -4,8 +4,9 @@ import bisect
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.oci.strict_json import member_path
 
 _LINE_END = re.compile("\n")

@@ -1,9 +1,9 @@
 """References to a registry, and the grammar of repositories and tags (distribution-spec, "Pulling manifests")."""
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.redaction import user_info

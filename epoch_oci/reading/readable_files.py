@@ -1,7 +1,6 @@
 """A snapshot opened for reading: its files by name, as a hypervisor sees them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from epoch_oci.artifacts.chunked import ChunkedContent, UnfoldedContent, folds_o
 from epoch_oci.artifacts.decode import Decoding, carried_content
 from epoch_oci.artifacts.read import StoredSnapshot, as_snapshot, read_artifact, read_stored
 from epoch_oci.chunks.fold import Fold
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import NotFoundError, UsageError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import shown

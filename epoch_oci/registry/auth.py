@@ -4,11 +4,11 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import oras.auth
 import requests
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, PolicyError
 from epoch_oci.network import is_loopback
 from epoch_oci.registry.auth_token import Challenge, TokenService, parse_challenges, renewal

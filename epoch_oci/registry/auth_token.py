@@ -13,12 +13,12 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 import requests
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NetworkError, PolicyError
 from epoch_oci.redaction import octets
 from epoch_oci.registry.credentials import Credential

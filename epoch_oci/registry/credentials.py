@@ -14,10 +14,11 @@ import select
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, UsageError
 from epoch_oci.oci.digest import shown
 from epoch_oci.redaction import octets

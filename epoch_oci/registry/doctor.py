@@ -8,12 +8,13 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import requests
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import (
     AccessError,
     ContentError,

@@ -10,11 +10,11 @@ Content is streamed, taken up again where it broke off, and never believed (oci-
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 
 import requests
 import urllib3
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, EpochOciError, NetworkError, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verifying import BLOCK, ByteReader

@@ -8,12 +8,12 @@ without the digest that real answers carry, and blobs, which it never hashed, ar
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 from urllib.parse import quote, urlsplit
 
 import requests
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT
 from epoch_oci.errors import AccessError, ContentError, NetworkError, NotFoundError, PolicyError, UsageError

@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import NetworkError
 from epoch_oci.events import Event, ignore
 from epoch_oci.network import Authorities, Proxies

@@ -3,9 +3,10 @@
 import re
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import UsageError
 from epoch_oci.oci.digest import shown
 from epoch_oci.registry.auth_token import Challenge

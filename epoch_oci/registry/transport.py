@@ -14,7 +14,6 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Any
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.oci.verifying import BLOCK, ByteReader
 
 _POOL = 32

@@ -10,11 +10,11 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import LocalIOError, PolicyError
 from epoch_oci.network import Authorities, address_of, divided, is_loopback
 

@@ -9,8 +9,9 @@ import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, UsageError
 from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.registry.http_errors import may_have_acted

@@ -10,9 +10,10 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.journals import PrivateDirectory
 from epoch_oci.oci.digest import Digest
 

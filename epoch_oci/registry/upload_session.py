@@ -3,11 +3,11 @@
 import io
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from typing import Self
 
 import requests
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import EpochOciError, NetworkError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verifying import check

@@ -11,9 +11,9 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.sparse import Segment

@@ -10,12 +10,13 @@ What stands behind the bucket's name is taken as it is written, nothing is perce
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import LocalIOError, PolicyError, UsageError
 from epoch_oci.network import Authorities, Proxies, is_loopback, proxy_name
 from epoch_oci.oci.digest import shown

@@ -8,11 +8,12 @@ everything that decides where requests go and who they are from is set.
 import configparser
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import LocalIOError, UsageError
 from epoch_oci.oci.digest import shown
 

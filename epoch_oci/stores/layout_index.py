@@ -3,9 +3,9 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ConflictError, ContentError, Finding
 from epoch_oci.oci import media_types, strict_json
 from epoch_oci.oci.descriptor import Descriptor

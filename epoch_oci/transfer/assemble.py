@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.verifying import BLOCK

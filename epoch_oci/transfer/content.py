@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import accumulate
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, Ranged

@@ -7,9 +7,10 @@ import hashlib
 import queue
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.facts import Facts
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError

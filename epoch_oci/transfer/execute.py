@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.assembly import Assembly, BusyError
 from epoch_oci.errors import AccessError, ConflictError, ContentError, LocalIOError, NetworkError, NotFoundError
 from epoch_oci.events import Action, Event, Kind, OnEvent, ignore

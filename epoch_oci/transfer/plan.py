@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from typing import Literal
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError, NotFoundError, counted
 from epoch_oci.oci.descriptor import Descriptor

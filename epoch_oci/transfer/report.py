@@ -1,9 +1,10 @@
 """What a transfer tells afterwards."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import NetworkError
 from epoch_oci.events import Event, OnEvent
 from epoch_oci.oci.digest import Digest

@@ -10,9 +10,9 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest

@@ -1,13 +1,13 @@
 """`convert` and `validate`: documents, without a blob."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import STANDARD_INPUT, annotations_of, artifact_of, read_document
 from epoch_oci.cli.streams import write_result
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError, UsageError
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ epoch-formats 4.4 and 4.10.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import WrittenFile
 from epoch_oci.dialects.cocoonstack.vocabulary import SNAPSHOT_CONFIG
 from epoch_oci.epoch import gojson, sparse

@@ -17,10 +17,11 @@ reach hundreds of kilobytes, and Epoch reads no config beyond one mebibyte (trap
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from json.encoder import encode_basestring
 from typing import Any, Self
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.cocoonstack.config import FileEntry
 from epoch_oci.epoch.extra_members import ENVELOPE, EPOCH, FLAGS, MODERN, TEXTS
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest

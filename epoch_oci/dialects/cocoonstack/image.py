@@ -7,9 +7,9 @@ the config keeps them.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects import profile
 from epoch_oci.dialects.base import Artifact, EncodeOptions, Snapshot, SnapshotFile
 from epoch_oci.dialects.cocoonstack import vocabulary

@@ -5,9 +5,10 @@ be missing from the snapshot. There is no place for base images, and none for a 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects import profile
 from epoch_oci.dialects.base import Artifact, EncodedSnapshot, EncodeOptions, Snapshot, SnapshotFile, WrittenFile
 from epoch_oci.dialects.cocoonstack import snapshot_files, vocabulary

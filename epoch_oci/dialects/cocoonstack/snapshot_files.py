@@ -1,8 +1,8 @@
 """The files that the layers of a snapshot carry: whole, compressed or in chunks (epoch-formats 4.6 and 4.10)."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedFile, Encoding
 from epoch_oci.dialects.cocoonstack import vocabulary
 from epoch_oci.dialects.cocoonstack.config import FileEntry, SnapshotConfig

@@ -5,9 +5,9 @@ Keys are relative, `/` divides their components. Every implementation raises onl
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError, Finding, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor

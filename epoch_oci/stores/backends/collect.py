@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.stores.backends.base import Backend, DatedBackend, Stored
 from epoch_oci.stores.base import Garbage
 

@@ -14,10 +14,10 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.disk import local
 from epoch_oci.disk.draft import Draft
 from epoch_oci.errors import ContentError

@@ -8,9 +8,9 @@ over a condition without a word. There a write is looked at again after a while,
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import AccessError, ConflictError, EpochOciError, NetworkError, NotFoundError
 from epoch_oci.stores.backends.base import Change
 from epoch_oci.stores.backends.object_errors import foreign_errors

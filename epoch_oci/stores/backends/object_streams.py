@@ -8,9 +8,9 @@ caller's, be it another bucket or a registry.
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import ContentError, NetworkError, NotFoundError
 from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.backends.object_errors import foreign_errors, status_of
