@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from cli_runner import Here, run_cli, start_cli
 from snapshots import make_snapshot, noise, put_snapshot
-from support.faults import IgnoreRange, Respond, SetHeader, Stall
+from support.faults import IgnoreRange, ResetRequest, Respond, SetHeader, Stall
 from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth
+
+from epoch_oci.registry.doctor import examine
+from epoch_oci.registry.policy import RegistrySettings
 
 LOGGED_IN = {"EPOCH_OCI_USERNAME": USER, "EPOCH_OCI_PASSWORD": PASSWORD}
 
@@ -183,6 +186,29 @@ def test_what_is_no_registry_or_not_there(cli, full):
     registry.stop()
     ran = cli("doctor", registry.address)
     assert ran.code == 6 and "FAIL     reachable" in ran.out and ran.out.endswith("It cannot be used as it is.\n")
+
+
+@pytest.mark.parametrize("silent", [("catalog", "repository"), ("catalog",)])
+def test_a_registry_that_falls_silent_costs_a_bounded_time(full, silent):
+    """Time is the test's own: each wait between two tries takes much of it."""
+    registry = full()
+    paths = {"catalog": "/_catalog", "repository": "/tags/list"}
+    cuts = [registry.fault("GET", paths[name], ResetRequest()) for name in silent]
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += 22 / len(silent)
+
+    settings = RegistrySettings(plain_http=True, sleep=sleep, clock=lambda: clock[0], jitter=lambda: 1.0)
+    found = examine(registry.address, "acme/bot", None, settings)
+    told = {check.name: check for check in found.checks}
+    # What cannot be done without is a failure where there was no time for it: it would count as usable else.
+    assert told["repository"].status == "fail" and found.error is told["repository"].error
+    if len(silent) == 1:
+        assert "not answered: catalog" in told["repository"].finding
+    for name in ("public", "ranges", "download", "referrers"):
+        assert told[name].status == "skipped" and "not answered: catalog, repository" in told[name].advice
+    assert all(cut.fired for cut in cuts) and not registry.recording.count("HEAD")
 
 
 def test_a_repository_that_is_not_there_yet(cli, full):

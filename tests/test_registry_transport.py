@@ -2,15 +2,17 @@
 
 import io
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 from registry_room import RAW, blob, room
 from support.content import noise
-from support.faults import AnswerEarly, Interim, Raw, ResetRequest, Respond, SetHeader
+from support.faults import AnswerEarly, Interim, Raw, ResetRequest, Respond, SetHeader, Trickle
 from support.proxy import Bandwidth
 
-from epoch_oci.errors import AccessError, NetworkError
+from epoch_oci.errors import AccessError, EpochOciError, NetworkError
+from epoch_oci.registry.policy import Timeouts
 from epoch_oci.registry.profiles import Profile
 from epoch_oci.stores.base import BytesContent
 
@@ -184,6 +186,60 @@ def test_a_head_cut_off_after_a_body_is_asked_about(fake_registry, shape):
     repository, _ = room(registry, profile=SHAPES[shape])
     put(repository)
     assert stored(registry)
+
+
+def slowly(start: bytes, byte: bytes, stop: threading.Event):
+    """`start` at once, and then a byte now and then, for ever."""
+
+    def blocks():
+        yield start
+        while not stop.wait(0.02):
+            yield byte
+
+    return Raw(blocks)
+
+
+@pytest.mark.parametrize(
+    ("start", "byte"),
+    [
+        (b"H", b"T"),
+        (b"HTTP/1.1 200 OK\r\nX: y", b"z"),
+        (b"HTTP/1.1 100 Continue\r\nX: y", b"z"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n{", b" "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 3000\r\n\r\n{", b" "),
+        (b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\nContent-Length: 3000\r\n\r\n{", b" "),
+    ],
+    ids=["status", "header", "informational", "document", "chunk", "refusal", "challenge"],
+)
+def test_an_answer_that_trickles_is_given_up(fake_registry, start, byte):
+    """Each byte of it comes in time, and all of it never does."""
+    registry, stop = fake_registry(), threading.Event()
+    registry.fault("GET", MANIFESTS, slowly(start, byte, stop))
+    repository, _ = room(registry, attempts=2, timeouts=Timeouts(answer=0.3))
+    with pytest.raises(EpochOciError):
+        repository.resolve("v1")
+    stop.set()
+
+
+def test_informational_answers_put_the_final_one_off_for_so_long_only(fake_registry):
+    registry, stop = fake_registry(), threading.Event()
+    registry.fault("GET", MANIFESTS, slowly(b"", b"HTTP/1.1 102 Processing\r\n\r\n", stop))
+    repository, _ = room(registry, attempts=1, until=time.monotonic() + 2)
+    with pytest.raises(NetworkError):
+        repository.resolve("v1")
+    stop.set()
+
+
+def test_a_large_blob_may_take_longer_than_an_answer(fake_registry):
+    """It has a floor of its own, over a longer time."""
+    registry = fake_registry()
+    registry.put_blob(REPO, RAW[:3000])
+    registry.fault("GET", BLOB, Trickle(100, 0.03))
+    repository, heard = room(registry, attempts=1, timeouts=Timeouts(answer=0.5, floor_window=60))
+    with repository.content(blob(RAW[:3000])).open() as reader:
+        assert b"".join(iter(reader.read, b"")) == RAW[:3000]
+    assert not heard.waits
 
 
 # Targets

@@ -306,8 +306,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         origin = Origin.of(url)
         limits, proxy = self.settings.timeouts, self.settings.proxies.choose(url)
         where = redacted(url) + (f" (through the proxy {proxy_name(proxy)})" if proxy else "")
+        if (left := self.settings.left) <= 0:
+            raise NetworkError(f"{where}: not asked, for the time was up", object=where, retryable=False)
         try:
-            with foreign_errors(where, asking=True), sending(url, limits.answer):
+            with foreign_errors(where, asking=True), sending(url, min(limits.answer, left), left):
                 response: requests.Response = self.session.request(
                     method,
                     url,
@@ -316,7 +318,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                     stream=True,
                     verify=self._tls_verify,
                     allow_redirects=False,
-                    timeout=(limits.connect, timeout or limits.answer),
+                    timeout=(min(limits.connect, left), min(timeout or limits.answer, left)),
                     proxies={"all": proxy} if proxy else {},
                 )
         except UnreachableError as error:

@@ -35,7 +35,7 @@ from epoch_oci.registry.auth_token import parse_challenges
 from epoch_oci.registry.client import read_bounded
 from epoch_oci.registry.download import BlobContent
 from epoch_oci.registry.http_errors import dismiss
-from epoch_oci.registry.policy import RegistrySettings
+from epoch_oci.registry.policy import RegistrySettings, Timeouts
 from epoch_oci.registry.profiles import profile_told
 from epoch_oci.registry.repository import RegistryHost, RegistryRepository
 
@@ -44,6 +44,9 @@ Value = bool | int | float | str | None
 
 _DAY = 24 * 3600
 _EXPIRES_SOON = 14 * _DAY
+_PATIENCE = Timeouts(connect=5.0, answer=6.0, commit=6.0, floor_window=6.0)
+_SECONDS = 20.0
+"""For all of it, uploads excepted: somebody sits and waits. Two silent questions leave room for others that are not."""
 _SKEW = 30.0
 """Seconds. Signed URLs and tokens bear five minutes at most, some tokens hardly any."""
 _LIST_LIMIT = 4 << 20
@@ -145,17 +148,19 @@ def examine(
 ) -> Examination:
     """Look at everything, as far as it can be reached; then what `more` has. `tell` hears what is looked at next.
 
-    What a look finds is in the result, never raised.
+    What a look finds is in the result, never raised. What is not answered in time is a finding too.
     """
     # It is looked at now: whoever waits for ten minutes learns that elsewhere.
-    host = RegistryHost(registry, replace(settings, retry_for=0.0, attempts=2))
+    until = settings.clock() + _SECONDS
+    settings = replace(settings, retry_for=0.0, attempts=2, timeouts=_PATIENCE, until=until)
+    host = RegistryHost(registry, settings)
     store = host.repository(repository) if repository else None
     patient = Patient(host, store, store.path if store else "", tag)
     found = Examination(registry, repository)
     try:
         for name, look in (*_LOOKS, *more):
             tell(name)
-            check = _guarded(name, look, patient)
+            check = _guarded(name, look, patient) if settings.left > 0 else _late(name, found.checks)
             found.checks.append(check)
             if name == _LOOKS[0][0] and check.status == "fail":
                 break
@@ -163,6 +168,16 @@ def examine(
         if patient.answer is not None:
             patient.answer.close()
     return found
+
+
+def _late(name: str, before: Sequence[Check]) -> Check:
+    """What there was no time for. `before` are the checks that took it."""
+    silent = [check.name for check in before if isinstance(check.error, NetworkError) and check.error.status is None]
+    whom = f"; not answered: {', '.join(silent)}" if silent else ""
+    why = f"{_SECONDS:.0f} s were up{whom}"
+    if name in _VITAL:
+        return failed(name, NetworkError(f"not asked: {why}", object=name))
+    return skipped(name, why)
 
 
 def _guarded(name: str, look: Look, patient: Patient) -> Check:

@@ -21,6 +21,7 @@ from epoch_oci.oci.verifying import BLOCK, ByteReader
 from epoch_oci.registry.client import REDIRECTS, RegistryClient
 from epoch_oci.registry.http_errors import dismiss, foreign_errors, request_id
 from epoch_oci.registry.policy import Attempts
+from epoch_oci.registry.transport import unwatched
 from epoch_oci.registry.trust import Origin, redacted
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16}|\*)\Z")
@@ -220,6 +221,7 @@ class _BlobReader:
         except _WrongRangeError:
             self._ranges = False
             self._response = self._content.request(0, self._content.size)
+        unwatched(self._response)
         # A whole body in answer to a range: what is known already is read once more, and dropped.
         self._skip = self._offset if self._response.status_code == 200 else 0
         if self._skip:

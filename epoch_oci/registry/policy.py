@@ -118,7 +118,8 @@ class RegistrySettings:
     `ca_file` adds to `authorities`; `cert_file` with `key_file` is our own certificate. Unfinished uploads are
     remembered below `state_directory`, if there is one.
     `pace` holds back bodies while the registry throttles. `retry_for` is how many seconds an object may be without
-    progress while the registry is away; with 0 that is a failure like any other, tried `attempts` times.
+    progress while the registry is away; with 0 that is a failure like any other, tried `attempts` times. `until` is
+    when, by `clock`, nothing is asked or waited for any more.
     `sleep`, `clock` (monotonic seconds) and `jitter` (0 to 1) are for tests.
     """
 
@@ -137,6 +138,7 @@ class RegistrySettings:
     pace: Pace = field(default_factory=Pace)
     attempts: int = 6
     retry_for: float = 600.0
+    until: float = float("inf")
     user_agent: str = "epoch-oci"
     on_event: Callable[[Event], None] = ignore
     on_debug: Callable[[str], None] | None = None
@@ -148,6 +150,11 @@ class RegistrySettings:
     def trust(self) -> Trust:
         """What TLS is set up with."""
         return Trust(self.authorities, self.ca_file, self.insecure, self.cert_file, self.key_file)
+
+    @property
+    def left(self) -> float:
+        """Seconds in which something may still be asked."""
+        return self.until - self.clock()
 
     def warn(self, text: str) -> None:
         """Report something odd about the configuration."""
@@ -263,6 +270,8 @@ class Attempts:
         self._away, self._failed = self._away + away, self._failed + (not away)
         self._give_up(error, away=away)
         wait = self._wait(error, away=away)
+        if wait >= self.settings.left:
+            raise error
         told = error.retry_after is not None or isinstance(error, HeldError)
         kind = "wait" if told or self._away > _HICCUPS else "retry"
         self.settings.on_event(

@@ -1,8 +1,9 @@
 """What urllib3 and http.client leave out of HTTP/1.1 (RFC 9110, RFC 9112), for whoever moves gigabytes.
 
 An answer may come while a body is still on its way, and ends the sending. Informational answers come before the final
-one, as many as the other side likes. A head that ends with its connection is no answer. And a request target is sent
-as it was given: a Location may be signed to the letter.
+one, as many as the other side likes. A head that ends with its connection is no answer, and one that comes byte by byte
+is waited for no longer than one that does not come. And a request target is sent as it was given: a Location may be
+signed to the letter.
 """
 
 import errno
@@ -11,6 +12,8 @@ import re
 import select
 import socket
 import ssl
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -19,6 +22,7 @@ from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Any
 from urllib.parse import urlsplit
 
+import requests
 from requests.adapters import HTTPAdapter
 
 from epoch_oci.dataclass import dataclass
@@ -28,6 +32,10 @@ _POOL = 32
 """Connections kept to one host: twice the most transfers, for spans and questions come on top of them."""
 _MOST_INFORMATIONAL = 1_000
 """Some gateways send one every few seconds while a registry commits a blob, for a quarter of an hour."""
+_LONGEST = 1_800.0
+"""Seconds that they put the final answer off, all together: twice as long as a commit is waited for."""
+_SLOWEST = 16 << 10
+"""Bytes a second of an answer, once it has been waited for as long as for its beginning (reliability Z5)."""
 # As http.client has it for the headers of final answers.
 _MOST_HEADERS = 100
 _LONGEST_LINE = 64 << 10
@@ -59,10 +67,14 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class _Sending:
-    """What holds for one exchange: the request target as it was given, and the seconds a body may make no headway."""
+    """What holds for one exchange: the request target as it was given, and the seconds of silence that end it.
+
+    `longest` is how many seconds informational answers may go on.
+    """
 
     target: str | None
     silence: float
+    longest: float = _LONGEST
 
 
 _USUAL = _Sending(None, 60.0)
@@ -70,13 +82,14 @@ _sending: ContextVar[_Sending] = ContextVar("sending", default=_USUAL)
 
 
 @contextmanager
-def sending(url: str, silence: float) -> Iterator[None]:
+def sending(url: str, silence: float, longest: float = _LONGEST) -> Iterator[None]:
     """What is asked for meanwhile goes to the path and query of `url`, letter by letter.
 
-    A body is given up on when nothing of it was taken for `silence` seconds.
+    A body is given up on when nothing of it was taken for `silence` seconds, and an answer that has begun when it has
+    been waited for as long and is still slower than any line; informational ones are heard for `longest` seconds.
     """
     target = url.partition("://")[2][len(urlsplit(url).netloc) :].partition("#")[0]
-    token = _sending.set(_Sending(target if _TARGET.match(target) else None, silence))
+    token = _sending.set(_Sending(target if _TARGET.match(target) else None, silence, min(longest, _LONGEST)))
     try:
         yield
     finally:
@@ -250,6 +263,7 @@ class _Answer(HTTPResponse):
         if early:
             self.fp = io.BufferedReader(_Rejoined(early, self.fp.detach()))
         self._closes = closes
+        self._watch = _Watch(self.fp.raw, _sending.get().silence)
 
     def begin(self) -> None:
         """As `HTTPResponse`. Raises IncompleteRead for a head that ends with its connection."""
@@ -259,18 +273,67 @@ class _Answer(HTTPResponse):
         finally:
             if isinstance(self.fp, _Head):
                 self.fp = self.fp.lines
+        self._watch.restart()
+
+    def unwatched(self) -> None:
+        """Let the rest take as long as its reader allows."""
+        self._watch.end()
 
     def _read_status(self) -> tuple[str, int, str]:
+        began = time.monotonic()
         for _ in range(_MOST_INFORMATIONAL):
             found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if not _is_informational(found[1]):
                 return found
             _skip_headers(self.fp)
+            if time.monotonic() - began > _sending.get().longest:
+                break
+            self._watch.restart()
         raise HTTPException("there is no end to informational answers")
 
     def _check_close(self) -> bool:
         # A body that broke off leaves the other side in the middle of it: the next request would be taken for the rest.
         return self._closes or super()._check_close()  # type: ignore[misc]
+
+
+def unwatched(response: requests.Response) -> None:
+    """Let the body take as long as its reader allows: who reads gigabytes has a floor of its own."""
+    answer = getattr(response.raw, "_original_response", None)
+    if isinstance(answer, _Answer):
+        answer.unwatched()
+
+
+class _Watch:
+    """Stands before a connection's `readinto`: the limit of a socket is for each byte, and a byte a second never ends.
+
+    Only what comes after the first byte is counted, for a registry may think before it answers.
+    """
+
+    def __init__(self, raw: Any, seconds: float) -> None:
+        self._raw = weakref.ref(raw)  # it holds this one
+        self._seconds = seconds
+        self.restart()
+        raw.readinto = self
+
+    def restart(self) -> None:
+        """Count anew: another head, or the body, begins."""
+        self._waited, self._came = 0.0, 0
+
+    def end(self) -> None:
+        """Stand aside; from here on it costs nothing."""
+        with suppress(AttributeError):
+            del self._raw().readinto  # type: ignore[union-attr]
+
+    def __call__(self, buffer: Any, /) -> int | None:
+        if self._waited >= self._seconds and self._came < _SLOWEST * self._waited:
+            raise TimeoutError(errno.ETIMEDOUT, "the answer comes too slowly")
+        raw: Any = self._raw()
+        began = time.monotonic()
+        count: int | None = type(raw).readinto(raw, buffer)
+        if self._came:
+            self._waited += time.monotonic() - began
+        self._came += count or 0
+        return count
 
 
 class _Head:
