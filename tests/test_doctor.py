@@ -98,6 +98,16 @@ def test_what_cannot_be_taken_back_is_not_sent(cli, full, kind):
         assert registry.recording.count("PATCH") == 0 and state(registry)[0][:3] == before[0][:3]
 
 
+def test_where_manifests_go_and_blobs_stay_tags_can_be_removed(cli, full):
+    registry = full()
+    registry.fault("DELETE", "/blobs/sha256:", Respond(405))
+    before = state(registry)
+    ran = cli("doctor", f"{registry.address}/acme/bot", "--write", "--format", "json")
+    assert ran.code == 0 and checks(ran)["deletion"]["status"] == "ok" and checks(ran)["deletion"]["value"] is True
+    assert "blobs are not deleted (HTTP 405)" in checks(ran)["deletion"]["finding"]
+    assert registry.recording.count("PUT") == 0 and state(registry) == before
+
+
 def test_what_it_cannot(cli, full):
     registry = full(referrers=False, catalog=False, mount=False, chunk_min_length=1 << 20)
     registry.fault("GET", "/blobs/", IgnoreRange())

@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from cli_runner import command, environment
 from registry_room import RAW, blob, room
-from snapshots import Made, put_snapshot
+from snapshots import Made, open_store, put_snapshot
 from support.content import noise
 from support.faults import ForgetUploads, Respond, SetHeader
 from support.proxy import Bandwidth
@@ -26,6 +27,9 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.registry.profiles import Profile
 from epoch_oci.registry.upload_journal import LIFE, UploadJournal, UploadKey
 from epoch_oci.stores.base import BytesContent
+from epoch_oci.transfer.execute import execute
+from epoch_oci.transfer.plan import Want, plan_blobs
+from epoch_oci.transfer.throttle import Throttle
 
 UPLOADS = r"/blobs/uploads/"
 REPO = "acme/bot"
@@ -121,6 +125,42 @@ def test_a_body_in_one_request_goes_on_in_another_run_too(fake_registry, tmp_pat
     assert sessions(registry) == 1 and not registry.uploads(REPO)
     assert registry.recording.body_bytes("PUT|PATCH", UPLOADS) == len(RAW)
     assert not list((tmp_path / "uploads").iterdir())
+
+
+class Taking(Throttle):
+    """A limit that only counts what asks to pass."""
+
+    taken = 0
+
+    def take(self, count: int, cancelled: threading.Event) -> bool:
+        self.taken += count
+        return True
+
+
+@pytest.mark.parametrize("shape", ["put", "ranged"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_an_earlier_run_sent_is_neither_counted_nor_paced(fake_registry, tmp_path, shape, lost):
+    registry, raw = fake_registry(), noise(6 * CHUNK)
+    profile = Profile(name="two", hosts="x", shapes=(shape, "ranged"), chunk=CHUNK)
+    put_snapshot(tmp_path / "store", Made(SnapshotKey("big", "v1"), b"{}", {Digest.of(raw).hex: raw}))
+    source = open_store(tmp_path / "store")
+    repository, _ = room(registry, profile=profile, state_directory=tmp_path)
+    with pytest.raises(StoppedError):
+        repository.put(blob(raw), Stopping(raw))
+    registry.recording.settle(*([1, "PUT"] if shape == "put" else []))
+    before = sum(registry.uploads(REPO).values())
+    if lost:
+        before = 0
+        registry.fault("PATCH", UPLOADS, ForgetUploads(), first=1)
+    repository, _ = room(registry, profile=profile, state_directory=tmp_path)
+    limit, events = Taking(1 << 20), []
+    plan = plan_blobs(repository, [Want(target=blob(raw), content=source.content(blob(raw)))])
+    (outcome,) = execute(plan, moved="sent", on_event=events.append, throttle=limit)
+    assert str(blob(raw).digest) in registry.blobs(REPO) and outcome.action == "sent"
+    assert outcome.bytes == len(raw) - before and [event.bytes for event in events if event.event == "plan"][-1] == (
+        outcome.bytes
+    )
+    assert lost or (before > CHUNK and limit.taken == outcome.bytes)
 
 
 def test_a_body_that_changed_meanwhile_is_found_out(fake_registry, tmp_path):

@@ -103,6 +103,22 @@ def test_what_snapshots_share_moves_once_and_is_mounted_elsewhere(cli, store, fa
     assert unique < done["bytesTransferred"] < unique + len(NAMES) * 1_200
 
 
+@pytest.mark.parametrize("declined", [False, True])
+def test_within_one_registry_everything_is_mounted(cli, store, fake_registry, declined):
+    registry = fake_registry()
+    assert cli("sync", "store", f"{registry.address}/staging").code == 0
+    if declined:
+        registry.behaviour.mount = False
+    registry.recording.clear()
+    words = ("sync", f"{registry.address}/staging", f"{registry.address}/released", "--format", "json")
+    assert cli(*words, "--dry-run").json["bytesTransferred"] == 0
+    done = cli(*words).json
+    assert done["counts"]["synced"] == len(NAMES)
+    sent = registry.recording.body_bytes("PUT|PATCH", r"/blobs/uploads/")
+    assert sent == done["bytesTransferred"] and (sent > 0) == declined and uploads(registry, BASE) in (0, 4)
+    assert registry.tags("released/team/bot3") == registry.tags("staging/team/bot3")
+
+
 def test_a_base_image_goes_first(cli, store, fake_registry):
     registry = fake_registry()
     assert cli("sync", "store", f"{registry.address}/mirror", "--jobs", "1").code == 0

@@ -242,6 +242,11 @@ def mounts_within(side: Side) -> bool:
     return isinstance(side, RegistrySide)
 
 
+def of_one_registry(source: Side, target: Side) -> bool:
+    """Whether the target can mount from the source's own repositories whatever it wants."""
+    return isinstance(source, RegistrySide) and isinstance(target, RegistrySide) and source.registry == target.registry
+
+
 def _require_legal(text: str, whole: str, problem: Callable[[str], str | None], legal: Callable[[str], str]) -> None:
     """Raise UsageError for a rule that `whole` breaks by `problem`; `legal` spells the `text` so that it does not."""
     if (why := problem(whole)) is None:

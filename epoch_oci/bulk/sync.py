@@ -10,7 +10,7 @@ from epoch_oci.bulk.journal import Journal
 from epoch_oci.bulk.results import Row, SyncReport
 from epoch_oci.bulk.run import Course, Crew, Ended, Meter, Threads
 from epoch_oci.bulk.select import Selection
-from epoch_oci.bulk.sides import Entry, RegistrySide, Side, mounts_within, removing, store_of
+from epoch_oci.bulk.sides import Entry, RegistrySide, Side, mounts_within, of_one_registry, removing, store_of
 from epoch_oci.bulk.states import LeftOut, Rules, Survey, There, held, survey
 from epoch_oci.bulk.union import Carry, SyncPlan, Wanted, plan
 from epoch_oci.bulk.work import Done, Local, Manner
@@ -72,6 +72,7 @@ def sync(
         held(target, found.wanted, on_event=on_event),
         _homes(found, journal),
         mounts=mounts_within(target),
+        one_registry=of_one_registry(source, target),
     )
     if options.manner.chunked and source.kind == "store" and target.kind != "store":
         planned = replace(planned, carries=())  # what versions share they share by chunks, and not by files

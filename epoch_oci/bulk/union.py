@@ -84,10 +84,18 @@ class SyncPlan:
         return self.total - self.moved
 
 
-def plan(wanted: Sequence[Wanted], there: AbstractSet[Place], homes: Mapping[Digest, str], *, mounts: bool) -> SyncPlan:
+def plan(
+    wanted: Sequence[Wanted],
+    there: AbstractSet[Place],
+    homes: Mapping[Digest, str],
+    *,
+    mounts: bool,
+    one_registry: bool = False,
+) -> SyncPlan:
     """Plan for `wanted`. `there` is what containers of the target are known to hold, `homes` hints of other containers.
 
-    With `mounts` what one container holds any other one gets without moving it.
+    With `mounts` what one container holds any other one gets without moving it; in `one_registry` the source's are such
+    containers.
     """
     users = _users(wanted)
     known = dict(homes) if mounts else {}
@@ -110,7 +118,8 @@ def plan(wanted: Sequence[Wanted], there: AbstractSet[Place], homes: Mapping[Dig
             continue
         # Where nothing can be mounted each container gets its own copy; else one crosses the line, and the others have
         # it from there.
-        moves = 0 if mounts and blob.digest in known else 1 if mounts else len(absent)
+        at_hand = mounts and (one_registry or blob.digest in known)
+        moves = 0 if at_hand else 1 if mounts else len(absent)
         sums["moved"] += blob.size * moves
         sums["mounted"] += blob.size * (len(absent) - moves)
         if len(indexes) > 1 and moves:

@@ -11,7 +11,7 @@ from epoch_oci.artifacts.packing import Chunking
 from epoch_oci.artifacts.publish import Publication
 from epoch_oci.artifacts.read import read_artifact
 from epoch_oci.artifacts.write import PushOptions, WriteOptions, file_wants
-from epoch_oci.bulk.sides import Entry, RegistrySide, Side, store_of
+from epoch_oci.bulk.sides import Entry, RegistrySide, Side, of_one_registry, store_of
 from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import NotFoundError
@@ -158,6 +158,7 @@ def do_snapshot(
     if target.kind == "store":
         return _to_store(task, source, target, manner, local, on_event)
     how = WriteOptions(
+        mount_from=_own_registry(task, source, target),
         homes=_homes(task, target),
         allow_public=manner.allow_public,
         force=manner.force,
@@ -203,6 +204,13 @@ def _to_store(task: SnapshotTask, source: Side, target: Side, manner: Manner, lo
         return _done(report)
     report = pull_to_store(store, str(task.pinned), sink, options=options, on_event=on_event)
     return replace(_done(report), digest=sink.resolve(task.target.ref).digest)
+
+
+def _own_registry(task: SnapshotTask, source: Side, target: Side) -> tuple[str, ...]:
+    """The source's repository, where the target can mount blobs from it."""
+    if not (of_one_registry(source, target) and isinstance(source, RegistrySide)):
+        return ()
+    return (source.repository(task.source.container),)
 
 
 def _homes(task: SnapshotTask, target: Side) -> Mapping[Digest, str]:

@@ -103,14 +103,14 @@ def _deletion(patient: Patient) -> Check:
         return skipped("deletion", MORE_THAN_A_HOST)
     if not patient.exists:
         return skipped("deletion", "trying it would make the repository, which may not go away again")
-    nothing = Digest.of(os.urandom(32))
-    for kind in ("manifests", "blobs"):
-        response = _delete(patient, f"{kind}/{nothing}")
-        dismiss(response)
-        if response.status_code in _NO_DELETION:
-            finding = f"{kind} are not deleted (HTTP {response.status_code})"
-            advice = "rm and prune cannot take anything away there; nothing was written to try it"
-            return Check(name="deletion", status="warn", finding=finding, advice=advice, value=False)
+    if refused := _refused_deletion(patient, "manifests"):
+        finding = f"manifests are not deleted (HTTP {refused})"
+        advice = "rm and prune cannot take anything away there; nothing was written to try it"
+        return Check(name="deletion", status="warn", finding=finding, advice=advice, value=False)
+    # An Epoch server, for one: all that rm and prune ask for is that manifests go.
+    if refused := _refused_deletion(patient, "blobs"):
+        finding = f"manifests are deleted by what it says; blobs are not deleted (HTTP {refused}), so none was tried"
+        return Check(name="deletion", status="ok", finding=finding, value=True)
     left = _put_and_deleted(patient)
     if left:
         raise LocalIOError(
@@ -119,6 +119,13 @@ def _deletion(patient: Patient) -> Check:
             hint="it is a few bytes without a tag, which the registry's own clean-up takes away",
         )
     return Check(name="deletion", status="ok", finding="what was put there was deleted again", value=True)
+
+
+def _refused_deletion(patient: Patient, kind: str) -> int | None:
+    """The status with which the registry refuses to delete anything of that kind; None when it does not."""
+    response = _delete(patient, f"{kind}/{Digest.of(os.urandom(32))}")
+    dismiss(response)
+    return response.status_code if response.status_code in _NO_DELETION else None
 
 
 def _put_and_deleted(patient: Patient) -> str:

@@ -19,7 +19,7 @@ from epoch_oci.registry.policy import Attempts, HeldError
 from epoch_oci.registry.profiles import Shape
 from epoch_oci.registry.transport import Body
 from epoch_oci.registry.upload_journal import Claim, UploadJournal, UploadKey
-from epoch_oci.registry.upload_ranged import RangedUpload
+from epoch_oci.registry.upload_ranged import RangedUpload, aside
 from epoch_oci.registry.upload_session import (
     Destination,
     DigestRefusedError,
@@ -28,7 +28,7 @@ from epoch_oci.registry.upload_session import (
     ShapeRefusedError,
     StaleTokenError,
 )
-from epoch_oci.stores.base import Content
+from epoch_oci.stores.base import Content, Moving
 
 _TOOK_NOTHING = frozenset({429, 503})
 """A body answered so was not looked at."""
@@ -51,6 +51,7 @@ class Upload:
     _held: bool = False
     _refused: EpochOciError | None = None
     _broken: Session | None = None  # one that a body broke off in
+    _kept: int | None = None  # bytes that an earlier run had sent; None before the first body
 
     def __post_init__(self) -> None:
         self._attempts = Attempts(self.destination.client.settings, self.destination.title)
@@ -109,6 +110,7 @@ class Upload:
         claim = self._claim()
         try:
             upload = self._taken_up(claim)
+            self._tell_kept(upload)
             if upload is None and shape == "ranged":
                 upload = RangedUpload(self.destination.open(self._attempts), self.content, self._attempts, claim)
             if upload is not None:
@@ -178,6 +180,15 @@ class Upload:
         _drop(claim)
         return None
 
+    def _tell_kept(self, upload: RangedUpload | None) -> None:
+        """Have the content know how much of it came in an earlier run; what this run goes on with is its own."""
+        if upload is not None and self._kept is not None:
+            return
+        kept = upload.reached if upload is not None else 0
+        if isinstance(self.content, Moving) and kept != (self._kept or 0):
+            self.content.kept(kept)
+        self._kept = kept
+
     @property
     def _resumable(self) -> bool:
         """Whether the registry can be asked how far it got, and be sent the rest; of what is worth a question."""
@@ -200,7 +211,7 @@ class Upload:
 
     def _reread(self) -> None:
         """Look whether the source is still what it was. Raises ContentError when it is not."""
-        with self.content.open() as reader:
+        with aside(self.content).open() as reader:
             VerifyingReader(reader, self.destination.target).exhaust()
 
     def _denied(self) -> AccessError:

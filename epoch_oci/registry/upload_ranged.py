@@ -14,7 +14,7 @@ from epoch_oci.registry.policy import Attempts
 from epoch_oci.registry.transport import Body
 from epoch_oci.registry.upload_journal import Claim
 from epoch_oci.registry.upload_session import Session, SessionLostError
-from epoch_oci.stores.base import Content
+from epoch_oci.stores.base import Content, Moving
 
 # Quay puts `bytes=` before it and counts, others give the last byte's index; no bytes at all are `0-0` or `0--1`
 # (oci-registries 3.6).
@@ -56,6 +56,11 @@ class RangedUpload:
             self._patch(length)
         self._catch_up()
         return self.session.close(self._attempts)
+
+    @property
+    def reached(self) -> int:
+        """How many bytes the registry has, as far as is known."""
+        return self._offset
 
     @property
     def progressed(self) -> bool:
@@ -106,7 +111,7 @@ class RangedUpload:
         """Hash what the registry has and this run has not read."""
         if self._hashed >= self._offset:
             return
-        with self._opened(self._hashed, self._offset - self._hashed) as reader:
+        with self._opened(self._hashed, self._offset - self._hashed, aside(self._content)) as reader:
             source = _Hashed(self, reader, self._hashed)
             while self._hashed < self._offset:
                 source.read(min(BLOCK, self._offset - self._hashed))
@@ -156,9 +161,9 @@ class RangedUpload:
 
         return self.session.send(method, url, body, {"Content-Range": f"{start}-{start + length - 1}"})
 
-    def _opened(self, start: int, length: int) -> AbstractContextManager[ByteReader]:
+    def _opened(self, start: int, length: int, content: Content | None = None) -> AbstractContextManager[ByteReader]:
         """Some of the bytes; the last ones are opened to the end, to learn whether there is more than declared."""
-        return self._content.open(start, None if start + length == self.target.size else length)
+        return (content or self._content).open(start, None if start + length == self.target.size else length)
 
     def _realign(self, error: NetworkError) -> None:
         """After a failure: wait, ask how far the registry got, and go on there. Raises for a session that is lost."""
@@ -200,6 +205,11 @@ class RangedUpload:
                 self._attempts.again(error)
             except EpochOciError:
                 return None
+
+
+def aside(content: Content) -> Content:
+    """The same bytes, to be hashed and not to be sent: a limit on the rate is none for them."""
+    return content.aside() if isinstance(content, Moving) else content
 
 
 class _Hashed:

@@ -259,6 +259,17 @@ class Assembler(Protocol):
 
 
 @runtime_checkable
+class Moving(Content, Protocol):
+    """Content of which every byte that is read counts as moved, and may have to wait for its turn."""
+
+    def aside(self) -> Content:
+        """The same bytes, for whoever reads some only to hash them."""
+
+    def kept(self, count: int) -> None:
+        """Hear that the first `count` bytes are where they shall go, from an earlier run; 0 takes it back."""
+
+
+@runtime_checkable
 class FileContent(Protocol):
     """Content that may be a file of this machine that is never written to again."""
 

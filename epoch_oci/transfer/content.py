@@ -8,7 +8,7 @@ from itertools import accumulate
 from epoch_oci.dataclass import dataclass
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
-from epoch_oci.stores.base import Content, Ranged
+from epoch_oci.stores.base import Content, FileContent, Ranged
 from epoch_oci.transfer.throttle import Throttle
 
 
@@ -130,6 +130,10 @@ class CheckedContent:
             yield VerifyingReader(reader, self.target) if whole else reader
 
 
+def unheard(offset: int, count: int) -> None:
+    """Of what is read to be hashed, or from a seed, no byte is one that had to be moved."""
+
+
 class CancelledError(Exception):
     """Raised inside a transfer when another one failed or the user gave up; never leaves `execute`."""
 
@@ -140,13 +144,14 @@ class WatchedContent:
 
     `moved` gets the offset reached, in bytes from the blob's start, and the length of the block: a second `open` may
     report less than the first. With a `throttle` no byte is passed on before it may be, which paces a sender and a
-    receiver alike.
+    receiver alike. `resumed` gets what `kept` is told.
     """
 
     content: Content
     moved: Callable[[int, int], None]
     cancelled: threading.Event
     throttle: Throttle | None = None
+    resumed: Callable[[int], None] | None = None
 
     @property
     def size(self) -> int:
@@ -158,6 +163,17 @@ class WatchedContent:
         """As `Content.open`. Raises CancelledError."""
         with self.content.open(start, length) as reader:
             yield _WatchedReader(reader, start, self)
+
+    def aside(self) -> Content:
+        """As `stores.base.Moving`. What comes over a network to be hashed is within its limit all the same."""
+        return WatchedContent(
+            self.content, unheard, self.cancelled, None if _is_at_hand(self.content) else self.throttle
+        )
+
+    def kept(self, count: int) -> None:
+        """As `stores.base.Moving`."""
+        if self.resumed is not None:
+            self.resumed(count)
 
     def watched(self, reader: ByteReader) -> ByteReader:
         """A reader of this content from its start, watched as `open` does."""
@@ -175,6 +191,15 @@ class WatchedContent:
         """Where the pieces begin that it is joined from, and where the last one ends."""
         pieces = self.content.pieces if isinstance(self.content, JoinedContent) else (self.content,)
         return [0, *accumulate(piece.size for piece in pieces)]
+
+
+def _is_at_hand(content: Content) -> bool:
+    """Whether its bytes are known to be in files of this machine."""
+    if isinstance(content, SliceContent):
+        return _is_at_hand(content.whole)
+    if isinstance(content, JoinedContent):
+        return all(map(_is_at_hand, content.pieces))
+    return isinstance(content, FileContent) and content.file() is not None
 
 
 class _WatchedReader:

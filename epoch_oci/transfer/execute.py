@@ -16,7 +16,7 @@ from epoch_oci.oci.parts import PartTable
 from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.base import Scattered
 from epoch_oci.transfer.assemble import assemble, scatter
-from epoch_oci.transfer.content import CancelledError, WatchedContent
+from epoch_oci.transfer.content import CancelledError, WatchedContent, unheard
 from epoch_oci.transfer.cuts import part_digests
 from epoch_oci.transfer.plan import Item, Late, Plan, Seed
 from epoch_oci.transfer.pool import MOST, START, Climb, GrowingPool
@@ -81,10 +81,6 @@ def execute(
 def _first_workers(plan: Plan) -> int:
     """Parts out of packs are small, a round trip each: twice as many at a time to begin with."""
     return START * 2 if any(isinstance(item.content, Scattered) for item in plan.items) else START
-
-
-def _unheard(offset: int, count: int) -> None:
-    """Of what is read to be hashed, or from a seed, no byte is one that had to be moved."""
 
 
 def _is_counted(item: Item) -> bool:
@@ -238,15 +234,23 @@ class _Run:
             with self._entered(item) as assembly:
                 if assembly is not None:
                     return self._assemble(item, assembly)
-        item.put(self._watched(item, self._progress(item)))
-        return item.target.size
+        kept = 0
+
+        def resumed(count: int) -> None:
+            nonlocal kept
+            self._learned(kept - count)
+            kept = count
+            self._report("blob-start", item, count)
+
+        item.put(self._watched(item, self._progress(item), resumed))
+        return item.target.size - kept
 
     def _reused(self, item: Item, seed: Seed) -> bool:
         """Take the blob from `seed`. False, with a warning, when that fails: a seed is never a reason to fail."""
         if seed.failed:
             return False
         try:
-            content = WatchedContent(seed.source.content(item.target), _unheard, self._cancelled)
+            content = WatchedContent(seed.source.content(item.target), unheard, self._cancelled)
             with self._entered(item) as assembly:
                 # Another process may have brought it while this one waited for its turn.
                 if not item.present():
@@ -322,12 +326,14 @@ class _Run:
         item.put(content)
         return True
 
-    def _watched(self, item: Item, moved: Callable[[int], None]) -> WatchedContent:
+    def _watched(
+        self, item: Item, moved: Callable[[int], None], resumed: Callable[[int], None] | None = None
+    ) -> WatchedContent:
         def heard(offset: int, count: int) -> None:
             self._counted.add(count)
             moved(offset)
 
-        return WatchedContent(item.content, heard, self._cancelled, self._throttle)
+        return WatchedContent(item.content, heard, self._cancelled, self._throttle, resumed)
 
     def _progress(self, item: Item) -> Callable[[int], None]:
         last = [time.monotonic(), 0.0]
