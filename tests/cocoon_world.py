@@ -208,7 +208,7 @@ def record(snapshot_id: str = ID, name: str = "warm", **members: Any) -> dict[st
 
 FILES = ("cidata.img", "config.json", "cow.raw", "empty.bin", "memory-ranges", "state.json")
 MEMORY = {0: noise("m0", 8192), 1 << 16: noise("m1", 4096)}
-COW = {1 << 20: noise("c", 4096)}
+COW, COW_SIZE = {1 << 20: noise("c", 4096)}, 16 << 20
 
 
 def fill_snapshot(root: Root, snapshot_id: str = ID) -> None:
@@ -220,7 +220,7 @@ def fill_snapshot(root: Root, snapshot_id: str = ID) -> None:
     (folder / "cidata.img").write_bytes(noise("cidata", 5000))
     (folder / "empty.bin").write_bytes(b"")
     write_sparse(folder / "memory-ranges", 1 << 20, MEMORY)
-    write_sparse(folder / "cow.raw", 1 << 30, COW)
+    write_sparse(folder / "cow.raw", COW_SIZE, COW)
     os.chmod(folder / "config.json", 0o600)
 
 

@@ -102,6 +102,16 @@ def proxy() -> Iterator[Callable[..., FaultProxy]]:
             each.assert_fired()
 
 
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long commands of this process would have waited before they tried a registry again: they wait for nothing."""
+    from epoch_oci.registry.policy import RegistrySettings
+
+    told: list[float] = []
+    monkeypatch.setitem(RegistrySettings.__init__.__kwdefaults__, "sleep", told.append)
+    return told
+
+
 @pytest.fixture(scope="session")
 def live_binary(request: pytest.FixtureRequest) -> Binary:
     """Parametrised over the kinds of registry found; ``live.check_registry`` skips or fails when there is none."""
@@ -163,6 +173,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "live_binary" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.live)
+    # A group goes to one worker, and as the last it would leave the others without work.
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

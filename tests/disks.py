@@ -5,7 +5,6 @@ import os
 import socket
 import stat
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -58,13 +57,6 @@ def put_in_the_way(kind: str, path: Path) -> os.stat_result:
         path.unlink()
     OBSTACLES[kind](path)
     return path.lstat()
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    assert time.monotonic() - started < seconds
 
 
 def drafts(root: Path) -> list[Path]:

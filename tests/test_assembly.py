@@ -15,6 +15,7 @@ from cli_runner import run_cli, start_cli, start_function
 from hypothesis import given
 from hypothesis import strategies as st
 from snapshots import noise, open_store, put_snapshot
+from support.waiting import until
 from test_limit_rate import big_snapshot
 
 from epoch_oci.disk.assembly import Assembly, Spans
@@ -228,13 +229,6 @@ def test_killed_at_any_instant_it_converges(tmp_path):
     assert [path.name for path in final.parent.iterdir()] == [final.name]
 
 
-def until(true) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_who_waits_for_another_process_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("epoch_oci.transfer.execute._BUSY_TOLD_SECONDS", 0.5)
     process, events = child(tmp_path), []
@@ -262,9 +256,8 @@ def test_who_waits_can_be_interrupted(tmp_path):
         line = next(line for line in process.stderr if b'"wait"' in line)
         assert b"another process is fetching this blob" in line
         process.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        rest = process.communicate(timeout=20)[1]
-        assert (process.returncode, time.monotonic() - started < 6) == (130, True)
+        rest = process.communicate(timeout=60)[1]
+        assert process.returncode == 130
         assert b'"wait"' not in rest
     again = run_cli("pull", "oci:layout", "--store", "second", cwd=tmp_path)
     assert again.code == 0, again.err

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 
 import pytest
 from cli_runner import Here, command, environment, run_cli, start_cli
@@ -13,6 +12,7 @@ from support.content import INDEX, MANIFEST, descriptor, index, manifest
 from support.faults import Respond, Stall
 from support.peers import requires_peer, run_peer
 from support.registry_auth import BasicAuth, BearerAuth
+from support.waiting import until
 
 SBOM = "application/vnd.example.sbom"
 SIGNATURE = "application/vnd.example.signature"
@@ -418,10 +418,7 @@ def test_an_interrupted_removal_removes_nothing_more(fake_registry):
         registry.put_image("acme/bot", tag, layers=(tag.encode(),))
     registry.fault("DELETE", "/manifests/", Stall(0.5), nth=1)
     child = start_cli("rm", *(f"{registry.address}/acme/bot:{tag}" for tag in ("v1", "v2", "v3")), "--yes")
-    deadline = time.monotonic() + 30
-    while not registry.recording.count("DELETE"):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: registry.recording.count("DELETE"))
     child.send_signal(signal.SIGINT)
     _, err = child.communicate()
     registry.recording.settle()

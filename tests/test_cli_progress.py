@@ -218,7 +218,7 @@ def test_a_line_now_and_then_also_when_nothing_moves(monkeypatch):
     assert set(said) == {"0 % of 1.0 MiB, 0 B/s"}
     ticker = listener._ticker
     assert ticker is not None
-    ticker.join(5)
+    ticker.join(60)
     assert not ticker.is_alive()
 
 
@@ -289,7 +289,7 @@ def test_a_phase_before_any_plan_is_said_now_and_then(monkeypatch):
     said = threading.Event()
     shown = PlainProgress(lambda line: said.set() if line.startswith("reading the manifest: ") else None)
     shown(Event(event="phase", message="reading the manifest"))
-    assert said.wait(20)
+    assert said.wait(60)
     shown.close()
 
 

@@ -14,6 +14,7 @@ import pytest
 from cocoon_world import (
     BLOB_ID,
     COW,
+    COW_SIZE,
     CREATED,
     FILES,
     ID,
@@ -90,7 +91,7 @@ def test_a_snapshot(root: Root) -> None:
         )
     [base] = manifest.base_images
     assert (base.filename, base.digest) == (f"{BLOB_ID}.qcow2", Digest.of(noise("base", 70_000)))
-    assert manifest.layer_headers["cow.raw"].pax_records == packed([(1 << 20, 4096)], 1 << 30)
+    assert manifest.layer_headers["cow.raw"].pax_records == packed([(1 << 20, 4096)], COW_SIZE)
     assert manifest.layer_headers["memory-ranges"].pax_records == packed([(0, 8192), (1 << 16, 4096)], 1 << 20)
     assert manifest.layer_headers["config.json"].mode == 0o600
     assert manifest.warnings == ()
@@ -141,7 +142,7 @@ def test_an_export_of_it_is_the_same_blobs(root: Root, tmp_path: Path) -> None:
     items = []
     for name in FILES:
         pax = {
-            "cow.raw": packed([(1 << 20, 4096)], 1 << 30),
+            "cow.raw": packed([(1 << 20, 4096)], COW_SIZE),
             "memory-ranges": packed([(0, 8192), (1 << 16, 4096)], 1 << 20),
         }
         items.append(Item(name, blob_of(root, name), 0o644, pax.get(name, {})))

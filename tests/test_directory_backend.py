@@ -27,9 +27,9 @@ from disks import (
     open_under,
     put_in_the_way,
     tmpfs,
-    within,
 )
 from support.content import noise
+from support.waiting import at_once
 
 from epoch_oci.disk import draft as draft_module
 from epoch_oci.disk.draft import Draft
@@ -135,7 +135,7 @@ class TestInTheWay:
             lambda: backend.update("a/b", lambda old: b"new", limit=10),
         ]
         for call in calls:
-            with within(5), pytest.raises(ContentError) as caught:
+            with at_once(), pytest.raises(ContentError) as caught:
                 call()
             assert caught.value.code == "TYPE"
             assert str(tmp_path / "space/a/b") in str(caught.value)
@@ -153,7 +153,7 @@ class TestInTheWay:
             lambda: write(backend, "a/b", b"y"),
             lambda: list(backend.keys("a/")),
         ):
-            with within(5), pytest.raises(ContentError):
+            with at_once(), pytest.raises(ContentError):
                 call()
         assert (tmp_path / "moved/b").read_bytes() == b"x"
 
@@ -193,7 +193,7 @@ class TestInTheWay:
             return real(path, *arguments, **keywords)
 
         monkeypatch.setattr(os, "open", swapping)
-        with within(5), pytest.raises(ContentError):
+        with at_once(), pytest.raises(ContentError):
             read(backend, "b")
 
 
@@ -250,7 +250,7 @@ class TestDrafts:
             path.write_bytes(b"half")
         fifo = folder / ".epoch-oci-ffffffffffffffff.tmp"
         os.mkfifo(fifo)
-        with within(5):
+        with at_once():
             write(DirectoryBackend(tmp_path / "space"), "a/second", b"x")
         assert not any(path.exists() for path in stale)
         assert all(path.exists() for path in [*kept, fifo])
@@ -724,8 +724,9 @@ def write_for_ever() -> None:
 
 def test_killed_at_any_instant_leaves_whole_objects_and_one_draft_at_most(tmp_path: Path) -> None:
     chance = random.Random(11)
-    space, seen_draft = tmp_path / "space", 0
-    for _ in range(20):
+    space, seen_draft, turns = tmp_path / "space", 0, 0
+    while turns < 20 or (not seen_draft and turns < 200):
+        turns += 1
         child = start_function("test_directory_backend:write_for_ever", space)
         assert child.stdout.readline() == b"ready\n"
         time.sleep(chance.uniform(0.001, 0.05))

@@ -11,6 +11,7 @@ from cli_runner import Here, run_cli, start_cli
 from snapshots import make_snapshot, noise, put_snapshot
 from support.faults import IgnoreRange, ResetRequest, Respond, SetHeader, Stall
 from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth
+from support.waiting import PATIENCE, at_once, until
 
 from epoch_oci.registry.doctor import examine
 from epoch_oci.registry.policy import RegistrySettings
@@ -234,14 +235,12 @@ def test_a_repository_that_is_not_there_yet(cli, full):
 
 def test_an_interruption_is_no_finding(full):
     registry = full()
-    registry.fault("GET", "/tags/list", Stall(30))
+    registry.fault("GET", "/tags/list", Stall(PATIENCE))
     child = start_cli("doctor", f"{registry.address}/acme/bot")
-    deadline = time.monotonic() + 30
-    while not registry.recording.count("GET", "/tags/list"):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: registry.recording.count("GET", "/tags/list"))
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate()
+    with at_once():
+        out, err = child.communicate()
     assert child.returncode == 130 and out == b"" and b"INTERRUPTED" in err
 
 

@@ -276,7 +276,7 @@ class TestListing:
     def test_a_server_that_hangs_is_given_up_with_the_reason(self, serve) -> None:
         server = serve(token=None, version="0.1.5")
         server.stuck = True
-        store = quick(server, attempts=2, timeouts=Timeouts(answer=0.3))
+        store = quick(server, attempts=1, timeouts=Timeouts(answer=1))
         with pytest.raises(NetworkError) as caught:
             list(store.snapshots())
         assert "0.1.5" in str(caught.value)

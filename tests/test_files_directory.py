@@ -20,10 +20,11 @@ import pytest
 from cli_runner import start_function
 from contract.cases import tree
 from contract.contents import Failing, Raw, Unopenable
-from disks import LINKS, OBSTACLES, FailingCall, drafts, free_bytes, open_under, put_in_the_way, tmpfs, within
+from disks import LINKS, OBSTACLES, FailingCall, drafts, free_bytes, open_under, put_in_the_way, tmpfs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.content import noise
+from support.waiting import at_once
 
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import ConflictError, ContentError, LocalIOError, NetworkError
@@ -306,7 +307,7 @@ class TestInTheWay:
         put_in_the_way(kind, out / "a")
         before = tree(out)
         wanted = target("a", RAW)
-        with within(5):
+        with at_once():
             assert not files.holds(wanted)
         if replace and kind in LINKS:
             files.check([wanted], replace=True)
@@ -319,7 +320,7 @@ class TestInTheWay:
             lambda: files.check([wanted], replace=replace),
             lambda: files.write(wanted, Unopenable(1, AssertionError("opened")), replace=replace),
         ):
-            with within(5), pytest.raises(ConflictError):
+            with at_once(), pytest.raises(ConflictError):
                 call()
         assert tree(out) == before
 
@@ -557,11 +558,13 @@ class TestDrafts:
         assert sorted(path.name for path in out.iterdir()) == [".mine", "a"]
 
     def test_after_a_kill_one_is_left_at_most(self, out: Path) -> None:
-        chance, caught, done = random.Random(17), 0, 0
-        for turn in range(10):
+        chance = random.Random(17)
+        turns = caught = done = 0
+        while turns < 10 or (not (caught and done) and turns < 100):
+            turns += 1
             child = start_function("test_files_directory:write_for_ever", out)
             assert child.stdout.readline() == b"ready\n"
-            if turn % 3 == 0:
+            if turns % 3 == 0:
                 assert child.stdout.readline() == b"written\n"
             time.sleep(chance.uniform(0.001, 0.04))
             child.send_signal(signal.SIGKILL)

@@ -3,8 +3,8 @@
 import gzip
 import io
 import os
+import signal
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from cli_runner import Here, run_cli, start_cli
 from layouts import Layout, write_tar
 from snapshots import make_snapshot, noise, put_snapshot, tree
 from support.peers import requires_peer, run_peer
+from support.waiting import until
 from test_sync import small
 
 from epoch_oci.disk import local
@@ -415,12 +416,9 @@ def test_a_sync_into_an_archive_that_is_killed_leaves_it_as_it_was_and_is_gone_o
     before = (tmp_path / "a.tar").read_bytes()
     waiting = tmp_path / ".epoch-oci-a.tar" / "blobs" / "sha256"
     running = start_cli("sync", "store", "oci-archive:a.tar", "--limit-rate", "500K", "--jobs", "1", cwd=tmp_path)
-    deadline = time.monotonic() + 60
-    while not waiting.is_dir() or sum(path.stat().st_size for path in stored(waiting)) < 250_000:
-        assert running.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: waiting.is_dir() and sum(path.stat().st_size for path in stored(waiting)) >= 250_000)
     running.kill()
-    running.wait(30)
+    assert running.wait(60) == -signal.SIGKILL
     assert (tmp_path / "a.tar").read_bytes() == before
     kept = sum(path.stat().st_size for path in stored(waiting))
     done = cli("sync", "store", "oci-archive:a.tar", "--format", "json")

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from contract.cases import CONFIG, plant, tree
 from contract.contents import Raw
-from disks import CALLS, OBSTACLES, FailingCall, drafts, put_in_the_way, within
+from disks import CALLS, OBSTACLES, FailingCall, drafts, put_in_the_way
 from support.content import INDEX, MANIFEST, digest_of, index, manifest, noise
 from support.live import LiveRegistry
 from support.peers import requires_peer, run_peer
+from support.waiting import at_once
 
 from epoch_oci import schemas
 from epoch_oci.errors import ConflictError, ContentError, LocalIOError, NotFoundError, UsageError
@@ -547,7 +548,7 @@ class TestInTheWay:
         if name.endswith("manifest"):
             calls = [lambda: layout.resolve("v1"), lambda: layout.resolve(str(made.digest)), calls[0]]
         for call in calls:
-            with within(5), pytest.raises(ContentError) as caught:
+            with at_once(), pytest.raises(ContentError) as caught:
                 call()
             assert str(root / place) in str(caught.value)
         assert tree(root) == before

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from cli_runner import command, environment, run_cli
 from snapshots import make_snapshot, noise, put_snapshot
 from support.faults import IgnoreRange, Respond
+from support.waiting import until
 from test_chunked import CHUNK, DISK, MEMORY, snapshot
 
 from epoch_oci import ContentError, NotFoundError, RemoteFile, open_file
@@ -199,14 +199,6 @@ can_mount = pytest.mark.skipif(
 )
 
 
-def _until(condition) -> bool:
-    for _ in range(400):
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
-
-
 @can_mount
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_mount_shows_the_files_and_ends_cleanly_on_a_signal(where, tmp_path, signum):
@@ -214,7 +206,7 @@ def test_a_mount_shows_the_files_and_ends_cleanly_on_a_signal(where, tmp_path, s
     directory.mkdir()
     process = subprocess.Popen(command("mount", where, str(directory), "-f"), env=environment())
     try:
-        assert _until(lambda: os.path.ismount(directory))
+        until(lambda: process.poll() is not None or os.path.ismount(directory))
         found = sorted(path.name for path in directory.iterdir())
         assert found == ["config.json", "memory-ranges", "overlay.qcow2"]
         with (directory / "memory-ranges").open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
@@ -223,7 +215,7 @@ def test_a_mount_shows_the_files_and_ends_cleanly_on_a_signal(where, tmp_path, s
         with pytest.raises(OSError, match="Read-only"):
             (directory / "new").write_bytes(b"x")
         process.send_signal(signum)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert not os.path.ismount(directory)
     finally:
         process.kill()

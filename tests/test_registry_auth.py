@@ -12,6 +12,7 @@ from registry_room import RAW, blob, room
 from support import canary
 from support.faults import Redirect, Respond, SetHeader
 from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth, basic_credentials
+from support.waiting import PATIENCE
 from support.wire import Answer
 
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NotFoundError, PolicyError
@@ -182,7 +183,7 @@ class Slow(BasicAuth):
     def challenge(self, request, needs, error=""):
         if not self.asked.is_set() and (basic_credentials(request) or (None, None))[1] == self._late:
             self.asked.set()
-            assert self.go_on.wait(20)
+            assert self.go_on.wait(PATIENCE)
         return super().challenge(request, needs, error)
 
 
@@ -199,7 +200,7 @@ def test_a_refusal_that_comes_after_another_thread_was_let_in(fake_registry, tmp
             entry = {"username": USER, "password": "another-password"}
             (tmp_path / "auth.json").write_text(json.dumps({"auths": {registry.address: entry}}))
         slow = pool.submit(lambda: list(repository.tags()))
-        assert auth.asked.wait(20)
+        assert auth.asked.wait(PATIENCE)
         try:
             assert repository.has(blob(RAW))
         finally:

@@ -184,7 +184,7 @@ def in_threads(pace: Pace, count: int) -> None:
 
     def work() -> None:
         with pace.body():
-            barrier.wait(10)
+            barrier.wait(60)
 
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:

@@ -438,7 +438,7 @@ def test_an_upload_that_is_led_from_https_to_http_is_8(fake_registry, recorder, 
     recorder.assert_untouched()
 
 
-def test_http_that_leads_to_https_is_told_so(cli, fake_registry, store):
+def test_http_that_leads_to_https_is_told_so(cli, fake_registry, store, waits):
     registry = fake_registry()
     registry.fault("*", "/v2/", Redirect(lambda request: f"https://{registry.address}{request.target}", 301))
     ran = push(cli, registry, store)

@@ -17,8 +17,9 @@ from long_wire import BLOB, MANIFESTS, SHAPES, TOKEN, UPLOADS, Wire
 from snapshots import Made, make_snapshot, put_snapshot
 from support.canary import shows
 from support.faults import DropResponse, ExpireTokens, Respond, Throttle
-from support.proxy import Bandwidth
+from support.proxy import Stall
 from support.registry_auth import PASSWORD, USER, BearerAuth
+from support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,11 @@ def wire(tmp_path, fake_registry) -> Wire:
 def test_a_push_outlives_the_registry(live_factory, proxy, big):
     store, made = big
     registry = live_factory()
-    slow = proxy(registry, Bandwidth("up", 30 * MIB))
-    with Watched("push", made.key, f"{slow.address}/t/big:v1", "--store", store) as watched:
-        watched.until(6 * MIB)
+    line = proxy(registry, held := Stall("up", 6 * MIB, times=1))
+    with Watched("push", made.key, f"{line.address}/t/big:v1", "--store", store) as watched:
+        until(lambda: held.fired)
         registry.restart(lose_sessions=True)
+        line.drop_connections()
         assert watched.finish()["retries"]
     assert in_registry(registry, "t/big", "v1")
 
@@ -52,10 +54,11 @@ def test_a_pull_outlives_the_registry(live_factory, proxy, tmp_path, big):
     target = f"{registry.address}/t/big:v1"
     with Watched("push", made.key, target, "--store", store) as watched:
         watched.finish()
-    slow = proxy(registry, Bandwidth("down", 30 * MIB))
-    with Watched("pull", f"{slow.address}/t/big:v1", "--store", tmp_path / "copy") as watched:
-        watched.until(6 * MIB)
+    line = proxy(registry, held := Stall("down", 6 * MIB, times=1))
+    with Watched("pull", f"{line.address}/t/big:v1", "--store", tmp_path / "copy") as watched:
+        until(lambda: held.fired)
         registry.restart()
+        line.drop_connections()
         assert watched.finish()["retries"]
     assert in_store(tmp_path / "copy", made)
 
@@ -161,13 +164,15 @@ def test_tokens_of_three_requests_last(tmp_path, fake_registry, shape):
 
 # Secrets
 
+HELPER = b"docker-credential-canary"
+
 
 class Session:
-    """The command lines of all processes of a session, looked at all the time."""
+    """Command lines of all processes of a session, looked at all the time; `mark` is there once a helper was seen."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, mark: Path) -> None:
         self.seen: set[bytes] = set()
-        self._number, self._done = number, threading.Event()
+        self._number, self._mark, self._done = number, mark, threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
     def __enter__(self) -> "Session":
@@ -183,17 +188,21 @@ class Session:
             for process in Path("/proc").glob("[0-9]*"):
                 with suppress(OSError):
                     if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == self._number:
-                        self.seen.add((process / "cmdline").read_bytes())
+                        self.seen.add(line := (process / "cmdline").read_bytes())
+                        if HELPER in line:
+                            self._mark.touch()
 
 
 @pytest.fixture
 def helper(tmp_path, isolated_home) -> dict[str, str]:
-    """A credential helper that knows the password and takes its time; the environment in which it is found."""
-    program = tmp_path / "bin/docker-credential-canary"
+    """A credential helper that knows the password and stays until it was seen; the environment in which it is found."""
+    program = tmp_path / "bin" / HELPER.decode()
     program.parent.mkdir()
     secret = tmp_path / "bin/secret"
     secret.write_text(json.dumps({"ServerURL": "", "Username": USER, "Secret": PASSWORD}))
-    program.write_text(f"#!/bin/sh\ncat > /dev/null\nsleep 0.1\ncat {secret}\n")
+    program.write_text(
+        f"#!/bin/sh\ncat > /dev/null\nwhile ! [ -e {tmp_path}/seen ]; do sleep 0.02; done\ncat {secret}\n"
+    )
     program.chmod(0o755)
     config = isolated_home / ".docker/config.json"
     config.parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +221,7 @@ def test_secrets_are_nowhere_while_it_works_fails_and_dies(tmp_path, fake_regist
         full = command(*map(str, words), "--jobs", "1", "--debug", "-v", "--progress", "json")
         where = {"cwd": tmp_path / "work", "env": environment(helper), "start_new_session": True}
         with subprocess.Popen(full, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **where) as process:
-            with Session(process.pid) as session:
+            with Session(process.pid, tmp_path / "seen") as session:
                 if seconds is not None:
                     time.sleep(seconds)
                     process.kill()
@@ -231,7 +240,7 @@ def test_secrets_are_nowhere_while_it_works_fails_and_dies(tmp_path, fake_regist
     for seconds in (0.5, 0.7):
         tried("pull", target, "--store", f"killed-{seconds}", seconds=seconds)
     secrets = [PASSWORD, *(grant.token for grant in registry.auth.grants)]
-    assert len(secrets) > 5 and any(b"docker-credential-canary" in line for line in lines)
+    assert len(secrets) > 5 and any(HELPER in line for line in lines)
     kept = [path for place in (isolated_home, tmp_path / "work") for path in place.rglob("*") if path.is_file()]
     assert any("epoch-oci" in str(path) for path in kept)  # the part digests, if nothing else
     for secret in secrets:

@@ -41,6 +41,7 @@ from support.faults import (
     WrongDigest,
 )
 from support.registry_auth import BearerAuth
+from support.waiting import PATIENCE, at_once, until
 
 DATA = noise(10_000)
 DIGEST = digest_of(DATA)
@@ -156,14 +157,12 @@ def test_stall(registry, client):
 
 def test_a_stall_ends_with_the_registry(fake_registry):
     registry = fake_registry()
-    registry.fault("GET", "/v2/", Stall(60))
+    registry.fault("GET", "/v2/", Stall(PATIENCE))
     with Client(registry.url) as client:
         client._connection.request("GET", "/v2/")
-        while not registry.rules[0].fired:
-            time.sleep(0.005)
-        start = time.monotonic()
-        registry.restart()
-        assert time.monotonic() - start < 5
+        until(lambda: registry.rules[0].fired)
+        with at_once():
+            registry.restart()
 
 
 @pytest.mark.parametrize("chunked", [False, True])

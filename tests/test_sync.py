@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 from collections import Counter
 
 import pytest
@@ -14,6 +13,7 @@ from support.content import INDEX, MANIFEST, descriptor, index, manifest
 from support.faults import Respond, Throttle
 from support.nursery import Child
 from support.registry_auth import BasicAuth, BearerAuth
+from support.waiting import until
 
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import SnapshotKey
@@ -456,7 +456,7 @@ def test_memory_does_not_go_where_everybody_can_read_not_even_as_a_shared_blob(c
     assert set(registry.tags("m/disks")) == {"v1"}
 
 
-def test_a_registry_that_is_gone_is_not_waited_for_a_thousand_times(cli, tmp_path, fake_registry):
+def test_a_registry_that_is_gone_is_not_waited_for_a_thousand_times(cli, waits, tmp_path, fake_registry):
     registry = fake_registry()
     for number in range(30):
         put_snapshot(tmp_path / "store", small(f"bot{number}", "v1"))
@@ -475,15 +475,15 @@ def test_a_target_that_is_away_is_not_asked_for_each_of_many(tmp_path):
     assert done.err.count("trying again") < 150
 
 
-def test_a_registry_that_says_slow_down_to_everybody_is_obeyed(cli, store, fake_registry):
+def test_a_registry_that_says_slow_down_to_everybody_is_obeyed(cli, waits, store, fake_registry):
     registry = fake_registry()
     registry.fault("POST", "/uploads/", Throttle(1), first=6)
     done = cli("sync", "store", f"{registry.address}/m", "--format", "json")
     assert done.code == 0 and done.json["counts"]["synced"] == len(NAMES)
-    assert "waiting 1.0 s" in done.err
+    assert waits == [1.0] * 6 and "waiting 1.0 s" in done.err
 
 
-def test_it_is_run_again_for_what_may_pass_and_not_for_what_stays(cli, tmp_path, fake_registry):
+def test_it_is_run_again_for_what_may_pass_and_not_for_what_stays(cli, waits, tmp_path, fake_registry):
     """The guard, a wrong blob and a taken tag end the same way each time; a registry that is away does not."""
     registry = fake_registry(auth=BearerAuth(anonymous=("pull",)))
     put_snapshot(tmp_path / "store", make_snapshot("W3b", tag="v1"))
@@ -547,9 +547,7 @@ def test_killed_three_times_it_is_equal_in_the_end(tmp_path, fake_registry):
             command(*words), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         before = registry.recording.count("PUT", "/manifests/")
-        deadline = time.monotonic() + 30
-        while registry.recording.count("PUT", "/manifests/") < before + 4 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: registry.recording.count("PUT", "/manifests/") >= before + 4)  # noqa: B023
         running.send_signal(signal.SIGKILL)
         running.wait()
     assert run_cli(*words, cwd=tmp_path).code == 0
@@ -571,12 +569,9 @@ def test_two_at_once_make_one_layout_and_a_kill_costs_its_index_entries_at_most(
         )
 
     killed = begin()
-    deadline = time.monotonic() + 60
-    while not layout.is_dir() or sum(not path.name.startswith(".") for path in layout.iterdir()) < 20:
-        assert killed.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: layout.is_dir() and sum(not path.name.startswith(".") for path in layout.iterdir()) >= 20)
     killed.kill()
-    killed.wait(30)
+    assert killed.wait(60) == -signal.SIGKILL
     kept = sum(path.stat().st_size for path in layout.iterdir() if not path.name.startswith("."))
     odd, even = begin("--include", "bot*[13579]:v1"), begin("--include", "bot*[02468]:v1")
     reports = [json.loads(each.communicate(timeout=60)[0]) for each in (odd, even)]

@@ -19,6 +19,7 @@ from cli_runner import command, environment, run_fresh
 from registry_room import PASSWORD, USER
 from snapshots import noise, put_snapshot, tree
 from support.faults import Throttle
+from support.net import hold
 from support.registry_auth import BasicAuth
 from test_sync import BASE, small, uploads, without_catalog
 
@@ -118,9 +119,8 @@ class Dask:
 
     def __init__(self, directory, env: dict | None = None) -> None:
         self.directory, self.env = directory, {**environment(), **(env or {})}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self._held = hold()
+        self.port = self._held.getsockname()[1]
         self.scheduler: subprocess.Popen | None = None
         self.workers: list[subprocess.Popen] = []
 
@@ -137,6 +137,7 @@ class Dask:
             if process is not None:
                 process.kill()
                 process.wait()
+        self._held.close()
 
     def _start(self, *words: str, env: dict | None = None) -> subprocess.Popen:
         log = (self.directory / "dask.log").open("ab")

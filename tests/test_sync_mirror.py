@@ -4,12 +4,12 @@ import json
 import re
 import shutil
 import signal
-import time
 import urllib.request
 
 import pytest
 from cli_runner import Here, start_cli
 from snapshots import put_snapshot, tree
+from support.waiting import until
 from test_sync import small, without_catalog
 
 from epoch_oci.bulk.results import Row, SyncReport
@@ -85,10 +85,10 @@ def test_a_mirror_follows_its_source_until_it_is_told_to_stop(tmp_path):
     words = ("sync", "store", "second", "--every", "1s", "--health-file", "health.json", "--metrics", ":0")
     child = start_cli(*words, cwd=tmp_path)
     try:
-        wait_for(lambda: (tmp_path / "health.json").exists())
+        until(lambda: (tmp_path / "health.json").exists())
         put_snapshot(tmp_path / "store", small("bot", "v2"))
-        wait_for(lambda: (tmp_path / "second" / "manifests" / "bot" / "v2.json").exists())
-        wait_for(lambda: json.loads((tmp_path / "health.json").read_text())["counts"]["there"] == 2)
+        until(lambda: (tmp_path / "second" / "manifests" / "bot" / "v2.json").exists())
+        until(lambda: json.loads((tmp_path / "health.json").read_text())["counts"]["there"] == 2)
     finally:
         child.send_signal(signal.SIGTERM)
         out, _ = child.communicate(timeout=30)
@@ -107,9 +107,9 @@ def test_a_mirror_is_quiet_between_its_rounds_and_says_what_is_wrong_once(tmp_pa
     words = ("sync", "store", f"{registry.address}/m", "--every", "1s", "--health-file", "health/it.json")
     child = start_cli(*words, cwd=tmp_path)
     try:
-        wait_for(lambda: (tmp_path / "health" / "it.json").exists())
+        until(lambda: (tmp_path / "health" / "it.json").exists())
         shutil.rmtree(tmp_path / "health")
-        wait_for(lambda: child.stdout.readline().startswith(b"round 4:"))
+        until(lambda: child.stdout.readline().startswith(b"round 4:"))
     finally:
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=30)
@@ -130,13 +130,6 @@ def test_progress_that_rests_begins_at_nothing():
         progress.rest()
         assert progress.tally.total == 0 and progress.tally.phase == ""
     progress.close()
-
-
-def wait_for(condition, seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

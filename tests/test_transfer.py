@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from snapshots import make_snapshot, open_store, put_snapshot
+from support.waiting import PATIENCE, at_once
 
 from epoch_oci.errors import ContentError, NetworkError, NotFoundError
 from epoch_oci.flows.verify import VerifyOptions, verify_snapshots
@@ -189,7 +190,7 @@ class Failing:
 
     @contextmanager
     def open(self, start=0, length=None):
-        assert self.after.wait(5)
+        assert self.after.wait(PATIENCE)
         raise NetworkError("the line is dead")
         yield
 
@@ -199,10 +200,8 @@ def test_the_first_error_stops_the_others_and_is_the_one_raised():
     big = Descriptor(media_type="a/b", digest=Digest.of(b"big"), size=endless.size)
     small = Descriptor(media_type="a/b", digest=Digest.of(b"small"), size=5)
     plan = plan_blobs(sink, [Want(target=big, content=endless), Want(target=small, content=Failing(endless.started))])
-    started = time.monotonic()
-    with pytest.raises(NetworkError, match="the line is dead"):
+    with at_once(), pytest.raises(NetworkError, match="the line is dead"):
         execute(plan, moved="sent", jobs=2)
-    assert time.monotonic() - started < 4
     assert not sink.blobs
 
 
@@ -305,15 +304,14 @@ def test_an_error_while_planning_does_not_wait_for_the_other_questions():
         asked.append(target)
         if target is targets[0]:
             raise NetworkError("the registry is gone")
-        return let_go.wait(20)
+        return let_go.wait(PATIENCE)
 
-    started = time.monotonic()
-    with pytest.raises(NetworkError):
-        in_parallel(present, targets, 4)
-    took = time.monotonic() - started
-    let_go.set()
+    try:
+        with at_once(), pytest.raises(NetworkError):
+            in_parallel(present, targets, 4)
+    finally:
+        let_go.set()
     time.sleep(0.2)
-    assert took < 5
     assert len(asked) < 10  # what was queued is never asked
 
 
@@ -325,7 +323,7 @@ def test_an_error_while_verifying_does_not_wait_for_the_other_blobs(tmp_path):
         @contextmanager
         def open(self, start=0, length=None):
             if opened.is_set():
-                let_go.wait(20)
+                let_go.wait(PATIENCE)
             opened.set()
             raise NetworkError("the store is gone")
             yield
@@ -336,12 +334,11 @@ def test_an_error_while_verifying_does_not_wait_for_the_other_blobs(tmp_path):
         def content(self, target: Descriptor):
             return Held(b"")
 
-    started = time.monotonic()
-    with pytest.raises(NetworkError):
-        verify_snapshots(Source(), [made.key], options=VerifyOptions(jobs=2))
-    took = time.monotonic() - started
-    let_go.set()
-    assert took < 5
+    try:
+        with at_once(), pytest.raises(NetworkError):
+            verify_snapshots(Source(), [made.key], options=VerifyOptions(jobs=2))
+    finally:
+        let_go.set()
 
 
 class Clock:
@@ -462,7 +459,7 @@ def test_a_slow_blob_is_fetched_in_several_spans_at_a_time(tmp_path, monkeypatch
 
         def read(self, size: int = -1, /) -> bytes:
             if self.read_already:
-                assert met.wait(20), "nobody else came to help"
+                assert met.wait(PATIENCE), "nobody else came to help"
             self.read_already = True
             return self.reader.read(size)
 

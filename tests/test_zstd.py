@@ -6,12 +6,12 @@ import json
 import random
 import struct
 import sys
-import time
 import tracemalloc
 from contextlib import contextmanager
 
 import pytest
 from cocoonstack_artifacts import DATA, DIALECT, documents
+from support.waiting import until
 
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.oci.descriptor import Descriptor
@@ -241,11 +241,8 @@ def test_what_lies_ahead_is_bounded_and_let_go():
         peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < (layers.AHEAD + 12 * MIB) * (layers._DECODERS + 1)
-    for _ in range(200):
-        if len(opened) == len(closed):
-            break
-        time.sleep(0.05)
-    assert len(opened) == len(closed) <= layers._DECODERS + 1
+    until(lambda: len(opened) == len(closed))
+    assert len(opened) <= layers._DECODERS + 1
 
 
 def test_an_error_ahead_waits_for_its_turn():

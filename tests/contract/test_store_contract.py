@@ -335,8 +335,10 @@ class TestConcurrency:
 
         with ThreadPoolExecutor(2) as pool:
             readers = [pool.submit(look) for _ in range(2)]
-            for turn in range(30):
+            turn = 0
+            while turn < 30 or not (len(seen) > 1 or any(reader.done() for reader in readers)):
                 subject.store.publish(name, documents[turn % 2], replace=True)
+                turn += 1
             stop.set()
             for reader in readers:
                 reader.result()

@@ -29,6 +29,7 @@ from typing import Self
 import pytest
 
 from support.client import Client
+from support.net import hold
 from support.peers import PEERS_DIRECTORY, SEARCH_PATH
 from support.registry_auth import PASSWORD, USER
 from support.tls import TlsKit
@@ -39,7 +40,7 @@ REQUIRE_LIVE = os.environ.get("EPOCH_OCI_REQUIRE_LIVE") == "1"
 INSTALL_LIVE = REQUIRE_LIVE or os.environ.get("EPOCH_OCI_INSTALL_LIVE") == "1"
 NO_REGISTRY = "no-registry"
 KINDS = ("distribution-2", "distribution-3")
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 # bcrypt of registry_auth.PASSWORD at the lowest cost, so that a check costs the registry about a millisecond.
 HTPASSWD = f"{USER}:$2y$04$KFQ7iah1yZOazEKr807Vj.F1v.NDplCNuNapuEOLChvgNapg.8a5u\n"
 
@@ -266,7 +267,7 @@ class LiveRegistry:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(60)
         self._process = None
 
     stop = kill
@@ -276,7 +277,8 @@ class LiveRegistry:
         self.kill()
         if lose_sessions:
             self._secret = secrets.token_hex(16)
-        self.start()
+        with hold(self.port):
+            self.start()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -16,8 +16,19 @@ from collections.abc import Callable
 from typing import Self
 
 LOOPBACK = "127.0.0.1"
-HANDSHAKE_SECONDS = 10.0
-JOIN_SECONDS = 15.0
+HANDSHAKE_SECONDS = 60.0
+JOIN_SECONDS = 60.0
+
+
+def hold(port: int = 0) -> socket.socket:
+    """Take a port, a free one by default, until the socket is closed.
+
+    The kernel gives it to nobody meanwhile; who binds it by its number, with SO_REUSEADDR, gets it all the same.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind((LOOPBACK, port))
+    return holder
 
 
 def wait_until_sent(sock: socket.socket, seconds: float = 2.0) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
-from support.net import LOOPBACK
+from support.net import LOOPBACK, hold
 from support.peers import find_peer, peer_environment, run_peer
 from support.s3 import VersityS3
 
@@ -29,7 +29,8 @@ class Program:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.port = free_port()
+        self._ports = [hold()]
+        self.port = self._ports[0].getsockname()[1]
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -58,7 +59,9 @@ class Program:
                 process.wait(15)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(15)
+                process.wait(60)
+        while self._ports:
+            self._ports.pop().close()
 
     def run(self, name: str, *words: object, port: int, env: Mapping[str, str] | None = None) -> None:
         """Start a program, and wait until it listens."""
@@ -77,12 +80,6 @@ class Program:
             )
         self._processes.append(process)
         wait_for(port, lambda: process.poll() is None, log)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind((LOOPBACK, 0))
-        return int(free.getsockname()[1])
 
 
 def wait_for(port: int, alive: Callable[[], bool], log: Path) -> None:
@@ -104,7 +101,8 @@ class Epoch(Program):
     def __init__(self, directory: Path, s3: VersityS3) -> None:
         super().__init__(directory)
         self.s3, self.bucket = s3, s3.make_bucket()
-        self._database = free_port()
+        self._ports.append(hold())
+        self._database = self._ports[1].getsockname()[1]
 
     @property
     def environ(self) -> dict[str, str]:

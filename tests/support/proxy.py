@@ -17,7 +17,7 @@ from support.net import LOOPBACK, Server, half_close, interrupt, reset, wait_unt
 from support.toxics import DOWN, UP, Bandwidth, Cut, CutLink, DropResponse, Hook, Latency, Slice, Stall, Toxic
 from support.wire import BLOCK
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 60.0
 DRAIN_SECONDS = 1.0
 
 __all__ = ["DOWN", "UP", "Bandwidth", "Cut", "DropResponse", "FaultProxy", "Latency", "Slice", "Stall", "Toxic"]

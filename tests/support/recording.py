@@ -73,7 +73,7 @@ class Recording:
             entry.done = True
             self._active -= 1
 
-    def settle(self, at_least: int = 0, method: str = "*", pattern: str = "", seconds: float = 10) -> None:
+    def settle(self, at_least: int = 0, method: str = "*", pattern: str = "", seconds: float = 60) -> None:
         """Wait until so many matching requests came and none is in progress: after a client that broke off."""
         deadline = time.monotonic() + seconds
         while self._active or self.count(method, pattern) < at_least:

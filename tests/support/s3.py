@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
-from support.net import LOOPBACK
+from support.net import LOOPBACK, hold
 from support.peers import SEARCH_PATH
 
 ACCESS_KEY, SECRET_KEY, REGION = "epoch-test-access", "s3-secret-canary-7f1d0c", "us-east-1"
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
 
 
@@ -303,9 +303,8 @@ class VersityS3(_Server):
     def start(self) -> Self:
         root = self.directory / "buckets"
         root.mkdir()
-        with socket.socket() as free:
-            free.bind((LOOPBACK, 0))
-            self.port = free.getsockname()[1]
+        self._held = hold()
+        self.port = self._held.getsockname()[1]
         words = ["--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", REGION, "--port", self.address]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -326,7 +325,8 @@ class VersityS3(_Server):
 
     def stop(self) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
+        self._held.close()
 
     def __enter__(self) -> Self:
         return self.start()
