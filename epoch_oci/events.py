@@ -36,7 +36,7 @@ class Event:
     A `blob-start` whose `bytes` are not 0 goes on from there: those were moved by an earlier run.
     Where many snapshots move, `snapshot` is the one it is about, and `snapshots` counts them: all of a plan, those that
     are through of the others. A phase that goes through many things has gone through `count` of them, out of `of` (0
-    as long as nobody knows).
+    as long as nobody knows). `registry` (HOST[:PORT]) is the one that is waited for, or that said something.
     """
 
     event: Kind
@@ -52,6 +52,7 @@ class Event:
     count: int = 0
     of: int = 0
     phase: str | None = None
+    registry: str | None = None
 
 
 OnEvent = Callable[[Event], None]

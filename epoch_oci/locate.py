@@ -362,6 +362,10 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
     from epoch_oci.registry.trust import speaks_tls
 
     connection = connection.at(registry)
+
+    def hear(event: Event) -> None:
+        connection.on_event(replace(event, registry=registry))
+
     # Whoever says something of certificates means TLS, also on this machine.
     encrypted = connection.insecure or connection.ca_file is not None or connection.cert_file is not None
     explicit = None
@@ -382,7 +386,7 @@ def registry_settings(registry: str, connection: Connection) -> "RegistrySetting
         trusted=frozenset(host.lower() for host in connection.trusted_hosts),
         proxies=Proxies.of(connection.environ),
         user_agent=_USER_AGENT,
-        on_event=connection.on_event,
+        on_event=hear,
         on_debug=connection.on_debug,
     )
 

@@ -11,7 +11,7 @@ from support.faults import Flip, Respond
 from support.registry_auth import PASSWORD, USER, BasicAuth
 
 from epoch_oci import schemas
-from epoch_oci.bulk.cluster import Reach
+from epoch_oci.bulk.worker import Reach
 from epoch_oci.cli import app
 from epoch_oci.cli.config_file import DEFAULT_KEYS, HOST_KEYS
 from epoch_oci.cli.flags import COMMON

@@ -77,6 +77,10 @@ def test_a_script_has_to_say_yes(cli, store):
     before = tree(store)
     done = cli("prune", "store", "--keep-last", "1")
     assert done.code == 2 and "--yes" in done.error and tree(store) == before
+    planned = [
+        line for line in cli("prune", "store", "--keep-last", "1", "--dry-run").out.splitlines() if "would" in line
+    ]
+    assert f"this {planned[0]} and {len(planned) - 1} more; say" in done.error
 
 
 def test_without_a_policy_no_tag_goes(cli, store):
@@ -265,6 +269,7 @@ def test_a_bucket_that_somebody_writes_to_is_left_alone(cli, store):
     words = ("prune", f"s3://{bucket.name}/e", "--yes", "--format", "json")
     done = cli(*words, "--grace", "1h", env=env).json
     assert "moment ago" in done["keptBack"]
+    assert cli("prune", f"s3://{bucket.name}/e", "--grace", "1h", env=env).code == 0  # there is nothing to agree to
     assert done["bytesFreed"] == 0 and bucket.get(f"e/blobs/sha256/{Digest.of(stray).hex}") == stray
     done = cli(*words, "--grace", "0", env=env).json
     assert list(done["blobs"]) == [f"blobs/sha256/{Digest.of(stray).hex}"]

@@ -166,6 +166,8 @@ def test_one_failure_is_its_own(cli, tmp_path, store, fake_registry):
         "x:taken": 9,
     }
     assert done.json["counts"]["synced"] == len(NAMES)
+    through = sum(row["size"] for row in rows.values() if row["action"] == "synced")
+    assert done.json["bytes"]["saved"] <= through < done.json["bytes"]["total"]  # what failed has saved nothing
     assert set(registry.tags("mirror/x")) == {"taken"}
     text = cli("sync", "store", f"{registry.address}/mirror")
     assert text.code == 10 and "failed: x:wrong: DIGEST (exit 3)" in text.out

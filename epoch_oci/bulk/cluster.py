@@ -6,198 +6,32 @@ own environment has, and nothing that is secret is in a task, a log or the sched
 
 import contextlib
 import logging
+import pickle
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack
 from dataclasses import field
 from typing import Any
 from urllib.parse import urlsplit
 
 from epoch_oci import __version__
-from epoch_oci.bulk.ration import Rationed, Rations, queue_size
-from epoch_oci.bulk.run import Task, perform
-from epoch_oci.bulk.sides import Entry, RegistrySide, Side, StoreSide, open_side, store_of
+from epoch_oci.bulk.ration import Rations
+from epoch_oci.bulk.run import Task
+from epoch_oci.bulk.sides import RegistrySide
 from epoch_oci.bulk.union import Wanted
-from epoch_oci.bulk.work import Done, Local, Manner
+from epoch_oci.bulk.work import Done, Manner
+from epoch_oci.bulk.worker import CONNECT_SECONDS, Words, dask, ends_of, heard_of, piece_for, portions, preflight
 from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import AccessError, EpochOciError, NetworkError, UsageError
 from epoch_oci.events import Event, OnEvent
-from epoch_oci.flows.copy import pointed
-from epoch_oci.locate import Connection
-from epoch_oci.oci.digest import Digest
-from epoch_oci.stores.epoch_store import EpochStore
 
 _PORT = 8786
-_CONNECT_SECONDS = 15
 _AWAY_SECONDS = 60
 """How long a scheduler may be away while pieces are under way."""
 _LOOK_SECONDS = 0.2
 _TRIES = 3
 """How often a piece is begun again because the scheduler lost it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """How places are reached, as far as it is no secret; the rest a worker has in its own environment."""
-
-    plain_http: bool = False
-    insecure: bool = False
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    registry_config: str | None = None
-    profile: str | None = None
-    trusted_hosts: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """What a worker needs to open both ends; `connect` is called there.
-
-    `run` names this run among those that the scheduler knows of, `leases` is how many pieces may be at one registry,
-    `rate` how many bytes a second the whole cluster may move.
-    """
-
-    source: str
-    target: str
-    repositories: tuple[str, ...]
-    connect: Callable[[Reach], Connection]
-    reach: Reach
-    rate: int | None = None
-    run: str = ""
-    leases: int = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Ends:
-    source: Side
-    target: Side
-    local: Local
-
-
-_opened: dict[Words, _Ends] = {}
-_opening = threading.Lock()
-
-
-def _ends(words: Words) -> _Ends:
-    """Both ends, opened once in each process."""
-    with _opening:
-        # Pieces come by the thousand, and opening means certificates, tokens and a look at the disk.
-        if words not in _opened:
-            connection = words.connect(words.reach)
-            state = connection.state_directory
-            target = open_side(words.target, connection=connection, create=True)
-            if isinstance(target, StoreSide) and isinstance(target.store, EpochStore):
-                # Workers that each wrote the catalog would take turns at one object; this process writes it for all.
-                target.store.leave_unlisted()
-            _opened[words] = _Ends(
-                open_side(words.source, connection=connection, repositories=words.repositories),
-                target,
-                Local(
-                    connection.cache_directory,
-                    state / "packs" if state else None,
-                    Rationed(words.rate) if words.rate else None,
-                ),
-            )
-        return _opened[words]
-
-
-def work(words: Words, manner: Manner, task: Task) -> Done:
-    """Do a piece on the worker that this is called on."""
-    dask = _dask()
-    ends, worker, client = _ends(words), dask.get_worker(), dask.get_client()
-    if isinstance(ends.local.throttle, Rationed):
-        ends.local.throttle.queue = _portions(client, words)
-    hosts = sorted({side.registry for side in (ends.source, ends.target) if isinstance(side, RegistrySide)})
-
-    def hear(event: Event) -> None:
-        if event.event == "wait" and event.seconds:
-            for host in hosts:
-                _pause(client, words, host, event.seconds)
-        worker.log_event(words.run, _told(event))
-
-    with ExitStack() as leases:
-        for host in hosts:
-            leases.enter_context(_lease(client, words, host))
-            _wait_for(client, words, host)
-        return perform(task, ends.source, ends.target, manner, ends.local, hear)
-
-
-@contextlib.contextmanager
-def _lease(client: Any, words: Words, host: str) -> Iterator[None]:
-    """The right to have a piece under way at a registry: so many across the whole cluster."""
-    # By registry and not by worker: it is the registry that answers 429, and it does not know our machines.
-    with _dask().Semaphore(max_leases=words.leases, name=f"{words.run}-{host}"):
-        yield
-
-
-def _portions(client: Any, words: Words) -> Any:
-    """What the rate of the whole cluster is handed out by."""
-    return _dask().Queue(f"{words.run}-rate", client=client, maxsize=queue_size(words.rate or 1))
-
-
-def _pause(client: Any, words: Words, host: str, seconds: float) -> None:
-    """A registry has asked one of us to wait: nobody begins anything there before that."""
-    asked = time.time() + seconds
-    if asked > _until(client, words, host):  # who was asked for longer is not overruled
-        _dask().Variable(f"{words.run}-{host}", client=client).set(asked)
-
-
-def _wait_for(client: Any, words: Words, host: str) -> None:
-    time.sleep(max(0.0, _until(client, words, host) - time.time()))
-
-
-def _until(client: Any, words: Words, host: str) -> float:
-    """Until when nothing is to begin at a registry. A scheduler that was started anew knows of nothing."""
-    try:
-        return float(_dask().Variable(f"{words.run}-{host}", client=client).get(timeout=_CONNECT_SECONDS))
-    except TimeoutError:
-        return 0.0
-
-
-def preflight(words: Words, source: Entry, target: Entry, pinned: str) -> dict[str, Any]:
-    """What a worker lacks: its version, and what goes wrong when it looks at one snapshot at both ends."""
-    problems = []
-    if words.source:
-        try:
-            ends = _ends(words)
-            store = store_of(ends.source, source)
-            store.resolve(source.ref if ends.source.kind == "store" else pinned)
-            pointed(store_of(ends.target, target), target.ref)
-        except EpochOciError as error:
-            problems.append(f"{error.code}: {error.message}")
-        except Exception as error:
-            # A worker that lacks a module fails in its own way; whatever it is, it is told before the first piece.
-            problems.append(f"{type(error).__name__}: {error}")
-    return {"version": __version__, "host": socket.gethostname(), "problems": problems}
-
-
-def _told(event: Event) -> dict[str, Any]:
-    """An event as the scheduler passes it on: plain values."""
-    return {
-        "event": event.event,
-        "digest": str(event.digest) if event.digest else None,
-        "title": event.title,
-        "bytes": event.bytes,
-        "total": event.total,
-        "action": event.action,
-        "message": event.message,
-        "seconds": event.seconds,
-        "snapshot": event.snapshot,
-    }
-
-
-def _heard(value: dict[str, Any]) -> Event:
-    """The scheduler adds members of its own."""
-    # By our own members, so that what another version of Dask adds does no harm.
-    told = {key: value[key] for key in _told(_NOTHING)}
-    return Event(**{**told, "digest": Digest.parse(told["digest"]) if told["digest"] else None})
-
-
-_NOTHING = Event(event="done")
 
 
 @dataclass(slots=True)
@@ -210,7 +44,7 @@ class Cluster:
     @classmethod
     def at(cls, address: str) -> "Cluster":
         """The scheduler at `tcp://HOST:PORT`. Raises NetworkError, UsageError where Dask is not installed."""
-        _dask()
+        dask()
         try:
             parts = urlsplit(address)
             if parts.scheme not in ("tcp", "tls", "ws", "wss") or not parts.hostname:
@@ -219,7 +53,7 @@ class Cluster:
         except ValueError:
             raise UsageError(f"--scheduler cannot be {address}", object=address, hint="write tcp://HOST:8786") from None
         try:
-            socket.create_connection((parts.hostname, port), _CONNECT_SECONDS).close()
+            socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
             return cls(_connected(address))
         except (OSError, ValueError) as error:
             raise NetworkError(
@@ -232,8 +66,7 @@ class Cluster:
     @classmethod
     def of(cls, workers: int, pieces: int) -> "Cluster":
         """So many worker processes on this machine, with `pieces` under way in all, and in each at least one."""
-        dask = _dask()
-        local = dask.LocalCluster(
+        local = dask().LocalCluster(
             n_workers=workers,
             threads_per_worker=max(1, -(-pieces // workers)),
             processes=True,
@@ -241,7 +74,7 @@ class Cluster:
             # Dask logs every worker that ends, which is what workers do.
             silence_logs=50,
         )
-        return cls(dask.Client(local, set_as_default=False), local)
+        return cls(dask().Client(local, set_as_default=False), local)
 
     def close(self) -> None:
         """Let go; pieces that are under way elsewhere are called off."""
@@ -294,7 +127,7 @@ class Cluster:
     def crew(self, words: Words, manner: Manner, heard: OnEvent, sample: Wanted) -> "DaskCrew":
         """Those who do the pieces of one run. Raises as `check`, with which it begins."""
         self.check(words, sample)
-        rations = Rations(lambda: _portions(self.client, words), words.rate).start() if words.rate else None
+        rations = Rations(lambda: portions(self.client, words), words.rate).start() if words.rate else None
         crew = DaskCrew(self, words, manner, heard, sample, rations, slots=max(1, sum(self.threads.values())))
         crew.announce()
         return crew
@@ -306,7 +139,7 @@ class Cluster:
         if self.client.status != "running":
             return False
         with contextlib.suppress(TimeoutError):
-            self.client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
+            self.client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         return True
 
 
@@ -316,12 +149,12 @@ def _connected(address: str) -> Any:
 
     def connect() -> None:
         try:
-            came.set_result(_dask().Client(address, timeout=_AWAY_SECONDS, set_as_default=False))
+            came.set_result(dask().Client(address, timeout=_AWAY_SECONDS, set_as_default=False))
         except Exception as error:
             came.set_exception(error)
 
     threading.Thread(target=connect, name="connect", daemon=True).start()
-    return came.result(_CONNECT_SECONDS)
+    return came.result(CONNECT_SECONDS)
 
 
 def _version(seen: object) -> str:
@@ -340,7 +173,7 @@ _INSTALL = "install the same version of epoch-oci on every worker"
 
 
 def _hosts(words: Words) -> set[str]:
-    ends = _ends(words)
+    ends = ends_of(words)
     return {side.registry for side in (ends.source, ends.target) if isinstance(side, RegistrySide)}
 
 
@@ -356,16 +189,24 @@ class DaskCrew:
     rations: Rations | None
     slots: int
     _announced_to: str = field(default="", init=False)
+    _refused: dict[str, str] = field(default_factory=dict, init=False)
+    _said: set[str] = field(default_factory=set, init=False)
 
     def announce(self) -> None:
         """Tell the scheduler of this run: nothing pauses, and its events are wanted here."""
 
         def listen(event: tuple[float, dict[str, Any]]) -> None:
-            self.heard(_heard(event[1]))
+            told = heard_of(event[1])
+            # What is odd about a registry is so for every worker, and each of them says it.
+            if told.event == "warning":
+                if told.message in self._said:
+                    return
+                self._said.add(told.message or "")
+            self.heard(told)
 
         client = self.cluster.client
         for host in _hosts(self.words):
-            _dask().Variable(f"{self.words.run}-{host}", client=client).set(0.0)
+            dask().Variable(f"{self.words.run}-{host}", client=client).set(0.0)
         client.subscribe_topic(self.words.run, listen)
         self._announced_to = self.cluster.scheduler
 
@@ -384,17 +225,40 @@ class DaskCrew:
             self.rations.close()
 
     def _submit(self, task: Task, outer: "Future[Done]", tries: int) -> None:
+        letter = pickle.dumps((self.words, self.manner, self.sample, task))
         # `pure=False`: two pieces of the same words are two pieces, and Dask would answer the second from the first.
-        inner = self.cluster.client.submit(work, self.words, self.manner, task, pure=False)
+        inner = self.cluster.client.submit(piece_for(__version__, letter), pure=False, **self._only_fit())
 
         def ended(future: Any) -> None:
             try:
-                _pass_on(future, outer)
+                refusal = _pass_on(future, outer)
+                if refusal is not None:
+                    self._refuse(*refusal)
+                    self._submit(task, outer, tries)
             except Exception as error:
                 if not (tries and _is_lost(error) and self._begins_again(task, outer, tries - 1)):
                     outer.set_exception(_ours(error))
 
         inner.add_done_callback(ended)
+
+    def _refuse(self, worker: str, why: str) -> None:
+        """Give a worker nothing more, and say so once. Raises UsageError when there is no other one."""
+        told = worker in self._refused
+        self._refused[worker] = why
+        if self.cluster.threads.keys() <= self._refused.keys():
+            raise UsageError(f"no worker of the cluster can do its part: {worker} {why}", hint=_INSTALL)
+        if not told:
+            self.heard(Event(event="warning", message=f"the worker {worker} is given nothing more: it {why}"))
+
+    def _only_fit(self) -> dict[str, Any]:
+        """Where a piece may go, as far as that is not everywhere."""
+        if not self._refused:
+            return {}
+        with contextlib.suppress(Exception):  # a scheduler that is away is heard of by the piece itself
+            fit = sorted(self.cluster.threads.keys() - self._refused.keys())
+            # Loosely: when all of these are gone another one is asked, which may have come since, or refuses.
+            return {"workers": fit, "allow_other_workers": True} if fit else {}
+        return {}
 
     def _begins_again(self, task: Task, outer: "Future[Done]", tries: int) -> bool:
         """Whether there is a scheduler to give it to; the first piece that was lost waits for one."""
@@ -410,11 +274,18 @@ class DaskCrew:
         return True
 
 
-def _pass_on(inner: Any, outer: "Future[Done]") -> None:
-    """Pass the outcome of a Dask future on. Raises the exception that it has, or Dask's own where it was lost."""
+def _pass_on(inner: Any, outer: "Future[Done]") -> tuple[str, str] | None:
+    """Pass the outcome of a Dask future on, or return which worker refused the piece and why.
+
+    Raises the exception that it has, or Dask's own where it was lost.
+    """
     if inner.status == "error":
-        raise inner.exception(timeout=_CONNECT_SECONDS)
-    outer.set_result(inner.result(timeout=_CONNECT_SECONDS))
+        raise inner.exception(timeout=CONNECT_SECONDS)
+    found: Done | tuple[str, str] = inner.result(timeout=CONNECT_SECONDS)
+    if isinstance(found, tuple):
+        return found
+    outer.set_result(found)
+    return None
 
 
 def _is_lost(error: BaseException) -> bool:
@@ -436,13 +307,5 @@ def hush() -> None:
 
     Raises UsageError where Dask is not installed, which has to be loaded for that.
     """
-    _dask()
+    dask()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-
-
-def _dask() -> Any:
-    try:
-        import distributed
-    except ImportError:
-        raise UsageError("a cluster needs Dask", hint="install epoch-oci with its extra: epoch-oci[dask]") from None
-    return distributed

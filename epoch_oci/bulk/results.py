@@ -73,9 +73,10 @@ class SyncReport:
 
     @property
     def saved(self) -> int:
-        """Bytes that would have moved had each snapshot been treated alone."""
+        """Bytes that would have moved as well had each snapshot that is through been treated alone."""
+        through = self.total - sum(row.size for row in self.rows if row.action == "failed")
         # A blob that had to be sent twice makes it negative, and nothing was saved then.
-        return max(0, self.total - self.bytes_moved)
+        return max(0, through - self.bytes_moved)
 
     def count(self, action: Action) -> int:
         """How many rows say so."""

@@ -274,6 +274,7 @@ def event_json(event: Event, phase: str = "") -> str:
         "snapshots": event.snapshots or None,
         "count": event.count or None,
         "of": event.of or None,
+        "registry": event.registry,
     }
     return json.dumps(members | {key: item for key, item in extra.items() if item is not None})
 

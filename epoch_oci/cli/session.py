@@ -14,7 +14,7 @@ from epoch_oci.cli.streams import Secrets, bounded, flush_result, is_terminal, r
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
-    from epoch_oci.bulk.cluster import Reach
+    from epoch_oci.bulk.worker import Reach
     from epoch_oci.cli.progress import Progress
     from epoch_oci.events import Event
     from epoch_oci.locate import Connection, HostReach
@@ -251,7 +251,7 @@ def connection_here(reach: "Reach") -> "Connection":
         password=environ.get(PASSWORD_VARIABLE) if own.username else None,
         environ=without_password(environ),
         profile=reach.profile or own.profile,
-        retry_for=own.retry_for,
+        retry_for=own.retry_for if reach.retry_for is None else reach.retry_for,
         hosts=reaches(own),
         cache_directory=own.cache_directory,
         state_directory=own.state_directory,

@@ -49,6 +49,7 @@ def mount(
             default_permissions=True,
             # A guest that boots reads in many places at once, and each reading waits for a registry.
             max_threads=_THREADS,
+            max_idle_threads=_THREADS,  # libfuse 3.14 complains of its own default, which is none
         )
     except RuntimeError as error:
         if operations.served:  # libfuse says so of a mount that a signal has ended

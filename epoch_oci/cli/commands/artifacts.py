@@ -158,8 +158,11 @@ def warn_of(run: "Run", failures: Iterable[EpochOciError]) -> None:
         run.warn(text if count == 1 else f"{text} ({count} times)")
 
 
-def confirm(run: "Run", acts: Sequence[str], *, yes: bool) -> None:
-    """Go on only with consent: of `--yes`, or of whoever sits at the terminal. Raises UsageError."""
+def confirm(run: "Run", acts: Sequence[str], *, yes: bool, shown: Sequence[str] = ()) -> None:
+    """Go on only with consent: of `--yes`, or of whoever sits at the terminal. Raises UsageError.
+
+    `acts` are what would be done, each as a clause that a sentence goes on with; `shown` has more to it.
+    """
     if yes:
         return
     # Whoever asks for JSON is a program, on a terminal as well.
@@ -168,8 +171,8 @@ def confirm(run: "Run", acts: Sequence[str], *, yes: bool) -> None:
             f"this would {acts[0]}" + (f" and {len(acts) - 1} more" if len(acts) > 1 else ""),
             hint="say --yes where nobody can be asked, or look first with --dry-run",
         )
-    for act in acts:
-        run.note(act)
+    for line in shown or acts:
+        run.note(line)
     run.note("Go on? [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was removed", hint="answer y to go on")

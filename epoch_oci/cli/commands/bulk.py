@@ -15,7 +15,6 @@ from epoch_oci.cli.streams import is_terminal
 from epoch_oci.errors import BatchError, LocalIOError, NotFoundError, UsageError, counted
 
 if TYPE_CHECKING:
-    from epoch_oci.bulk.cluster import Words
     from epoch_oci.bulk.results import SyncReport
     from epoch_oci.bulk.rounds import RoundEnd
     from epoch_oci.bulk.run import Crew
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
     from epoch_oci.bulk.sync import CrewMaker, SyncOptions
     from epoch_oci.bulk.union import Wanted
     from epoch_oci.bulk.work import Local, Manner
+    from epoch_oci.bulk.worker import Words
     from epoch_oci.cli.session import Run
+    from epoch_oci.cli.settings import Settings
     from epoch_oci.events import OnEvent
     from epoch_oci.transfer.throttle import Throttle
 
@@ -199,8 +200,8 @@ def _words(run: "Run", ends: tuple[str, str, Sequence[str]], jobs: int, limit_ra
     """
     from uuid import uuid4
 
-    from epoch_oci.bulk.cluster import Reach, Words
     from epoch_oci.bulk.sides import absolute
+    from epoch_oci.bulk.worker import Reach, Words
     from epoch_oci.cli.arguments import rate
     from epoch_oci.cli.session import connection_here
 
@@ -222,11 +223,17 @@ def _words(run: "Run", ends: tuple[str, str, Sequence[str]], jobs: int, limit_ra
             registry_config=None if settings.is_filed("registry_config") else settings.registry_config,
             profile=settings.profile,
             trusted_hosts=frozenset(settings.trust_host),
+            retry_for=None if _is_own(settings, "retry_for") else settings.retry_for,
         ),
         rate=None if limit_rate is None else rate(limit_rate),
         run=f"epoch-oci-{uuid4().hex[:12]}",
         leases=jobs,
     )
+
+
+def _is_own(settings: "Settings", name: str) -> bool:
+    """Whether a setting is this machine's alone: nobody said anything, or its configuration file did."""
+    return settings.origins.get(name) is None or settings.is_filed(name)
 
 
 def prune(
@@ -270,8 +277,11 @@ def prune(
     if dry_run:
         run.result(found.to_json(), lambda: prune_lines(found))
         return
-    if found.removed or found.garbage.blobs or found.garbage.leftovers:
-        confirm(run, prune_lines(found), yes=yes)
+    lines = prune_lines(found)
+    # What is only left alone, and why, is no act that anybody could refuse.
+    acts = [line.removeprefix("would ") for line in lines if line.startswith("would ")]
+    if acts:
+        confirm(run, acts, yes=yes, shown=lines)
         found = carry_out(side, found, seconds)
     else:
         found.dry_run = False
