@@ -315,6 +315,37 @@ def test_reading_forward_takes_one_range_of_each_pack():
     assert bytes(image) == content
 
 
+@pytest.mark.parametrize("ranged", [True, False])
+@pytest.mark.parametrize("step", [2, 50])
+def test_holes_that_a_kill_has_left_are_fetched_together(ranged, step):
+    """One reading of a pack, or one a run of chunks that is worth a request, however many holes there are."""
+    content = noise("a", CHUNK * 300) + bytes(CHUNK * 40) + noise("b", CHUNK * 60 + 9)
+    version = encode({"f": content})
+    reads, image = [], bytearray(len(content))
+
+    @contextmanager
+    def read(pack, offset, length):
+        reads.append((pack.digest, offset, offset + length))
+        with version.read(pack, offset, length) as reader:
+            yield reader
+
+    def write(offset: int, block: bytes) -> None:
+        image[offset : offset + len(block)] = block
+
+    file = replace(version.file("f"), read=read, ranged=lambda: ranged)
+    # Two of them in one chunk, for a hole may begin and end anywhere.
+    holes = [(at * CHUNK + shift, 10) for at in range(0, len(content) // CHUNK, step) for shift in (5, CHUNK - 20)]
+    spans = []
+    for part in file.tasks(iter(holes)):
+        part.run(write, lambda reader: reader)
+        spans += part.spans
+    assert all(image[at : at + length] == content[at : at + length] for at, length in holes)
+    assert sum(end - start for start, end in spans) == len(holes) // 2 * CHUNK  # no chunk twice
+    if step == 2 or not ranged:
+        assert len(reads) == len(version.laid)
+    assert ranged or all(start == 0 for _, start, _ in reads)
+
+
 def test_swapped_packs_give_no_byte():
     one, two = encode({"f": noise("a", CHUNK * 4)}), encode({"f": noise("b", CHUNK * 4)})
     digest = next(iter(one.packs))

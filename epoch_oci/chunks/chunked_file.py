@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import field
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Protocol
 
 from epoch_oci.chunks.chunk import ChunkEncoding, broken, decode
@@ -167,26 +167,25 @@ class ChunkedFile:
 
         In the order of the file, window by window, so that its start is complete first.
         """
+        # Windows of one piece of the index: so much of it is held at a time, whatever the file's size is.
         wide = self.index.header.piece_chunks * self.index.header.chunk_size
-        for offset, length in missing:
-            end = offset + length
-            while offset < end:
-                # Windows of one piece of the index: so much of it is held at a time, whatever the file's size is.
-                stop = min(end, (offset // wide + 1) * wide)
-                yield from self.window(offset, stop, counted)
-                offset = stop
+        for _, spans in groupby(_divided(missing, wide), key=lambda span: span[0] // wide):
+            # What is missing may be a thousand holes that a kill has left: they are asked for together.
+            yield from self.window(list(spans), counted)
 
-    def window(self, start: int, end: int, counted: Callable[[int], None]) -> Iterator[Part]:
-        """As `tasks` for the chunks that `start` to `end` touch."""
+    def window(self, spans: Sequence[tuple[int, int]], counted: Callable[[int], None]) -> Iterator[Part]:
+        """As `tasks` for the chunks that the (start, end) `spans`, which are in order, touch."""
         size = self.index.header.chunk_size
         packs: dict[int, dict[int, WantedChunk]] = {}
         zeros: list[tuple[int, int]] = []
         wide = self.index.header.piece_chunks * size
-        if all(self.index.is_zeros(self.number, piece) for piece in range(start // wide, -(-end // wide))):
+        pieces = range(spans[0][0] // wide, -(-spans[-1][1] // wide))
+        if all(self.index.is_zeros(self.number, piece) for piece in pieces):
             # Terabytes of zeros are a few bytes in the header, and take no longer than that.
-            yield Zeros(start - start % size, min(-(-end // size) * size, self.size))
+            for start, end in spans:
+                yield Zeros(start - start % size, min(-(-end // size) * size, self.size))
             return
-        for number, chunk in self.index.chunks(self.number, start // size, -(-end // size)):
+        for number, chunk in self._touched(spans):
             place = number * size
             if chunk.encoding == ChunkEncoding.ZERO:
                 zeros.append((place, place + chunk.length))
@@ -202,6 +201,15 @@ class ChunkedFile:
         for pack, wanted in packs.items():
             # A task for each pack: whoever runs them reads from several packs at once, and each of them front to back.
             yield Task(self, pack, tuple(wanted.values()), counted)
+
+    def _touched(self, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, Chunk]]:
+        """Every chunk that they touch, once, with its number."""
+        size, known = self.index.header.chunk_size, 0
+        for start, end in spans:
+            first, stop = max(known, start // size), -(-end // size)
+            if first < stop:
+                yield from self.index.chunks(self.number, first, stop)
+                known = stop
 
     def cost(self) -> int:
         """How many stored bytes all of it takes to fetch, each chunk counted once in a window, none that is at hand."""
@@ -239,7 +247,7 @@ class ChunkedFile:
         def write(offset: int, block: bytes) -> None:
             buffer[offset - first : offset - first + len(block)] = block
 
-        for part in self.window(start, end, counted):
+        for part in self.window([(start, end)], counted):
             # A new buffer has zeros in it already.
             if not isinstance(part, Zeros):
                 part.run(write, lambda reader: reader)
@@ -338,6 +346,16 @@ class _Joining:
         if self._parts:
             parts, self._parts = self._parts, []
             self._write(self._start, b"".join(parts) if len(parts) > 1 else parts[0])
+
+
+def _divided(spans: Iterable[tuple[int, int]], wide: int) -> Iterator[tuple[int, int]]:
+    """The (offset, length) spans as (start, end), cut at multiples of `wide`."""
+    for offset, length in spans:
+        end = offset + length
+        while offset < end:
+            stop = min(end, (offset // wide + 1) * wide)
+            yield offset, stop
+            offset = stop
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
