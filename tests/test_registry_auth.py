@@ -18,8 +18,9 @@ from support.wire import Answer
 from epoch_oci.errors import AccessError, ContentError, EpochOciError, NotFoundError, PolicyError
 from epoch_oci.registry.auth_token import Challenge, parse_challenges
 from epoch_oci.registry.credentials import Credential, CredentialStore
+from epoch_oci.registry.policy import RegistrySettings
 from epoch_oci.registry.profiles import Profile
-from epoch_oci.registry.repository import verify_login
+from epoch_oci.registry.repository import RegistryHost, verify_login
 from epoch_oci.stores.base import BytesContent
 
 BLOB, UPLOADS, TOKEN = r"/blobs/sha256:", "/uploads/", "/token"
@@ -243,6 +244,28 @@ def test_a_refused_cancel_moves_no_run_onto_the_password(fake_registry, password
     put(repository)
     assert str(blob(RAW).digest) in registry.blobs(REPO)
     assert registry.recording.count("DELETE", UPLOADS) and "Basic" not in schemes(registry)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_catalog_that_wants_the_password_gets_it_and_moves_no_run_onto_it(fake_registry, allowed):
+    """Harbor lists its repositories to no token, not even one for its catalog."""
+    registry = fake_registry(auth=Harbor(password=True))
+    registry.put_image(REPO, "v1")
+    wants = Respond(401, b"", ("WWW-Authenticate", 'Basic realm="harbor"'))
+    registry.fault("GET", "_catalog", wants, when=lambda request: not allowed or basic_credentials(request) is None)
+    credentials = CredentialStore(explicit=Credential(USER, PASSWORD))
+    host = RegistryHost(registry.address, RegistrySettings(plain_http=True, credentials=credentials))
+    host.repository(REPO).resolve("v1")
+    if allowed:
+        assert list(host.catalog()) == [REPO]
+    else:
+        with pytest.raises(NotFoundError, match="no catalog"):
+            list(host.catalog())
+    host.repository(REPO).resolve("v1")
+    assert registry.recording.count("GET", "_catalog") == 3
+    assert (
+        "Basic" not in schemes(registry, pattern="/manifests/") and schemes(registry, pattern="_catalog")[-1] == "Basic"
+    )
 
 
 def test_a_token_that_ran_out_is_renewed_whatever_the_registry_says_it_wants(fake_registry):

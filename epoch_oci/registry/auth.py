@@ -122,11 +122,13 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
         tries = 0
         while response.status_code == 401:
             again = self._answered(response, scope, sent, alone=tries > 0) if tries < _TRIES else None
+            tries += 1
+            if again is None and tries <= _TRIES:
+                again, tries = self._password_after_all(response, scope, sent), _TRIES
             if again is None:
                 raise self.denied(response, scope, sent, what)
             dismiss(response)
             sent, response = again, send(again)
-            tries += 1
         self.accepted(response, sent)
         return response
 
@@ -260,6 +262,18 @@ class Authenticator(oras.auth.TokenAuth):  # type: ignore[misc]
             return None
         self._scheme = "basic"
         return password
+
+    def _password_after_all(self, response: requests.Response, scope: Scope, sent: str | None) -> str | None:
+        """The password, for a registry that gives tokens and still wants it for one thing: Harbor for its catalog.
+
+        None where it does not ask for it, or had it. The run goes on with tokens.
+        """
+        schemes = {item.scheme for item in parse_challenges(response.headers.get("WWW-Authenticate", ""))}
+        if scope.kind == "repository" or schemes != {"basic"}:
+            return None
+        with self._lock:
+            header = self._own_header(self._known(scope)) if self._scheme == "bearer" else None
+        return header if header != sent else None
 
     def _renewed(self, challenge: Challenge | None, scope: Scope, sent: str | None, *, alone: bool) -> str | None:
         """A token after `sent` was refused; None when it was a new one that nobody else had, for then it lacks a right.
