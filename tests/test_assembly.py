@@ -154,6 +154,10 @@ def test_execute_goes_on_where_an_earlier_run_stopped(tmp_path):
     # What the earlier run left is told as there from the start, and is none of what has to move.
     assert [event.bytes for event in heard if event.event == "blob-start"] == [0, 4 * BLOCK]
     assert [event.bytes for event in heard if event.event == "plan"] == [len(RAW), len(RAW) - 4 * BLOCK]
+    hashed = [event for event in heard if event.phase == "hashing"]
+    assert all(event.bytes <= event.total == 4 * BLOCK for event in hashed)
+    # Where it took long enough to be told of, its end is told too.
+    assert not hashed or hashed[-1].bytes == 4 * BLOCK
 
 
 def test_a_packed_file_is_unfolded_as_it_arrives(tmp_path):

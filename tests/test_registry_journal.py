@@ -162,6 +162,9 @@ def test_what_an_earlier_run_sent_is_neither_counted_nor_paced(fake_registry, tm
         outcome.bytes
     )
     assert lost or (before > CHUNK and limit.taken == outcome.bytes)
+    # It is told of as hashed, to its end.
+    hashed = [(event.bytes, event.total) for event in events if event.phase == "hashing"]
+    assert lost or hashed[-1] == (before, before)
 
 
 def test_a_body_that_changed_meanwhile_is_found_out(fake_registry, tmp_path):

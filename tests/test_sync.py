@@ -15,9 +15,11 @@ from support.nursery import Child
 from support.registry_auth import BasicAuth, BearerAuth
 from support.waiting import until
 
+from epoch_oci.bulk.run import Meter
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import media_type_for_file
+from epoch_oci.events import Event
 from epoch_oci.oci.digest import Digest
 
 BASE = noise("the base that all share", 400_000)
@@ -516,6 +518,17 @@ def test_events_say_which_snapshot_they_are_about(cli, store):
     assert [event["snapshots"] for event in ended] == list(range(1, len(NAMES) + 1))
     assert all(event["snapshot"] for event in events if event["event"].startswith("blob-"))
     assert sum(event["event"] == "plan" for event in events) == sum(event["event"] == "done" for event in events) == 1
+
+
+def test_what_an_earlier_run_left_is_no_part_of_what_a_sync_has_to_move():
+    events: list[Event] = []
+    meter = Meter(events.append, 2)
+    meter.begin(100)
+    for count in (0, 40, 0, 30):
+        meter.hear(
+            Event(event="blob-start", digest=Digest.of(b"x"), title="disk", bytes=count, total=50, snapshot="a:1")
+        )
+    assert [event.bytes for event in events if event.event == "plan"] == [100, 60, 100, 70]
 
 
 def test_a_catalog_is_written_in_batches_and_a_kill_between_loses_no_tag(cli, tmp_path, store):

@@ -230,6 +230,7 @@ class Meter:
         self._lock = threading.Lock()
         self._ended = 0
         self._total = 0
+        self._resumed: dict[tuple[str | None, str, str | None], int] = {}
 
     def begin(self, to_move: int) -> None:
         """The plan is made: `to_move` bytes."""
@@ -237,8 +238,18 @@ class Meter:
         self._on_event(Event(event="plan", bytes=to_move, total=to_move, snapshots=self._snapshots))
 
     def hear(self, event: Event) -> None:
-        """An event of a piece."""
+        """An event of a piece. What an earlier run left of a blob is no part of what is to move."""
         self._on_event(event)
+        if event.event != "blob-start" or event.digest is None:
+            return
+        key = (event.snapshot, str(event.digest), event.title)
+        with self._lock:
+            change = self._resumed.pop(key, 0) - event.bytes
+            if event.bytes:
+                self._resumed[key] = event.bytes
+            self._total = max(0, self._total + change)
+            if change:
+                self._on_event(Event(event="plan", bytes=self._total, total=self._total, snapshots=self._snapshots))
 
     def ended(self, ended: Ended) -> None:
         """A snapshot is through."""

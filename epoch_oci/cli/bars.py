@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 PATIENCE = 0.7
 """Seconds before anything is shown: what is through by then need not flicker."""
 _REFRESH = 0.2
-_WIDEST = 79
-"""Columns: no line is longer, so that a terminal that is made smaller seldom breaks one in two."""
+_WIDEST = 120
+"""Columns: what is wider is read less easily, and a terminal that is made smaller breaks fewer lines in two."""
 _BAR, _BAR_FROM = 12, 70
+_LONG_BAR, _LONG_BAR_FROM = 24, 100
 _BLOBS_SHOWN = 6
 _END = 4
 """Characters at the end of a name that is cut: parts of one file differ there."""
@@ -138,14 +139,14 @@ def _row(name: str, done: int, total: int, width: int, rate: float = 0.0, left: 
         cells.append(f"{size_text(rate) + '/s' if rate else '':>{_RATE}}")
     cells.append(f"{duration_text(left) if left is not None else '':>{_LEFT}}")
     if width >= _BAR_FROM:
-        cells.insert(0, _bar(done, total))
+        cells.insert(0, _bar(done, total, _LONG_BAR if width >= _LONG_BAR_FROM else _BAR))
     figures = "  ".join(cells)
     return f"{_cut(name, width - len(figures) - 2, _END)}  {figures}"
 
 
-def _bar(done: int, total: int) -> str:
-    filled = min(_BAR, _BAR * done // total) if total else _BAR
-    return "━" * filled + "─" * (_BAR - filled)
+def _bar(done: int, total: int, width: int) -> str:
+    filled = min(width, width * done // total) if total else width
+    return "━" * filled + "─" * (width - filled)
 
 
 def _cut(text: str, width: int, end: int = 0) -> str:

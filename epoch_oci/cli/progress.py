@@ -4,10 +4,12 @@ All of it goes to standard error; the bars are in `bars.py`, for they need rich.
 """
 
 import json
+import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from epoch_oci.cli.render import duration_text, size_text
@@ -25,6 +27,8 @@ _SHORTEST_SECONDS = 0.5
 _LONGEST_LEFT = 100 * 3600
 """Seconds: what would take longer at the rate of the moment is not foretold."""
 _NOT_MOVED = frozenset({"skipped", "mounted", "reused"})
+
+_PATH = re.compile(r"(\bhttps?://[^/\s]+)/\S*?(?=:?(?:\s|\Z))")
 
 Key = tuple[str, str]
 Say = Callable[[str], None]
@@ -54,6 +58,10 @@ class Rate:
         # One from before the window stays, so that the whole of it is always spanned.
         while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW_SECONDS:
             self._samples.popleft()
+
+    def restart(self) -> None:
+        """Nothing grew for a while, which says nothing of how fast it does."""
+        self._samples.clear()
 
     def now(self, count: int) -> float:
         """A second, 0 while it does not grow or not long enough."""
@@ -110,19 +118,21 @@ class Tally:
                 self.snapshots = (self.snapshots[0], event.snapshots or self.snapshots[1])
                 self._rate.note(self.moved)
             case "blob-start" | "blob-progress" | "blob-done":
+                if self.waiting:
+                    self._rate.restart()
                 self.waiting = ""
                 self._blob(event)
             case "snapshot-done":
                 self.snapshots = (event.snapshots, self.snapshots[1])
             case "retry" | "wait":
                 self.retries += event.event == "retry"
-                self.waiting = safe(event.message or "") or "waiting"
+                self.waiting = safe(where(event.message or "")) or "waiting"
             case _:
                 return
 
     def rate(self) -> float:
         """Bytes a second over the last seconds, 0 when nothing moves."""
-        return self._rate.now(self.moved)
+        return 0.0 if self.waiting else self._rate.now(self.moved)
 
     def hash_rate(self) -> float:
         """Bytes a second that are hashed ahead of what moves."""
@@ -215,10 +225,12 @@ class Progress:
     def _tell(self, event: Event) -> None:
         """Say what is worth a line; of waits with one reason the first, until something moves again."""
         if event.event in ("wait", "retry") and not self._verbose:
-            wait = (event.title, event.message)
-            if wait in self._waits:
+            # One line for a registry that is away, whichever of its blobs notice.
+            event = replace(event, message=where(event.message or ""))
+            reason = (None if "://" in (event.message or "") else event.title, event.message)
+            if reason in self._waits:
                 return
-            self._waits.add(wait)
+            self._waits.add(reason)
         if (line := event_line(event, verbose=self._verbose)) is not None:
             self.say(line)
 
@@ -254,6 +266,11 @@ class JsonProgress(Progress):
 
     def _show(self, event: Event) -> None:
         self.say(event_json(event, self.tally.phase))
+
+
+def where(message: str) -> str:
+    """A message without the paths of its URLs: that of an upload is long, and tells a person nothing."""
+    return _PATH.sub(r"\1", message)
 
 
 def event_json(event: Event, phase: str = "") -> str:

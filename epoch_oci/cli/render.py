@@ -104,12 +104,15 @@ def _blob_lines(blobs: Iterable["BlobReport"]) -> list[str]:
 
 
 def _summary(report: "TransferReport") -> str:
-    """`5 blobs, 1.6 GiB: sent 4 (1.6 GiB), skipped 1 (2.8 KiB) in 3.2 s, 512.0 MiB/s`."""
+    """`5 blobs, 1.6 GiB: sent 4 (1.1 GiB of 1.6 GiB), skipped 1 (2.8 KiB) in 3.2 s, 352.0 MiB/s`."""
     parts = []
     for action in _ACTIONS:
         chosen = [blob for blob in report.blobs if blob.action == action]
         if chosen:
-            parts.append(f"{action} {len(chosen)} ({size_text(sum(blob.size for blob in chosen))})")
+            size, moved = sum(blob.size for blob in chosen), sum(blob.moved for blob in chosen)
+            # Less where an earlier run left some of it, and where it came in chunks.
+            less = f"{size_text(moved)} of " if 0 < moved < size else ""
+            parts.append(f"{action} {len(chosen)} ({less}{size_text(size)})")
     text = f"{counted(len(report.blobs), 'blob')}, {size_text(report.size)}: {', '.join(parts) or 'nothing to move'}"
     if report.dry_run:
         return text

@@ -16,7 +16,7 @@ from epoch_oci.redaction import user_info, without
 _HOSTILE_DIRECTIONS = frozenset({"R", "AL", "AN", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "FSI", "PDF", "PDI"})
 # A signed URL is a credential for whoever sees it, and each cloud calls its signature otherwise: so the value of no
 # parameter is shown.
-_QUERY_VALUE = re.compile(r"([?&][^=&\s\"'<>]{1,64}=)[^&\s\"'<>]+")
+_QUERY_VALUE = re.compile(r"([?&][^=&\s\"'<>]{1,64}=)[^&\s\"'<>]+?(?=:?(?:[&\s\"'<>]|\Z))")
 _USER_INFO = re.compile(r"(://)[^/@\s\"'<>]+@")
 _HIDDEN = "***"
 

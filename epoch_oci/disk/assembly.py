@@ -152,6 +152,8 @@ class Assembly:
         self._hasher: threading.Thread | None = None
         self._digest: Digest | None = None
         self._failure: BaseException | None = None
+        self.on_hashed: Callable[[int, int], None] = lambda offset, left: None
+        """Told, by another thread, how far what an earlier run left at the start is hashed, and how much that is."""
 
     def __enter__(self) -> Self:
         with local_errors(self._what), contextlib.ExitStack() as undo:
@@ -395,6 +397,7 @@ class Assembly:
     def _follow(self) -> None:
         """Hash the blob from its start as far as it is there, while the rest arrives."""
         hasher, offset = self._target.digest.hasher(), 0
+        left = self._spans.prefix()
         try:
             while offset < self._target.size:
                 with self._state:
@@ -405,6 +408,8 @@ class Assembly:
                         return
                 while offset < ready and not self._closing:
                     offset += self._hash(hasher, offset, min(BLOCK, ready - offset))
+                    if offset <= left:
+                        self.on_hashed(offset, left)
             self._digest = Digest(self._target.digest.algorithm, hasher.hexdigest())
         except BaseException as error:  # handed to whoever waits in `finish`
             self._failure = error

@@ -211,7 +211,7 @@ class Upload:
 
     def _reread(self) -> None:
         """Look whether the source is still what it was. Raises ContentError when it is not."""
-        with aside(self.content).open() as reader:
+        with aside(self.content, self.content.size).open() as reader:
             VerifyingReader(reader, self.destination.target).exhaust()
 
     def _denied(self) -> AccessError:

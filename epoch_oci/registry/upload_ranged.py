@@ -111,7 +111,7 @@ class RangedUpload:
         """Hash what the registry has and this run has not read."""
         if self._hashed >= self._offset:
             return
-        with self._opened(self._hashed, self._offset - self._hashed, aside(self._content)) as reader:
+        with self._opened(self._hashed, self._offset - self._hashed, aside(self._content, self._offset)) as reader:
             source = _Hashed(self, reader, self._hashed)
             while self._hashed < self._offset:
                 source.read(min(BLOCK, self._offset - self._hashed))
@@ -207,9 +207,9 @@ class RangedUpload:
                 return None
 
 
-def aside(content: Content) -> Content:
-    """The same bytes, to be hashed and not to be sent: a limit on the rate is none for them."""
-    return content.aside() if isinstance(content, Moving) else content
+def aside(content: Content, count: int) -> Content:
+    """The same bytes, of which the first `count` are hashed and not sent: a limit on the rate is none for them."""
+    return content.aside(count) if isinstance(content, Moving) else content
 
 
 class _Hashed:

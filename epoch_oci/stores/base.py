@@ -262,8 +262,8 @@ class Assembler(Protocol):
 class Moving(Content, Protocol):
     """Content of which every byte that is read counts as moved, and may have to wait for its turn."""
 
-    def aside(self) -> Content:
-        """The same bytes, for whoever reads some only to hash them."""
+    def aside(self, count: int) -> Content:
+        """The same bytes, for whoever reads the first `count` of them only to hash them."""
 
     def kept(self, count: int) -> None:
         """Hear that the first `count` bytes are where they shall go, from an earlier run; 0 takes it back."""

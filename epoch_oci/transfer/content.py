@@ -144,7 +144,8 @@ class WatchedContent:
 
     `moved` gets the offset reached, in bytes from the blob's start, and the length of the block: a second `open` may
     report less than the first. With a `throttle` no byte is passed on before it may be, which paces a sender and a
-    receiver alike. `resumed` gets what `kept` is told.
+    receiver alike. `resumed` gets what `kept` is told, and `hashed` how far what is read `aside` has come, and how much
+    that is.
     """
 
     content: Content
@@ -152,6 +153,7 @@ class WatchedContent:
     cancelled: threading.Event
     throttle: Throttle | None = None
     resumed: Callable[[int], None] | None = None
+    hashed: Callable[[int, int], None] = unheard
 
     @property
     def size(self) -> int:
@@ -164,10 +166,13 @@ class WatchedContent:
         with self.content.open(start, length) as reader:
             yield _WatchedReader(reader, start, self)
 
-    def aside(self) -> Content:
+    def aside(self, count: int) -> Content:
         """As `stores.base.Moving`. What comes over a network to be hashed is within its limit all the same."""
         return WatchedContent(
-            self.content, unheard, self.cancelled, None if _is_at_hand(self.content) else self.throttle
+            self.content,
+            lambda offset, length: self.hashed(offset, count) if length else None,
+            self.cancelled,
+            None if _is_at_hand(self.content) else self.throttle,
         )
 
     def kept(self, count: int) -> None:

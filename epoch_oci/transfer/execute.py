@@ -11,6 +11,7 @@ from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.assembly import Assembly, BusyError
 from epoch_oci.errors import AccessError, ConflictError, ContentError, LocalIOError, NetworkError, NotFoundError
 from epoch_oci.events import Action, Event, Kind, OnEvent, ignore
+from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PartTable
 from epoch_oci.oci.verifying import BLOCK
@@ -170,7 +171,8 @@ class _Run:
 
     def _cut(self, late: Late, known: set[Digest]) -> None:
         """Learn the parts of a blob one after another, and have each sent while the next one is being hashed."""
-        content = WatchedContent(late.content, self._hashing(late), self._cancelled)
+        told, size = self._hashing(late.blob, late.title), late.blob.size
+        content = WatchedContent(late.content, lambda at, count: told(at, size) if count else None, self._cancelled)
         digests: list[Digest] = []
         for digest in part_digests(content, late.blob, late.part_size):
             item = late.item(len(digests), digest)
@@ -296,6 +298,7 @@ class _Run:
         content = self._watched(item, lambda _: report(assembly.covered))
         moved = item.target.size - assembly.resumed
         if assembly.resumed:
+            assembly.on_hashed = self._hashing(item.target, item.title)
             self._learned(-assembly.resumed)
             self._report("blob-start", item, assembly.resumed)
         if item.fill is not None:
@@ -333,7 +336,8 @@ class _Run:
             self._counted.add(count)
             moved(offset)
 
-        return WatchedContent(item.content, heard, self._cancelled, self._throttle, resumed)
+        hashed = self._hashing(item.target, item.title)
+        return WatchedContent(item.content, heard, self._cancelled, self._throttle, resumed, hashed)
 
     def _progress(self, item: Item) -> Callable[[int], None]:
         last = [time.monotonic(), 0.0]
@@ -353,21 +357,22 @@ class _Run:
             self._to_move += change
             self._on_event(Event(event="plan", bytes=max(0, self._to_move), total=self._plan.size))
 
-    def _hashing(self, late: Late) -> Callable[[int, int], None]:
-        """Tells how far a blob has been read that is hashed ahead of being sent."""
+    def _hashing(self, target: Descriptor, title: str | None) -> Callable[[int, int], None]:
+        """Tells how far a blob has been read for its hash alone, and how much of it is."""
         last = [0.0]
 
-        def heard(offset: int, count: int) -> None:
+        def heard(offset: int, size: int) -> None:
             now = time.monotonic()
-            if count and (now - last[0] >= _REPORT_SECONDS or offset == late.blob.size):
+            # The end in any case: it takes the line away again.
+            if now - last[0] >= _REPORT_SECONDS or offset >= size:
                 last[0] = now
                 self._on_event(
                     Event(
                         event="blob-progress",
-                        digest=late.blob.digest,
-                        title=late.title,
+                        digest=target.digest,
+                        title=title,
                         bytes=offset,
-                        total=late.blob.size,
+                        total=size,
                         phase="hashing",
                     )
                 )
