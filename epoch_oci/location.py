@@ -181,6 +181,8 @@ def parse_artifact(word: str, *, target: bool = False) -> ArtifactLocation:
     hint = "write HOST[:PORT]/REPOSITORY[:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
     if isinstance(found, StoreLocation) and found.kind == "directory":
         hint += f"; a layout in that directory is oci:{_plainly(word)}"
+    if isinstance(found, StoreLocation):
+        hint += "; out of a store `push` takes one snapshot, and `sync` all of them"
     raise UsageError(f"{shown(word)} is neither a registry reference nor an OCI layout", hint=hint)
 
 

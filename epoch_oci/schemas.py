@@ -202,6 +202,9 @@ def _has_fraction(value: Any) -> bool:
     return type(value) is float
 
 
+_MOST_CHOICES = 20
+
+
 def _finding(error: "ValidationError") -> Finding:
     path = json_path(list(error.absolute_path))
     if error.validator == "required":
@@ -219,6 +222,8 @@ def _sentence(error: "ValidationError") -> str:
         case "type":
             wanted = rule if isinstance(rule, str) else " or ".join(rule)
             return f"{shown(value)} is not of type {wanted}"
+        case "enum" if len(rule) <= _MOST_CHOICES:
+            return f"{shown(value)} is none of {', '.join(map(str, rule))}"
         case "pattern" | "const" | "enum" | "not" | "oneOf" | "anyOf":
             meaning = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
             return f"{shown(value)} is not allowed here" + (f": {meaning}" if meaning else "")

@@ -407,6 +407,23 @@ def test_closed_streams(tmp_path):
     assert done.returncode == 0 and "Digest: sha256:" in done.stdout
 
 
+def test_a_file_whose_reader_has_seen_enough(tmp_path):
+    made = make_snapshot("W3b")
+    put_snapshot(tmp_path / "store", made)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command("cat", str(made.key), "memory-ranges", "--store", "store"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 @pytest.mark.parametrize(
     "env", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
 )
@@ -516,6 +533,8 @@ def test_completion_of_commands_flags_and_values():
     assert completed("epoch-oci push --format j") == ["json"]
     assert completed("epoch-oci validate --schema epoch-c") == ["epoch-catalog.v1"]
     assert completed("epoch-oci completion ") == ["bash", "zsh", "fish"]
+    assert completed("epoch-oci schemas cli/pu") == ["cli/pull.v1", "cli/push.v1"]
+    assert completed("epoch-oci man pu") == ["push", "pull"]
 
 
 def test_completion_of_snapshots(tmp_path):

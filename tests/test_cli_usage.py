@@ -120,6 +120,11 @@ def test_help_of_the_program(cli, words):
     [
         (("psh",), 'there is no command "psh"; did you mean push?'),
         (("nonsense",), "there is no command"),
+        (("nope",), "one of: push, pull, "),
+        (("delete", "ghcr.io/a/b:c"), "did you mean rm?"),
+        (("show",), "did you mean inspect?"),
+        (("copy", "bot:v1", "ghcr.io/a/b"), "neither a registry reference nor an OCI layout"),
+        (("copy", "s3://bucket", "ghcr.io/a/b"), "`push` takes one snapshot, and `sync` all of them"),
         (("push",), "epoch-oci push needs SNAPSHOT; write `epoch-oci push SNAPSHOT TARGET`"),
         (("push", "bot"), "needs TARGET"),
         (("push", "a", "b", "c"), "too many arguments: c"),

@@ -69,7 +69,7 @@ def test_what_people_see(cli):
     text = cli("config", "show").out
     assert f"Configuration file: {path}" in text and f"{path}:2" in text
     assert "a.b: mirrors" in text and "m.example, n.example/x" in text
-    assert cli("config", "nonsense").code == 2 and cli("config").code == 2
+    assert cli("config", "nonsense").code == 2 and cli("config").out == cli("config", "show").out
 
 
 def test_flags_of_a_command_have_the_file_s_defaults(cli, bot, tmp_path, monkeypatch):
@@ -154,9 +154,12 @@ SECRETS = "hunter2-hunter2"
         ('[defaults]\nlimit-rate = "1"\n', 2, "config.toml:2"),
         ('[defaults]\nca-file = "relative.pem"\n', 2, "config.toml:2: ca-file: "),
         ('[defaults]\nca-file = "/none.pem"\n', 5, "config.toml:2: there is no file /none.pem"),
-        ("[defaults]\nforce = true\n", 2, "has no key"),
-        ("[defaults]\nallow-public = true\n", 2, "has no key"),
-        ('[hosts."a.b"]\ninsecure = true\n', 2, "has no key"),
+        ("[defaults]\nforce = true\n", 2, "what allows something is typed, or in EPOCH_OCI_FORCE"),
+        ("[defaults]\nallow_public = true\n", 2, "or in EPOCH_OCI_ALLOW_PUBLIC"),
+        ('[hosts."a.b"]\ninsecure = true\n', 2, "or in EPOCH_OCI_INSECURE"),
+        ("[defaults]\njobs = 8.5\n", 2, "jobs: 8.5 is not of type integer"),
+        ('[hosts."a.b"]\nprofile = "ghrc"\n', 2, 'profile: "ghrc" is none of ghcr, dockerhub, '),
+        ('[hosts."a.b/c"]\njobs = 1\n', 2, "a registry is HOST[:PORT]"),
         ('[hosts."a.b"]\nkey-file = "/k.pem"\n', 2, "cert-file"),
         ('[hosts."a b"]\njobs = 1\n', 2, "hosts"),
         ('[hosts."a.b"]\nmirrors = ["https://m.example"]\n', 2, "config.toml:2: mirrors: "),

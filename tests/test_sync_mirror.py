@@ -15,6 +15,7 @@ from test_sync import small, without_catalog
 from epoch_oci.bulk.results import Row, SyncReport
 from epoch_oci.bulk.rounds import HealthFile, Metrics, rounds
 from epoch_oci.cli.progress import PlainProgress
+from epoch_oci.cli.render import round_line
 from epoch_oci.errors import NetworkError, UsageError
 from epoch_oci.events import Event
 from epoch_oci.oci.digest import Digest
@@ -40,7 +41,7 @@ def test_a_round_that_fails_is_followed_by_the_next_one():
     going = rounds(once, 60, sleep=waits.append)
     ended = [next(going) for _ in range(3)]
     assert [item.ok for item in ended] == [True, False, True]
-    assert "down" in ended[1].line() and ended[1].to_json()["error"]["code"] == "NETWORK"
+    assert "down" in round_line(ended[1]) and ended[1].to_json()["error"]["code"] == "NETWORK"
     assert len(waits) == 2 and all(59 < wait <= 60 for wait in waits)
 
 
@@ -59,6 +60,12 @@ def test_the_health_file_is_replaced_whole(tmp_path):
         value = json.loads(path.read_text())
         assert value["ok"] is True and value["round"] == ended.number and value["counts"]["synced"] == 2
     assert [item.name for item in tmp_path.iterdir()] == ["health.json"]
+    assert path.stat().st_mode & 0o777 == 0o644
+    # What has a name that a draft might have is somebody's own.
+    beside = tmp_path / ".health.json.new"
+    beside.write_text("mine")
+    HealthFile(path)(ended)
+    assert beside.read_text() == "mine"
 
 
 def test_metrics_are_served(tmp_path):

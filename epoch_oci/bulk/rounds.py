@@ -5,14 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from epoch_oci.bulk.results import SyncReport
 from epoch_oci.dataclass import dataclass
-from epoch_oci.errors import EpochOciError, InterruptedTransferError, LocalIOError, UsageError
-
-if TYPE_CHECKING:
-    pass
+from epoch_oci.disk.draft import new_file
+from epoch_oci.errors import EpochOciError, InterruptedTransferError, LocalIOError, NotFoundError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +27,6 @@ class RoundEnd:
     def ok(self) -> bool:
         """Whether everything is at the target now."""
         return self.report is not None and not self.report.failures
-
-    def line(self) -> str:
-        """One line for people."""
-        if self.report is None:
-            return f"round {self.number}: failed after {self.seconds:.1f} s: {self.error}"
-        report = self.report
-        counts = f"{report.count('synced')} synced, {report.count('there')} there, {len(report.failures)} failed"
-        deleted = f", {report.count('deleted')} deleted" if report.count("deleted") else ""
-        return f"round {self.number}: {counts}{deleted}, {report.bytes_moved} bytes moved in {self.seconds:.1f} s"
 
     def to_json(self) -> dict[str, Any]:
         """The content of the health file."""
@@ -85,12 +74,12 @@ class HealthFile:
 
     def __call__(self, ended: RoundEnd) -> None:
         """Write it. Raises LocalIOError."""
-        draft = self.path.with_name(f".{self.path.name}.new")
         try:
-            draft.write_text(json.dumps(ended.to_json(), indent=2) + "\n", "utf-8")
-            draft.replace(self.path)
-        except OSError as error:
-            raise LocalIOError(f"{self.path}: {(error.strerror or 'failed').lower()}", object=str(self.path)) from error
+            # For whoever watches, who need not be the one that syncs.
+            with new_file(self.path, replace=True, mode=0o644) as draft:
+                draft.write(json.dumps(ended.to_json(), indent=2).encode() + b"\n")
+        except NotFoundError as error:  # somebody took the directory away between two rounds
+            raise LocalIOError(f"{self.path}: {error.message}", object=str(self.path)) from error
 
 
 class Metrics:

@@ -3,6 +3,7 @@
 It holds no secret, and nobody but its owner may write to it: it says whom to trust, and where content comes from.
 """
 
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +46,7 @@ HOST_KEYS = (
     "jobs",
     "limit-rate",
 )
+_TYPED_ONLY = frozenset({"force", "allow-public", "allow-loss", "insecure", "yes", "delete", "dry-run"})
 PATHS = frozenset({"ca-file", "cert-file", "key-file", "registry-config", "cache"})
 # A command has one number of transfers and one rate, however many registries it names.
 _SHARED = ("jobs", "limit-rate")
@@ -305,6 +307,8 @@ def _refuse_unknown(file: ConfigFile, value: Mapping[str, Any]) -> None:
             hint = f"{keys[-1]} holds for all hosts: write it below [defaults]"
         elif keys[0] == "defaults" and keys[-1] in HOST_KEYS:
             hint = f'{keys[-1]} belongs to one host: write it below [hosts."HOST"]'
+        elif (allows := keys[-1].replace("_", "-")) in _TYPED_ONLY:
+            hint = f"what allows something is typed, or in EPOCH_OCI_{allows.replace('-', '_').upper()}"
         else:
             hint = f"did you mean {close[0]}?" if close else f"one of: {', '.join(known)}"
         raise UsageError(f"{file.place(*keys)}: {where} has no key {shown(keys[-1])}", object=file.path, hint=hint)
@@ -322,14 +326,18 @@ def _hold_to_schema(file: ConfigFile, value: Mapping[str, Any]) -> None:
     raise UsageError(
         f"{file.place(*keys)}: {keys[-1] if keys else finding.path}: {finding.problem.rstrip('.')}",
         object=file.path,
-        hint="mend it; docs/cli.md has all keys and what they take",
+        hint="a registry is HOST[:PORT], in quotes"
+        if keys == ("hosts",)
+        else "mend it; `epoch-oci schemas cli/config-file.v1` has all keys and what they take",
     )
 
 
 def _as_json(value: Any) -> Any:
-    """The same without dates, times and fractions that are none, which JSON has no word for and no key takes."""
+    """The same without dates and times, and numbers that are none: JSON has no word for them, and no key takes any."""
     if isinstance(value, dict):
         return {key: _as_json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_as_json(item) for item in value]
+    if isinstance(value, float) and math.isfinite(value):
+        return value
     return value if isinstance(value, str | bool | int) else None

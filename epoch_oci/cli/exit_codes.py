@@ -26,7 +26,7 @@ _NEXT: dict[type[EpochOciError], str] = {
     errors.UsageError: "see `epoch-oci --help`",
     errors.ContentError: "nothing of it was taken over; it has to be mended where it came from",
     errors.AccessError: "see which credentials are in use there, and what they are allowed",
-    errors.NotFoundError: "look at the spelling, and at what is there with `epoch-oci ls`",
+    errors.NotFoundError: "look at the spelling; `epoch-oci ls` shows what is there",
     errors.NetworkError: "run the same command again: it goes on from what was verified",
     errors.LocalIOError: "mend it and run the same command again",
     errors.PolicyError: "nothing was sent",

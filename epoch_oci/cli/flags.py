@@ -250,7 +250,15 @@ Force = Annotated[
     bool,
     Flag(
         ("--force",),
-        "Replace a tag, snapshot or file that holds something else; pull also fetches damaged blobs of a store anew.",
+        "Replace a tag, snapshot or file that holds something else.",
+        kind="switch",
+    ),
+]
+ForceAnew = Annotated[
+    bool,
+    Flag(
+        ("--force",),
+        "Replace a snapshot or file that holds something else, and fetch damaged blobs of a store anew.",
         kind="switch",
     ),
 ]
@@ -278,8 +286,15 @@ ReadCache = Annotated[
     str | None,
     Flag(
         ("--cache",),
-        "Keep what is read of files in chunks in this directory, and take from it what is there; "
-        "`pull --cache DIR` only takes.",
+        "Keep what is read of files in chunks in this directory, and take from it what is there.",
+        metavar="DIR",
+    ),
+]
+PullCache = Annotated[
+    str | None,
+    Flag(
+        ("--cache",),
+        "Take from this directory what `cat` or `mount` --cache has kept there of files in chunks; nothing is added.",
         metavar="DIR",
     ),
 ]
@@ -515,6 +530,8 @@ Write = Annotated[
         kind="switch",
     ),
 ]
-ConfigAction = Annotated[str, Word("ACTION", "show: print every setting, and where it comes from.")]
+ConfigAction = Annotated[
+    str | None, Word("ACTION", "show: print every setting, and where it comes from (default).", optional=True)
+]
 Topic = Annotated[str | None, Word("COMMAND", "The command (default: the program itself).", optional=True)]
 PagesOutput = Annotated[str | None, Flag(("--output", "-o"), "Write all pages into this directory.", metavar="DIR")]

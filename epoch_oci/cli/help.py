@@ -218,10 +218,17 @@ def snapshots(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[st
 
 
 def schema_names(prefix: str, **_: Any) -> list[str]:
-    """The kinds of document that a schema is there for."""
+    """The schemas there are: of documents, and of what commands print."""
     from epoch_oci import schemas
 
-    return [kind for kind in schemas.kinds() if kind.startswith(prefix)]
+    return [kind for kind in (*schemas.kinds(), *schemas.interfaces()) if kind.startswith(prefix)]
+
+
+def command_names(prefix: str, **_: Any) -> list[str]:
+    """The commands that there is a manual page for."""
+    from epoch_oci.cli.app import VERBS
+
+    return [name for name in VERBS if name.startswith(prefix)]
 
 
 def shells(prefix: str, **_: Any) -> list[str]:
@@ -235,5 +242,7 @@ _COMPLETERS: dict[str, Callable[..., list[str]]] = {
     "SHELL": shells,
     "ACTION": lambda prefix, **_: [word for word in ("show",) if word.startswith(prefix)],
     "--schema": schema_names,
+    "NAME": schema_names,
+    "COMMAND": command_names,
 }
 """By the word's name, or by the flag."""

@@ -40,6 +40,13 @@ _INSTEAD = {
 _SECRET_FLAGS = frozenset(
     {"--password", "--passwd", "--pass", "--token", "--identity-token", "--secret", "--creds", "-p"}
 )
+_ELSEWHERE = {
+    "check": "verify", "cp": "copy", "delete": "rm", "download": "pull", "du": "ls",
+    "fetch": "pull", "find": "ls", "gc": "prune", "get": "pull", "info": "inspect", "list": "ls",
+    "manifest": "inspect", "mirror": "sync", "publish": "push", "put": "push", "read": "cat", "remove": "rm",
+    "retag": "tag", "search": "ls", "show": "inspect", "tags": "ls", "test": "verify", "upload": "push",
+}  # fmt: skip
+"""What other tools call it, for who comes from there."""
 _PRIVATE = frozenset({"login"})
 """Commands whose stray arguments may be a password, which is not repeated."""
 
@@ -231,7 +238,8 @@ def no_such_command(word: str, known: Iterable[str]) -> UsageError:
     from difflib import get_close_matches
 
     names = list(known)
-    hint = _meant(get_close_matches(word, names, n=1, cutoff=0.5), PROGRAM) or f"one of: {', '.join(names)}"
+    close = [_ELSEWHERE[word]] if word in _ELSEWHERE else get_close_matches(word, names, n=1)
+    hint = _meant(close, PROGRAM) or f"one of: {', '.join(names)}"
     return UsageError(f"there is no command {_quoted(word)}", object=PROGRAM, hint=hint)
 
 

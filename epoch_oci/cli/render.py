@@ -11,6 +11,7 @@ from epoch_oci.errors import counted
 if TYPE_CHECKING:
     from epoch_oci.bulk.prune import Pruning
     from epoch_oci.bulk.results import SyncReport
+    from epoch_oci.bulk.rounds import RoundEnd
     from epoch_oci.flows.convert import Conversion
     from epoch_oci.flows.inspect import InspectedFile, Inspection
     from epoch_oci.flows.listing import ListedArtifact, ListedSnapshot
@@ -348,6 +349,16 @@ def print_card(found: "Inspection") -> None:
             console.print(Text(f"{word}: ", style=style) + Text(safe(text)), soft_wrap=True)
 
 
+def round_line(ended: "RoundEnd") -> str:
+    """How a round of a mirror went."""
+    report, took = ended.report, duration_text(ended.seconds)
+    if report is None:
+        return f"round {ended.number}: failed after {took}: {ended.error}"
+    counts = f"{report.count('synced')} synced, {report.count('there')} there, {len(report.failures)} failed"
+    deleted = f", {report.count('deleted')} deleted" if report.count("deleted") else ""
+    return f"round {ended.number}: {counts}{deleted}, {size_text(report.bytes_moved)} moved in {took}"
+
+
 def examination_lines(found: "Examination") -> list[str]:
     """A line for each check, what to do about it below; what the registry is like at the end."""
     where = f"{found.registry}/{found.repository}" if found.repository else found.registry
@@ -370,7 +381,7 @@ def config_lines(shown: Mapping[str, Any]) -> list[str]:
     rows += [
         [f"{item['host']}: {item['name']}", _value(item["value"]), item["from"]["where"]] for item in shown["hosts"]
     ]
-    head = shown["file"] or "none is there"
+    head = shown["file"] or "none is there, at ~/.config/epoch-oci/config.toml or where EPOCH_OCI_CONFIG says"
     return [f"Configuration file: {head}", "", *aligned([["SETTING", "VALUE", "FROM"], *rows])]
 
 

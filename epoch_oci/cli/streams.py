@@ -1,5 +1,6 @@
 """Standard output and standard error: what may be written there, and what becomes of a stream that fails."""
 
+import codecs
 import contextlib
 import os
 import re
@@ -19,6 +20,17 @@ _HOSTILE_DIRECTIONS = frozenset({"R", "AL", "AN", "RLE", "RLO", "RLI", "LRE", "L
 _QUERY_VALUE = re.compile(r"([?&][^=&\s\"'<>]{1,64}=)[^&\s\"'<>]+?(?=:?(?:[&\s\"'<>]|\Z))")
 _USER_INFO = re.compile(r"(://)[^/@\s\"'<>]+@")
 _HIDDEN = "***"
+
+
+# In an encoding that has them not; whatever came from others is escaped instead.
+_PLAIN = {"…": "...", "→": "->", "·": "-", "—": "-", "–": "-", "’": "'", "━": "=", "─": "-"}
+_ERRORS = "epoch-oci-plain"
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError) and (found := _PLAIN.get(error.object[error.start])) is not None:
+        return found, error.start + 1
+    return codecs.backslashreplace_errors(error)
 
 
 class ReaderGoneError(Exception):
@@ -105,6 +117,7 @@ def prepare() -> bool:
     A file opened later must not take the place of a closed stream, and no text may fail to be encoded.
     """
     had_output = sys.stdout is not None
+    codecs.register_error(_ERRORS, _plain)
     for number in range(3):
         try:
             os.fstat(number)
@@ -118,7 +131,7 @@ def prepare() -> bool:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
         else:
             # A file name that is no UTF-8 must not end a report (reliability F24).
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_ERRORS)
     return had_output
 
 

@@ -94,8 +94,11 @@ def disk_layers(manifest: Manifest) -> tuple[Layer, ...]:
     return layers
 
 
-def to_descriptor(descriptor: int, what: str = "standard output") -> Write:
-    """Writes to an open file or pipe without a buffer in between. Raises LocalIOError when nobody reads any more."""
+def to_descriptor(descriptor: int, what: str = "standard output", gone: type[Exception] | None = None) -> Write:
+    """Writes to an open file or pipe without a buffer in between.
+
+    Raises LocalIOError when nobody reads any more, or `gone` where that is none.
+    """
 
     def write(block: bytes) -> None:
         view = memoryview(block)
@@ -104,6 +107,8 @@ def to_descriptor(descriptor: int, what: str = "standard output") -> Write:
                 while view:
                     view = view[os.write(descriptor, view) :]
             except BrokenPipeError:
+                if gone is not None:
+                    raise gone from None
                 hint = "look at the error of the program that read it"
                 raise LocalIOError(f"{what} was closed by its reader", object=what, hint=hint) from None
 

@@ -309,6 +309,7 @@ def _mirror(
     """Round after round, until a signal ends it."""
     from epoch_oci.bulk.rounds import HealthFile, Metrics, rounds
     from epoch_oci.bulk.select import span_of
+    from epoch_oci.cli.render import round_line
 
     span = span_of(every, "--every").total_seconds()
     # A port that is taken is an error before the first round, and not after it.
@@ -326,7 +327,7 @@ def _mirror(
                 watch(ended)
             except LocalIOError as error:  # whoever looks at the file sees how old it is
                 run.warn(str(error))
-        run.line(ended.to_json(), ended.line())
+        run.line(ended.to_json(), round_line(ended))
         now = _said_of(ended)
         for text in now:
             if text not in told:

@@ -29,7 +29,7 @@ _OF_COMMANDS: tuple[Flag, ...] = tuple(
 """Flags that not every command has, and that may stand in the configuration file."""
 
 
-def config(run: "Run", action: flags.ConfigAction) -> None:
+def config(run: "Run", action: flags.ConfigAction = None) -> None:
     """Show what holds on this machine, and where each value comes from.
 
     A flag outweighs a variable, and that the configuration file: ~/.config/epoch-oci/config.toml, or the one that
@@ -37,7 +37,7 @@ def config(run: "Run", action: flags.ConfigAction) -> None:
     """
     from epoch_oci.cli.render import config_lines
 
-    if action != "show":
+    if action not in (None, "show"):
         raise UsageError(f"there is no `config {action}`", object=action, hint="write `epoch-oci config show`")
     settings = run.settings
     rows = [*_common(settings), *_of_commands(settings)]

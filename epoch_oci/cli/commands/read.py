@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from epoch_oci.cli import flags
 from epoch_oci.cli.arguments import cache_size as cache_size_of
 from epoch_oci.cli.arguments import place_of, refuse_swapped, write_file
+from epoch_oci.cli.streams import ReaderGoneError
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def cat(
 
     refuse_swapped("cat", location, name, "the snapshot comes first, and then the file of it")
     file = chosen(_files(run, location, store, cache, cache_size), name)
-    write = to_descriptor(sys.stdout.fileno())
+    # `cat … | head` is an end as any other.
+    write = to_descriptor(sys.stdout.fileno(), gone=ReaderGoneError)
     start, end = _range(range_, file.size)
     with file.content.open(start, end - start) as opened:
         whole = file.whole is not None and (start, end) == (0, file.size)
