@@ -1,10 +1,10 @@
-"""Dataclasses as the standard library makes them, in a fourth of the time.
+"""Dataclasses as the standard library makes them, in a small part of the time.
 
 The standard library compiles up to six methods for a class, and classes are made when a program starts: a command that
 only asks a registry whether all is there spent a quarter of its time on them. Here `__init__` alone is compiled, for it
-is called often, and the other methods are closures. What comes out is a dataclass to everybody else: `fields`,
-`replace`, `asdict`, `match`, `pickle` and type checkers see no difference. (But a frozen one of the standard library
-cannot be derived from it, nor it from one.)
+is called often, and not before it is asked for; the other methods are closures. What comes out is a dataclass to
+everybody else: `fields`, `replace`, `asdict`, `match`, `pickle`, signatures and type checkers see no difference. (But a
+frozen one of the standard library cannot be derived from it, nor it from one.)
 """
 
 import operator
@@ -53,7 +53,7 @@ def _methods(made: type, frozen: bool, order: bool) -> dict[str, Any]:
     values = _values(each.name for each in known if each.compare)
     hashed = _values(each.name for each in known if (each.compare if each.hash is None else each.hash))
     methods = {
-        "__init__": _initializer(made, known, frozen),
+        "__init__": _Initializer(made, frozen),
         "__repr__": _represented,
         "__eq__": _equality(values),
         "__hash__": (lambda self: hash(hashed(self))) if frozen else None,
@@ -63,7 +63,19 @@ def _methods(made: type, frozen: bool, order: bool) -> dict[str, Any]:
     return methods | _freezing(made, known) if frozen else methods
 
 
-def _initializer(made: type, known: Iterable["Field[Any]"], frozen: bool) -> FunctionType:
+class _Initializer:
+    """Stands in for a class's `__init__` until somebody asks for that: most classes of a run have no instance."""
+
+    def __init__(self, made: Any, frozen: bool) -> None:
+        self._made, self._frozen = made, frozen
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        self._made.__init__ = function = _initializer(self._made, self._frozen)
+        return function.__get__(instance, owner)
+
+
+def _initializer(made: type, frozen: bool) -> FunctionType:
+    known = fields(made)
     names: dict[str, Any] = {"_set": object.__setattr__, "_factory": _FACTORY}
     lines = []
     for field in known:
