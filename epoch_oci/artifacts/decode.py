@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from epoch_oci import dialects
 from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedFile, EncodedSnapshot, Snapshot, SnapshotFile
-from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.facts import Facts
 from epoch_oci.epoch.manifest import Layer
 from epoch_oci.errors import ContentError
@@ -33,6 +32,7 @@ from epoch_oci.transfer.throttle import Throttle
 
 if TYPE_CHECKING:
     from epoch_oci.artifacts.drafts import Drafts
+    from epoch_oci.disk.assembly import Assembly
     from epoch_oci.transfer.plan import Item
     from epoch_oci.transfer.zstd import UnpackedContent
 
@@ -200,7 +200,7 @@ class _Learning:
         self._learn(file, digest_of(content))
 
     def _draft(
-        self, file: EncodedFile, unpacked: "UnpackedContent", content: WatchedContent, assembly: Assembly
+        self, file: EncodedFile, unpacked: "UnpackedContent", content: WatchedContent, assembly: "Assembly"
     ) -> None:
         from epoch_oci.transfer.assemble import fill
 

@@ -13,7 +13,6 @@ from epoch_oci.artifacts.decode import Choose, Decoding, carried_content, decode
 from epoch_oci.artifacts.decode import joined as joined
 from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedSnapshot, Snapshot, SnapshotFile
-from epoch_oci.dialects.foreign import identified
 from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, MANIFEST_LIMIT, Manifest
@@ -57,6 +56,8 @@ class FoundArtifact:
 
     def identified(self, key: SnapshotKey) -> "FoundArtifact":
         """The same, named `key` where nothing in the artifact says otherwise. Raises ContentError."""
+        from epoch_oci.dialects.foreign import identified
+
         return replace(self, snapshot=identified(self.snapshot, key.name, key.tag))
 
     @property

@@ -5,7 +5,6 @@ from typing import Any
 
 from epoch_oci.dialects import profile
 from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, Role, Snapshot, SnapshotFile
-from epoch_oci.dialects.foreign import from_layers
 from epoch_oci.dialects.layers import (
     BASE_IMAGE,
     CarriedFile,
@@ -71,6 +70,8 @@ class CocoonDialect:
         """As `Dialect.decode`. What others made is derived from its layers (`foreign.from_layers`)."""
         # By the config and not by the artifact's type: generic tools drop or change the one and carry the other.
         if manifest.config.media_type not in profile.ARTIFACT_TYPES:
+            from epoch_oci.dialects.foreign import from_layers
+
             return from_layers(manifest)
         config = profile.checked_config(manifest, config, manifest.config.media_type)
         epoch = Manifest.parse(config.called(EPOCH_MANIFEST), "the config")

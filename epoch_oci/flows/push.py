@@ -21,7 +21,6 @@ from epoch_oci.dialects.base import Artifact, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.errors import ContentError, UsageError
 from epoch_oci.events import OnEvent, ignore, phase
-from epoch_oci.flows.copy import CopyOptions, copy
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.stores.base import ArtifactStore, Sink, Source
 from epoch_oci.transfer.cuts import Cuts, plan_cuts
@@ -113,6 +112,8 @@ def _goes_as_it_is(found: FoundDocuments, options: PushOptions) -> bool:
 def _copied(
     source: Source, key: SnapshotKey, sink: ArtifactStore, tag: str, options: PushOptions, on_event: OnEvent
 ) -> TransferReport:
+    from epoch_oci.flows.copy import CopyOptions, copy
+
     how = CopyOptions(referrers=False, **options.shared())
     artifacts, tags = ArtifactsOf(source, key.name), [tag, *options.also]
     report = copy(artifacts, key.tag, sink, tags, options=how, on_event=on_event)

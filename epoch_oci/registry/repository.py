@@ -28,7 +28,6 @@ from epoch_oci.registry.manifests import Manifests
 from epoch_oci.registry.openness import Onlooker
 from epoch_oci.registry.policy import Attempts, RegistrySettings
 from epoch_oci.registry.profiles import Manner, profile_for, profile_told
-from epoch_oci.registry.upload import Upload
 from epoch_oci.registry.upload_journal import UploadJournal
 from epoch_oci.registry.upload_session import Destination, Session
 from epoch_oci.stores.base import Content, Limits, Openness
@@ -134,6 +133,8 @@ class RegistryRepository:
 
     def put(self, target: Descriptor, content: Content) -> None:
         """As `Sink.put`. What is wrong with the content is found before the registry has all of it."""
+        from epoch_oci.registry.upload import Upload
+
         Upload(self._destination(target), content, self._journal).run()
 
     def publish(self, name: str, document: Document, *, replace: bool = False) -> None:

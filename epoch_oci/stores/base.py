@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from epoch_oci.dataclass import dataclass
-from epoch_oci.disk.assembly import Assembly
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import Finding, NotFoundError
@@ -25,6 +24,7 @@ from epoch_oci.oci.verifying import ByteReader
 
 if TYPE_CHECKING:
     from epoch_oci.chunks.chunked_file import Part
+    from epoch_oci.disk.assembly import Assembly
 
 
 class Content(Protocol):
@@ -251,7 +251,7 @@ class FileTarget:
 class Assembler(Protocol):
     """A sink that can take a blob's bytes out of order and keep them across runs."""
 
-    def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
+    def assemble(self, target: Descriptor) -> "AbstractContextManager[Assembly] | None":
         """Start or go on with a blob; None when this sink cannot.
 
         Entering it raises BusyError while another process is at the blob. Whoever waited asks `holds` again inside.
@@ -356,7 +356,7 @@ class FileSink(Protocol):
         Raises ContentError when the content is not `target.blob`, ConflictError when something else stands there.
         """
 
-    def assemble(self, target: FileTarget, *, replace: bool = False) -> AbstractContextManager[Assembly]:
+    def assemble(self, target: FileTarget, *, replace: bool = False) -> "AbstractContextManager[Assembly]":
         """As `Assembler.assemble` for the blob of a file; raises what `write` raises."""
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING
 
-from epoch_oci.disk.assembly import Assembly
 from epoch_oci.epoch.catalog import CATALOG_LIMIT, Catalog, without_tags
 from epoch_oci.epoch.keys import (
     CATALOG_KEY,
@@ -38,6 +38,9 @@ from epoch_oci.stores.backends.base import (
 from epoch_oci.stores.backends.collect import Collector, digests_in, gathered
 from epoch_oci.stores.base import Content, Garbage, SnapshotEntry
 from epoch_oci.stores.catalog_upkeep import Batch, Enlisting, Unlisted, entry_problem
+
+if TYPE_CHECKING:
+    from epoch_oci.disk.assembly import Assembly
 
 _BLOBS = "blobs/sha256/"
 _LOOKED_INTO = 64
@@ -113,7 +116,7 @@ class EpochStore:
         key = blob_key(target.digest)
         self._backend.write(key, lambda: verified(content, target), target.size, digest=target.digest)
 
-    def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
+    def assemble(self, target: Descriptor) -> "AbstractContextManager[Assembly] | None":
         """As `Assembler.assemble`."""
         return self._backend.assemble(blob_key(target.digest), target)
 

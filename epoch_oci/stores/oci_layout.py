@@ -6,8 +6,8 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.facts import Marks
 from epoch_oci.disk.local import Warnings, unheard
 from epoch_oci.errors import ContentError, Finding, NotFoundError, UsageError
@@ -38,6 +38,9 @@ from epoch_oci.stores.layout_index import (
     told_apart,
     with_entry,
 )
+
+if TYPE_CHECKING:
+    from epoch_oci.disk.assembly import Assembly
 
 MARK = "oci-layout"
 INDEX = "index.json"
@@ -121,7 +124,7 @@ class OciLayout:
         self._backend.write(key, lambda: verified(content, target), target.size, digest=target.digest)
         self._make()
 
-    def assemble(self, target: Descriptor) -> AbstractContextManager[Assembly] | None:
+    def assemble(self, target: Descriptor) -> "AbstractContextManager[Assembly] | None":
         """As `Assembler.assemble`."""
         self._has_mark()
         return self._backend.assemble(blob_key(target.digest), target)

@@ -5,10 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epoch_oci.dataclass import dataclass
-from epoch_oci.disk.assembly import Assembly, BusyError
 from epoch_oci.errors import AccessError, ConflictError, ContentError, LocalIOError, NetworkError, NotFoundError
 from epoch_oci.events import Action, Event, Kind, OnEvent, ignore
 from epoch_oci.oci.descriptor import Descriptor
@@ -16,13 +15,14 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PartTable
 from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.base import Scattered
-from epoch_oci.transfer.assemble import assemble, scatter
 from epoch_oci.transfer.content import CancelledError, WatchedContent, unheard
 from epoch_oci.transfer.cuts import part_digests
 from epoch_oci.transfer.plan import Item, Late, Plan, Seed
 from epoch_oci.transfer.pool import MOST, START, Climb, GrowingPool
-from epoch_oci.transfer.seeds import reuse
 from epoch_oci.transfer.throttle import Throttle
+
+if TYPE_CHECKING:
+    from epoch_oci.disk.assembly import Assembly
 
 _SHUTDOWN_SECONDS = 4.0
 _REPORT_SECONDS = 0.1
@@ -256,6 +256,8 @@ class _Run:
             with self._entered(item) as assembly:
                 # Another process may have brought it while this one waited for its turn.
                 if not item.present():
+                    from epoch_oci.transfer.seeds import reuse
+
                     reuse(item, content, assembly)
         except (ContentError, NotFoundError, LocalIOError) as error:
             self._warn(f"{seed.source.where} has no good copy of {item.title or item.target.digest}: {error.message}")
@@ -267,8 +269,10 @@ class _Run:
         return False
 
     @contextmanager
-    def _entered(self, item: Item) -> Iterator[Assembly | None]:
+    def _entered(self, item: Item) -> "Iterator[Assembly | None]":
         """The blob's assembly, once no other process is at it; None where the sink has no such thing."""
+        from epoch_oci.disk.assembly import BusyError
+
         told = -_BUSY_TOLD_SECONDS
         while (assembling := item.assemble() if item.assemble else None) is not None:
             try:
@@ -290,7 +294,9 @@ class _Run:
                 return
         yield None
 
-    def _assemble(self, item: Item, assembly: Assembly) -> int:
+    def _assemble(self, item: Item, assembly: "Assembly") -> int:
+        from epoch_oci.transfer.assemble import assemble, scatter
+
         if item.present():  # another process was at it meanwhile
             assembly.discard()
             return 0
@@ -323,7 +329,7 @@ class _Run:
             raise ConflictError(f"{item.title} was put there by another process", object=item.title)
         return moved
 
-    def _again(self, item: Item, content: WatchedContent, assembly: Assembly) -> bool:
+    def _again(self, item: Item, content: WatchedContent, assembly: "Assembly") -> bool:
         """What an earlier run left was not what it claimed to be (a power cut): fetch all of it, once."""
         assembly.discard()
         item.put(content)

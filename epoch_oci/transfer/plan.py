@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import accumulate
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from epoch_oci.dataclass import dataclass
-from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError, NotFoundError, counted
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
@@ -24,6 +23,9 @@ from epoch_oci.stores.base import (
 )
 from epoch_oci.transfer.content import SliceContent, WatchedContent
 from epoch_oci.transfer.pool import MOST, GrowingPool
+
+if TYPE_CHECKING:
+    from epoch_oci.disk.assembly import Assembly
 
 _QUESTIONS = 8
 """Asked at a time where nobody said how many: small answers, each a round trip."""
@@ -65,11 +67,11 @@ class Item:
     step: Step
     put: Callable[[Content], None]
     present: Callable[[], bool]
-    assemble: Callable[[], AbstractContextManager[Assembly] | None] | None = None
+    assemble: "Callable[[], AbstractContextManager[Assembly] | None] | None" = None
     mount: Callable[[], bool] | None = None
     seeds: tuple[Seed, ...] = ()
     unasked: bool = False
-    fill: Callable[[WatchedContent, Assembly], None] | None = None
+    fill: "Callable[[WatchedContent, Assembly], None] | None" = None
     begun: bool = False
 
     @property

@@ -5,15 +5,17 @@ Keys are relative, `/` divides their components. Every implementation raises onl
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from epoch_oci.dataclass import dataclass
-from epoch_oci.disk.assembly import Assembly
 from epoch_oci.errors import ContentError, Finding, NotFoundError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest, shown
 from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content
+
+if TYPE_CHECKING:
+    from epoch_oci.disk.assembly import Assembly
 
 _MOST_LEFTOVERS = 20
 
@@ -65,7 +67,7 @@ class Backend(Protocol):
     def flush(self, prefix: str) -> None:
         """Make durable what others, perhaps killed since, stored below `prefix` (a key's folder)."""
 
-    def assemble(self, key: str, target: Descriptor) -> AbstractContextManager[Assembly] | None:
+    def assemble(self, key: str, target: Descriptor) -> "AbstractContextManager[Assembly] | None":
         """As `stores.base.Assembler.assemble`, for the object `key`."""
 
     def file(self, key: str) -> AbstractContextManager[int] | None:

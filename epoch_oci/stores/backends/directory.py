@@ -11,9 +11,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from epoch_oci.disk import local
-from epoch_oci.disk.assembly import Assembly
 from epoch_oci.disk.draft import Draft, Shown, is_ours, is_reserved, stale, sweep
 from epoch_oci.disk.facts import Marks, is_same
 from epoch_oci.disk.lock import locked
@@ -23,6 +23,9 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verifying import BLOCK, ByteReader
 from epoch_oci.stores.backends.base import Change, Opener, Stored, check_key, read_if_there
+
+if TYPE_CHECKING:
+    from epoch_oci.disk.assembly import Assembly
 
 _LOOKS = 5
 """A file that changes every time it is read counts as absent."""
@@ -131,8 +134,10 @@ class DirectoryBackend:
                 draft.commit(name, shown=self._marking(digest))
 
     @contextmanager
-    def assemble(self, key: str, target: Descriptor) -> Iterator[Assembly]:
+    def assemble(self, key: str, target: Descriptor) -> "Iterator[Assembly]":
         """As `stores.base.Assembler.assemble`, for the object `key`. The disk must have room for what is missing."""
+        from epoch_oci.disk.assembly import Assembly
+
         folder, name = _split(key)
         what = self._what(key)
         with (
