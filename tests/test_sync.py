@@ -331,6 +331,44 @@ def test_chunked_versions_come_back_equal_and_are_known_again(cli, tmp_path, sto
     assert without_catalog(tree(tmp_path / "second")) == store
 
 
+@pytest.mark.parametrize("place", ["registry", "layout"])
+def test_chunked_versions_follow_one_another_and_share_what_has_not_changed(cli, tmp_path, fake_registry, place):
+    """Out of the store and back into one, as many at a time as may be; several names in one layout."""
+    chunk, names, versions = 64 << 10, ("one", "two"), 4
+    for name in names:
+        raw = bytearray(noise(name, 32 * chunk))
+        for number in range(1, versions + 1):
+            raw[number * chunk : (number + 1) * chunk] = noise(f"{name}{number}", chunk)
+            made = Made(SnapshotKey(name, f"v{number}"), b"", {Digest.of(bytes(raw)).hex: bytes(raw)})
+            row = {"digest": next(iter(made.blobs)), "size": len(raw), "filename": "memory-ranges"}
+            value = {"schemaVersion": 1, "name": name, "tag": f"v{number}", "snapshotId": "9f", "layers": [row]}
+            made.raw = gojson.dumps({**value, "totalSize": len(raw), "createdAt": f"2026-04-0{9 - number}T10:00:00Z"})
+            put_snapshot(tmp_path / "store", made)
+    before = tree(tmp_path / "store")
+    target = f"{fake_registry().address}/m" if place == "registry" else "oci:layout"
+    for words in (("store", target, "--chunked"), (target, "second")):
+        done = cli("sync", *words, "--format", "json")
+        assert done.code == 0, done.err
+        least = len(names) * (32 + versions - 1) * chunk
+        assert least <= done.json["bytesTransferred"] < least + len(names) * versions * 8_000
+    assert without_catalog(tree(tmp_path / "second")) == without_catalog(before)
+
+
+@pytest.mark.parametrize(
+    "flag", [("--chunked",), ("--dialect", "cocoonstack"), ("--part-size", "1G"), ("--allow-loss",)]
+)
+def test_how_artifacts_are_made_is_not_said_where_none_is_made(cli, tmp_path, store, fake_registry, flag):
+    registry = fake_registry()
+    assert cli("sync", "store", f"{registry.address}/m").code == 0
+    asked = len(registry.recording)
+    for words in ((f"{registry.address}/m", "oci:layout"), (f"{registry.address}/m", "second"), ("store", "second")):
+        done = cli("sync", *words, *flag)
+        assert done.code == 2 and f"{flag[0]} says how an artifact is made" in done.error
+    assert len(registry.recording) == asked and not {"layout", "second"} & {path.name for path in tmp_path.iterdir()}
+    env = {"EPOCH_OCI_CHUNKED": "1", "EPOCH_OCI_PART_SIZE": "1G"}  # which is about pushing
+    assert cli("sync", f"{registry.address}/m", "second", env=env).code == 0
+
+
 def test_files_in_parts_move_once_and_are_known_again(cli, tmp_path, store, fake_registry):
     registry = fake_registry()
     words = ("sync", "store", f"{registry.address}/m", "--part-size", "128KiB", "--format", "json")

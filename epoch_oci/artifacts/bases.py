@@ -85,8 +85,10 @@ class Bases:
             return False
         return True
 
-    def learn_all(self, bases: Sequence[Base], sink: Sink, there: tuple[str, ImageManifest | None]) -> None:
-        """Those that were named; else what the target's tag holds, and its newest tags."""
+    def learn_all(
+        self, bases: Sequence[Base], sink: Sink, there: tuple[str, ImageManifest | None], alike: str = ""
+    ) -> None:
+        """Those that were named; else what the target's tag holds, and its newest tags that begin with `alike`."""
         for base in bases:
             self.learn(base)
         source = as_source(sink)
@@ -96,7 +98,7 @@ class Bases:
         tag, image = there
         if image is not None and is_chunked(image):
             self.learn(Base(source, tag), image)
-        for name, found in newest(source, tag):
+        for name, found in newest(source, tag, alike):
             self.learn(Base(source, name), found)
 
     def prove(self, index: Digest) -> None:
@@ -125,17 +127,17 @@ def as_source(sink: Sink) -> Source | None:
     return sink if isinstance(sink, Source) else None
 
 
-def newest(source: Source, skip: str) -> Iterator[tuple[str, ImageManifest]]:
+def newest(source: Source, skip: str, alike: str = "") -> Iterator[tuple[str, ImageManifest]]:
     """The newest artifacts in chunks of a repository or layout, by their annotation of creation, but for tag `skip`.
 
-    Only so many tags are looked at: the last ones by name, as versions are counted.
+    Only tags that begin with `alike` are looked at, and only so many: the last ones by name, as versions are counted.
     """
     if not isinstance(source, ArtifactStore):
         return
     with suppress(*_Problem):
         # Lists of referrers look like tags in registries that keep them so (oci-registries 2.2).
-        tags = [tag for tag in source.tags() if tag != skip and not tag.startswith("sha256-")]
-        chosen = sorted(tags, key=_natural)[-_TAGS_ASKED:]
+        tags = [tag for tag in source.tags() if tag != skip and tag.startswith(alike) and not tag.startswith("sha256-")]
+        chosen = sorted(tags, key=natural_order)[-_TAGS_ASKED:]
         found = _manifests(source, chosen)
         # By what the snapshot says of itself; the tag breaks ties, so that every run takes the same.
         for _, tag, image in sorted(found, key=lambda item: item[:2], reverse=True)[:_TAGS_TAKEN]:
@@ -156,8 +158,8 @@ def _manifests(source: Source, tags: Sequence[str]) -> list[tuple[str, str, Imag
     return [(image.annotations.get(CREATED, ""), tag, image) for tag, image in images.items()]
 
 
-def _natural(tag: str) -> list[tuple[int, str]]:
-    """So that v10 comes after v9."""
+def natural_order(tag: str) -> list[tuple[int, str]]:
+    """What tags are sorted by so that v10 comes after v9."""
     parts: list[tuple[int, str]] = []
     word = ""
     for char in tag + "\0":

@@ -58,7 +58,8 @@ class Chunking(Checked):
     """How files are put into chunks: `level` is zstd's, 1 to 19.
 
     `bases` are earlier versions; where none is named, what the tag holds and the newest tags are. `journals` is a
-    directory that remembers what a killed push has sent, `cache` one that keeps indexes. Unless `keep_plain`,
+    directory that remembers what a killed push has sent, `cache` one that keeps indexes. Of the tags only those count
+    that begin with `alike`, where a layout has versions of several snapshots. Unless `keep_plain`,
     also files of which the target has a plain layer are cut.
     """
 
@@ -68,6 +69,7 @@ class Chunking(Checked):
     journals: Path | None = None
     cache: Path | None = None
     keep_plain: bool = True
+    alike: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +254,7 @@ def packing_into(
             # First, so that what a killed push has sent counts before what older versions have: it lies in fresh, full
             # packs.
             bases.learn_journal(journal)
-        bases.learn_all(chunking.bases, sending.sink, there)
+        bases.learn_all(chunking.bases, sending.sink, there, chunking.alike)
         sending = replace(sending, journal=journal, mounts=bases.mounts)
         with Packing(known, size, chunking.level, sending, bases.prove) as packing:
             yield packing

@@ -94,6 +94,8 @@ class Course:
         self._plan = plan
         self._placed = set(plan.placed)
         self._arriving: set[Place] = set()
+        self._turns = plan.turns or (None,) * len(plan.wanted)
+        self._taken: set[str | None] = set()
         self._parts: dict[Digest, tuple[Digest, ...]] = {}
         self._crew = crew
         self._homes = homes
@@ -142,6 +144,7 @@ class Course:
                 # What it brings is mounted by those that come after; who needs the same waits rather than sending it as
                 # well.
                 self._arriving |= self._missing(index)
+                self._taken |= {self._turns[index]} - {None}
                 self._submit(self._snapshot(index), index)
             elif self._carries and self._in_a_row < _IN_A_ROW:
                 carry = self._carries.popleft()
@@ -152,7 +155,9 @@ class Course:
                 return
 
     def _is_ready(self, index: int) -> bool:
-        """Whether a snapshot waits for nothing: neither for a shared blob, nor for one that another one just mounts."""
+        """Whether a snapshot waits for nothing: no turn, no shared blob, and none that another one just mounts."""
+        if self._turns[index] in self._taken:
+            return False
         return not self._blockers[index] and self._missing(index).isdisjoint(self._arriving)
 
     def _missing(self, index: int) -> set[Place]:
@@ -200,6 +205,7 @@ class Course:
     def _snapshot_ended(self, index: int, future: "Future[Done]", error: EpochOciError | None, started: float) -> Ended:
         wanted, seconds = self._plan.wanted[index], time.monotonic() - started
         self._arriving -= self._missing(index)
+        self._taken.discard(self._turns[index])
         if error is not None:
             self._count(error)
             return Ended(wanted, None, error, seconds)

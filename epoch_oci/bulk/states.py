@@ -17,6 +17,7 @@ from epoch_oci.bulk.union import Blob, Place, Wanted
 from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedSnapshot, EncodeOptions
 from epoch_oci.dialects.foreign import identified
+from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.dialects.profile import ROLE
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
@@ -242,7 +243,8 @@ class Looker:
         there = self._is_there(manifest, target)
         if there is not None:
             return There(source, target, there, blobs)
-        return Wanted(source=source, target=target, pinned=pinned, blobs=blobs, created=created)
+        chunked = self.rules.chunked and self.target.kind != "store"
+        return Wanted(source=source, target=target, pinned=pinned, blobs=blobs, created=created, in_chunks=chunked)
 
     def _of_modern(self, source: Entry, target: Entry, found: FoundDocuments) -> Wanted | There | None:
         """Out of the bucket of a modern Epoch, which keeps its snapshots as artifacts."""
@@ -261,7 +263,8 @@ class Looker:
             there, blobs = self._is_there(manifest, target), _blobs_of(manifest)
         if there is not None:
             return There(source, target, there, blobs)
-        return Wanted(source=source, target=target, pinned=pinned, blobs=blobs, created=created)
+        chunked = self.rules.chunked and self.target.kind != "store"
+        return Wanted(source=source, target=target, pinned=pinned, blobs=blobs, created=created, in_chunks=chunked)
 
     def _is_there(self, manifest: Manifest, target: Entry) -> Digest | None:
         """The digest that the target has the snapshot by. Raises ConflictError when it has another one there."""
@@ -327,7 +330,14 @@ class Looker:
         if not told.derived and (there := self._held(target, told.epoch.digest)) is not None:
             self.journal.told[digest] = there
             return There(source, target, there, blobs)
-        return Wanted(source=source, target=target, pinned=digest, blobs=blobs, created=created)
+        return Wanted(
+            source=source,
+            target=target,
+            pinned=digest,
+            blobs=blobs,
+            created=created,
+            in_chunks=is_chunked(found.image),
+        )
 
     def _of_artifact(self, source: Entry, target: Entry) -> Wanted | There | None:
         """From one repository or layout to another."""

@@ -12,7 +12,7 @@ from epoch_oci.bulk.run import Course, Crew, Ended, Meter, Threads
 from epoch_oci.bulk.select import Selection
 from epoch_oci.bulk.sides import Entry, RegistrySide, Side, mounts_within, of_one_registry, removing, store_of
 from epoch_oci.bulk.states import LeftOut, Rules, Survey, There, held, survey
-from epoch_oci.bulk.union import Carry, SyncPlan, Wanted, plan
+from epoch_oci.bulk.union import Carry, SyncPlan, Wanted, plan, version_by_version
 from epoch_oci.bulk.work import Done, Local, Manner
 from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import EpochOciError, NotFoundError, PolicyError, UsageError, counted
@@ -74,8 +74,8 @@ def sync(
         mounts=mounts_within(target),
         one_registry=of_one_registry(source, target),
     )
-    if options.manner.chunked and source.kind == "store" and target.kind != "store":
-        planned = replace(planned, carries=())  # what versions share they share by chunks, and not by files
+    if any(item.in_chunks for item in planned.wanted):
+        planned = version_by_version(planned, pushed=source.kind == "store")
     report.total, report.union, report.mounted, report.old = planned.total, planned.union, planned.mounted, found.old
     report.shared = sum(carry.blob.size for carry in planned.carries)
     report.warnings += _nothing(found, source)
@@ -148,7 +148,7 @@ def _bring(
     homes, notes = _homes(found, journal), dict[str, list[str]]()
     meter.begin(planned.moved)
     # Snapshots and their blobs share one bound: eight snapshots with sixteen transfers each are 128 connections.
-    manner = replace(options.manner, jobs=options.manner.jobs or _inner_jobs(options.jobs, len(planned.wanted)))
+    manner = replace(options.manner, jobs=options.manner.jobs or _inner_jobs(options.jobs, planned.at_once))
     threads = Threads(source, target, manner, options.local, meter.hear, options.jobs)
     hands: Crew = threads if crew is None else crew(manner, meter.hear, planned.wanted[0])
 

@@ -8,11 +8,15 @@ goes with it, the largest snapshots first, so that a run that is cut short leave
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import field, replace
+from datetime import UTC, datetime
 
+from epoch_oci.artifacts.bases import natural_order
+from epoch_oci.bulk.select import moment_of
 from epoch_oci.bulk.sides import Entry
 from epoch_oci.dataclass import dataclass
 from epoch_oci.oci.digest import Digest
 
+_EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 Place = tuple[str, Digest]
 """A blob in a container of the target."""
 
@@ -35,6 +39,7 @@ class Wanted:
     """A snapshot that is not there yet: where it comes from, where it goes, and what it is made of.
 
     `pinned` is the digest of its document at the source, by which it is had from there whatever its tag says meanwhile.
+    What is `in_chunks`, or will be, is cheaper where an earlier version is.
     """
 
     source: Entry
@@ -42,6 +47,7 @@ class Wanted:
     pinned: Digest
     blobs: tuple[Blob, ...]
     created: str = ""
+    in_chunks: bool = False
 
     @property
     def size(self) -> int:
@@ -77,11 +83,19 @@ class SyncPlan:
     """By snapshot, the bytes that move for its sake alone."""
     placed: AbstractSet[Place] = field(repr=False)
     """What containers of the target are known to hold."""
+    turns: tuple[str | None, ...] = field(default=(), repr=False)
+    """By snapshot, the name of which it is a version that waits for the one before; None for what never waits."""
 
     @property
     def saved(self) -> int:
         """Bytes that need not move, for they are there, shared or mounted."""
         return self.total - self.moved
+
+    @property
+    def at_once(self) -> int:
+        """How many snapshots can be under way at a time."""
+        waiting = [turn for turn in self.turns if turn is not None]
+        return len(self.wanted) - len(waiting) + len(set(waiting))
 
 
 def plan(
@@ -137,6 +151,35 @@ def plan(
         own=tuple(own),
         placed=there,
     )
+
+
+def version_by_version(planned: SyncPlan, *, pushed: bool) -> SyncPlan:
+    """The same, but of what is in chunks the oldest first, and of one name each after the one before.
+
+    So it finds there what it shares with the other. Where chunks are what is `pushed`, files are not shared whole, but
+    for base images, which stay plain.
+    """
+    items = planned.wanted
+    order = sorted(range(len(items)), key=lambda index: _turn(items[index], index))
+    rank = {old: new for new, old in enumerate(order)}
+    return replace(
+        planned,
+        wanted=tuple(items[index] for index in order),
+        own=tuple(planned.own[index] for index in order),
+        carries=tuple(
+            replace(carry, users=tuple(sorted(rank[index] for index in carry.users)))
+            for carry in planned.carries
+            if carry.blob.base or not pushed
+        ),
+        turns=tuple(items[index].target.name if items[index].in_chunks else None for index in order),
+    )
+
+
+def _turn(item: Wanted, place: int) -> tuple[bool, object]:
+    if not item.in_chunks:
+        return False, place
+    # What has no date comes first: it may be as old as it likes. Tags break ties, for versions are counted.
+    return True, (moment_of(item.created) or _EARLIEST, natural_order(item.target.tag), item.target)
 
 
 def _users(wanted: Sequence[Wanted]) -> dict[Digest, tuple[Blob, list[int]]]:

@@ -166,7 +166,7 @@ def do_snapshot(
         throttle=local.throttle,
     )
     if source.kind == "store":
-        options, key = _pushing(how, manner, local), SnapshotKey.parse(task.source.ref)
+        options, key = _pushing(how, manner, local, _alike(task, target)), SnapshotKey.parse(task.source.ref)
         return _done(push(store, key, sink, task.target.ref, options=options, on_event=on_event))
     assert isinstance(sink, ArtifactStore)
     copying = CopyOptions(referrers=manner.referrers, **how.shared())
@@ -175,15 +175,20 @@ def do_snapshot(
     return _done(copy_artifact(store, str(task.pinned), sink, tags, options=copying, on_event=on_event))
 
 
-def _pushing(how: WriteOptions, manner: Manner, local: Local) -> PushOptions:
+def _pushing(how: WriteOptions, manner: Manner, local: Local, alike: str) -> PushOptions:
     return PushOptions(
         dialect=manner.dialect,
         allow_loss=manner.allow_loss,
         part_size=manner.part_size,
         part_cache=local.cache,
-        chunking=Chunking(journals=local.packs, cache=local.cache) if manner.chunked else None,
+        chunking=Chunking(journals=local.packs, cache=local.cache, alike=alike) if manner.chunked else None,
         **how.shared(),
     )
+
+
+def _alike(task: SnapshotTask, target: Side) -> str:
+    """What the tags of versions of a snapshot begin with at the target: a layout has those of others as well."""
+    return task.target.ref.removesuffix(task.target.tag) if target.kind == "layout" else ""
 
 
 def _is_listing(task: SnapshotTask, source: Side) -> bool:

@@ -92,6 +92,7 @@ def sync(
     local = _local(run, limit_rate)
     options = partial(_options, run, selection, manner, local, jobs=jobs, delete=delete, dry_run=dry_run)
     ends = (source, target, (*repository, *_listed(run, repositories_from)))
+    _refuse_unused(run, ends)
     once = partial(_round, run, ends, options, report)
     with _cluster(run, scheduler, workers, ends, jobs, limit_rate) as crew:
         if every is not None:
@@ -99,6 +100,30 @@ def sync(
         result = once(crew)
     run.progress.close()
     _show(run, result)
+
+
+def _refuse_unused(run: "Run", ends: tuple[str, str, Sequence[str]]) -> None:
+    """What is typed of how artifacts are made, where none is made, would be taken for what is done. Raises UsageError.
+
+    What the environment says of it is about pushing.
+    """
+    from epoch_oci.bulk.sides import open_side
+
+    typed = [name for name in ("chunked", "dialect", "part_size", "allow_loss") if run.typed(name)]
+    if not typed:
+        return
+    source, target, named = ends
+    here = open_side(source, connection=run.connection, repositories=tuple(named))
+    there = open_side(target, connection=run.connection, create=True)
+    if here.kind == "store" and there.kind != "store":
+        return
+    flag = f"--{typed[0].replace('_', '-')}"
+    raise UsageError(
+        f"{flag} says how an artifact is made of a snapshot in a store, and none is made here: "
+        f"{here.where} is a {here.kind}, and {there.where} is a {there.kind}",
+        object=flag,
+        hint="leave it out" + ("; `copy` changes the form of one artifact" if typed[0] == "chunked" else ""),
+    )
 
 
 def _selection(
