@@ -301,7 +301,14 @@ def __getattr__(name: str) -> object:
         return import_module(f"{__name__}.{name}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'errors')}"), name)
+    found = getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'errors')}"), name)
+    if hasattr(found, "__code__"):
+        from epoch_oci.options import held
+
+        # Whoever comes by this way is no part of the house, and is told at once what was wrong.
+        found = held(found, lambda each: getattr(import_module(__name__), each))
+    # From now on it is found without coming here.
+    return globals().setdefault(name, found)
 
 
 def __dir__() -> list[str]:

@@ -269,6 +269,8 @@ def _digest(word: str, text: str) -> Digest:
 
 
 def _path(text: str) -> Path:
+    if "\0" in text:
+        raise UsageError(f"{shown(text)} is no path: there is a NUL in it", object=text)
     return Path(os.path.expanduser(text))  # noqa: PTH111 (pathlib raises for a user that is none)
 
 

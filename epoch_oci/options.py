@@ -1,19 +1,23 @@
 """What options have in common: every value is held against its type and its bounds as soon as it is given.
 
-A wrong one is a UsageError that names it; nothing has been opened by then. Paths and lists are taken in any form.
+A wrong one is a UsageError that names it; nothing has been opened by then. Paths and lists are taken in any form. What
+public functions are called with is held against their annotations in the same way.
 """
 
+import functools
+import inspect
 import os
 import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from epoch_oci.errors import UsageError
 
 _SEVERAL = (tuple, frozenset)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Checked:
@@ -28,6 +32,43 @@ class Checked:
             object.__setattr__(self, field.name, value)
             if (problem := _problem(value, field.type, *self.bounds.get(field.name, (0, float("inf"))))) is not None:
                 raise UsageError(f"{type(self).__name__}: {field.name} {problem}", object=field.name)
+
+
+def held(function: _Function, names: Callable[[str], object]) -> _Function:
+    """`function`, which raises UsageError for an argument of another type than its annotation says.
+
+    `names` finds the types that its module imports for a type checker alone. Too many and too few arguments are the
+    TypeError that they always are.
+    """
+    signature, hints = inspect.signature(function), get_type_hints(function, localns=_Named(names))
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        for name, given in signature.bind(*args, **kwargs).arguments.items():
+            several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+            for value in given if several else (given,):
+                if not fits(value, hints[name]):
+                    message = (
+                        f"{function.__name__}: {name} cannot be {_shown(value)}: it has to be {_named(hints[name])}"
+                    )
+                    raise UsageError(message, object=name)
+        return function(*args, **kwargs)
+
+    return cast(_Function, checked)
+
+
+class _Named(dict[str, Any]):
+    """What is not in the globals of a function, when its annotations are read."""
+
+    def __init__(self, names: Callable[[str], object]) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, name: str) -> object:
+        try:
+            return self._names(name)
+        except AttributeError:
+            raise KeyError(name) from None
 
 
 def _taken(value: Any, kind: object) -> Any:
@@ -69,7 +110,11 @@ def fits(value: object, kind: object) -> bool:
         return isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
     if kind is None or kind is types.NoneType:
         return value is None
-    return not isinstance(kind, type) or getattr(kind, "_is_protocol", False) or isinstance(value, kind)
+    if isinstance(origin, type):  # a text is a sequence as well, of its letters, and never meant as one
+        return isinstance(value, origin) and not isinstance(value, str)
+    if getattr(kind, "_is_protocol", False):
+        return not getattr(kind, "_is_runtime_protocol", False) or isinstance(value, cast(type, kind))
+    return not isinstance(kind, type) or isinstance(value, kind)
 
 
 def _all_fit(value: tuple[object, ...] | frozenset[object], inner: tuple[object, ...]) -> bool:

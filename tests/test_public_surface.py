@@ -9,7 +9,7 @@ import pkgutil
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 from snapshots import make_snapshot, open_store, put_snapshot
 
 import epoch_oci
+from epoch_oci.errors import UsageError
 from epoch_oci.options import Checked
 
 HEAVY = ("requests", "urllib3", "oras", "obstore", "jsonschema", "jsonschema_rs", "argcomplete", "rich")
@@ -36,7 +37,7 @@ def test_type_checkers_see_the_same_names():
     seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert sorted(seen) == epoch_oci.__all__
     for name, module in seen.items():
-        found = getattr(epoch_oci, name)
+        found = inspect.unwrap(getattr(epoch_oci, name))
         expected = importlib.import_module(f"epoch_oci.{name}") if module == "epoch_oci" else None
         assert found is (expected or getattr(importlib.import_module(module), name))
 
@@ -173,6 +174,51 @@ def test_a_wrong_option_is_a_usage_error_that_names_it(kind):
                 assert "a text" not in str(error)
         assert refused >= 2, field.name
     made(kind)
+
+
+def functions() -> dict[str, Callable]:
+    return {name: found for name in epoch_oci.__all__ if inspect.isfunction(found := getattr(epoch_oci, name))}
+
+
+@pytest.mark.parametrize("name", sorted(functions()))
+def test_a_public_function_called_wrongly_says_which_argument_it_is(name):
+    """Of what is required everything is wrong, and of the rest one after the other, so that nothing ever begins."""
+    function = functions()[name]
+    parameters = inspect.signature(function).parameters.values()
+    required = {each.name for each in parameters if each.default is each.empty and each.kind != each.VAR_POSITIONAL}
+    for parameter in parameters:
+        with pytest.raises(UsageError) as raised:
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                function(object())
+            else:
+                function(**dict.fromkeys(required | {parameter.name}, object()))
+        assert raised.value.object in {each.name for each in parameters} and name in str(raised.value)
+    assert inspect.getdoc(function) and function.__name__ == name
+
+
+def test_an_argument_is_held_by_its_own_annotation(tmp_path):
+    put_snapshot(tmp_path / "store", make_snapshot("W3b"))
+    right = {"word": "team/bot:v1", "store": tmp_path / "store"}
+    assert epoch_oci.inspect(**right).to_json()["name"] == "team/bot"
+    for wrong in (7, b"x", ["a"], print):
+        for name in right:
+            with pytest.raises(UsageError) as raised:
+                epoch_oci.inspect(**{**right, name: wrong})
+            assert raised.value.object == name
+    for empty in ("", "a\0b"):
+        with pytest.raises(UsageError):
+            epoch_oci.inspect("team/bot:v1", store=empty)
+        with pytest.raises(UsageError):
+            epoch_oci.pull("oci:layout:v1", files=empty)
+    with pytest.raises(UsageError):
+        epoch_oci.verify(tmp_path / "store", options=epoch_oci.PullOptions())
+    with pytest.raises(UsageError):
+        epoch_oci.remove("team/bot:v1", store=tmp_path / "store", dry_run="no")
+    with pytest.raises(UsageError):
+        epoch_oci.register_dialect(tmp_path)
+    with pytest.raises(TypeError):
+        epoch_oci.inspect()
+    assert not (tmp_path / "cow.raw").exists() and list(tmp_path.iterdir()) == [tmp_path / "store"]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ _Given = TypeVar("_Given")
 def text_of(word: object) -> str:
     """A location as text. A path stays one on this machine, whatever it looks like. Raises UsageError."""
     if isinstance(word, str):
+        if not word or "\0" in word:
+            raise UsageError(f"a location is no {'text with a NUL in it' if word else 'empty text'}", object="location")
         return word
     if not isinstance(word, os.PathLike) or not isinstance(text := os.fspath(word), str):
         raise UsageError(f"a location is a text or a path, and not of the type {type(word).__name__}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch.manifest import Manifest
@@ -197,6 +197,7 @@ class EncodeOptions:
     allow_loss: bool = False
 
 
+@runtime_checkable
 class Dialect(Protocol):
     """One way to write a snapshot as an OCI artifact."""
 
