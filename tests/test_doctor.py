@@ -71,6 +71,14 @@ def test_a_registry_that_can_everything(cli, full):
     assert {entry.method for entry in registry.recording} <= {"GET", "HEAD"}
 
 
+def test_it_looks_at_an_artifact_rather_than_at_its_signatures(cli, full):
+    registry = full()
+    for number in range(6):
+        registry.put_image("acme/bot", f"sha256-{number:064x}.sig", layers=(b"{}",))
+    found = checks(cli("doctor", f"{registry.address}/acme/bot", "--format", "json"))
+    assert found["download"]["status"] == "ok" and found["repository"]["finding"].endswith("tags: 7")
+
+
 def test_what_is_written_is_taken_back(cli, full):
     registry = full()
     before = state(registry)

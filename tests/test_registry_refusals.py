@@ -186,6 +186,15 @@ def test_a_refusal_ends_with_its_code_its_words_and_no_advice_to_repeat(cli, fak
     assert len(asked) == len(set(asked)) or method == "GET", "it is not asked for twice"
 
 
+def test_a_tag_that_a_rule_keeps_is_not_told_to_be_pushed_elsewhere(cli, fake_registry, store):
+    registry = fake_registry()
+    assert push(cli, registry, store).code == 0
+    kept = "the tag v1 configured as immutable, cannot be deleted"
+    registry.fault("DELETE", MANIFESTS, Respond(412, code="PRECONDITION", message=kept))
+    ran = cli("rm", f"{registry.address}/{REPO}:v1", "--yes")
+    assert ran.code == 9 and kept in ran.error and "push to another tag" not in ran.error and registry.tags(REPO)
+
+
 @pytest.mark.parametrize("said", ["quota", "read only mode", "proxy project"])
 def test_what_is_no_question_of_permissions_is_not_called_one(cli, fake_registry, store, said):
     registry = fake_registry()

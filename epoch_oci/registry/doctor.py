@@ -30,6 +30,7 @@ from epoch_oci.oci import media_types, strict_json
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageIndex, ImageManifest
+from epoch_oci.oci.reference import is_fallback_tag
 from epoch_oci.registry.auth import Scope
 from epoch_oci.registry.auth_token import parse_challenges
 from epoch_oci.registry.client import read_bounded
@@ -393,7 +394,8 @@ def _tags(raw: bytes, where: str) -> list[str]:
 def _choose(patient: Patient, names: Sequence[str]) -> None:
     """Take an artifact to look at the abilities with: the first that can be read."""
     assert patient.repository is not None
-    for name in names[:_TAGS_TRIED]:
+    # Signatures come first in a list by name, and are too small to learn much from.
+    for name in sorted(names, key=is_fallback_tag)[:_TAGS_TRIED]:
         try:
             document = patient.repository.resolve(name)
             patient.manifest = document.digest

@@ -225,6 +225,7 @@ _ASK = "a rule of the registry forbids it: ask who runs it"
 _NAME = "look at the spelling; some registries want a project in front: HOST/PROJECT/REPOSITORY"
 _ABSENT = "it has to be there first: look at the spelling, or ask who runs the registry for it"
 _TAKEN = "push to another tag: the registry lets nobody replace this one, with --force neither"
+_KEPT = "a rule of the registry keeps it: it goes only once that rule is changed"
 
 _Kind = type[EpochOciError]
 _BY_CODE: dict[str, tuple[_Kind, str]] = {
@@ -273,6 +274,7 @@ class Refusal:
         self._anonymous = "Authorization" not in response.request.headers and parts.path.startswith("/v2/")
         self._reason = shown(without(secrets, response.reason or "")).strip('"')
         self._where = without(secrets, redacted(response.url or ""))
+        self._removes = response.request.method == "DELETE"
 
     def error(self) -> EpochOciError:
         """What it means."""
@@ -332,7 +334,7 @@ class Refusal:
             return self._unauthorized()
         # Of six statuses only the words say that it is about a tag that may not be replaced.
         if status in (400, 403, 405, 409, 412, 422) and not self._of_blob and _IMMUTABLE.search(said):
-            return ConflictError, _TAKEN
+            return ConflictError, _KEPT if self._removes else _TAKEN
         if self.is_full:
             return AccessError, _ROOM
         # Codes before statuses: the same 400 is a bad name, a bad manifest or a bad digest (oci-registries 2.3).
