@@ -287,7 +287,7 @@ def _refuse_absent(snapshot: Snapshot, sink: Sink) -> None:
         raise NotFoundError(
             f"the artifact does not carry {len(missing)} of the snapshot's blobs ({missing[0].digest} …)",
             object=str(missing[0].digest),
-            hint="they were given up with --allow-loss when it was pushed: have them there first, or write files with -o DIR",
+            hint="they were given up with --allow-loss when it was pushed: have them there first, or use -o DIR",
         )
 
 
