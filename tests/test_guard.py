@@ -11,7 +11,7 @@ from cocoon_world import Item, archive
 from registry_room import room
 from snapshots import make_snapshot, open_store, put_snapshot
 from support.content import digest_of
-from support.faults import Respond
+from support.faults import Exchange, Fault, Respond
 from support.registry_auth import PASSWORD, USER, BasicAuth, BearerAuth, NoAuth
 from support.wire import Answer, Request
 
@@ -180,6 +180,41 @@ def test_a_guard_that_cannot_see_lets_nothing_pass(fake_registry, tmp_path):
     with pytest.raises(NetworkError):
         push(open_store(tmp_path / "store"), made.key, repository, "v1")
     assert not registry.blobs("acme/bot")
+
+
+@pytest.mark.parametrize(
+    ("form", "other"),
+    [
+        ([], "/tags/list"),
+        (["--part-size", "256KiB"], "/tags/list"),
+        (["--chunked"], "/blobs/"),  # the index
+    ],
+)
+def test_questions_do_not_wait_for_each_other_when_nothing_has_changed(cli, fake_registry, form, other):
+    """What is there, and what strangers see: of two that wait for each other's answer none would ever be asked."""
+    registry = fake_registry(auth=BearerAuth({USER: PASSWORD}))
+    assert cli(*push_words(registry, *form), env=LOGIN).code == 0
+    registry.recording.clear()
+    registry.fault("HEAD", "/blobs/", first := AfterA("GET", other), first=1)
+    registry.fault("GET", other, second := AfterA("HEAD", "/blobs/"), first=1)
+    assert cli(*push_words(registry, *form), env=LOGIN).code == 0
+    assert first.came and second.came, registry.recording.summary()
+    assert [asked.status for asked in registry.recording.find("GET|HEAD", "/manifests/")] == [401, 200]
+
+
+class AfterA(Fault):
+    """Whoever asks this waits until something else is asked."""
+
+    def __init__(self, method: str, pattern: str) -> None:
+        self.method, self.pattern, self.came = method, pattern, False
+
+    def before(self, exchange: Exchange) -> None:
+        exchange.fire()
+        for _ in range(6000):  # a minute, at which the client gives up
+            self.came = exchange.registry.recording.count(self.method, self.pattern) > 0
+            if self.came:
+                return
+            exchange.sleep(0.01)
 
 
 def test_a_verb_that_does_not_say_what_a_manifest_names_is_guarded_too(fake_registry, tmp_path):

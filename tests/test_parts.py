@@ -222,6 +222,24 @@ def test_where_nobody_says_how_files_are_cut_what_is_there_decides(tmp_path, fak
     assert anew.digest != first.digest == again.digest
 
 
+def test_a_tag_in_parts_stays_so_where_nothing_would_be_cut_by_itself(fake_registry, store):
+    source, made = store
+    repository, _ = room(fake_registry())
+    first = push(source, made.key, repository, None, options=PushOptions(part_size=PART))
+    again = push(source, made.key, repository, None)
+    assert (again.digest, again.transferred) == (first.digest, 0)
+
+
+@pytest.mark.parametrize("before", [0, PART])
+def test_the_tag_is_looked_at_once_when_nothing_has_changed(fake_registry, store, tmp_path, before):
+    source, made = store
+    registry, repository = bearing(fake_registry, PART)
+    push(source, made.key, repository, None, options=PushOptions(part_size=before, part_cache=tmp_path))
+    asked = registry.recording.count("GET|HEAD", "/manifests/")
+    push(source, made.key, repository, None, options=PushOptions(part_cache=tmp_path))
+    assert registry.recording.count("GET|HEAD", "/manifests/") == asked + 1
+
+
 @pytest.mark.parametrize("before", [0, PART // 4], ids=["whole", "in other parts"])
 def test_an_archive_is_cut_as_the_tag_has_it(tmp_path, fake_registry, before):
     _, repository = bearing(fake_registry, PART)

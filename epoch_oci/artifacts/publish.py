@@ -6,19 +6,30 @@ is mounted, or that was there already, can be found by everybody who reads the m
 
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import field
 
 from epoch_oci import dialects
 from epoch_oci.artifacts.read import FoundDocuments, read_config
 from epoch_oci.dataclass import dataclass
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.errors import AccessError, ConflictError, ContentError, NotFoundError, PolicyError, UsageError
+from epoch_oci.errors import (
+    AccessError,
+    ConflictError,
+    ContentError,
+    EpochOciError,
+    NotFoundError,
+    PolicyError,
+    UsageError,
+)
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import INDEXES
 from epoch_oci.oci.reference import legal_tag, tag_problem
 from epoch_oci.stores.base import ArtifactStore, Openness, Remote, Sink, Source
+from epoch_oci.transfer.pool import beside
 
 Named = tuple[str, str]
 """The name and the media type of a file that a manifest names."""
@@ -48,6 +59,8 @@ class Publication:
     allow_public: bool
     replace: bool
     _admitted: bool = False
+    _peeked: dict[str, Document | EpochOciError] = field(default_factory=dict)
+    _ahead: "Future[Openness | None] | None" = None
 
     def check_limits(self, name: str, carriers: Iterable[Descriptor]) -> None:
         """Refuse a file that the sink is known not to take, before it has taken gigabytes of it. Raises UsageError."""
@@ -61,13 +74,29 @@ class Publication:
                     hint="cut it with --part-size 1GiB",
                 )
 
+    def peek(self, tag: str) -> Document | None:
+        """What the tag holds, None for nothing that can be read. Who looks at the tag next is told the same."""
+        try:
+            there = self._peeked[tag] = self.sink.resolve(tag)
+        except (NotFoundError, AccessError, ContentError) as error:
+            self._peeked[tag] = error
+            return None
+        return there
+
+    def _held(self, tag: str) -> Document:
+        """What the tag holds: as `peek` saw it, once, for hours later it may be something else. Raises as `resolve`."""
+        there = self._peeked.pop(tag, None)
+        if isinstance(there, EpochOciError):
+            raise there
+        return self.sink.resolve(tag) if there is None else there
+
     def is_tagged(self, tag: str, document: Document) -> bool:
         """Whether the tag holds this very document. Raises ConflictError when it holds another; `commit` looks too.
 
         What is to be replaced need not be fit to be read: a policy may forbid it, or it may be damaged.
         """
         try:
-            there = self.sink.resolve(tag)
+            there = self._held(tag)
         except NotFoundError:
             return False
         except (AccessError, ContentError):
@@ -86,7 +115,7 @@ class Publication:
         if self.replace:
             return
         try:
-            there = self.sink.resolve(tag)
+            there = self._held(tag)
         except NotFoundError:
             return
         # Known before gigabytes are sent: the snapshot, for the config is the Epoch manifest itself (decision D3), what
@@ -106,6 +135,11 @@ class Publication:
         """May we write? Raises AccessError, NotFoundError."""
         if isinstance(self.sink, Remote):
             self.sink.check_write()
+
+    def ask_ahead(self, files: Iterable[Named]) -> None:
+        """Have what `admit` asks asked beside the questions about blobs: it waits for the answer, and judges."""
+        if not self.allow_public and isinstance(self.sink, Remote) and secret_names(files):
+            self._ahead = beside(self.sink.openness)
 
     def admit(self, files: Iterable[Named]) -> None:
         """May everybody read what the manifest will name? Asked once, for the first secret. Raises PolicyError."""
@@ -166,7 +200,9 @@ class Publication:
     def _refuse_open(self, blob: Descriptor | None, secrets: Sequence[str]) -> None:
         if self.allow_public or not isinstance(self.sink, Remote):
             return
-        if (openness := self.sink.openness(blob)) is not None:
+        ahead, self._ahead = self._ahead, None
+        openness = ahead.result() if ahead is not None and blob is None else self.sink.openness(blob)
+        if openness is not None:
             more = f" and {len(secrets) - _NAMES_SHOWN} more" if len(secrets) > _NAMES_SHOWN else ""
             raise PolicyError(
                 f"anybody can read {self.sink.where}, and what was in the guest's memory is in "

@@ -17,11 +17,11 @@ from epoch_oci.dialects.base import Artifact, ChunkLayers, EncodeOptions, Writte
 from epoch_oci.dialects.layers import cuts_of, is_chunked, is_placeholder
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
-from epoch_oci.errors import AccessError, ContentError, NotFoundError
+from epoch_oci.errors import ContentError
 from epoch_oci.events import OnEvent
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
-from epoch_oci.oci.document import EMPTY_CONTENT
+from epoch_oci.oci.document import EMPTY_CONTENT, Document
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.parts import PartTable
 from epoch_oci.options import Checked
@@ -186,11 +186,13 @@ def wanted_parts(options: PushOptions, *, cloud_image: bool) -> int | None:
     return options.part_size
 
 
-def cuts_there(sink: Sink, tag: str, config: Digest) -> Mapping[str, int]:
-    """How the tag cuts the files of the snapshot of this `config`, see `cuts_of`; nothing where it has another one."""
+def cuts_there(there: Document | None, config: Digest) -> Mapping[str, int]:
+    """How what a tag holds cuts the files of the snapshot of this `config`, see `cuts_of`; nothing for another one."""
     try:
-        image = ImageManifest.parse(sink.resolve(tag))
-    except (NotFoundError, AccessError, ContentError):
+        image = None if there is None else ImageManifest.parse(there)
+    except ContentError:
+        image = None
+    if image is None:
         return {}
     # The config is the Epoch manifest itself (decision D3): the same one is the same snapshot, however it is cut.
     return cuts_of(image) if image.config.digest == config and not is_chunked(image) else {}

@@ -1,6 +1,6 @@
 """From an Epoch store into a registry repository or an OCI image layout; here in the plain form."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 
@@ -168,17 +168,20 @@ class PlainPush(Push):
     def _prepare(self) -> _Prepared:
         options, manifest = self.options, self.manifest
         wanted = wanted_parts(options, cloud_image=manifest.is_cloud_image)
-        cuts = plan_cuts(manifest, self.sink, wanted, options.part_cache)
+        there: Mapping[str, int] = {}
         # Nobody said how files are cut, so one that is there already decides: the snapshot is no other one for it.
-        if wanted is None and cuts and not options.force:
-            there = cuts_there(self.sink, self.tag, manifest.document.digest)
-            cuts = plan_cuts(manifest, self.sink, wanted, options.part_cache, there)
+        if wanted is None and not options.force:
+            there = cuts_there(self.publication.peek(self.tag), manifest.document.digest)
+        cuts = plan_cuts(manifest, self.sink, wanted, options.part_cache, there)
         artifact = self.encode(parts=cuts.foreseen(manifest))
         for file in artifact.files:
             self.publication.check_limits(file.name, file.carriers)
         # From here on the sink is asked; all that the documents alone can tell is known by now.
         phase(self.on_event, "looking at what is there")
         tagged, also = self._look(artifact, cuts)
+        # Then all that is left is questions, each a round trip.
+        if tagged:
+            self.publication.ask_ahead(files_of(manifest))
         plan = self.plan(self._wants(artifact, cuts))
         late = [self._cut_late(file, cuts) for file in artifact.files if file.digest in cuts.late]
         plan = replace(plan, late=tuple(late))

@@ -8,7 +8,7 @@ from epoch_oci.artifacts.bases import as_source
 from epoch_oci.artifacts.chunked import folds_of
 from epoch_oci.artifacts.packing import SMALL, Chunking, Packing, Sending, packing_into
 from epoch_oci.artifacts.publish import files_of
-from epoch_oci.artifacts.read import read_artifact
+from epoch_oci.artifacts.read import FoundDocuments, artifact_of
 from epoch_oci.artifacts.write import Push, file_wants, small_wants
 from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Artifact, ChunkLayers, SnapshotFile
@@ -22,6 +22,7 @@ from epoch_oci.oci.parts import PartTable
 from epoch_oci.transfer.cuts import cut_size, cut_table
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Plan, Want, in_parallel, require
+from epoch_oci.transfer.pool import beside
 from epoch_oci.transfer.report import BlobReport, TransferReport, done, planned
 
 
@@ -86,17 +87,22 @@ class ChunkedPush(Push):
 
     def _unchanged(self, there: ImageManifest) -> Artifact | None:
         """The artifact that the tag holds, when it is this very snapshot in chunks and all of it is there."""
-        if not is_chunked(there) or there.config.digest != self.manifest.document.digest:
+        document = self.manifest.document
+        if not is_chunked(there) or (there.config.digest, there.config.size) != (document.digest, document.size):
             return None
         if (source := as_source(self.sink)) is None:
             return None
         with suppress(ContentError, NotFoundError):
-            found = read_artifact(source, str(there.document.digest))
+            # Its documents need not be fetched: the one was read just now, and the other is what is being pushed.
+            config = document.called(there.config.media_type)
+            # The index is two round trips, and the blobs are asked for meanwhile.
+            reading = beside(artifact_of, source, FoundDocuments(there, config))
+            present = in_parallel(self.sink.holds, there.successors, self.options.jobs)
+            found = reading.result()
             # Other annotations were asked for: then it is another artifact, though its files are the same.
             wanted = self.encode(chunks=_NO_CHUNKS).image.annotations
-            present = in_parallel(self.sink.holds, there.successors, self.options.jobs)
-            if dict(there.annotations) == dict(wanted) and all(present) and found.config is not None:
-                return Artifact(there.document, found.config, found.snapshot.files)
+            if dict(there.annotations) == dict(wanted) and all(present):
+                return Artifact(there.document, config, found.snapshot.files)
         return None
 
     def _all_there(self, artifact: Artifact) -> tuple[BlobReport, ...]:

@@ -11,7 +11,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 START, MOST = 4, 16
 """Transfers at a time to begin with, and at the most."""
@@ -61,6 +63,15 @@ class Climb:
         self._settled = None
         # By half, at least one: from four it takes three steps to sixteen, and a step too far costs little.
         self._before, self.workers = self.workers, min(self._most, 2 * self.workers)
+
+
+def beside(fn: Callable[..., T], /, *args: Any) -> "Future[T]":
+    """Run `fn` in a thread of its own, that nobody waits for but who asks for the result."""
+    pool = GrowingPool(1, "beside")
+    try:
+        return pool.submit(fn, *args)
+    finally:
+        pool.shutdown()
 
 
 class GrowingPool(Executor):
