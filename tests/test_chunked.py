@@ -5,7 +5,7 @@ import json
 import os
 import random
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,12 +19,11 @@ from support.faults import IgnoreRange, Respond
 from support.registry_auth import PASSWORD, USER, BearerAuth
 
 import epoch_oci
-from epoch_oci.artifacts.pack_tables import table_of
-from epoch_oci.chunks.index import Index, Piece, annotations, write_index
+from epoch_oci.artifacts.pack_tables import read_table, table_of
+from epoch_oci.chunks.index import Index, Piece, StoredBlob, annotations, write_index
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import media_type_for_file
 from epoch_oci.errors import ContentError
-from epoch_oci.flows.verify_chunked import read_table
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
@@ -701,6 +700,36 @@ def test_an_index_that_lies_about_packs_costs_bytes_and_never_the_snapshot(layou
     assert comes_back(layout.path / "back", second)
 
 
+def test_a_pack_whose_table_lies_is_found_out_by_whoever_asks(layout):
+    """Whoever may write there can make one: it is what its digest says, and its table is not what is in it."""
+    lying = _with_lying_pack(layout, layout.push(snapshot("v1", MEMORY, DISK)))
+    layout.ok("tag", f"oci:layout@{lying}", "v1", "--force")
+    on_another_machine(layout)
+    second = snapshot("v2", changed(MEMORY, 7), DISK)
+    report = layout.push(second, "--verify-bases")
+    assert any("has a chunk that is not" in text and "is not reused" in text for text in report["warnings"])
+    layout.ok("verify", "oci:layout:v2", "--rebuild")
+    layout.pull("v2", "--store", "back")
+    assert comes_back(layout.path / "back", second)
+
+
+def test_packs_of_others_are_read_once_where_that_is_asked_for(fake_registry, place_at):
+    registry = fake_registry()
+    repository, requests = place_at(f"{registry.address}/acme/bot"), registry.recording
+    packs = {row["digest"] for row in of_type(repository.push(snapshot("v1", MEMORY, DISK)), PACK)}
+
+    def read(tag: str, *numbers: int) -> set[str]:
+        requests.clear()
+        words = ("--verify-bases", "--base", f"v{int(tag[1:]) - 1}")
+        assert not repository.push(snapshot(tag, changed(MEMORY, *numbers), DISK), *words)["warnings"]
+        return {entry.path.rpartition("/")[2] for entry in requests.find("GET", "/blobs/sha256:")} & packs
+
+    assert read("v2", 7) == set()  # they were laid here
+    on_another_machine(repository)
+    assert read("v3", 7, 9) == packs
+    assert read("v4", 7, 9, 11) == set()
+
+
 @pytest.mark.parametrize("rows", [0, 1, 5000], ids=["a first range that is too short", "some", "all of the pack"])
 def test_a_table_is_read_off_the_end_of_a_pack(layout, rows):
     (pack,) = of_type(layout.push(snapshot("v1", MEMORY, DISK)), PACK)
@@ -772,8 +801,24 @@ def _with_forged_index(layout: Place, report: dict) -> str:
     return forge(layout.path / "layout", report["digest"], moved)
 
 
-def forge(layout: Path, digest: str, change: Callable[[Piece, int], None]) -> str:
-    """An artifact of a layout again, after `change` had its way with the first piece of each file; its digest."""
+def _with_lying_pack(layout: Place, report: dict) -> str:
+    """The artifact again, with a first pack in which a chunk is not what the pack's own table says; its digest."""
+    blobs = layout.path / "layout" / "blobs" / "sha256"
+    packs = [StoredBlob(Digest.parse(row["digest"]), row["size"]) for row in of_type(report, PACK)]
+    raw = (blobs / packs[0].digest.hex).read_bytes()
+    wrong = raw[:100] + bytes([raw[100] ^ 1]) + raw[101:]
+    packs[0] = StoredBlob(Digest.of(wrong), len(wrong))
+    (blobs / packs[0].digest.hex).write_bytes(wrong)
+    return forge(layout.path / "layout", report["digest"], lambda piece, count: None, packs)
+
+
+def forge(
+    layout: Path, digest: str, change: Callable[[Piece, int], None], packs: Sequence[StoredBlob] | None = None
+) -> str:
+    """An artifact of a layout again, after `change` had its way with the first piece of each file; its digest.
+
+    With `packs` in the place of its own.
+    """
 
     def path(of: str) -> Path:
         return layout / "blobs" / "sha256" / of.removeprefix("sha256:")
@@ -788,8 +833,11 @@ def forge(layout: Path, digest: str, change: Callable[[Piece, int], None]) -> st
         pieces = list(index.pieces(number))
         change(pieces[0], len(index.header.packs))
         files.append((file, pieces))
-    blob, header = write_index(index.header.packs, files)
+    packs = packs or index.header.packs
+    blob, header = write_index(packs, files)
     value["layers"][0] |= {"digest": str(Digest.of(blob)), "size": len(blob), "annotations": annotations(blob, header)}
+    for row, pack in zip(value["layers"][1:], packs, strict=False):
+        row |= {"digest": str(pack.digest), "size": pack.size}
     document = json.dumps(value).encode()
     for content in (blob, document):
         path(str(Digest.of(content))).write_bytes(content)

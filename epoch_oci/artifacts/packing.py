@@ -60,7 +60,8 @@ class Chunking(Checked):
     `bases` are earlier versions; where none is named, what the tag holds and the newest tags are. `journals` is a
     directory that remembers what a killed push has sent, `cache` one that keeps indexes. Of the tags only those count
     that begin with `alike`, where a layout has versions of several snapshots. Unless `keep_plain`,
-    also files of which the target has a plain layer are cut.
+    also files of which the target has a plain layer are cut. With `verify_bases` packs of others are read before they
+    are reused, each once on this machine, and every chunk is held against its digest.
     """
 
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"level": (1, 19)}
@@ -69,6 +70,7 @@ class Chunking(Checked):
     journals: Path | None = None
     cache: Path | None = None
     keep_plain: bool = True
+    verify_bases: bool = False
     alike: str = ""
 
 
@@ -107,10 +109,15 @@ class Packing:
     """
 
     def __init__(
-        self, known: Known, size: int, level: int, sending: Sending, prove: Callable[[Digest], None] = lambda _: None
+        self,
+        known: Known,
+        size: int,
+        level: int,
+        sending: Sending,
+        tables: PackTables,
+        prove: Callable[[Digest], None] = lambda _: None,
     ) -> None:
-        self._known, self._sending, self._prove = known, sending, prove
-        self._tables = PackTables(known, sending.sink, _warning(sending.on_event))
+        self._known, self._sending, self._tables, self._prove = known, sending, tables, prove
         self._sender = _Sender(known, sending)
         self._workers = max(1, min(os.cpu_count() or 1, _MOST_WORKERS))
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="chunks")
@@ -166,8 +173,11 @@ class Packing:
         # After all packs: it names them, and a kill before it leaves packs that the journal knows and no index that
         # lies.
         rows = [self._sender.send(index, BytesContent(blob), None)]
-        if not self._tables.believed and not self._sending.dry_run:
-            self._prove(index.digest)
+        if not self._sending.dry_run:
+            for digest in self._sender.rows:
+                self._tables.trust(digest)
+            if not self._tables.believed:
+                self._prove(index.digest)
         rows += [self._sender.rows.get(pack.digest) or self._kept(pack) for pack in packs]
         layers = ChunkLayers(
             index=index, packs=tuple(map(pack_layer, packs)), files=frozenset(file.digest for file, _ in files)
@@ -256,7 +266,8 @@ def packing_into(
             bases.learn_journal(journal)
         bases.learn_all(chunking.bases, sending.sink, there, chunking.alike)
         sending = replace(sending, journal=journal, mounts=bases.mounts)
-        with Packing(known, size, chunking.level, sending, bases.prove) as packing:
+        tables = PackTables(known, sending.sink, bases.warn, bases.facts or Facts(None), chunking.verify_bases)
+        with Packing(known, size, chunking.level, sending, tables, bases.prove) as packing:
             yield packing
         if journal is not None and not sending.dry_run:
             # Published: from here on the manifest keeps the packs alive, and the tag is a base by itself.

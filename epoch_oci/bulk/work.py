@@ -48,6 +48,7 @@ class Manner(Checked):
     force: bool = False
     referrers: bool = True
     chunked: bool = False
+    verify_bases: bool = False
     jobs: int | None = None
 
 
@@ -181,7 +182,9 @@ def _pushing(how: WriteOptions, manner: Manner, local: Local, alike: str) -> Pus
         allow_loss=manner.allow_loss,
         part_size=manner.part_size,
         part_cache=local.cache,
-        chunking=Chunking(journals=local.packs, cache=local.cache, alike=alike) if manner.chunked else None,
+        chunking=Chunking(journals=local.packs, cache=local.cache, verify_bases=manner.verify_bases, alike=alike)
+        if manner.chunked
+        else None,
         **how.shared(),
     )
 

@@ -177,6 +177,14 @@ Bases = Annotated[
         metavar="REF",
     ),
 ]
+VerifyBases = Annotated[
+    bool,
+    Flag(
+        ("--verify-bases",),
+        "With --chunked: read what others have put into packs before it is reused, once, and check every chunk.",
+        kind="switch",
+    ),
+]
 Plain = Annotated[
     bool,
     Flag(("--plain",), "Write the plain form, whole files as layers, whatever the artifact is in.", kind="switch"),

@@ -4,10 +4,10 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import field
 from functools import partial
-from mmap import ACCESS_READ, mmap
+from mmap import mmap
 
 from epoch_oci.artifacts.chunked import (
     ChunkedSource,
@@ -15,24 +15,20 @@ from epoch_oci.artifacts.chunked import (
     folds_of,
     index_of_image,
     pack_layer,
-    spooled,
 )
+from epoch_oci.artifacts.pack_tables import HELD, read_table, whole_pack
 from epoch_oci.chunks.chunk import ChunkEncoding, chunk_digest
 from epoch_oci.chunks.index import Index, StoredBlob
 from epoch_oci.chunks.known import Known
-from epoch_oci.chunks.pack import TRAILER_SIZE, Table, checked_chunks, closing_size, read_closing
+from epoch_oci.chunks.pack import Table, checked_chunks
 from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Snapshot, SnapshotFile
 from epoch_oci.errors import ContentError, EpochOciError, NotFoundError
 from epoch_oci.events import Event, OnEvent
-from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.verifying import ByteReader, VerifyingReader
 from epoch_oci.stores.base import Source
-
-_HELD = 160 << 20
-"""Bytes of packs that are held while files are put together of them."""
 
 Report = Callable[[EpochOciError, str], None]
 Raw = bytes | mmap
@@ -102,7 +98,7 @@ class ChunkedCheck:
         if pack.digest in self._bad:
             raise ContentError(f"{what} is wrong", code="DIGEST", object=str(pack.digest))
         try:
-            raw = self._read(layer, what)
+            raw = whole_pack(self.source.content(layer), layer, what)
             if pack.digest not in self.sound:
                 table = read_table(raw, what)
                 if self.rebuild:
@@ -113,14 +109,6 @@ class ChunkedCheck:
             raise ContentError(f"{what} is wrong", code=error.code, object=str(pack.digest)) from None
         self.sound[pack.digest] = pack.size
         return raw
-
-    def _read(self, layer: Descriptor, what: str) -> Raw:
-        content = self.source.content(layer)
-        if layer.size > _HELD:  # no writer's usual pack, but a legal one
-            with closing(spooled(content, layer, what)) as spool:
-                return mmap(spool.content.descriptor, 0, access=ACCESS_READ)
-        with content.open() as reader:
-            return b"".join(VerifyingReader(reader, layer, what).blocks())
 
     def _learn(self, pack: StoredBlob, raw: Raw, table: Table, what: str) -> None:
         """Decode every chunk of a pack, and remember where the pack says it is."""
@@ -147,12 +135,6 @@ class ChunkedCheck:
                     )
 
 
-def read_table(raw: Raw, what: str) -> Table:
-    """The table of a whole pack. Raises ContentError."""
-    size = closing_size(raw[-TRAILER_SIZE:], len(raw), what)
-    return read_closing(raw[-size:], len(raw), what)
-
-
 def _place_key(digest: bytes, pack: StoredBlob, offset: int, stored: int, encoding: int) -> bytes:
     """A chunk and where it is stored, as what `Known` can remember by the million."""
     place = f"{pack.digest} {offset} {stored} {encoding}"
@@ -175,7 +157,7 @@ class _Packs:
             raw = self._load(pack)
             self._held[pack.digest] = raw
             # At least one stays, however large: it is being read from.
-            while len(self._held) > 1 and sum(map(len, self._held.values())) > _HELD:
+            while len(self._held) > 1 and sum(map(len, self._held.values())) > HELD:
                 self._held.popitem(last=False)
             return raw
 

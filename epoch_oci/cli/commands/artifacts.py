@@ -27,6 +27,7 @@ def copy(
     chunked: flags.Chunked = False,
     base: flags.Bases = (),
     level: flags.Level = 1,
+    verify_bases: flags.VerifyBases = False,
     plain: flags.Plain = False,
     mount_from: flags.MountFrom = (),
     allow_public: flags.AllowPublic = False,
@@ -67,7 +68,7 @@ def copy(
         throttle=throttle_for(limit_rate, target, source),
     )
     tags = target_tags(here, there, also)
-    form = _form(run, there, chunked, base, level, plain)
+    form = _form(run, there, chunked, base, level, plain, verify_bases)
     if verify_with:
         # By digest from here on: a tag may move between the verdict and the copy (reliability M5).
         name = str(here.store.resolve(name).digest)
@@ -179,14 +180,21 @@ def confirm(run: "Run", acts: Sequence[str], *, yes: bool, shown: Sequence[str] 
 
 
 def _form(
-    run: "Run", there: "ArtifactPlace", chunked: bool, base: Sequence[str], level: int, plain: bool
+    run: "Run",
+    there: "ArtifactPlace",
+    chunked: bool,
+    base: Sequence[str],
+    level: int,
+    plain: bool,
+    verify_bases: bool,
 ) -> "Form | None":
     """The form that was asked for, and typed: what the environment says is about pushing. None: as it is."""
     from epoch_oci.cli.commands.transfer import chunking_for
     from epoch_oci.flows.copy_form import Form
 
     typed = {name for name in ("chunked", "plain") if run.typed(name)}
-    chunking = chunking_for(run, there, chunked and "chunked" in typed, base, level)
+    chunked = chunked and "chunked" in typed
+    chunking = chunking_for(run, there, chunked, base, level, verify_bases=verify_bases)
     if len(typed) == 2:
         raise UsageError("--chunked and --plain exclude each other", object="--plain")
     if run.typed("referrers") and typed:

@@ -45,6 +45,7 @@ def sync(
     dialect: flags.Dialect = "cocoon",
     part_size: flags.PartSize = "auto",
     chunked: flags.Chunked = False,
+    verify_bases: flags.VerifyBases = False,
     referrers: flags.Referrers = True,
     no_referrers: flags.NoReferrers = False,
     allow_loss: flags.AllowLoss = False,
@@ -88,6 +89,7 @@ def sync(
         force=force,
         referrers=referrers and not no_referrers,
         chunked=chunked,
+        verify_bases=verify_bases,
     )
     local = _local(run, limit_rate)
     options = partial(_options, run, selection, manner, local, jobs=jobs, delete=delete, dry_run=dry_run)
@@ -109,7 +111,7 @@ def _refuse_unused(run: "Run", ends: tuple[str, str, Sequence[str]]) -> None:
     """
     from epoch_oci.bulk.sides import open_side
 
-    typed = [name for name in ("chunked", "dialect", "part_size", "allow_loss") if run.typed(name)]
+    typed = [name for name in ("chunked", "verify_bases", "dialect", "part_size", "allow_loss") if run.typed(name)]
     if not typed:
         return
     source, target, named = ends

@@ -46,6 +46,7 @@ def push(
     chunked: flags.Chunked = False,
     base: flags.Bases = (),
     level: flags.Level = 1,
+    verify_bases: flags.VerifyBases = False,
     zstd: flags.Zstd = None,
     chunk_size: flags.ChunkSize = None,
     as_: flags.As = None,
@@ -85,7 +86,7 @@ def push(
     )
 
     def at(place: "ArtifactPlace") -> PushOptions:
-        chunking = chunking_for(run, place, chunked, base, level)
+        chunking = chunking_for(run, place, chunked, base, level, verify_bases=verify_bases)
         return replace(options, mount_from=siblings(place, mount_from), chunking=chunking)
 
     if snapshot == "-":
@@ -154,14 +155,15 @@ def _encoding(run: "Run", zstd: int | None, chunk_size: str | None) -> "Encoding
 
 
 def chunking_for(
-    run: "Run", place: "ArtifactPlace", chunked: bool, bases: Sequence[str], level: int
+    run: "Run", place: "ArtifactPlace", chunked: bool, bases: Sequence[str], level: int, *, verify_bases: bool
 ) -> "Chunking | None":
     """What --chunked asks for; None where nobody did."""
     if not chunked:
-        for name in ("base", "level"):
+        for name in ("base", "level", "verify_bases"):
             # Only what is typed: a default for one form, in a variable or the file, is none for the other.
             if run.typed(name):
-                raise UsageError(f"--{name} goes with --chunked", object=f"--{name}")
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} goes with --chunked", object=flag)
         return None
     from epoch_oci.artifacts.packing import Chunking
 
@@ -171,6 +173,7 @@ def chunking_for(
         bases=tuple(_base(run, place, word) for word in bases),
         journals=settings.state_directory / "packs" if settings.state_directory else None,
         cache=settings.cache_directory,
+        verify_bases=verify_bases,
     )
 
 
