@@ -15,7 +15,7 @@ from cli_runner import command, environment
 from registry_room import RAW, blob, room
 from snapshots import Made, open_store, put_snapshot
 from support.content import noise
-from support.faults import ForgetUploads, Respond, SetHeader
+from support.faults import ForgetUploads, ResetRequest, Respond, SetHeader
 from support.proxy import Stall
 from support.registry_auth import PASSWORD, USER, BearerAuth
 from support.waiting import until
@@ -246,6 +246,33 @@ def test_a_session_that_is_lost_after_it_was_taken_up(fake_registry, tmp_path):
     registry.fault("PATCH", UPLOADS, ForgetUploads(), first=1, when=lambda request: registry.recording.count("GET"))
     go_on(registry, tmp_path)
     assert sessions(registry) == 2
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["an earlier run's", "this run's"])
+def test_a_session_that_a_broken_chunk_has_spoilt_is_given_up(fake_registry, tmp_path, old):
+    """Gitea keeps a part of a chunk, does not count it, and answers 500 to all that follows."""
+    registry = fake_registry()
+
+    def in_the_first(request) -> bool:
+        return sessions(registry) == 1 and not request.headers["Content-Range"].startswith("0-")
+
+    if old:
+        stop(registry, tmp_path)
+    else:
+        second = lambda request: request.headers["Content-Range"].startswith(f"{CHUNK}-")  # noqa: E731
+        registry.fault("PATCH", UPLOADS, ResetRequest(1000), first=1, when=second)
+    spoilt = lambda request: in_the_first(request) and (old or registry.recording.count("GET", UPLOADS))  # noqa: E731
+    registry.fault("PATCH", UPLOADS, Respond(500), when=spoilt)
+    heard = go_on(registry, tmp_path)
+    assert sessions(registry) == 2 and not registry.uploads(REPO) and len(heard.waits) <= 3
+
+
+def test_a_sound_session_is_kept_through_many_failures(fake_registry, tmp_path):
+    registry = fake_registry()
+    third = lambda request: request.headers["Content-Range"].startswith(f"{2 * CHUNK}-")  # noqa: E731
+    registry.fault("PATCH", UPLOADS, Respond(500), first=4, when=third)
+    go_on(registry, tmp_path)
+    assert sessions(registry) == 1
 
 
 @pytest.mark.parametrize("stated", ["0-0", "0-5", f"0-{2 * CHUNK - 2}", "0-99999999", "0--1", "5-9", "x", ""])

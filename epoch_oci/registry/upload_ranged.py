@@ -36,6 +36,8 @@ class RangedUpload:
         self._offset = 0
         self._taken_up: int | None = None  # where an earlier run had left it
         self._refused_at = -1  # where the registry said that a chunk was out of step
+        self._broke = False  # a chunk did: the registry may have more of it than it counts
+        self._failed_at = -1  # where it answered 500 last
         self._may_have_one = False  # a chunk broke off, and "0-0" is all that is known since
         self._hasher = self.target.digest.hasher()
         self._hashed = 0
@@ -121,6 +123,7 @@ class RangedUpload:
         try:
             response = self._chunk("PATCH", session.location, length)
         except NetworkError as error:
+            self._broke = True
             return self._realign(error)
         if response.status_code == _OUT_OF_STEP and (self._is_old or self._may_have_one):
             return self._out_of_step(response)
@@ -133,12 +136,24 @@ class RangedUpload:
         if response.status_code in _PASSING:
             passing = session.refused(response)
             assert isinstance(passing, NetworkError)
+            if response.status_code == 500 and self._is_stuck():
+                raise _lost(passing)
             return self._realign(passing)
         session.expect(response, (201, 202, 204))
         session.move(response)
         self._offset += length
         self._attempts.reached(self._offset)
         return None
+
+    def _is_stuck(self) -> bool:
+        """Whether it fails for the second time at one place, in a session in which a chunk broke off.
+
+        Gitea keeps what such a chunk brought, does not count it, and answers 500 to all that follows (oci-registries
+        3.1).
+        """
+        again = self._failed_at == self._offset
+        self._failed_at = self._offset
+        return again and (self._is_old or self._broke)
 
     def _out_of_step(self, response: requests.Response) -> None:
         """Bytes of the earlier run may have come late; a registry that says it again does not know what it has."""
