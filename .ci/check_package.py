@@ -19,7 +19,7 @@ from epoch_oci.cli.help import man_pages
 
 ROOT = Path(__file__).parent.parent
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_OWN = re.compile(r"https://(?:github\.com|raw\.githubusercontent\.com)/epoch-oci/epoch-oci/(?:blob/|tree/)?[^/]+/(.+)")
+_OWN = re.compile(r"https://(?:github\.com|raw\.githubusercontent\.com)/[^/]+/epoch-oci/(?:blob/|tree/)?[^/]+/(.+)")
 
 
 def main(folder: str) -> int:

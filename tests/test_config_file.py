@@ -13,6 +13,7 @@ from support.registry_auth import PASSWORD, USER, BasicAuth
 from epoch_oci import schemas
 from epoch_oci.bulk.worker import Reach
 from epoch_oci.cli import app
+from epoch_oci.cli.commands.machine import _OF_COMMANDS
 from epoch_oci.cli.config_file import DEFAULT_KEYS, HOST_KEYS
 from epoch_oci.cli.flags import COMMON
 from epoch_oci.cli.session import connection_here
@@ -256,6 +257,12 @@ def test_the_schema_has_the_keys_that_are_read():
     assert set(rule["$defs"]["host"]["properties"]) == set(HOST_KEYS)
     flags = {flag.key for name in app.VERBS for flag in app.spec(name).flags.values()} | {flag.key for flag in COMMON}
     assert set(DEFAULT_KEYS) | set(HOST_KEYS) - {"mirrors"} <= flags
+    # Each can be looked up, and takes what its flag takes.
+    assert set(DEFAULT_KEYS) <= {flag.key for flag in (*COMMON, *_OF_COMMANDS)}
+    choices = {flag.key: flag.choices for flag in (*COMMON, *_OF_COMMANDS)}
+    for table in (rule["properties"]["defaults"], rule["$defs"]["host"]):
+        for key, taken in table["properties"].items():
+            assert tuple(taken.get("enum", ())) == choices.get(key, ()), key
 
 
 # Mirrors

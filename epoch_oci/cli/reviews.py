@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from epoch_oci.flows.validate import DocumentReport
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-_HOME = "https://github.com/epoch-oci/epoch-oci"
 _RULES = {
     "JSON": "Every reader has to read the same: no duplicate names, no NaN, bounded depth, UTF-8.",
     "SCHEMA": "The document has to fit the JSON Schema of its kind.",
@@ -46,9 +45,7 @@ def sarif(reports: Sequence["DocumentReport"], unread: Sequence[EpochOciError]) 
         "version": "2.1.0",
         "runs": [
             {
-                "tool": {
-                    "driver": {"name": "epoch-oci", "version": __version__, "informationUri": _HOME, "rules": rules}
-                },
+                "tool": {"driver": {"name": "epoch-oci", "version": __version__, "rules": rules}},
                 # As Python counts: in bytes or UTF-16 units the same number points elsewhere.
                 "columnKind": "unicodeCodePoints",
                 "invocations": [{"executionSuccessful": not unread, "toolExecutionNotifications": notifications}],
