@@ -575,7 +575,7 @@ def test_a_short_reader_makes_no_difference():
     from epoch_oci.chunks.encode import full_blocks
 
     content = noise("d", 3_000_000)
-    assert [len(block) for block in full_blocks(Drip(content))] == [1 << 20, 1 << 20, 3_000_000 - (2 << 20)]
+    assert [len(block) for block in full_blocks(Drip(content))] == [BLOCK] * 5 + [3_000_000 - 5 * BLOCK]
     assert b"".join(full_blocks(Drip(content))) == content
 
 

@@ -31,7 +31,7 @@ from epoch_oci.events import Event, Kind, OnEvent
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
-from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
+from epoch_oci.oci.verifying import ByteReader, VerifyingReader
 from epoch_oci.options import Checked
 from epoch_oci.stores.base import BytesContent, Content, Remote, Sink
 from epoch_oci.transfer.content import PiecesContent
@@ -374,7 +374,7 @@ class _Told:
         self._offset += len(block)
         if self._offset == self._blob.size and block:
             self._say("blob-done")
-        elif self._offset - self._told >= 16 * BLOCK:
+        elif self._offset - self._told >= 16 << 20:
             self._told = self._offset
             self._say("blob-progress")
         return block

@@ -28,8 +28,10 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verifying import BLOCK
 
-_RECORD_EVERY = 8 * BLOCK
+_RECORD_EVERY = 8 << 20
 """A span's progress is recorded this often; so much at most is fetched again for each span after a kill."""
+_HASHED = 2 * BLOCK
+"""Bytes that the hash waits for: threads that wake each other for every block cost more than what they do."""
 _LINE = re.compile(rb"([0-9]{1,16}) ([0-9]{1,16})")
 # A line for every eight mebibytes: room for a blob of a terabyte; what is beyond is fetched again.
 _RECORD_LIMIT = 4 << 20
@@ -149,6 +151,7 @@ class Assembly:
         self._marked: dict[int, int] = {}
         self._state = threading.Condition()
         self._closing = False
+        self._wanted = 0  # how much is to be there before the hash goes on
         self._hasher: threading.Thread | None = None
         self._digest: Digest | None = None
         self._failure: BaseException | None = None
@@ -301,7 +304,8 @@ class Assembly:
     def _count(self, start: int | None, end: int, length: int = 0) -> None:
         with self._state:
             self._spans.add(end - length if start is None else start, end)
-            self._state.notify_all()
+            if self._spans.prefix() >= self._wanted:
+                self._state.notify_all()
             if start is None:
                 return
             # Not for each block: a kill costs so much of each span, and a record costs a write.
@@ -398,16 +402,18 @@ class Assembly:
         """Hash the blob from its start as far as it is there, while the rest arrives."""
         hasher, offset = self._target.digest.hasher(), 0
         left = self._spans.prefix()
+        buffer = memoryview(bytearray(min(_HASHED, self._target.size)))
         try:
             while offset < self._target.size:
                 with self._state:
+                    self._wanted = min(offset + _HASHED, self._target.size)
                     # The hash needs the bytes in order, and spans come in any.
-                    self._state.wait_for(lambda: self._closing or self._spans.prefix() > offset)  # noqa: B023
+                    self._state.wait_for(lambda: self._closing or self._spans.prefix() >= self._wanted)
                     ready = self._spans.prefix()
                     if self._closing:
                         return
                 while offset < ready and not self._closing:
-                    offset += self._hash(hasher, offset, min(BLOCK, ready - offset))
+                    offset += self._hash(hasher, offset, buffer[: ready - offset])
                     if offset <= left:
                         self.on_hashed(offset, left)
             self._digest = Digest(self._target.digest.algorithm, hasher.hexdigest())
@@ -416,9 +422,9 @@ class Assembly:
         with self._state:
             self._state.notify_all()
 
-    def _hash(self, hasher: "hashlib._Hash", offset: int, length: int) -> int:
+    def _hash(self, hasher: "hashlib._Hash", offset: int, buffer: memoryview) -> int:
         with local_errors(self._what):
-            for place, count in self._placement.runs(offset, length):
+            for place, count in self._placement.runs(offset, len(buffer)):
                 # Out of the page cache, where the bytes were put a moment ago.
-                hasher.update(os.pread(self._descriptor, count, place))
-        return length
+                hasher.update(buffer[: os.preadv(self._descriptor, [buffer[:count]], place)])
+        return len(buffer)

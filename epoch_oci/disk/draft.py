@@ -31,7 +31,6 @@ from epoch_oci.disk.local import (
 )
 from epoch_oci.disk.lock import try_lock
 from epoch_oci.errors import ConflictError, NotFoundError
-from epoch_oci.oci.verifying import BLOCK
 
 _DRAFT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{16}\.tmp\Z")
 _KEPT = re.compile(re.escape(OUR_PREFIX) + r"-[0-9a-f]{32}\.(?:part|done)\Z")
@@ -43,7 +42,7 @@ _KEPT_SECONDS = 14 * 24 * 3600
 """How long an unfinished assembly that nobody goes on with is kept."""
 # How file systems say that they have no hard links, or no more of them for this file.
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
-_WRITEBACK = 16 * BLOCK
+_WRITEBACK = 16 << 20
 """How much is left unwritten before the disk is set to work; else the last fsync waits for all of it."""
 
 

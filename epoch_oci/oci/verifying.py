@@ -8,8 +8,8 @@ from epoch_oci.errors import ContentError, counted
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 
-BLOCK = 1 << 20
-"""Bytes moved at a time; one block is all that a transfer holds in memory."""
+BLOCK = 512 << 10
+"""Bytes moved at a time. Larger ones win nothing, and each thread's heap grows to several of them."""
 
 _EMPTY = Digest.of(b"")
 

@@ -188,7 +188,7 @@ def put(store: "ObjectStore", path: str, what: str, content: bytes) -> None:
 def part_size(size: int) -> int:
     """Bytes of a part: as few parts as the stores allow, whole MiB, the same for all but the last."""
     least = -(-size // _MOST_PARTS)
-    return max(_PART, -(-least // BLOCK) * BLOCK)
+    return max(_PART, -(-least >> 20) << 20)
 
 
 def _take(blocks: Iterator[bytes], limit: int) -> tuple[list[bytes], bool]:
