@@ -34,6 +34,7 @@ from epoch_oci.chunks.known import Known
 from epoch_oci.chunks.pack import PackRow, closing, read_closing, target_size
 from epoch_oci.errors import ContentError
 from epoch_oci.oci.digest import Digest
+from epoch_oci.oci.verifying import BLOCK
 from tests.chunked import CHUNK, Version, described, encode
 from tests.snapshots import noise
 

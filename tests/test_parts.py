@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from cocoon_world import Item, archive, noise
 from registry_room import room
 from snapshots import Made, make_snapshot, open_store, put_snapshot
@@ -27,7 +28,7 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PART_LIMIT, PartTable, fitting_size, spans
 from epoch_oci.stores.base import BytesContent
 from epoch_oci.stores.oci_layout import OciLayout
-from epoch_oci.transfer.cuts import PartCache, cut_size, part_table
+from epoch_oci.transfer.cuts import PartCache, cut_size, part_digests, part_table
 
 RAW = bytes(range(251)) * 40
 
@@ -45,6 +46,14 @@ def test_digests_are_those_of_the_slices(size):
     table = part_table(BytesContent(RAW), blob(), size)
     assert table.size == size
     assert tuple(digest.hex for digest in table.digests) == expected(size)
+
+
+def test_each_part_has_the_seal_of_its_bytes_whatever_hash_the_whole_has():
+    whole = replace(blob(), digest=Digest("sha512", hashlib.sha512(RAW).hexdigest()))
+    slices = [RAW[at : at + 1024] for at in range(0, len(RAW), 1024)]
+    for target in (blob(), whole):
+        found = list(part_digests(BytesContent(RAW), target, 1024))
+        assert found == [(Digest.of(part), blake3(part).digest()) for part in slices]
 
 
 def test_content_that_is_not_the_blob_is_refused():
@@ -183,6 +192,45 @@ def test_a_part_is_sent_before_the_next_but_one_is_read(fake_registry, tmp_path,
 
     push(Source(), made.key, repository, "v1", options=PushOptions(part_size=PART // 8, jobs=1))
     assert order.index("put") < order.index("whole file read")
+
+
+@pytest.mark.parametrize("change", ["altered", "shorter"])
+def test_a_file_that_changes_between_being_hashed_and_sent_is_never_sent_to_its_end(fake_registry, store, change):
+    source, made = store
+    registry = fake_registry()
+    repository, _ = room(registry)
+
+    class Changing:
+        """Right when all of it is read, and another when a part of it is."""
+
+        def __init__(self, content):
+            self.content, self.size = content, content.size
+
+        @contextmanager
+        def open(self, start=0, length=None):
+            if length is None:
+                with self.content.open() as reader:
+                    yield reader
+            else:
+                with self.content.open(start, length) as reader:
+                    raw = reader.read(length)
+                yield io.BytesIO(raw[:-1] if change == "shorter" else bytes([raw[0] ^ 1]) + raw[1:])
+
+    class Source:
+        def __getattr__(self, name):
+            return getattr(source, name)
+
+        def content(self, target):
+            return Changing(source.content(target)) if target.size > PART else source.content(target)
+
+    with pytest.raises(ContentError) as caught:
+        push(Source(), made.key, repository, "v1", options=PushOptions(part_size=PART))
+    assert caught.value.code == ("SIZE" if change == "shorter" else "DIGEST")
+    assert list(repository.tags()) == []
+    large = [raw for raw in made.blobs.values() if len(raw) > PART]
+    slices = {Digest.of(raw[at : at + PART]) for raw in large for at in range(0, len(raw), PART)}
+    assert not slices & {Digest.parse(digest) for digest in registry.blobs("acme/bot")}
+    assert all(entry.body_size < PART for entry in registry.recording.find("PUT|PATCH", "blobs"))
 
 
 def test_a_tag_of_another_snapshot_is_a_conflict_before_anything_is_read(tmp_path, store):

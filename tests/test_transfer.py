@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 from snapshots import make_snapshot, open_store, put_snapshot
@@ -274,7 +275,7 @@ def test_a_part_that_is_cut_on_the_way_is_called_as_its_carrier_is():
     late = cut_late(
         sink, BytesContent(raw), descriptor(raw), carriers, lambda table: None, title="disk", mount_from=("elsewhere",)
     )
-    item = late.item(1, Digest.of(raw[6:]))
+    item = late.item(1, Digest.of(raw[6:]), blake3(raw[6:]).digest())
     assert (item.title, item.target.size, item.target.digest) == ("disk.002", 4, Digest.of(raw[6:]))
     assert item.unasked and item.step == "mount" and item.mount is not None and item.mount()
     assert sink.mounted == [(item.target.digest, "elsewhere")]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from epoch_oci.errors import ContentError, counted
 from epoch_oci.oci.descriptor import Descriptor
@@ -25,13 +25,17 @@ class VerifyingReader:
 
     Raises ContentError before the last byte is handed out: DIGEST when the bytes are not the ones named, SIZE when
     there are more. Fewer bytes raise SIZE at the end. So whoever waits for the full length never gets a wrong blob.
+    With a `seal`, the BLAKE3 of bytes that had the digest when they were read before, these are to be the same bytes.
     """
 
-    def __init__(self, content: ByteReader, target: Descriptor, what: str | None = None) -> None:
+    def __init__(
+        self, content: ByteReader, target: Descriptor, what: str | None = None, *, seal: bytes | None = None
+    ) -> None:
         self._content = content
         self._target = target
         self._what = what or target.title or str(target.digest)
-        self._hasher = target.digest.hasher()
+        self._seal = seal
+        self._hasher = target.digest.hasher() if seal is None else sealer()
         self._left = target.size
         # Nothing will be read of it, so it has to be right from the start.
         if target.size == 0:
@@ -69,11 +73,19 @@ class VerifyingReader:
         for _ in self.blocks():
             pass
 
+    def so_far(self) -> Digest:
+        """The digest of what has been read, where there is no seal."""
+        return Digest(self._target.digest.algorithm, self._hasher.hexdigest())
+
     def _finish(self) -> None:
         # Trailing bytes are looked for before the last block is handed out (reliability D3).
         if self._content.read(1):
             raise self._too_long()
-        check(self._target.digest, Digest(self._target.digest.algorithm, self._hasher.hexdigest()), self._what)
+        if self._seal is None:
+            check(self._target.digest, self.so_far(), self._what)
+        elif self._hasher.digest() != self._seal:
+            changed = f"{self._what} is not what it was when its digest was taken"
+            raise ContentError(changed, code="DIGEST", object=str(self._target.digest))
 
     def _too_long(self) -> ContentError:
         return ContentError(
@@ -81,6 +93,13 @@ class VerifyingReader:
             code="SIZE",
             object=str(self._target.digest),
         )
+
+
+def sealer() -> Any:
+    """A hasher for seals: as strong as SHA-256, at a fifth of its price."""
+    from blake3 import blake3  # most runs take no seal
+
+    return blake3()
 
 
 def read_digest(content: ByteReader, algorithm: str = "sha256") -> Digest:

@@ -42,8 +42,8 @@ _LONGEST_LINE = 64 << 10
 _EARLY = 64 << 10
 """Bytes of an answer that are looked at while a body is sent."""
 _UNSENT = 128 << 10
-"""Bytes of a body that may wait in a socket to a registry on this machine. There is no line to be kept full, and what is
-read while it is in the processor's cache costs the registry a fifth less."""
+"""Bytes of a body that may wait in a socket to a registry on this machine: there is no line to be kept full, and what
+it reads while that is in the processor's cache costs it a fifth less."""
 _STATUS = re.compile(rb"HTTP/[0-9.]+\s+([0-9]{3})(?=\s)")
 _HEAD = re.compile(rb".*?\n\r?\n", re.DOTALL)
 _TARGET = re.compile(r"/[!-~]*\Z")

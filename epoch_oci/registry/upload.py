@@ -28,7 +28,7 @@ from epoch_oci.registry.upload_session import (
     ShapeRefusedError,
     StaleTokenError,
 )
-from epoch_oci.stores.base import Content, Moving
+from epoch_oci.stores.base import Content, Moving, Sealed
 
 _TOOK_NOTHING = frozenset({429, 503})
 """A body answered so was not looked at."""
@@ -149,7 +149,11 @@ class Upload:
     def _whole(self) -> Iterator[Body]:
         """The whole content. The last block is held back until the hash is right."""
         target = self.destination.target
-        with self.content.open() as reader, _read_ahead(VerifyingReader(reader, target), target.size) as ahead:
+        seal = self.content.seal if isinstance(self.content, Sealed) else None
+        with (
+            self.content.open() as reader,
+            _read_ahead(VerifyingReader(reader, target, seal=seal), target.size) as ahead,
+        ):
             yield Body(ahead, target.size)
 
     def _send(self, upload: RangedUpload, claim: Claim | None) -> None:

@@ -286,6 +286,15 @@ class Ranged(Protocol):
 
 
 @runtime_checkable
+class Sealed(Protocol):
+    """Content that may have been hashed in this run already."""
+
+    @property
+    def seal(self) -> bytes | None:
+        """The BLAKE3 of all its bytes, as they were when the digest it is asked for by was taken; None: unknown."""
+
+
+@runtime_checkable
 class Scattered(Protocol):
     """Content that is cheaper to have in an order of its own than from start to end."""
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 from epoch_oci.dataclass import dataclass
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
-from epoch_oci.stores.base import Content, FileContent, Ranged
+from epoch_oci.stores.base import Content, FileContent, Ranged, Sealed
 from epoch_oci.transfer.throttle import Throttle
 
 
@@ -19,6 +19,7 @@ class SliceContent:
     whole: Content
     offset: int
     size: int
+    seal: bytes | None = None
 
     def open(self, start: int = 0, length: int | None = None) -> AbstractContextManager[ByteReader]:
         """As `Content.open`."""
@@ -159,6 +160,11 @@ class WatchedContent:
     def size(self) -> int:
         """Length in bytes."""
         return self.content.size
+
+    @property
+    def seal(self) -> bytes | None:
+        """As `stores.base.Sealed`."""
+        return self.content.seal if isinstance(self.content, Sealed) else None
 
     @contextmanager
     def open(self, start: int = 0, length: int | None = None) -> Iterator[ByteReader]:

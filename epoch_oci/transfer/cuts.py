@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
+from typing import Any
 
 from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.facts import Facts
@@ -17,42 +18,47 @@ from epoch_oci.errors import ContentError
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PartTable, fitting_size, spans
-from epoch_oci.oci.verifying import BLOCK, VerifyingReader
+from epoch_oci.oci.verifying import BLOCK, VerifyingReader, sealer
 from epoch_oci.stores.base import Content, Remote, Sink
 
 # Blocks that reading may be ahead of hashing: one to work on, the others for when one of the two stumbles.
 _AHEAD = 4
 
 
-def part_digests(content: Content, blob: Descriptor, part_size: int) -> Iterator[Digest]:
-    """The digest of each part of `part_size` bytes, as soon as it has been read; `content` is read once.
+def part_digests(content: Content, blob: Descriptor, part_size: int) -> Iterator[tuple[Digest, bytes]]:
+    """The digest of each part of `part_size` bytes, as soon as it has been read, and its seal; `content` is read once.
 
     The whole is hashed beside the parts (hashlib lets go of the interpreter lock), and memory stays at a few blocks.
     Raises ContentError in place of the last digest when the content is not `blob`, and CancelledError.
     """
     with content.open() as reader, _Hasher() as parts:
         whole = VerifyingReader(reader, blob)
-        for _, length in spans(blob.size, part_size):
+        for start, length in spans(blob.size, part_size):
+            seal, part = sealer(), hashlib.sha256()
+            # The first part is how the whole begins, which is hashed as it is.
+            is_begin = start == 0 and blob.digest.algorithm == part.name
+            parts.begin([seal] if is_begin else [seal, part])
             left = length
             # Blocks never reach across two parts: the hash of one must end where the part does.
             while left:
                 block = whole.read(min(BLOCK, left))
                 left -= len(block)
                 parts.feed(block)
-            yield parts.end()
+            parts.end()
+            yield whole.so_far() if is_begin else Digest(part.name, part.hexdigest()), seal.digest()
 
 
 def part_table(content: Content, blob: Descriptor, part_size: int) -> PartTable:
     """Every part's digest. Raises as `part_digests`."""
-    return PartTable(size=part_size, digests=tuple(part_digests(content, blob, part_size)))
+    return PartTable(size=part_size, digests=tuple(digest for digest, _ in part_digests(content, blob, part_size)))
 
 
 class _Hasher:
     """A thread that hashes what it is fed, part after part."""
 
     def __init__(self) -> None:
-        self._blocks: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
-        self._digests: queue.Queue[Digest] = queue.Queue()
+        self._blocks: queue.Queue[bytes | list[Any] | None] = queue.Queue(_AHEAD)
+        self._through = threading.Semaphore(0)
         # A daemon, for whoever gives up on a push shall not wait for a hash of gigabytes.
         self._thread = threading.Thread(target=self._work, name="part-digests", daemon=True)
 
@@ -65,24 +71,30 @@ class _Hasher:
         self._blocks.put(None)
         self._thread.join()
 
+    def begin(self, hashers: list[Any]) -> None:
+        """A part begins: what comes is for these."""
+        self._blocks.put(hashers)
+
     def feed(self, block: bytes) -> None:
         """Hash one more block of the current part."""
         self._blocks.put(block)
 
-    def end(self) -> Digest:
-        """The current part is complete: its digest."""
+    def end(self) -> None:
+        """The current part is complete: wait until all of it is hashed."""
         # No block of a file is empty, so that an empty one can mark the end of a part.
         self._blocks.put(b"")
-        return self._digests.get()
+        self._through.acquire()
 
     def _work(self) -> None:
-        hasher = hashlib.sha256()
-        while (block := self._blocks.get()) is not None:
-            if block:
-                hasher.update(block)
-                continue
-            self._digests.put(Digest("sha256", hasher.hexdigest()))
-            hasher = hashlib.sha256()
+        hashers: list[Any] = []
+        while (given := self._blocks.get()) is not None:
+            if isinstance(given, list):
+                hashers = given
+            elif given:
+                for hasher in hashers:
+                    hasher.update(given)
+            else:
+                self._through.release()
 
 
 class PartCache:

@@ -174,8 +174,8 @@ class _Run:
         told, size = self._hashing(late.blob, late.title), late.blob.size
         content = WatchedContent(late.content, lambda at, count: told(at, size) if count else None, self._cancelled)
         digests: list[Digest] = []
-        for digest in part_digests(content, late.blob, late.part_size):
-            item = late.item(len(digests), digest)
+        for digest, seal in part_digests(content, late.blob, late.part_size):
+            item = late.item(len(digests), digest, seal)
             digests.append(digest)
             if digest not in known and digest not in self._parts:  # parts may be alike: zeros
                 self._parts[digest] = self._executor.submit(self._one, item)

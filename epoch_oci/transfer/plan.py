@@ -84,13 +84,14 @@ class Item:
 class Late:
     """A blob to be moved in parts whose digests nobody knows yet: reading it tells them, one after another.
 
-    `item` makes the item of a part out of its number and its digest. `learned` is told the table when all are known.
+    `item` makes the item of a part out of its number, its digest and its seal. `learned` is told the table when all are
+    known.
     """
 
     blob: Descriptor
     content: Content
     part_size: int
-    item: Callable[[int, Digest], Item]
+    item: Callable[[int, Digest, bytes], Item]
     learned: Callable[[PartTable], None]
     title: str
 
@@ -188,9 +189,9 @@ def cut_late(
     """`blob` in the parts that `carriers` describe but for their digests."""
     starts = list(accumulate((carrier.size for carrier in carriers), initial=0))
 
-    def item(index: int, digest: Digest) -> Item:
+    def item(index: int, digest: Digest, seal: bytes) -> Item:
         target = replace(carriers[index], digest=digest)
-        part = SliceContent(content, starts[index], target.size)
+        part = SliceContent(content, starts[index], target.size, seal)
         want = Want(target=target, content=part, title=target.title)
         # Asked when its turn comes: hundreds of parts asked for in advance would be asked before one byte had moved,
         # and of a part that a broken run has sent nobody knows yet.
