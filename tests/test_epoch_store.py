@@ -555,7 +555,7 @@ def test_memory_stays_flat(root: Path) -> None:
         from epoch_oci.stores.backends.directory import DirectoryBackend
         from epoch_oci.stores.epoch_store import EpochStore
 
-        SIZE, BLOCK = 256 << 20, os.urandom(1 << 20)
+        SIZE, BLOCK = 256 << 20, os.urandom(64 << 10)
 
         class Endless:
             size = SIZE
@@ -569,7 +569,7 @@ def test_memory_stays_flat(root: Path) -> None:
                 return block
 
         hasher = hashlib.sha256()
-        for _ in range(256):
+        for _ in range(SIZE // len(BLOCK)):
             hasher.update(BLOCK)
         target = Descriptor(media_type="a/b", digest=Digest("sha256", hasher.hexdigest()), size=SIZE)
         store = EpochStore(DirectoryBackend(Path(sys.argv[1])), "s")
