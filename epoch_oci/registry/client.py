@@ -322,8 +322,9 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                     proxies={"all": proxy} if proxy else {},
                 )
         except UnreachableError as error:
-            if isinstance(data, Body) and data.left < len(data):
-                raise NetworkError(error.message, object=error.object) from error  # it took a part: it was there
+            # It was there, and had a session opened before. Who is away by now is met at the next question.
+            if isinstance(data, Body) and data.begun:
+                raise NetworkError(error.message, object=error.object) from error
             # A host that has answered before is away; one that never did may be misspelt (see `Attempts`).
             error.met = origin in self._met
             if not error.met:

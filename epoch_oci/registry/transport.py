@@ -52,17 +52,20 @@ _TARGET = re.compile(r"/[!-~]*\Z")
 class Body:
     """Bytes of one request, `length` of them, block by block as requests sends what has a length.
 
-    `left` are those that were not handed to the socket: an answer may come first.
+    `left` are those in blocks that were not wholly handed to the socket, for an answer may come first. `begun` says
+    that there was a connection to send to.
     """
 
     def __init__(self, reader: ByteReader, length: int) -> None:
         self._reader, self._length = reader, length
         self.left = length
+        self.begun = False
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[bytes]:
+        self.begun = True
         while self.left and (block := self._reader.read(min(BLOCK, self.left))):
             yield block
             self.left -= len(block)  # only now: the block was sent when the next one is asked for
