@@ -265,9 +265,8 @@ class Assembly:
                 self._mode,
                 replace=self._replace,
                 shown=self._shown,
+                record=self._record,
             )
-            with contextlib.suppress(OSError):
-                os.unlink(self._record, dir_fd=self._directory)
         # What has the name stays, and nobody will ask for these bytes again.
         if not done:
             self.discard()

@@ -127,11 +127,20 @@ class Draft:
 
 
 def reveal(
-    descriptor: int, draft: str, directory: int, name: str, size: int, mode: int, *, replace: bool, shown: Shown
+    descriptor: int,
+    draft: str,
+    directory: int,
+    name: str,
+    size: int,
+    mode: int,
+    *,
+    replace: bool,
+    shown: Shown,
+    record: str | None = None,
 ) -> bool:
     """Give the file under the hidden name `draft` its length, its mode and its own name, each step safe on the disk.
 
-    `shown` is told what the file is then, unless somebody else wrote to it, or it is not safe on this file system.
+    The `record` of how the draft came to be is taken away with its name. `shown` is told what the file is then, unless somebody else wrote to it, or it is not safe on this file system.
     False when `replace` is false and `name` is taken; the draft is still there then. Raises OSError.
     """
     # Zeros at the end were never written.
@@ -145,6 +154,9 @@ def reveal(
     # Not looked at and then renamed: another process would get in between.
     elif not _link(draft, name, directory):
         return False
+    # Before the disk is waited for: whoever is killed there would leave it, and the next run has nothing to do here.
+    if record is not None:
+        _remove(record, directory)
     sync_directory(directory)
     # A file that somebody wrote to meanwhile is not the one that was verified.
     after = os.fstat(descriptor)
