@@ -140,8 +140,9 @@ def reveal(
 ) -> bool:
     """Give the file under the hidden name `draft` its length, its mode and its own name, each step safe on the disk.
 
-    The `record` of how the draft came to be is taken away with its name. `shown` is told what the file is then, unless somebody else wrote to it, or it is not safe on this file system.
-    False when `replace` is false and `name` is taken; the draft is still there then. Raises OSError.
+    The `record` of how the draft came to be is taken away with its name. `shown` is told what the file is then, unless
+    somebody else wrote to it, or it is not safe on this file system. False when `replace` is false and `name` is taken;
+    the draft is still there then. Raises OSError.
     """
     # Zeros at the end were never written.
     os.ftruncate(descriptor, size)
