@@ -307,6 +307,8 @@ def __getattr__(name: str) -> object:
 
         # Whoever comes by this way is no part of the house, and is told at once what was wrong.
         found = held(found, lambda each: getattr(import_module(__name__), each))
+        # Where it is found: another process that is sent it looks there, and not where the one without looks is.
+        found.__module__ = __name__
     # From now on it is found without coming here.
     return globals().setdefault(name, found)
 

@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import pickle
 import pkgutil
 import re
 import subprocess
@@ -194,6 +195,7 @@ def test_a_public_function_called_wrongly_says_which_argument_it_is(name):
                 function(**dict.fromkeys(required | {parameter.name}, object()))
         assert raised.value.object in {each.name for each in parameters} and name in str(raised.value)
     assert inspect.getdoc(function) and function.__name__ == name
+    assert pickle.loads(pickle.dumps(function)) is function  # for whoever has other processes do it
 
 
 def test_an_argument_is_held_by_its_own_annotation(tmp_path):
