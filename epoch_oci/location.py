@@ -124,7 +124,7 @@ def parse(word: str, *, target: bool = False) -> Location:
     if word.startswith(_ARCHIVE):
         return ArchiveLocation(word, *_divided(word, _ARCHIVE, "oci-archive:FILE[:TAG]"))
     # What is there decides before what a word looks like: a directory may be called like a host.
-    if _is_directory(word) or _is_root(word) or "://" in word or word.startswith(_PATH):
+    if _is_directory(word) or _is_root(word) or word == _ROOT or "://" in word or word.startswith(_PATH):
         return parse_store(word)
     if _is_reference(word):
         return RepositoryLocation(word, Reference.parse(word, wanted=target))

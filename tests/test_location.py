@@ -130,6 +130,7 @@ def test_names(word):
         ("oci:lay@sha256:nonsense", "is not a digest"),
         (f"oci:lay@sha256:{HEX}@sha256:{HEX}", "more than one digest"),
         (f"oci:lay@sha256:{HEX}:v1", "is not a digest"),
+        ("cocoon:", "names no directory"),
         ("cocoon:/", None),
         ("ftp://host/x", "names no kind of store"),
     ],

@@ -17,7 +17,14 @@ from epoch_oci.cli.streams import (
     prepare,
     write_error,
 )
-from epoch_oci.errors import ContentError, EpochOciError, InterruptedTransferError, LocalIOError, NetworkError
+from epoch_oci.errors import (
+    ContentError,
+    EpochOciError,
+    InterruptedTransferError,
+    LocalIOError,
+    NetworkError,
+    UsageError,
+)
 
 _ASKED_BY_SHELL = "_ARGCOMPLETE"
 """What argcomplete sets where a shell asks what a word may become."""
@@ -136,6 +143,11 @@ def _next(error: EpochOciError, words: Sequence[str]) -> str:
         # The first word that is a verb: the signal may have come before the line was parsed.
         command = next((word for word in words if word in _KEPT), "")
         return _KEPT.get(command, "") + "run the same command again to go on"
+    if isinstance(error, UsageError) and not error.hint:
+        from epoch_oci.cli.app import VERBS
+
+        command = next((f" {word}" for word in words if word in VERBS), "")
+        return f"see `epoch-oci{command} --help`"
     return hint_of(error)
 
 
