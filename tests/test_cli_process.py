@@ -54,7 +54,11 @@ HTTP = {"requests", "urllib3", "oras", "http.client", "ssl"}
 ELSEWHERE = {"obstore", "rich", "jsonschema.validators", "epoch_oci.registry.repository", "epoch_oci.bulk"}
 OTHERS = {"epoch_oci.dialects.cocoonstack"}
 NOT_MOVING = {"epoch_oci.transfer.execute", "epoch_oci.transfer.zstd", "epoch_oci.flows.push", "epoch_oci.flows.pull"}
+MOVING = {"epoch_oci.transfer.assemble", "epoch_oci.transfer.zstd"}
 LOOKING = HTTP | ELSEWHERE | CHUNKS | OTHERS | NOT_MOVING
+UPLOADING = {"epoch_oci.registry.upload", "epoch_oci.registry.upload_ranged", "epoch_oci.flows.copy"}
+DERIVING = {"epoch_oci.dialects.foreign", "epoch_oci.epoch.mint", "epoch_oci.disk.assembly"}
+UNUSED = {"charset_normalizer.api", "idna.core"}  # of what requests loads by itself
 WORK = {"epoch_oci.flows", "epoch_oci.stores", "epoch_oci.artifacts", "epoch_oci.locate", "hashlib", "logging"}
 
 
@@ -67,8 +71,8 @@ WORK = {"epoch_oci.flows", "epoch_oci.stores", "epoch_oci.artifacts", "epoch_oci
         (["ls", "oci:layout"], LOOKING | {"epoch_oci.flows", "epoch_oci.artifacts", "jsonschema_rs"}),
         (["inspect", "team/bot:v1", "--store", "store"], LOOKING),
         (["inspect", "oci:layout"], LOOKING),
-        (["validate", "store/manifests/team/bot/v1.json"], (LOOKING - OTHERS) | {"epoch_oci.stores.epoch_store"}),
-        (["push", "team/bot:v1", "oci:layout", "--store", "store"], HTTP | ELSEWHERE | CHUNKS | OTHERS),
+        (["validate", "store/manifests/team/bot/v1.json"], LOOKING | {"epoch_oci.stores.epoch_store"}),
+        (["push", "team/bot:v1", "oci:layout", "--store", "store"], HTTP | ELSEWHERE | CHUNKS | OTHERS | MOVING),
         (["pull", "oci:layout", "--store", "to"], HTTP | ELSEWHERE | CHUNKS | OTHERS | {"epoch_oci.flows.push"}),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
@@ -87,18 +91,28 @@ def test_a_short_command_loads_what_it_needs(tmp_path, words, unneeded):
     assert set(done.stderr.split()) & unneeded == set()
 
 
-def test_a_push_to_a_registry_loads_what_it_needs(tmp_path, fake_registry):
+@pytest.mark.parametrize(
+    ("words", "unneeded"),
+    [
+        (["push", "team/bot:v1", "REGISTRY/acme/bot:v1", "--store", "store"], UPLOADING | DERIVING),
+        (["pull", "REGISTRY/acme/bot:v1", "--store", "to"], UPLOADING | {"epoch_oci.flows.push"}),
+        (["inspect", "REGISTRY/acme/bot:v1"], UPLOADING | {"epoch_oci.flows.push", "epoch_oci.flows.pull"}),
+    ],
+    ids=["push", "pull", "inspect"],
+)
+def test_where_a_registry_has_all_already_nothing_is_loaded_that_moves_bytes(tmp_path, fake_registry, words, unneeded):
     put_snapshot(tmp_path / "store", make_snapshot("W1"))
-    words = ["push", "team/bot:v1", f"{fake_registry().address}/acme/bot:v1", "--store", "store"]
+    place = f"{fake_registry().address}/acme/bot:v1"
+    for first in (["push", "team/bot:v1", place, "--store", "store"], ["pull", place, "--store", "to"]):
+        assert run_cli(*first, cwd=tmp_path).code == 0
+    words = [word.replace("REGISTRY/acme/bot:v1", place) for word in words]
     code = (
         "import sys, os\nfrom epoch_oci.__main__ import quicken\nquicken()\nfrom epoch_oci.cli.main import run\n"
         f"assert run({words!r}, {{'HOME': os.getcwd()}}) == 0\nprint(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    unneeded = (
-        (ELSEWHERE - {"epoch_oci.registry.repository"}) | CHUNKS | OTHERS | {"charset_normalizer.api", "idna.core"}
-    )
+    unneeded = (ELSEWHERE - {"epoch_oci.registry.repository"}) | CHUNKS | OTHERS | MOVING | UNUSED | unneeded
     assert set(done.stderr.split()) & unneeded == set() and "oras.provider" in done.stderr
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 
-_SIZE = re.compile(r"([0-9]{1,15})(?:([KMG])(?:iB)?)?\Z")
-_DESCRIPTOR = re.compile(r"/dev/(?:std(?:in|out|err)\Z|fd/)|/proc/")
+_SIZE = r"([0-9]{1,15})(?:([KMG])(?:iB)?)?\Z"
+_DESCRIPTOR = r"/dev/(?:std(?:in|out|err)\Z|fd/)|/proc/"
 _KINDS = ("oci:", "oci-archive:", "cocoon:")
 _KEPT = frozenset({"blobs", "manifests", "catalog.json", "index.json", "oci-layout", "snapshot", "cloudimg"})
 """What stands at the top of stores, layouts and Cocoon's roots."""
@@ -54,7 +54,7 @@ def cache_size(text: str) -> int:
 
 
 def _size(flag: str, text: str, least: int, hint: str, example: str = "") -> int:
-    match = _SIZE.match(text)
+    match = re.match(_SIZE, text)
     size = int(match[1]) * _FACTORS[match[2]] if match else 0
     if size < least:
         from epoch_oci.oci.digest import shown
@@ -121,7 +121,7 @@ def output_file(flag: str, word: str, *places: str | None) -> str:
     if stat.S_ISDIR(mode):
         raise UsageError(f"{flag} {word} is a directory", object=word, hint="name a file")
     # Standard output may lead into a file, and that would be replaced under it.
-    if not stat.S_ISREG(mode) or _DESCRIPTOR.match(word):
+    if not stat.S_ISREG(mode) or re.match(_DESCRIPTOR, word):
         raise ConflictError(f"{flag} {word} is no regular file", object=word, hint="name a file, or a new one")
     if not os.path.isdir(os.path.dirname(path)):  # noqa: PTH112, PTH120 (as `realpath`)
         raise NotFoundError(f"{flag}: there is no directory for {word}", object=word)

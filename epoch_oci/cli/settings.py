@@ -23,7 +23,7 @@ _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off"})
 _SECRET_WORDS = ("PASSWORD", "PASSWD", "TOKEN", "SECRET", "CREDENTIAL", "APIKEY", "API_KEY", "ACCESS_KEY")
 _TIME = r"([0-9]{1,6}(?:\.[0-9]{1,3})?)"
-_DURATION = re.compile(rf"(?:{_TIME}h)?(?:{_TIME}m)?(?:{_TIME}s?)?\Z")
+_DURATION = rf"(?:{_TIME}h)?(?:{_TIME}m)?(?:{_TIME}s?)?\Z"
 # Characters. That others' variables hold secrets is guessed from their names: a short value may be a switch, and would
 # be taken out of every message.
 _SHORTEST_SECRET = 6
@@ -263,7 +263,7 @@ def _number(text: str, where: str, flag: Flag) -> int:
 
 
 def _duration(text: str, where: str) -> float:
-    found = _DURATION.match(text)
+    found = re.match(_DURATION, text)
     if found is None or not text:
         raise _refused(text, where, "a time such as 90s, 10m or 1h30m, or 0")
     return sum(float(part) * unit for part, unit in zip(found.groups(default="0"), (3600, 60, 1), strict=True))

@@ -5,11 +5,7 @@ from dataclasses import field, replace
 from typing import Any
 
 from epoch_oci import dialects, schemas
-from epoch_oci.cocoon.envelope import Envelope
-from epoch_oci.cocoon.records import SnapshotIndex
 from epoch_oci.dataclass import dataclass
-from epoch_oci.dialects.cocoonstack.config import SnapshotConfig
-from epoch_oci.dialects.cocoonstack.vocabulary import SNAPSHOT_CONFIG
 from epoch_oci.epoch.manifest import EPOCH_MANIFEST, Manifest
 from epoch_oci.errors import ContentError, Finding
 from epoch_oci.oci import media_types
@@ -86,6 +82,7 @@ def _meaning(raw: bytes, kind: str, file: str) -> tuple[Finding, ...]:
         return error.findings
 
 
+# What a kind alone needs is loaded for that kind: most documents are Epoch's manifests.
 def _epoch(raw: bytes, file: str) -> tuple[Finding, ...]:
     return Manifest.parse(Document(EPOCH_MANIFEST, raw), file).warnings
 
@@ -96,16 +93,23 @@ def _image(raw: bytes, file: str) -> tuple[Finding, ...]:
 
 
 def _config(raw: bytes, file: str) -> tuple[Finding, ...]:
+    from epoch_oci.dialects.cocoonstack.config import SnapshotConfig
+    from epoch_oci.dialects.cocoonstack.vocabulary import SNAPSHOT_CONFIG
+
     SnapshotConfig.parse(Document(SNAPSHOT_CONFIG, raw), file)
     return ()
 
 
 def _envelope(raw: bytes, file: str) -> tuple[Finding, ...]:
+    from epoch_oci.cocoon.envelope import Envelope
+
     Envelope.parse(raw, file)
     return ()
 
 
 def _snapshots(raw: bytes, file: str) -> tuple[Finding, ...]:
+    from epoch_oci.cocoon.records import SnapshotIndex
+
     return tuple(SnapshotIndex.parse(raw, file).findings())
 
 

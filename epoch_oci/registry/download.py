@@ -24,7 +24,7 @@ from epoch_oci.registry.policy import Attempts
 from epoch_oci.registry.transport import unwatched
 from epoch_oci.registry.trust import Origin, redacted
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16}|\*)\Z")
+_CONTENT_RANGE = r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16}|\*)\Z"
 _PROGRESS = 256 << 10
 """Bytes that make an attempt a success as far as the count of failures goes."""
 _STALE = frozenset({400, 401, 403, 404, 410})
@@ -35,7 +35,7 @@ _COUNTED = 64 << 10
 # The least that is an answer of the storage, where a HEAD may be one of the registry alone.
 _ONE_BYTE = {"Range": "bytes=0-0"}
 # 416 has the total of an empty blob behind an asterisk (RFC 9110, 14.4).
-_TOTAL = re.compile(r"bytes (?:0-0|\*)/([0-9]{1,16})\Z")
+_TOTAL = r"bytes (?:0-0|\*)/([0-9]{1,16})\Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class BlobContent:
         )
 
     def _check_range(self, response: requests.Response, start: int) -> None:
-        found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        found = re.match(_CONTENT_RANGE, response.headers.get("Content-Range", ""))
         total = found[3] if found else ""
         if found is None or int(found[1]) != start or total not in ("*", str(self.size)):
             response.close()
@@ -348,7 +348,7 @@ class Presence:
         response.close()
         if status == 200:
             return response.headers["Content-Length"] == str(size)
-        total = _TOTAL.match(response.headers.get("Content-Range", ""))
+        total = re.match(_TOTAL, response.headers.get("Content-Range", ""))
         if total is not None:
             return int(total[1]) == size
         # No total is stated: one byte is there at least, or none where the blob has none.

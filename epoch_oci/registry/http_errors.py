@@ -33,10 +33,8 @@ from epoch_oci.registry.trust import redacted
 _LONGEST_BODY = 64 << 10
 """Bytes of an error's body that are read; a proxy's page may be long, and a blob's endless."""
 PROXY_LOGIN = "give user and password in the proxy's URL: http://USER:PASSWORD@HOST:PORT"
-_TUNNEL = re.compile(r"Tunnel connection failed: ([45][0-9]{2})")
-_WANTS_CERTIFICATE = re.compile(
-    "CERTIFICATE_REQUIRED|BAD_CERTIFICATE|CERTIFICATE_(?:UNKNOWN|EXPIRED|REVOKED)|UNKNOWN_CA"
-)
+_TUNNEL = r"Tunnel connection failed: ([45][0-9]{2})"
+_WANTS_CERTIFICATE = "CERTIFICATE_REQUIRED|BAD_CERTIFICATE|CERTIFICATE_(?:UNKNOWN|EXPIRED|REVOKED)|UNKNOWN_CA"
 _UNREACHED: tuple[type[BaseException], ...] = (
     urllib3.exceptions.NewConnectionError,
     urllib3.exceptions.ConnectTimeoutError,
@@ -68,7 +66,7 @@ _MALFORMED = (
     requests.exceptions.InvalidHeader,
     urllib3.exceptions.LocationParseError,
 )
-_NO_COMMON_TLS = re.compile(r"VERSION|PROTOCOL|HANDSHAKE_FAILURE|NO_SHARED|HTTP_REQUEST")
+_NO_COMMON_TLS = r"VERSION|PROTOCOL|HANDSHAKE_FAILURE|NO_SHARED|HTTP_REQUEST"
 
 
 def may_have_acted(error: NetworkError) -> bool:
@@ -117,13 +115,13 @@ def _network_error(error: BaseException, where: str, *, asking: bool = False) ->
 def _refused(error: BaseException, where: str) -> AccessError | None:
     """What a proxy or the other side's TLS says to those who show nothing, or not what is wanted."""
     alert = getattr(_cause(error, ssl.SSLError), "reason", None) or ""
-    if "ALERT" in alert and _WANTS_CERTIFICATE.search(alert):
+    if "ALERT" in alert and re.search(_WANTS_CERTIFICATE, alert):
         return AccessError(
             f"{where}: the other side wants a certificate of ours, or another one",
             object=where,
             hint="show one with --cert-file PEM and --key-file PEM",
         )
-    tunnel = next(filter(None, (_TUNNEL.search(str(item)) for item in _chain(error))), None)
+    tunnel = next(filter(None, (re.search(_TUNNEL, str(item)) for item in _chain(error))), None)
     # A proxy that cannot reach the registry just now passes, as the registry's own absence would.
     if tunnel is None or tunnel[1].startswith("5"):
         return None
@@ -154,7 +152,7 @@ def was_kept_waiting(error: BaseException) -> bool:
 def _is_passing(error: BaseException) -> bool:
     """Whether another attempt can help; two sides that have no version of TLS in common never will."""
     refused = _cause(error, ssl.SSLError)
-    if isinstance(refused, ssl.SSLError) and refused.reason is not None and _NO_COMMON_TLS.search(refused.reason):
+    if isinstance(refused, ssl.SSLError) and refused.reason is not None and re.search(_NO_COMMON_TLS, refused.reason):
         return False
     return not isinstance(error, _MALFORMED)
 
@@ -203,22 +201,22 @@ def body_text(response: requests.Response) -> str:
 
 _EXCERPT = 300
 # What does not look like a code may be anything, a blob's bytes included.
-_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}\Z")
+_CODE = r"[A-Z][A-Z0-9_]{1,63}\Z"
 # 499 and 520 to 524 are nginx's and Cloudflare's own: the registry behind may have gone on (oci-registries 2.3).
 _RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 # Those that `Retry-After` is meant for (RFC 9110, 10.2.3; RFC 6585, 4), and GHCR's 403 with a hint in its body.
 _WAITED_FOR = frozenset({403, 429, 503})
 
-_IMMUTABLE = re.compile(
-    r"immutab|can(?: ?not|'t) be (?:overwritten|replaced)|already exists|not allow (?:updating|redeploy|overwrit)", re.I
+_IMMUTABLE = (
+    r"immutab|can(?: ?not|'t) be (?:overwritten|replaced)|already exists|not allow (?:updating|redeploy|overwrit)"
 )
 """An existing tag that stays as it is: Harbor 412, ECR 400, Quay 409, Nexus 400, GAR 400 say it in words alone."""
-_FULL = re.compile(r"quota|exceed|insufficient storage|no space|storage limit|limit reached", re.I)
-_QUOTA = re.compile(r"quota|insufficient storage|no space|storage (?:limit|resource)", re.I)
+_FULL = r"quota|exceed|insufficient storage|no space|storage limit|limit reached"
+_QUOTA = r"quota|insufficient storage|no space|storage (?:limit|resource)"
 """A 413 is of the request's size otherwise."""
 # Said of a registry or project that takes nothing from anybody: other credentials would not help.
-_CLOSED = re.compile(r"read.?only|maintenance|archived|proxy project|proxy.?cache|locked", re.I)
-_TO_TLS = re.compile(r"HTTP request (?:was sent )?to (?:an )?HTTPS (?:port|server)", re.I)
+_CLOSED = r"read.?only|maintenance|archived|proxy project|proxy.?cache|locked"
+_TO_TLS = r"HTTP request (?:was sent )?to (?:an )?HTTPS (?:port|server)"
 
 _ROOM = "make room there, or have more of it allowed"
 _ASK = "a rule of the registry forbids it: ask who runs it"
@@ -286,7 +284,7 @@ class Refusal:
     @property
     def is_full(self) -> bool:
         """Whether it is for want of room there, whatever was sent in whatever shape."""
-        return self.status == 507 or (self.status == 413 and _QUOTA.search(self._said) is not None)
+        return self.status == 507 or (self.status == 413 and re.search(_QUOTA, self._said, re.I) is not None)
 
     @property
     def message(self) -> str:
@@ -333,7 +331,7 @@ class Refusal:
         if status == 401:
             return self._unauthorized()
         # Of six statuses only the words say that it is about a tag that may not be replaced.
-        if status in (400, 403, 405, 409, 412, 422) and not self._of_blob and _IMMUTABLE.search(said):
+        if status in (400, 403, 405, 409, 412, 422) and not self._of_blob and re.search(_IMMUTABLE, said, re.I):
             return ConflictError, _KEPT if self._removes else _TAKEN
         if self.is_full:
             return AccessError, _ROOM
@@ -341,7 +339,7 @@ class Refusal:
         for code in self.codes:
             if code in _BY_CODE and status < 500:
                 return _BY_CODE[code]
-        if status == 400 and _TO_TLS.search(self._text):
+        if status == 400 and re.search(_TO_TLS, self._text, re.I):
             return UsageError, "it speaks https: leave --plain-http out"
         if status == 403:
             return AccessError, self._forbidden(said)
@@ -350,9 +348,9 @@ class Refusal:
         return _BY_STATUS.get(status) or ((UsageError, _BY_STATUS[400][1]) if status < 500 else (NetworkError, ""))
 
     def _forbidden(self, said: str) -> str:
-        if _FULL.search(said):
+        if re.search(_FULL, said, re.I):
             return _ROOM
-        if _CLOSED.search(said):
+        if re.search(_CLOSED, said, re.I):
             return "nothing can be written there now: ask who runs it"
         if self._anonymous:
             return f"log in with `epoch-oci login {self._host}`, or ask who runs it"
@@ -378,7 +376,7 @@ def codes_of(text: str) -> tuple[str, ...]:
 
 
 def _is_code(code: object) -> bool:
-    return isinstance(code, str) and _CODE.match(code) is not None
+    return isinstance(code, str) and re.match(_CODE, code) is not None
 
 
 def _items(text: str) -> list[dict[str, object]]:

@@ -183,8 +183,8 @@ _STRANGER_SECONDS = 10.0
 _HICCUPS = 3
 """Failures in a row from which on people are told of waiting rather than of trying again."""
 # GHCR writes it into the body and leaves the header out (oci-registries 3.4).
-_BODY_HINT = re.compile(r"retry-after:\s*([0-9.]+)\s*(ms|s)?", re.IGNORECASE)
-_SECONDARY = re.compile(r"secondary rate limit|abuse detection|rate limit exceeded", re.IGNORECASE)
+_BODY_HINT = r"retry-after:\s*([0-9.]+)\s*(ms|s)?"
+_SECONDARY = r"secondary rate limit|abuse detection|rate limit exceeded"
 
 
 class UnreachableError(NetworkError):
@@ -199,7 +199,7 @@ class HeldError(NetworkError):
 
 def is_secondary_limit(status: int, text: str) -> bool:
     """Whether a 403 is GHCR's way to say "slow down" rather than a denial (oci-registries 3.4)."""
-    return status == 403 and _SECONDARY.search(text) is not None
+    return status == 403 and re.search(_SECONDARY, text, re.IGNORECASE) is not None
 
 
 def asked_wait(retry_after: str | None, text: str = "", date: str | None = None) -> float | None:
@@ -214,7 +214,7 @@ def asked_wait(retry_after: str | None, text: str = "", date: str | None = None)
             return float(value[:9])
         if (then := _seconds(value)) is not None:
             return max(0.0, then - (_seconds(date) or time.time()))
-    hint = _BODY_HINT.search(text)
+    hint = re.search(_BODY_HINT, text, re.IGNORECASE)
     if hint is None:
         return None
     try:

@@ -139,8 +139,8 @@ _BUNDLES = (
     "/etc/ssl/cert.pem",  # Alpine, BSD, macOS
 )
 _DIRECTORIES = ("/etc/ssl/certs", "/etc/pki/tls/certs")
-_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+\Z")
-_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_HASHED = r"[0-9a-f]{8}\.[0-9]+\Z"
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
 _LONGEST_BUNDLE = 64 << 20
 _MOST_FILES = 4096
 _KEPT = 8
@@ -259,7 +259,7 @@ def _load_system(context: ssl.SSLContext) -> bool:
     for path in {built_in.openssl_capath, *_DIRECTORIES}:
         if Path(path).is_dir():
             context.load_verify_locations(capath=path)  # looked up by name when needed
-            found = found or any(_HASHED.match(file.name) for file in Path(path).iterdir())
+            found = found or any(re.match(_HASHED, file.name) for file in Path(path).iterdir())
     return found
 
 
@@ -270,7 +270,7 @@ def _load_directory(context: ssl.SSLContext, path: str) -> bool:
         context.load_verify_locations(capath=path)
     except OSError:
         return False
-    plain = [_load_file(context, str(file)) for file in files if not _HASHED.match(file.name)]
+    plain = [_load_file(context, str(file)) for file in files if not re.match(_HASHED, file.name)]
     return any(plain) or len(plain) < len(files)
 
 
@@ -290,7 +290,7 @@ def _load_each(context: ssl.SSLContext, path: str) -> bool:
     except OSError:
         return False
     found = False
-    for certificate in _CERTIFICATE.findall(text):
+    for certificate in re.findall(_CERTIFICATE, text, re.DOTALL):
         with contextlib.suppress(ssl.SSLError, ValueError):
             context.load_verify_locations(cadata=certificate)
             found = True

@@ -135,15 +135,18 @@ def _checked(file: str, schema: str | None, *, place: bool) -> "DocumentReport":
 
 
 def _show_findings(run: "Run", reports: "list[DocumentReport]", unread: list[EpochOciError]) -> None:
-    from epoch_oci.cli.render import validation_lines
-    from epoch_oci.cli.reviews import sarif, workflow_commands
-
     match run.settings.format:
         case "sarif":
+            from epoch_oci.cli.reviews import sarif
+
             write_result(json.dumps(sarif(reports, unread), indent=2) + "\n")
         case "github":
+            from epoch_oci.cli.reviews import workflow_commands
+
             write_result("".join(f"{line}\n" for line in workflow_commands(reports, unread)))
         case _:
+            from epoch_oci.cli.render import validation_lines
+
             value = {
                 "valid": not unread and all(report.valid for report in reports),
                 "documents": [report.to_json() for report in reports],
