@@ -1,6 +1,7 @@
 """An encoded artifact is fetched once by whoever keeps files on this machine: decoded on the way, out of sight."""
 
 import io
+import json
 import tarfile
 import threading
 from collections import Counter
@@ -115,13 +116,31 @@ def test_where_an_epoch_manifest_rides_along_no_pass_is_needed_at_all(fake_regis
     assert {count for digest, count in found.items() if digest not in looked_into} == {1}
 
 
-def test_onto_a_pipe_it_is_read_twice_and_comes_out_whole(fake_registry, tmp_path):
+def test_onto_a_pipe_it_is_read_once_and_comes_out_whole(fake_registry, tmp_path):
     registry = fake_registry()
-    raw = piped("pull", publish(registry), "-o", "-", "-q")
-    assert asked(registry) == dict.fromkeys(LAYERS, 2)
+    source = publish(registry)
+    child = start_cli("pull", source, "-o", "-", "--format", "json", "-q")
+    raw, report = child.communicate(timeout=100)
+    assert child.returncode == 0, report
+    assert asked(registry) == dict.fromkeys(LAYERS, 1)
+    # By the end it is known what the files are called, and remembered: another pull writes the same.
+    told = {row["title"]: row["digest"] for row in json.loads(report)["blobs"] if row["title"]}
+    assert told == {name: str(Digest.of(file.plain)) for name, file in FILES.items()}
+    assert piped("pull", source, "-o", "-", "-q") == raw
     with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
         found = {item.name: archive.extractfile(item).read() for item in archive}
     assert {name: found[name] for name in FILES} == {name: file.plain for name, file in FILES.items()}
+
+
+def test_a_wrong_layer_leaves_no_whole_archive_on_a_pipe(fake_registry):
+    registry = fake_registry()
+    source = publish(registry)
+    registry.fault("GET", str(Digest.of(FILES["cow.raw"].layers[-1])), Flip(), optional=True)
+    child = start_cli("pull", source, "-o", "-", "-q")
+    out, err = child.communicate(timeout=100)
+    assert child.returncode == 3 and b"epoch-oci: " in err
+    with pytest.raises(tarfile.ReadError), tarfile.open(fileobj=io.BytesIO(out)) as archive:
+        _ = [archive.extractfile(item).read() for item in archive]
 
 
 def big() -> EncodedArtifact:

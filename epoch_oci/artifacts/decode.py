@@ -2,9 +2,10 @@
 
 A store takes a blob under its digest, and an Epoch manifest names its blobs by theirs, so the digests come first, by
 one pass over the layers. A target on this machine takes the bytes meanwhile (`drafts.Drafts`), in files that nobody
-sees and that become the blobs once their digests are known; for any other the pass keeps nothing but digests, and a
-second one moves the bytes. What a file's layers decode to never changes, so it is remembered, and a repeated pull does
-without the pass; where an Epoch manifest rides along that says so, there is none at all.
+sees and that become the blobs once their digests are known. A pipe takes them in order, and nobody asks there what
+they are called (`Undecoded`). For any other the pass keeps nothing but digests, and a second one moves the bytes. What
+a file's layers decode to never changes, so it is remembered, and a repeated pull does without the pass; where an Epoch
+manifest rides along that says so, there is none at all.
 """
 
 import json
@@ -26,6 +27,7 @@ from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.document import Document
 from epoch_oci.oci.manifest import ImageManifest
+from epoch_oci.oci.verifying import ByteReader, LearningReader, VerifyingReader
 from epoch_oci.stores.base import BytesContent, Content, Source
 from epoch_oci.transfer.content import CheckedContent, JoinedContent, WatchedContent
 from epoch_oci.transfer.throttle import Throttle
@@ -85,6 +87,49 @@ def decoded(
     untold = [file for file in wanted if file.name not in told]
     digests = told | digests_of(source, encoded, untold, how)
     return encoded.finish(digests) if choose is None else encoded.finish_part(digests, names)
+
+
+@dataclass(slots=True)
+class Undecoded:
+    """A snapshot of which the digests are learnt as its files are handed out, for whoever needs no digest before.
+
+    Raises UsageError where no decoder is installed, ContentError for what cannot decode to what is declared.
+    """
+
+    source: Source
+    encoded: EncodedSnapshot
+    cache: Path | None
+    _known: dict[str, Digest] = field(default_factory=dict, init=False)
+    _pending: dict[Digest, list[EncodedFile]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        memory = _Memory(self.cache) if self.cache is not None else None
+        for file in self.encoded.undigested:
+            digest = self.encoded.claimed.get(file.name) or (memory.recall(file) if memory is not None else None)
+            if digest is not None:
+                self._known[file.name] = digest
+                continue
+            unpacked_content(self.source, file).refuse_impossible()
+            self._pending.setdefault(stand_in(file), []).append(file)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """With stand-ins for what is not known yet. Raises ContentError."""
+        stand_ins = {file.name: digest for digest, files in self._pending.items() for file in files}
+        return self.encoded.finish(stand_ins | self._known)
+
+    def verify(self, content: ByteReader, target: Descriptor, what: str) -> VerifyingReader:
+        """As VerifyingReader; of what goes by a stand-in the layers are verified, and what it is called is learnt."""
+        if target.digest not in self._pending:
+            return VerifyingReader(content, target, what)
+        return LearningReader(content, target, what, partial(self._learn, self._pending[target.digest]))
+
+    def _learn(self, files: Sequence[EncodedFile], digest: Digest) -> None:
+        memory = _Memory(self.cache) if self.cache is not None else None
+        for file in files:
+            self._known[file.name] = digest
+            if memory is not None:
+                memory.keep(file, digest)
 
 
 def digests_of(

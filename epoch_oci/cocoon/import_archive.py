@@ -16,7 +16,8 @@ from epoch_oci.disk.local import local_errors
 from epoch_oci.epoch import sparse
 from epoch_oci.epoch.manifest import DEFAULT_MODE, Layer, Manifest, is_disk
 from epoch_oci.errors import ContentError, LocalIOError, UsageError
-from epoch_oci.oci.verifying import BLOCK, VerifyingReader
+from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content
 
 # As Cocoon writes it (epoch-formats 5.5); its import throws it away.
@@ -33,6 +34,8 @@ Write = Callable[[bytes], object]
 """Takes a block and passes all of it on; one of up to 2 KiB in a single system call, if it can."""
 Contents = Callable[[Layer], Content]
 """Where the stored bytes of a file can be had; they are verified here."""
+Verify = Callable[[ByteReader, Descriptor, str], VerifyingReader]
+"""Makes of (content, what it has to be, its name) a reader that raises before the last byte of what is wrong."""
 
 
 def write_import_archive(
@@ -42,6 +45,7 @@ def write_import_archive(
     *,
     name: str | None = None,
     description: str | None = None,
+    verify: Verify = VerifyingReader,
 ) -> int:
     """Write the archive of a snapshot of any writer; returns its length in bytes.
 
@@ -59,14 +63,14 @@ def write_import_archive(
     for layer in manifest.layers:
         entry = _entry(manifest, layer)
         with contents(layer).open() as reader:
-            verified = VerifyingReader(reader, layer.descriptor, layer.filename)
+            verified = verify(reader, layer.descriptor, layer.filename)
             archive.header(layer.filename, entry.size, entry.mode, entry.records)
             archive.body(entry.blocks(verified), entry.size)
     archive.finish()
     return archive.written
 
 
-def write_cloud_image(manifest: Manifest, contents: Contents, write: Write) -> int:
+def write_cloud_image(manifest: Manifest, contents: Contents, write: Write, *, verify: Verify = VerifyingReader) -> int:
     """Write the disk of a cloud image, its parts joined in the order of the manifest; returns its length in bytes.
 
     The last byte of a part is not written before all of the part is verified. Raises as `write_import_archive`.
@@ -74,7 +78,7 @@ def write_cloud_image(manifest: Manifest, contents: Contents, write: Write) -> i
     written = 0
     for layer in disk_layers(manifest):
         with contents(layer).open() as reader:
-            for block in VerifyingReader(reader, layer.descriptor, layer.filename).blocks():
+            for block in verify(reader, layer.descriptor, layer.filename).blocks():
                 write(block)
                 written += len(block)
     return written

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
-from epoch_oci.artifacts.decode import layer_contents
-from epoch_oci.artifacts.read import FoundArtifact, read_artifact, reference_key
+from epoch_oci.artifacts.decode import Undecoded, layer_contents
+from epoch_oci.artifacts.read import FoundArtifact, artifact_of, read_documents, reference_key
 from epoch_oci.cocoon.compat import obstacles
 from epoch_oci.cocoon.envelope import record_name
-from epoch_oci.cocoon.import_archive import Write, disk_layers, write_cloud_image, write_import_archive
+from epoch_oci.cocoon.import_archive import Verify, Write, disk_layers, write_cloud_image, write_import_archive
 from epoch_oci.dataclass import dataclass
-from epoch_oci.dialects.base import SnapshotFile
+from epoch_oci.dialects.base import EncodedSnapshot, SnapshotFile
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Layer
 from epoch_oci.errors import ContentError
@@ -27,7 +27,7 @@ from epoch_oci.flows.pull import (
     forget_decoded,
     pull_report,
 )
-from epoch_oci.oci.verifying import ByteReader
+from epoch_oci.oci.verifying import ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, Source, full_name
 from epoch_oci.transfer.content import WatchedContent
 from epoch_oci.transfer.report import BlobReport, TransferReport
@@ -53,7 +53,9 @@ def pull_to_archive(
     started = time.monotonic()
     phase(on_event, "reading the manifest")
     pinned = approved(source, name, options)
-    found = read_artifact(source, pinned, decoding(options, on_event)).identified(reference_key(source, name))
+    said = reference_key(source, name)
+    found, undecoded = _found(source, pinned, options, on_event)
+    found = found.identified(said)
     found = replace(found, source=at_hand_source(found, options))
     manifest = found.snapshot.manifest
     # `cocoon image import` reads one disk, and nothing beside it.
@@ -63,11 +65,15 @@ def pull_to_archive(
     if not options.dry_run:
         phase(on_event, "receiving")
         try:
-            _write(found, _Told(found.source, files, on_event, options.throttle), write, options.key)
+            verify = undecoded.verify if undecoded is not None else VerifyingReader
+            _write(found, _Told(found.source, files, on_event, options.throttle), write, options.key, verify)
         except ContentError:  # what was written cannot be taken back, but the next run shall not trip over the same
             forget_decoded(source, pinned, options)
             raise
         on_event(Event(event="done", bytes=sum(file.size for file in files.values())))
+        if undecoded is not None:  # by now it is known what its files are called
+            found = replace(found, snapshot=undecoded.snapshot).identified(said)
+            files = _files_of(found, layers)
     rows = tuple(_row(file, dry_run=options.dry_run) for file in files.values())
     return pull_report(
         found,
@@ -76,17 +82,29 @@ def pull_to_archive(
         full_name(source, name),
         started,
         dry_run=options.dry_run,
-        notes=obstacles(manifest, layer_contents(found.source, found.snapshot), with_base_images=False),
+        notes=obstacles(found.snapshot.manifest, layer_contents(found.source, found.snapshot), with_base_images=False),
     )
 
 
-def _write(found: FoundArtifact, contents: "_Told", write: Write, key: SnapshotKey | None) -> None:
+def _found(
+    source: Source, name: str, options: PullOptions, on_event: OnEvent
+) -> tuple[FoundArtifact, Undecoded | None]:
+    """The artifact, and what is still to be learnt of it; a dry run learns it, for it says what files are called."""
+    documents = read_documents(source, name)
+    told = documents.told()
+    if options.dry_run or not isinstance(told, EncodedSnapshot):
+        return artifact_of(source, documents, decoding(options, on_event)), None
+    undecoded = Undecoded(source, told, options.decode_cache)
+    return FoundArtifact(documents.image, documents.config, undecoded.snapshot, source), undecoded
+
+
+def _write(found: FoundArtifact, contents: "_Told", write: Write, key: SnapshotKey | None, verify: Verify) -> None:
     manifest = found.snapshot.manifest
     contents.plan()
     if manifest.is_cloud_image:
-        write_cloud_image(manifest, contents.of, write)
+        write_cloud_image(manifest, contents.of, write, verify=verify)
     else:
-        write_import_archive(manifest, contents.of, write, name=record_name(key) if key else None)
+        write_import_archive(manifest, contents.of, write, name=record_name(key) if key else None, verify=verify)
 
 
 def _files_of(found: FoundArtifact, layers: tuple[Layer, ...]) -> dict[str, SnapshotFile]:
