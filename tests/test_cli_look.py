@@ -9,6 +9,7 @@ import pytest
 from cli_runner import Here, command, environment, run_cli
 from cocoon_world import ID, fill_snapshot, make_root, record
 from layouts import Layout, write_tar
+from recorded import make_bucket
 from snapshots import WRITERS, make_snapshot, put_snapshot, tree
 
 from epoch_oci.errors import NotFoundError, UsageError
@@ -266,6 +267,20 @@ def test_ls_of_a_store(cli, bot, tmp_path):
     assert len(cli("ls", "team/bot:v1", "--store", "store").out.splitlines()) == 2
     assert cli("ls", "team/bot:v9", "--store", "store").code == 5
     assert cli("ls", "team", "--store", "store").code == 5
+
+
+def test_ls_of_a_modern_bucket_shows_signatures_when_asked(cli, tmp_path):
+    """Epoch keeps what `cosign` and referrers are tagged with as any manifest."""
+    bucket = make_bucket("epoch-0.2.1/bucket", tmp_path / "bucket")
+    [path] = bucket.rglob("manifests/bot/v1.json")
+    tags = [f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"]
+    for tag in tags:
+        path.with_name(f"{tag}.json").write_bytes(path.read_bytes())
+    shown = [row["tag"] for row in cli("ls", path.parents[2], "--format", "json").json["snapshots"]]
+    assert "v1" in shown and not set(tags) & set(shown)
+    every = [row["tag"] for row in cli("ls", path.parents[2], "--all", "--format", "json").json["snapshots"]]
+    assert sorted(every) == sorted([*shown, *tags])
+    assert cli("ls", f"bot:{tags[1]}", "--store", path.parents[2]).code == 0
 
 
 def test_ls_lists_what_it_cannot_read(cli, bot, tmp_path):

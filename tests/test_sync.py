@@ -7,6 +7,8 @@ from collections import Counter
 
 import pytest
 from cli_runner import Here, command, environment, run_cli, start_cli
+from hypothesis import given
+from hypothesis import strategies as st
 from registry_room import PASSWORD, USER
 from snapshots import Made, make_snapshot, noise, put_snapshot, tree
 from support.content import INDEX, MANIFEST, descriptor, index, manifest
@@ -16,6 +18,7 @@ from support.registry_auth import BasicAuth, BearerAuth
 from support.waiting import until
 
 from epoch_oci.bulk.run import Meter
+from epoch_oci.bulk.select import Selection
 from epoch_oci.epoch import gojson
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import media_type_for_file
@@ -210,6 +213,37 @@ def test_names_that_oci_forbids_are_left_out_or_renamed(cli, tmp_path, store, fa
     done = cli(*words, "--rename", "^Win/Desktop=win/desktop", "--rename", r"v (\d)$=v\1")
     assert done.code == 0, done.out
     assert set(registry.tags("m/win/desktop")) == set(registry.tags("m/ok")) == {"v1"}
+
+
+GLOBS = st.text("ab:*?[]!/", max_size=5)
+
+
+@given(st.lists(GLOBS, max_size=3), st.lists(GLOBS, max_size=3), st.text("ab/", min_size=1, max_size=3))
+def test_of_a_name_that_no_pattern_may_take_no_tag_is_meant(include, exclude, name):
+    selection = Selection(include=tuple(include), exclude=tuple(exclude))
+    if not selection.may_take(name):
+        assert not any(selection.takes(f"{name}:{tag}") for tag in ("a", "b", "ab", "ba", "v1", "latest"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ((), 10),
+        (("--include", "plain:*"), 0),
+        (("--exclude", "Edge_Case.1:*"), 0),
+        (("--include", "Edge*:v1"), 10),
+        (("--include", "plain:*", "--rename", "^Edge_Case.1:=edge:"), 10),
+    ],
+)
+def test_a_repository_that_cannot_be_listed_fails_only_where_it_may_be_meant(cli, fake_registry, words, code):
+    """Epoch's catalog tells names that no OCI client can ask for."""
+    registry = fake_registry()
+    for name in ("Edge_Case.1", "plain"):
+        registry.put_image(name, "v1")
+    ran = cli("sync", registry.address, "oci:layout", *words, "--format", "json")
+    assert ran.code == code, ran.err
+    assert ("Edge_Case.1" in ran.out) == (code == 10)
+    assert (ran.json["counts"]["synced"] == 1) == ("Edge*:v1" not in words)
 
 
 def test_two_that_would_be_one_are_both_left_out(cli, store, fake_registry):

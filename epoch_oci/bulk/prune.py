@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from epoch_oci.artifacts.graph import read_graph
 from epoch_oci.artifacts.read import epoch_of, is_epoch
 from epoch_oci.bulk.select import latest, moment_of
-from epoch_oci.bulk.sides import Entry, RegistrySide, Side, removing, store_of
+from epoch_oci.bulk.sides import Entry, RegistrySide, Side, Unlisted, removing, store_of
 from epoch_oci.bulk.states import in_parallel
 from epoch_oci.dataclass import dataclass
 from epoch_oci.disk.local import local_errors
@@ -214,8 +214,8 @@ def prune_cache(cache: Path, size: int, *, dry_run: bool) -> Pruning:
 
 def _entries(side: Side) -> Iterator[Entry]:
     for entry in side.entries():
-        if isinstance(entry, EpochOciError):
-            raise entry
+        if isinstance(entry, Unlisted):
+            raise entry.error
         yield entry
 
 

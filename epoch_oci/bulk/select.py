@@ -37,6 +37,16 @@ class Selection(Checked):
         wanted = not self.include or any(fnmatch.fnmatchcase(label, pattern) for pattern in self.include)
         return wanted and not any(fnmatch.fnmatchcase(label, pattern) for pattern in self.exclude)
 
+    def may_take(self, name: str) -> bool:
+        """Whether any snapshot of this name may be meant. False is certain, whatever tags it has."""
+        # Where a pattern has no colon, or one within brackets, nobody can say where it leaves the name.
+        divided = [p.rpartition(":")[0] if ":" in p and "[" not in p else "*" for p in self.include]
+        if self.include and not any(fnmatch.fnmatchcase(name, pattern) for pattern in divided):
+            return False
+        # One that ends in a star, and takes the name with no tag at all, takes it with every tag.
+        every = [pattern for pattern in self.exclude if pattern.endswith("*")]
+        return not any(fnmatch.fnmatchcase(f"{name}:", pattern) for pattern in every)
+
     def is_new(self, created: str) -> bool:
         """Whether it is new enough. What does not say when it was made counts as new: it is not lost in silence."""
         moment = moment_of(created)

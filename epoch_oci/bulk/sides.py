@@ -49,6 +49,14 @@ class Entry:
         return f"{self.name}:{self.tag}" if self.name else self.tag
 
 
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """A part of a side that could not be listed, and why; `name` is a repository's, None where it is no whole one."""
+
+    error: EpochOciError
+    name: str | None = None
+
+
 @dataclass(slots=True)
 class StoreSide:
     """An Epoch store. Safe for threads, as every side."""
@@ -61,7 +69,7 @@ class StoreSide:
         """What people call it."""
         return self.store.where
 
-    def entries(self) -> Iterator[Entry | EpochOciError]:
+    def entries(self) -> Iterator[Entry | Unlisted]:
         """Every snapshot in order; in the place of a part that cannot be listed, what is wrong with it."""
         for item in self.store.snapshots():
             try:
@@ -71,7 +79,7 @@ class StoreSide:
                     raise ContentError(f"{shown(item.name)}:{shown(item.tag)} {why}", code="NAME", object=item.name)
                 yield Entry(item.name, item.tag, "", str(SnapshotKey(item.name, item.tag)))
             except ContentError as error:
-                yield error
+                yield Unlisted(error)
 
     def landing(self, name: str, tag: str) -> Entry:
         """Where a snapshot of this name and tag goes here. Raises UsageError naming the rule that it breaks.
@@ -148,18 +156,18 @@ class RegistrySide:
             return False
         return True
 
-    def entries(self) -> Iterator[Entry | EpochOciError]:
+    def entries(self) -> Iterator[Entry | Unlisted]:
         """As `StoreSide.entries`."""
         yield from self.below(self.containers())
 
-    def below(self, containers: Iterable[str]) -> Iterator[Entry | EpochOciError]:
+    def below(self, containers: Iterable[str]) -> Iterator[Entry | Unlisted]:
         """Every tag of these repositories, as `entries`."""
         for container in containers:
             try:
                 for tag in self.store(container).tags():
                     yield Entry(container, tag, container, tag)
             except EpochOciError as error:
-                yield error
+                yield Unlisted(error, container)
 
     def landing(self, name: str, tag: str) -> Entry:
         """As `StoreSide.landing`: the repository PREFIX/NAME."""
@@ -184,13 +192,13 @@ class LayoutSide:
         """As `StoreSide.where`."""
         return self.layout.where
 
-    def entries(self) -> Iterator[Entry | EpochOciError]:
+    def entries(self) -> Iterator[Entry | Unlisted]:
         """As `StoreSide.entries`; a name that the tag does not tell is the title that the artifact has."""
         for tag in self.layout.tags():
             try:
                 yield self._entry(tag)
             except EpochOciError as error:
-                yield error
+                yield Unlisted(error)
 
     def _entry(self, tag: str) -> Entry:
         name, divider, rest = tag.rpartition("--")

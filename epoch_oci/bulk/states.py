@@ -12,7 +12,7 @@ from epoch_oci.artifacts.publish import secret_names
 from epoch_oci.artifacts.read import ArtifactsOf, FoundDocuments, read_documents, read_stored
 from epoch_oci.bulk.journal import Journal
 from epoch_oci.bulk.select import Selection, latest
-from epoch_oci.bulk.sides import Entry, LayoutSide, RegistrySide, Side, StoreSide, store_of
+from epoch_oci.bulk.sides import Entry, LayoutSide, RegistrySide, Side, StoreSide, Unlisted, store_of
 from epoch_oci.bulk.union import Blob, Place, Wanted
 from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import EncodedSnapshot, EncodeOptions
@@ -157,9 +157,11 @@ def _matched(
     by_target: dict[Entry, list[Entry]] = {}
     for entry in source.entries():
         listing.one_more()
-        if isinstance(entry, EpochOciError):
-            found.whole = False
-            found.left_out.append(LeftOut(None, None, entry))
+        if isinstance(entry, Unlisted):
+            # Nobody waits for a repository of which no tag is meant; renamed, it might be called as one that is.
+            if entry.name is None or selection.renames or selection.may_take(entry.name):
+                found.whole = False
+                found.left_out.append(LeftOut(None, None, entry.error))
             continue
         if is_attached_tag(entry.tag):
             found.attached.setdefault(entry.container, set()).add(entry.tag)

@@ -10,7 +10,7 @@ from epoch_oci.bulk.journal import Journal
 from epoch_oci.bulk.results import Row, SyncReport
 from epoch_oci.bulk.run import Course, Crew, Ended, Meter, Threads
 from epoch_oci.bulk.select import Selection
-from epoch_oci.bulk.sides import Entry, RegistrySide, Side, mounts_within, of_one_registry, removing, store_of
+from epoch_oci.bulk.sides import Entry, RegistrySide, Side, Unlisted, mounts_within, of_one_registry, removing, store_of
 from epoch_oci.bulk.states import LeftOut, Rules, Survey, There, held, survey
 from epoch_oci.bulk.union import Carry, SyncPlan, Wanted, plan, version_by_version
 from epoch_oci.bulk.work import Done, Local, Manner
@@ -334,13 +334,13 @@ def _delete(found: Survey, target: Side, options: SyncOptions, report: SyncRepor
 def _surplus(found: Survey, target: Side, selection: Selection, report: SyncReport) -> Iterator[Entry]:
     kept = found.listed | {item.target.label for item in found.left_out if item.target}
     for entry in _present(found, target):
-        if isinstance(entry, EpochOciError):
-            report.warnings.append(f"the target could not be listed whole: {entry.message}")
+        if isinstance(entry, Unlisted):
+            report.warnings.append(f"the target could not be listed whole: {entry.error.message}")
         elif entry.label not in kept and selection.takes(entry.label) and not is_fallback_tag(entry.tag):
             yield entry
 
 
-def _present(found: Survey, target: Side) -> Iterator[Entry | EpochOciError]:
+def _present(found: Survey, target: Side) -> Iterator[Entry | Unlisted]:
     """What the target holds. Without a catalog only repositories that the source knows can be looked at."""
     try:
         entries = list(target.entries())

@@ -95,7 +95,7 @@ def ls(
         return
     place = place_of(run, location or named_store(store), store)
     if isinstance(place, SnapshotPlace):
-        _list_snapshots(run, place, location if place.key else None)
+        _list_snapshots(run, place, location if place.key else None, every=all_)
     else:
         _list_tags(run, place, long=long, every=all_)
 
@@ -104,12 +104,15 @@ def _wrong(count: int) -> str:
     return "one thing is wrong, with" if count == 1 else f"{count} things are wrong, the first with"
 
 
-def _list_snapshots(run: "Run", place: "SnapshotPlace", word: str | None) -> None:
+def _list_snapshots(run: "Run", place: "SnapshotPlace", word: str | None, *, every: bool) -> None:
     from epoch_oci.cli.render import listing_lines
     from epoch_oci.flows.listing import list_snapshots
     from epoch_oci.oci.digest import shown
+    from epoch_oci.oci.reference import is_fallback_tag
 
     rows = list_snapshots(place.store, word)
+    if word is None and not every:  # a modern Epoch is a registry, and keeps what it was sent
+        rows = [row for row in rows if not is_fallback_tag(row.key.tag)]
     if word is not None and not rows:
         raise NotFoundError(f"{place.where} holds no snapshot {shown(word)}", object=word)
     for row in rows:
