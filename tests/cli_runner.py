@@ -72,6 +72,11 @@ def start_cli(
     return _NURSERY.start("epoch_oci.cli.main:main", argv, env=environment(env), cwd=cwd, stdin=stdin)
 
 
+def relay() -> list[str]:
+    """A command line that does what `epoch-oci` does, for scripts that start it often."""
+    return _NURSERY.relay("epoch_oci.cli.main:main", epoch_oci.__file__.replace("__init__", "__main__"))
+
+
 def run_cli(
     *words: object,
     env: Mapping[str, str] | None = None,

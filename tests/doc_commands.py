@@ -7,12 +7,15 @@ Hosts, buckets and absolute paths of the docs are replaced by real registries, b
 
 import os
 import re
+import shlex
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from cli_runner import relay
 
 ROOT = Path(__file__).parent.parent
 PASSWORD_FILES = ("robot.secret", "epoch.token")
@@ -34,7 +37,7 @@ STAND_INS = {
     "gcloud": "cat {secret}",
     "az": "cat {secret}",
     "cocoon": 'case "$2" in export) cat {archive};; import) cat > imported.tar;; *) exit 9;; esac',
-    "epoch-oci": 'exec {python} -m epoch_oci "$@"',
+    "epoch-oci": 'exec {relay} "$@"',
     "python": 'exec {python} "$@"',
 }
 """Programs of clouds and of Cocoon, as far as the docs use them: a token, and an archive that Cocoon wrote."""
@@ -117,8 +120,11 @@ class World:
         for name in PASSWORD_FILES:
             (self.work / name).write_text(secret)
         (folder / "secret").write_text(secret)
+        relayed = shlex.join(relay())
         for name, body in STAND_INS.items():
-            text = body.format(secret=folder / "secret", archive=folder / "export.tar", python=sys.executable)
+            text = body.format(
+                secret=folder / "secret", archive=folder / "export.tar", python=sys.executable, relay=relayed
+            )
             (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
             (self.bin / name).chmod(stat.S_IRWXU)
         self.environ = {**os.environ, **variables}

@@ -3,14 +3,13 @@
 import functools
 import io
 import json
-import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cli_runner import Here, Ran, command, environment, run_cli
+from cli_runner import Here, Ran, run_cli, start_cli
 from cocoon_world import BLOB_ID, DATA, ID, base_image, make_root, record, write_sparse
 from cocoonstack_artifacts import CONFIG, SNAPSHOT, Packed, encoded_artifact
 from matrix import ROWS, TARGETS, Outcome, page
@@ -344,10 +343,10 @@ def gone(world: World, origin: Origin, target: str) -> tuple[dict[str, bytes] | 
 
 
 def piped(world: World, reference: str) -> dict[str, bytes]:
-    words = command("pull", reference, "-o", "-")
-    done = subprocess.run(words, cwd=world.path, env=environment(world.env), capture_output=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return {"": done.stdout} if done.stdout[257:262] != b"ustar" else of_archive(done.stdout)
+    child = start_cli("pull", reference, "-o", "-", cwd=world.path, env=world.env)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 0, err
+    return {"": out} if out[257:262] != b"ustar" else of_archive(out)
 
 
 def outcome_of(origin: Origin, files: dict[str, bytes] | None, raw: bytes | None) -> Outcome | None:

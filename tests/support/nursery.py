@@ -133,29 +133,28 @@ class Nursery:
 
         `stdin` is a descriptor; None makes a pipe of it too.
         """
-        conn = self._connect()
+        conn = _connected(self.address)
         (out, out_there), (err, err_there) = os.pipe(), os.pipe()
         in_there, ours = (stdin, None) if stdin is not None else os.pipe()
-        umask = os.umask(0)
-        os.umask(umask)
-        request = {"target": target, "words": list(words), "env": dict(env), "umask": umask}
-        request["cwd"] = str(cwd) if cwd is not None else os.getcwd()
-        raw = json.dumps(request).encode("utf-8", "surrogatepass")
-        socket.send_fds(conn, [_LENGTH.pack(len(raw))], [in_there, out_there, err_there])
-        conn.sendall(raw)
+        _ask(conn, target, words, env, str(cwd) if cwd is not None else os.getcwd(), [in_there, out_there, err_there])
         for descriptor in (out_there, err_there, *([in_there] if stdin is None else [])):
             os.close(descriptor)
         return Child(
             conn, None if ours is None else os.fdopen(ours, "wb", 0), os.fdopen(out, "rb"), os.fdopen(err, "rb")
         )
 
-    def _connect(self) -> socket.socket:
+    @property
+    def address(self) -> str:
+        """The path of its socket; it is started where it is not there."""
         if self._server is None or self._server.poll() is not None:
             self._begin()
         assert self._folder is not None
-        conn = socket.socket(socket.AF_UNIX)
-        conn.connect(f"{self._folder.name}/socket")
-        return conn
+        return f"{self._folder.name}/socket"
+
+    def relay(self, target: str, name: str) -> list[str]:
+        """A command line that calls `target` with `name` and the words after it, for scripts that start programs."""
+        code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from support.nursery import relayed; relayed()"
+        return [sys.executable, "-SEc", code, str(Path(__file__).parent.parent), self.address, target, name]
 
     def _begin(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="nursery-")
@@ -178,6 +177,38 @@ class Nursery:
         if self._folder is not None:
             self._folder.cleanup()
         self._server = self._folder = None
+
+
+def _connected(address: str) -> socket.socket:
+    conn = socket.socket(socket.AF_UNIX)
+    conn.connect(address)
+    return conn
+
+
+def _ask(
+    conn: socket.socket,
+    target: str,
+    words: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str,
+    descriptors: Sequence[int],
+) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    request = {"target": target, "words": list(words), "env": dict(env), "umask": umask, "cwd": cwd}
+    raw = json.dumps(request).encode("utf-8", "surrogatepass")
+    socket.send_fds(conn, [_LENGTH.pack(len(raw))], descriptors)
+    conn.sendall(raw)
+
+
+def relayed() -> None:
+    """The whole life of a relay: what it was started with is the child's, and the child's end its own."""
+    _, address, target, *words = sys.argv
+    with _connected(address) as conn:
+        _ask(conn, target, words, os.environ, os.getcwd(), [0, 1, 2])
+        _receive(conn, _NUMBER.size)
+        code = _NUMBER.unpack(_receive(conn, _NUMBER.size))[0]
+    sys.exit(code if code >= 0 else 128 - code)
 
 
 def serve(descriptor: str, *preload: str) -> None:
