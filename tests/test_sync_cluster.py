@@ -241,6 +241,21 @@ def test_workers_with_another_version_are_named(tmp_path):
     assert "install the same version" in done.error and not (tmp_path / "second" / "manifests").exists()
 
 
+def test_what_is_secret_on_a_worker_stays_there(tmp_path):
+    """Only it knows: this process could not take it out of what comes back, and the scheduler keeps that."""
+    fill(tmp_path / "store", 1)
+    missing = small("bot0", "v1").blobs
+    (digest,) = [name for name, raw in missing.items() if len(raw) == 5_000]
+    (tmp_path / "store" / "blobs" / "sha256" / digest).unlink()
+    with Dask(tmp_path) as dask:
+        dask.start_worker(env={"SOME_TOKEN": digest})
+        code, report, err = run("sync", "store", "second", "--scheduler", dask.address, cwd=tmp_path)
+        with distributed.Client(dask.address, timeout=60, set_as_default=False) as client:
+            kept = repr(client.get_events())
+    assert code == 10 and [row["error"]["exit"] for row in report["snapshots"]] == [5]
+    assert digest not in json.dumps(report) + err + kept + (tmp_path / "dask.log").read_text()
+
+
 class Gate(Fault):
     """Whoever comes waits until it is opened."""
 

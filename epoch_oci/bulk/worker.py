@@ -19,7 +19,7 @@ from epoch_oci.bulk.sides import Entry, RegistrySide, Side, StoreSide, open_side
 from epoch_oci.bulk.union import Wanted
 from epoch_oci.bulk.work import Done, Local, Manner
 from epoch_oci.dataclass import dataclass
-from epoch_oci.errors import EpochOciError, UsageError
+from epoch_oci.errors import ContentError, EpochOciError, UsageError
 from epoch_oci.events import Event
 from epoch_oci.flows.copy import pointed
 from epoch_oci.locate import Connection
@@ -51,7 +51,8 @@ class Words:
     """What a worker needs to open both ends; `connect` is called there.
 
     `run` names this run among those that the scheduler knows of, `leases` is how many pieces may be at one registry,
-    `rate` how many bytes a second the whole cluster may move.
+    `rate` how many bytes a second the whole cluster may move. `hide` takes out of a text what is secret on the worker
+    that it is called on: nobody else knows that.
     """
 
     source: str
@@ -62,6 +63,7 @@ class Words:
     rate: int | None = None
     run: str = ""
     leases: int = 8
+    hide: Callable[[str], str] = str
 
 
 @dataclass(slots=True)
@@ -83,6 +85,8 @@ class _Relay:
             # That the scheduler is away is found out elsewhere; it must not be what a transfer fails of.
             with contextlib.suppress(Exception):
                 _pause(self.client, self.words, event.registry, event.seconds)
+        if event.message:
+            event = replace(event, message=self.words.hide(event.message))
         self.worker.log_event(self.words.run, told_of(event))
 
 
@@ -182,10 +186,10 @@ def preflight(words: Words, source: Entry, target: Entry, pinned: str) -> dict[s
             pointed(store_of(ends.target, target), target.ref)
             _fit.add(words)
         except EpochOciError as error:
-            problems.append(f"{error.code}: {error.message}")
+            problems.append(words.hide(f"{error.code}: {error.message}"))
         except Exception as error:
             # A worker that lacks a module fails in its own way; whatever it is, it is told before the first piece.
-            problems.append(f"{type(error).__name__}: {error}")
+            problems.append(words.hide(f"{type(error).__name__}: {error}"))
     return {"version": __version__, "host": socket.gethostname(), "problems": problems}
 
 
@@ -220,7 +224,20 @@ def begin(words: Words, manner: Manner, sample: Wanted, task: Task) -> "Done | t
     problems = preflight(words, sample.source, sample.target, str(sample.pinned))["problems"]
     if problems:
         return dask().get_worker().address, f"cannot do its part: {', '.join(problems)}"
-    return work(words, manner, task)
+    try:
+        return work(words, manner, task)
+    except EpochOciError as error:
+        _hide(error, words.hide)
+        raise error from None
+
+
+def _hide(error: EpochOciError, hide: Callable[[str], str]) -> None:
+    """Take what is secret here out of an error: the scheduler keeps what is raised, and shows it."""
+    error.message = hide(error.message)
+    error.args = (error.message,)
+    error.hint, error.object = (hide(text) if text else text for text in (error.hint, error.object))
+    if isinstance(error, ContentError):
+        error.findings = tuple(replace(item, problem=hide(item.problem)) for item in error.findings)
 
 
 def told_of(event: Event) -> dict[str, Any]:

@@ -203,7 +203,11 @@ def sync_lines(report: "SyncReport") -> list[str]:
     lines = []
     if report.dry_run:
         planned = [row for row in report.rows if row.action in ("sync", "delete")]
-        cells = [[f"  {row.action}", size_text(row.size), row.source or "-", row.target] for row in planned]
+        # What goes has a size as well, and nobody has asked for it.
+        sizes = ("-" if row.action == "delete" else size_text(row.size) for row in planned)
+        cells = [
+            [f"  {row.action}", size, row.source or "-", row.target] for row, size in zip(planned, sizes, strict=True)
+        ]
         lines += [f"Would sync {report.source} to {report.target}:", *aligned(cells, right=frozenset({1}))]
     for row in report.failures:
         assert row.error is not None

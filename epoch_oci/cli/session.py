@@ -5,11 +5,12 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from epoch_oci.cli.config_file import load
-from epoch_oci.cli.settings import PASSWORD_VARIABLE, Settings, environment, settings, without_password
+from epoch_oci.cli.settings import PASSWORD_VARIABLE, Settings, environment, secrets_of, settings, without_password
 from epoch_oci.cli.streams import Secrets, bounded, flush_result, is_terminal, result_line, write_error, write_result
 from epoch_oci.errors import UsageError
 
@@ -257,6 +258,19 @@ def connection_here(reach: "Reach") -> "Connection":
         state_directory=own.state_directory,
         trusted_hosts=reach.trusted_hosts | frozenset(own.trust_host),
     )
+
+
+def hidden_here(text: str) -> str:
+    """`text` without what is secret in this process's own environment, before it goes elsewhere."""
+    return _secrets_here().hidden(text)
+
+
+@cache
+def _secrets_here() -> Secrets:
+    environ = environment()
+    secrets = Secrets(secrets_of(environ))
+    secrets.add_typed(environ.values())
+    return secrets
 
 
 def _progress_for(settings: Settings, say: Callable[[str], None]) -> "Progress":

@@ -230,7 +230,7 @@ def _words(run: "Run", ends: tuple[str, str, Sequence[str]], jobs: int, limit_ra
     from epoch_oci.bulk.sides import absolute
     from epoch_oci.bulk.worker import Reach, Words
     from epoch_oci.cli.arguments import rate
-    from epoch_oci.cli.session import connection_here
+    from epoch_oci.cli.session import connection_here, hidden_here
 
     settings = run.settings
     source, target, named = ends
@@ -255,6 +255,7 @@ def _words(run: "Run", ends: tuple[str, str, Sequence[str]], jobs: int, limit_ra
         rate=None if limit_rate is None else rate(limit_rate),
         run=f"epoch-oci-{uuid4().hex[:12]}",
         leases=jobs,
+        hide=hidden_here,
     )
 
 
