@@ -91,6 +91,16 @@ def run_cli(
     return _ran(words, environment(env), child.returncode, out.decode(), err.decode())
 
 
+def run_bytes(
+    *words: object, env: Mapping[str, str] | None = None, input: bytes = b"", cwd: object = None
+) -> subprocess.CompletedProcess[bytes]:
+    """As `run_cli`, for output that is no text."""
+    child = start_cli(*words, env=env, cwd=cwd)
+    out, err = child.communicate(input, TIMEOUT)
+    assert child.returncode is not None
+    return subprocess.CompletedProcess([str(word) for word in words], child.returncode, out, err)
+
+
 def run_fresh(*words: object, env: Mapping[str, str] | None = None, input: bytes = b"", cwd: object = None) -> Ran:
     """As `run_cli`, with an interpreter of its own."""
     done = subprocess.run(

@@ -5,6 +5,7 @@ import io
 import os
 import signal
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -178,14 +179,15 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize(("verb", "parameter"), [(verb, each) for verb in PARAMETERS for each in PARAMETERS[verb]])
-def test_what_is_of_the_wrong_type_is_a_usage_error_and_nothing_happens(home, verb, parameter):
+@pytest.mark.parametrize("verb", list(PARAMETERS))
+def test_what_is_of_the_wrong_type_is_a_usage_error_and_nothing_happens(home, verb):
     epoch_oci.pull_to_archive("oci:a:v1", "bot.tar")
     before = tree(home)
-    for wrong in (WRONG, 3, b"bytes", {"jobs": 1}):
+    for parameter, wrong in product(PARAMETERS[verb], (WRONG, 3, b"bytes", {"jobs": 1})):
         with pytest.raises(UsageError):
             VERBS[verb](**{parameter: wrong})
-    assert tree(home) == before
+            raise AssertionError(f"{verb}({parameter}={wrong!r}) was accepted")
+        assert tree(home) == before, (parameter, wrong)
 
 
 @pytest.mark.parametrize(

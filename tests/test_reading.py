@@ -12,7 +12,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from cli_runner import command, environment, run_cli
+from cli_runner import command, environment, run_bytes, run_cli
 from snapshots import make_snapshot, noise, put_snapshot
 from support.faults import IgnoreRange, Respond
 from support.waiting import until
@@ -148,7 +148,7 @@ def test_a_file_that_is_not_there_is_told_with_those_that_are(where):
 )
 def test_cat_writes_a_file_or_a_part_of_it(where, text, expected):
     words = ["cat", where, "memory-ranges", *(["--range", text] if text else [])]
-    done = subprocess.run(command(*words), env=environment(), capture_output=True, timeout=60)
+    done = run_bytes(*words)
     assert (done.returncode, done.stdout == expected) == (0, True), done.stderr
 
 
@@ -266,7 +266,7 @@ def given(registry) -> int:
 
 def cat(where: str, name: str, *words: object, code: int = 0) -> bytes:
     words = ("cat", where, name, *words)
-    done = subprocess.run(command(*map(str, words)), env=environment(), capture_output=True, timeout=60)
+    done = run_bytes(*words)
     assert done.returncode == code, done.stderr
     return done.stdout
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runner import Here, command, environment, run_cli
+from cli_runner import Here, command, environment, run_bytes, run_cli
 from snapshots import make_snapshot, put_snapshot
 from support.peers import find_peer, requires_peer, run_peer
 from support.registry_auth import PASSWORD, USER, BasicAuth
@@ -97,8 +97,8 @@ def test_what_was_verified_is_what_is_pulled(cli, pushed, verifier, tmp_path, pl
     other = registry.tags("acme/bot")["v9"]
     retag = ["-m", "epoch_oci", "tag", f"{at}:v9", "v1", "--force"]
     move = f"import subprocess; subprocess.check_call([sys.executable, *{retag}])"
-    words = command("pull", f"{at}:v1", *place, "--verify-with", verifier(move), "--digest-file", "d")
-    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, timeout=60)
+    words = ("pull", f"{at}:v1", *place, "--verify-with", verifier(move), "--digest-file", "d")
+    done = run_bytes(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert registry.tags("acme/bot")["v1"] == other and (tmp_path / "d").read_text() == digest
     if "--store" in place:
