@@ -10,7 +10,7 @@ frozen one of the standard library cannot be derived from it, nor it from one.)
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, FrozenInstanceError, fields
-from dataclasses import dataclass as _standard
+from dataclasses import dataclass as _standard  # noqa: TID251
 from reprlib import recursive_repr
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ class _Factory:
 _FACTORY = _Factory()
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass as dataclass
+    from dataclasses import dataclass as dataclass  # noqa: TID251
 else:
 
     def dataclass(*, slots: bool, frozen: bool = False, kw_only: bool = False, order: bool = False):
