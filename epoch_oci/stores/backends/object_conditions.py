@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from epoch_oci.dataclass import dataclass
-from epoch_oci.errors import AccessError, ConflictError, EpochOciError, NetworkError, NotFoundError
+from epoch_oci.errors import AccessError, ConflictError, EpochOciError, NetworkError, NotFoundError, UsageError
 from epoch_oci.stores.backends.base import Change
 from epoch_oci.stores.backends.object_errors import foreign_errors
 from epoch_oci.stores.backends.object_streams import Patience, read_small
@@ -131,7 +131,7 @@ def probe(place: Place, warn: Callable[[str], None]) -> Manner:
     path, what = place.path(key), place.what(key)
     try:
         return _try_out(place, key)
-    except NetworkError as error:
+    except (NetworkError, UsageError) as error:
         if error.status not in _NOT_KNOWN:
             raise
         return "passed over"

@@ -26,6 +26,7 @@ _KIND = re.compile(r"source: (Missing[A-Za-z]+|Invalid[A-Za-z]+|[A-Z][A-Za-z]*Cr
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"})
 _WRONG_REGION = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_COLLISIONS = frozenset({409, 412})
 _PASSING_CODES = frozenset({"SlowDown", "InternalError", "RequestTimeout", "ServiceUnavailable", "OperationAborted"})
 _ACCESS_HINTS = {
     "SignatureDoesNotMatch": "the secret key does not belong to the access key",
@@ -33,6 +34,11 @@ _ACCESS_HINTS = {
     "AuthenticationFailed": "the credentials were refused",
     "ExpiredToken": "the session token has run out; get a new one",
     "RequestTimeTooSkewed": "the clock of this machine is wrong",
+}
+_LOOK = "look at the bucket's name, the endpoint and the region"
+_REFUSAL_HINTS = {
+    "InvalidBucketName": "name a bucket as it allows them: at least three characters, lower case",
+    "EntityTooLarge": "it takes no object of that size",
 }
 _TRANSPORT: tuple[tuple[str, str, bool], ...] = (
     ("InvalidCertificate", "the TLS certificate is not trusted", False),
@@ -143,6 +149,11 @@ def _answered(status: int, code: str, what: str) -> EpochOciError:
             hint="name the right endpoint and region",
         )
     passing = status in _PASSING or code in _PASSING_CODES
+    # A request that is wrong is as wrong the next time; what only collides with another one (409, 412) may not be.
+    if not passing and 400 <= status < 500 and status not in _COLLISIONS:
+        error = UsageError(f"{what}: the store refuses it ({said})", object=what, hint=_REFUSAL_HINTS.get(code, _LOOK))
+        error.status = status
+        return error
     return NetworkError(f"{what}: {said}", object=what, status=status, retryable=passing)
 
 
