@@ -280,6 +280,7 @@ def test_phases_and_warnings_are_events(cli, tmp_path):
         "reading the manifest",
         "looking at what is there",
         "sending",
+        "publishing",
     ]
     assert [event["message"][:11] for event in events if event["event"] == "warning"] == ["$.totalSize"]
 
@@ -469,3 +470,47 @@ def test_the_base_listener_counts_and_says_nothing():
     assert listener.retries == 1 and said == []
     JsonProgress(said.append)(Event(event="retry"))
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("words", [("--chunked",), ("--dialect", "cocoonstack", "--zstd", "1", "--allow-loss"), ()])
+def test_the_last_event_comes_when_the_tag_is_set(cli, tmp_path, words):
+    """An archive is written after all bytes have moved, which takes as long again, and has a word of its own."""
+    put_snapshot(tmp_path / "store", make_snapshot("W3b"))
+    ran = cli("push", "team/bot:v1", "oci-archive:a.tar:v1", "--store", "store", "--progress", "json", *words)
+    assert ran.code == 0, ran.err
+    events = [json.loads(line) for line in ran.err.splitlines()]
+    order = [event["message"] if event["event"] == "phase" else event["event"] for event in events]
+    assert "publishing" in order
+    if "done" in order:
+        assert order[-1] == "done" and order.count("done") == 1
+    moved = [event for event in events if event["event"].startswith("blob-")]
+    assert moved and all(event["phase"] not in ("reading the manifest", "publishing") for event in moved)
+
+
+def test_files_that_are_only_read_are_told_of(cli, tmp_path):
+    """Which may take hours: `diff --deep`, and `verify` of files in chunks."""
+    put_snapshot(tmp_path / "store", make_snapshot("W3b"))
+    put_snapshot(tmp_path / "store", make_snapshot("W3b", tag="v2"))
+    assert cli("push", "team/bot:v1", "oci:layout:c", "--store", "store", "--chunked").code == 0
+    (tmp_path / "store" / "manifests" / "team" / "bot" / "v2.json").write_bytes(changed(tmp_path / "store"))
+    for words in (("diff", "team/bot:v1", "team/bot:v2", "--store", "store", "--deep"), ("verify", "oci:layout:c")):
+        ran = cli(*words, "--progress", "json")
+        assert ran.code == 0, ran.err
+        events = [json.loads(line) for line in ran.err.splitlines()]
+        hashed = [event for event in events if event.get("phase") == "hashing"]
+        assert events[0]["event"] == "phase" and hashed[-1]["bytes"] == hashed[-1]["total"] > 0
+
+
+def changed(store) -> bytes:
+    """Another version: its memory is another file of the store."""
+    value = json.loads((store / "manifests" / "team" / "bot" / "v2.json").read_bytes())
+    raw = b"other memory" * 100_000
+    layer = next(
+        item for item in value["layers"] if item["filename"] == "cow.raw" or item["filename"] == "overlay.qcow2"
+    )
+    digest = Digest.of(raw).hex
+    (store / "blobs" / "sha256" / digest).write_bytes(raw)
+    value["totalSize"] += len(raw) - layer["size"]
+    layer |= {"digest": digest, "size": len(raw)}
+    value.pop("layerHeaders", None)
+    return json.dumps(value).encode()

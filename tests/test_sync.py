@@ -580,7 +580,7 @@ def test_events_say_which_snapshot_they_are_about(cli, store):
     assert done.code == 0
     events = [json.loads(line) for line in done.err.splitlines()]
     counted = {event["message"]: (event.get("count"), event.get("of")) for event in events if event["event"] == "phase"}
-    assert list(counted) == ["listing", "surveying", "looking at what is there", "writing the index"]
+    assert list(counted) == ["listing", "surveying", "looking at what is there", "syncing", "writing the index"]
     assert counted["surveying"] == (len(NAMES), len(NAMES))
     assert not any(event.get("snapshot") for event in events if event["event"] == "phase")
     events = [event for event in events if event["event"] != "phase"]

@@ -111,7 +111,13 @@ def open_file(
 
 
 def diff(
-    a: Word, b: Word, *, store: Store | None = None, deep: bool = False, connection: Connection | None = None
+    a: Word,
+    b: Word,
+    *,
+    store: Store | None = None,
+    deep: bool = False,
+    connection: Connection | None = None,
+    on_event: OnEvent = ignore,
 ) -> "SnapshotDiff":
     """Hold two snapshots against each other, wherever each is: by their files' digests, and by chunks where known.
 
@@ -119,16 +125,17 @@ def diff(
     """
     from epoch_oci.flows.diff import diff as compare
 
-    reached = connected(connection)
-    return compare(*(version_at(word, place_of(word, store, reached), deep=deep) for word in (a, b)))
+    reached = connected(connection, on_event)
+    sides = (version_at(word, place_of(word, store, reached), deep=deep, on_event=on_event) for word in (a, b))
+    return compare(*sides)
 
 
-def version_at(word: Word, place: Place, *, deep: bool) -> "Version":
+def version_at(word: Word, place: Place, *, deep: bool, on_event: OnEvent = ignore) -> "Version":
     """One side of `diff`. Raises UsageError for a whole store, and what reading raises."""
     from epoch_oci.flows.diff import version_of_artifact, version_of_snapshot
 
     if isinstance(place, ArtifactPlace):
-        return version_of_artifact(place.store, place.named(), text_of(word), deep=deep)
+        return version_of_artifact(place.store, place.named(), text_of(word), deep=deep, on_event=on_event)
     if place.key is None:
         raise UsageError(f"{place.where} is a whole store", hint="name a snapshot in it, and the store beside it")
-    return version_of_snapshot(place.store, str(place.key), text_of(word), deep=deep)
+    return version_of_snapshot(place.store, str(place.key), text_of(word), deep=deep, on_event=on_event)

@@ -146,6 +146,7 @@ def _bring(
     # Nothing is opened for a sync that brings nothing: a target that may only be read is fine then.
     journal, meter = options.journal, Meter(on_event, len(planned.wanted))
     homes, notes = _homes(found, journal), dict[str, list[str]]()
+    phase(on_event, "syncing")
     meter.begin(planned.moved)
     # Snapshots and their blobs share one bound: eight snapshots with sixteen transfers each are 128 connections.
     manner = replace(options.manner, jobs=options.manner.jobs or _inner_jobs(options.jobs, planned.at_once))

@@ -100,6 +100,7 @@ def _copy(
         publication.admit(files)
     phase(on_event, plan.doing("sending"))
     outcomes = execute(plan, moved="sent", jobs=options.jobs, on_event=on_event, throttle=options.throttle)
+    phase(on_event, "publishing")
     # After all blobs: a registry may refuse a manifest whose blobs it lacks (oci-registries 2.2).
     for document in absent:
         publication.keep(sink, document)

@@ -16,9 +16,11 @@ from epoch_oci.dialects.base import EncodedSnapshot
 from epoch_oci.epoch.keys import SnapshotKey
 from epoch_oci.epoch.manifest import Manifest
 from epoch_oci.errors import ContentError
+from epoch_oci.events import OnEvent, ignore
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.base import BytesContent, Content, Source
+from epoch_oci.transfer.content import told_of
 
 State = Literal["same", "changed", "only in A", "only in B"]
 _ZERO = bytes(DIGEST_SIZE)
@@ -92,15 +94,15 @@ class SnapshotDiff:
         return {"a": self.a, "b": self.b, "same": self.same, "files": [file.to_json() for file in self.files]}
 
 
-def version_of_artifact(source: Source, name: str, asked: str, *, deep: bool) -> Version:
+def version_of_artifact(source: Source, name: str, asked: str, *, deep: bool, on_event: OnEvent = ignore) -> Version:
     """A side that is an artifact; its chunks are told by its index, or, when `deep`, by reading its files.
 
     Raises ContentError (TYPE) for one whose digests are only known after decoding, and what reading raises.
     """
-    return _of_documents(source, read_documents(source, name), asked, deep=deep)
+    return _of_documents(source, read_documents(source, name), asked, deep=deep, on_event=on_event)
 
 
-def _of_documents(source: Source, found: FoundDocuments, asked: str, *, deep: bool) -> Version:
+def _of_documents(source: Source, found: FoundDocuments, asked: str, *, deep: bool, on_event: OnEvent) -> Version:
     snapshot = found.told()
     if isinstance(snapshot, EncodedSnapshot) and snapshot.undigested:
         raise ContentError(
@@ -113,21 +115,25 @@ def _of_documents(source: Source, found: FoundDocuments, asked: str, *, deep: bo
     index = inner.index if isinstance(inner, ChunkedSource) else None
 
     def content(file: str) -> Content:
-        return carried_content(inner, files[file]) if files[file].size else BytesContent(b"")
+        found = carried_content(inner, files[file]) if files[file].size else BytesContent(b"")
+        return told_of(found, on_event, files[file].digest, file)
 
     named = {name: (file.digest, file.size) for name, file in files.items()}
     return Version(asked, named, _chunks(index, named, content, snapshot.manifest, deep=deep))
 
 
-def version_of_snapshot(source: Source, name: str, asked: str, *, deep: bool) -> Version:
+def version_of_snapshot(source: Source, name: str, asked: str, *, deep: bool, on_event: OnEvent = ignore) -> Version:
     """A side that is a snapshot in an Epoch store; its chunks are told by reading it, when `deep`."""
     key = SnapshotKey.parse(name)
     manifest = read_stored(source, key)
     if isinstance(manifest, FoundDocuments):
-        return _of_documents(ArtifactsOf(source, key.name), manifest, asked, deep=deep)
+        return _of_documents(ArtifactsOf(source, key.name), manifest, asked, deep=deep, on_event=on_event)
     layers = {layer.filename: layer for layer in (*manifest.layers, *manifest.base_images)}
     named = {name: (layer.digest, layer.size) for name, layer in layers.items()}
-    content = lambda file: source.content(layers[file].descriptor)  # noqa: E731
+
+    def content(file: str) -> Content:
+        return told_of(source.content(layers[file].descriptor), on_event, layers[file].digest, file)
+
     return Version(asked, named, _chunks(None, named, content, manifest, deep=deep))
 
 

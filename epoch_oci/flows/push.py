@@ -159,6 +159,8 @@ class PlainPush(Push):
         # A tag that was right before is not published again: some registries count that as a push, and others forbid
         # it.
         known = ready.tagged and all(outcome.action == "skipped" for outcome in outcomes)
+        # An archive is written now, whole.
+        phase(self.on_event, "publishing")
         self.publication.commit(self.tag, ready.artifact.manifest, files, known=known)
         # Each tag is looked at and guarded like the first: they may hold other artifacts.
         for tag in ready.also:

@@ -14,7 +14,7 @@ from epoch_oci.dataclass import dataclass
 from epoch_oci.dialects.base import Artifact, ChunkLayers, SnapshotFile
 from epoch_oci.dialects.layers import is_chunked
 from epoch_oci.errors import ContentError, NotFoundError
-from epoch_oci.events import Event, OnEvent
+from epoch_oci.events import Event, OnEvent, phase
 from epoch_oci.oci import media_types
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
@@ -53,6 +53,7 @@ class ChunkedPush(Push):
         self._admit(large, plain)
         size = sum(file.size for file in large)
         with packing_into(self._sending(), self.chunking, size, (self.tag, there)) as packing:
+            phase(self.on_event, "cutting into chunks" if self.options.dry_run else "sending in chunks")
             self.on_event(Event(event="plan", bytes=size, total=size))
             self._cut(large, packing)
             chunks, rows = packing.finish()
@@ -189,6 +190,7 @@ class ChunkedPush(Push):
 
     def _published(self, artifact: Artifact, rows: tuple[BlobReport, ...], *, known: bool) -> TransferReport:
         if not self.options.dry_run:
+            phase(self.on_event, "publishing")
             files = files_of(self.manifest)
             self.publication.commit(self.tag, artifact.manifest, files, known=known)
             for tag in self.options.also:

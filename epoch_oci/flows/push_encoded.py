@@ -18,12 +18,13 @@ from epoch_oci.dialects.base import Artifact, SnapshotFile, WrittenFile
 from epoch_oci.dialects.profile import SNAPSHOT_ID
 from epoch_oci.disk.spool import Spool
 from epoch_oci.errors import ContentError, NotFoundError, UsageError
-from epoch_oci.events import Event
+from epoch_oci.events import Event, phase
 from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.media_types import OCTET_STREAM, TITLE
 from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import BytesContent, Content
+from epoch_oci.transfer.content import told_of
 from epoch_oci.transfer.execute import execute
 from epoch_oci.transfer.plan import Want, require
 from epoch_oci.transfer.report import BlobReport, TransferReport, done, planned
@@ -53,6 +54,7 @@ class EncodedPush(Push):
         files = self.encode(written={}).files
         self._look(files)
         written: dict[str, WrittenFile] = {}
+        phase(self.on_event, "compressing" if self.options.dry_run else "compressing and sending")
         with ThreadPoolExecutor(1, thread_name_prefix="layers") as sender:
             for file in files:
                 written[file.name] = self._write(file, sender)
@@ -79,7 +81,8 @@ class EncodedPush(Push):
 
     def _write(self, file: SnapshotFile, sender: ThreadPoolExecutor) -> WrittenFile:
         """Encode a file and send its layers. Raises ContentError when it is not what the manifest says."""
-        content, wanted = self.source.content(file.blob), self.encoding.chunk_size or max(1, file.size)
+        content = told_of(self.source.content(file.blob), self.on_event, file.digest, file.name)
+        wanted = self.encoding.chunk_size or max(1, file.size)
         compress = file.size >= SMALL
         # Cut before compressing: a reader joins the layers, each of which is whole in itself (epoch-formats 4.10).
         sizes = [min(wanted, file.size - start) for start in range(0, file.size, wanted)] if compress else [file.size]
@@ -124,6 +127,7 @@ class EncodedPush(Push):
             self.on_event(event)
 
     def _published(self, artifact: Artifact) -> TransferReport:
+        phase(self.on_event, "publishing")
         tags = [self.tag, *self.options.also]
         taken = [self.publication.is_tagged(tag, artifact.manifest) for tag in tags]
         sent = any(row.action != "skipped" for row in self.rows.values())

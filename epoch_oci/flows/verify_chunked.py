@@ -29,6 +29,7 @@ from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.manifest import ImageManifest
 from epoch_oci.oci.verifying import ByteReader, VerifyingReader
 from epoch_oci.stores.base import Source
+from epoch_oci.transfer.content import told_of
 
 Report = Callable[[EpochOciError, str], None]
 Raw = bytes | mmap
@@ -75,7 +76,8 @@ class ChunkedCheck:
 
     def _check_file(self, source: ChunkedSource, file: SnapshotFile) -> None:
         def check() -> None:
-            with source.content(file.blob).open() as reader:
+            content = told_of(source.content(file.blob), self.on_event, file.digest, file.name)
+            with content.open() as reader:
                 VerifyingReader(reader, file.blob, file.name).exhaust()
             self.on_event(
                 Event(event="blob-done", digest=file.digest, title=file.name, bytes=file.size, total=file.size)

@@ -1,12 +1,15 @@
 """Contents made of other contents: slices, joins, pieces, and one that counts what is read from it."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import accumulate
 
 from epoch_oci.dataclass import dataclass
+from epoch_oci.events import Event, OnEvent
 from epoch_oci.oci.descriptor import Descriptor
+from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.verifying import BLOCK, ByteReader, VerifyingReader
 from epoch_oci.stores.base import Content, FileContent, Ranged, Sealed
 from epoch_oci.transfer.throttle import Throttle
@@ -133,6 +136,31 @@ class CheckedContent:
 
 def unheard(offset: int, count: int) -> None:
     """Of what is read to be hashed, or from a seed, no byte is one that had to be moved."""
+
+
+_TOLD_SECONDS = 0.1
+
+
+def hashing(on_event: OnEvent, digest: Digest, title: str | None) -> Callable[[int, int], None]:
+    """What tells how far a blob has been read for its hash alone, and how much of it is to be."""
+    last = [0.0]
+
+    def heard(offset: int, size: int) -> None:
+        now = time.monotonic()
+        # The end in any case: it takes the line away again.
+        if now - last[0] >= _TOLD_SECONDS or offset >= size:
+            last[0] = now
+            on_event(
+                Event(event="blob-progress", digest=digest, title=title, bytes=offset, total=size, phase="hashing")
+            )
+
+    return heard
+
+
+def told_of(content: Content, on_event: OnEvent, digest: Digest, title: str | None) -> Content:
+    """The same content, of whose reading is told as of hashing: it is read, and does not move."""
+    told, size = hashing(on_event, digest, title), content.size
+    return WatchedContent(content, lambda at, count: told(at, size) if count else None, threading.Event())
 
 
 class CancelledError(Exception):

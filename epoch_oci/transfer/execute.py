@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from epoch_oci.dataclass import dataclass
 from epoch_oci.errors import AccessError, ConflictError, ContentError, LocalIOError, NetworkError, NotFoundError
 from epoch_oci.events import Action, Event, Kind, OnEvent, ignore
-from epoch_oci.oci.descriptor import Descriptor
 from epoch_oci.oci.digest import Digest
 from epoch_oci.oci.parts import PartTable
 from epoch_oci.oci.verifying import BLOCK
 from epoch_oci.stores.base import Scattered
-from epoch_oci.transfer.content import CancelledError, WatchedContent, unheard
+from epoch_oci.transfer.content import CancelledError, WatchedContent, hashing, unheard
 from epoch_oci.transfer.cuts import part_digests
 from epoch_oci.transfer.plan import Item, Late, Plan, Seed
 from epoch_oci.transfer.pool import MOST, START, Climb, GrowingPool
@@ -171,7 +170,7 @@ class _Run:
 
     def _cut(self, late: Late, known: set[Digest]) -> None:
         """Learn the parts of a blob one after another, and have each sent while the next one is being hashed."""
-        told, size = self._hashing(late.blob, late.title), late.blob.size
+        told, size = hashing(self._on_event, late.blob.digest, late.title), late.blob.size
         content = WatchedContent(late.content, lambda at, count: told(at, size) if count else None, self._cancelled)
         digests: list[Digest] = []
         for digest, seal in part_digests(content, late.blob, late.part_size):
@@ -304,7 +303,7 @@ class _Run:
         content = self._watched(item, lambda _: report(assembly.covered))
         moved = item.target.size - assembly.resumed
         if assembly.resumed:
-            assembly.on_hashed = self._hashing(item.target, item.title)
+            assembly.on_hashed = hashing(self._on_event, item.target.digest, item.title)
             self._learned(-assembly.resumed)
             self._report("blob-start", item, assembly.resumed)
         if item.fill is not None:
@@ -342,7 +341,7 @@ class _Run:
             self._counted.add(count)
             moved(offset)
 
-        hashed = self._hashing(item.target, item.title)
+        hashed = hashing(self._on_event, item.target.digest, item.title)
         return WatchedContent(item.content, heard, self._cancelled, self._throttle, resumed, hashed)
 
     def _progress(self, item: Item) -> Callable[[int], None]:
@@ -362,28 +361,6 @@ class _Run:
         with self._lock:
             self._to_move += change
             self._on_event(Event(event="plan", bytes=max(0, self._to_move), total=self._plan.size))
-
-    def _hashing(self, target: Descriptor, title: str | None) -> Callable[[int, int], None]:
-        """Tells how far a blob has been read for its hash alone, and how much of it is."""
-        last = [0.0]
-
-        def heard(offset: int, size: int) -> None:
-            now = time.monotonic()
-            # The end in any case: it takes the line away again.
-            if now - last[0] >= _REPORT_SECONDS or offset >= size:
-                last[0] = now
-                self._on_event(
-                    Event(
-                        event="blob-progress",
-                        digest=target.digest,
-                        title=title,
-                        bytes=offset,
-                        total=size,
-                        phase="hashing",
-                    )
-                )
-
-        return heard
 
     def _warn(self, text: str) -> None:
         self._on_event(Event(event="warning", message=text))

@@ -131,26 +131,39 @@ def once_more(run: Callable[[OnEvent], _Report], on_event: OnEvent) -> _Report:
     A registry may collect garbage between the look at it and the manifest. Raises NetworkError when it does so again.
     """
     sent: dict[str, Event] = {}
+    ended: list[Event] = []
 
     def heard(event: Event) -> None:
         # The second run finds most of them there: for whoever asked, they were sent all the same.
         if event.event == "blob-done" and event.action in ("sent", "mounted"):
             sent[str(event.digest)] = event
-        on_event(event)
+        # When the bytes are there the tag is not yet, and an archive is still to be written.
+        if event.event == "done":
+            ended[:] = [event]
+        else:
+            on_event(event)
+
+    def whole() -> _Report:
+        ended.clear()
+        report = run(heard)
+        for event in ended:
+            on_event(event)
+        return report
 
     try:
-        return run(heard)
+        return whole()
     except VanishedError as error:
         on_event(Event(event="retry", title=error.object, message=f"{error.message}; it is sent again"))
+    there = dict(sent)
     try:
-        report = run(on_event)
+        report = whole()
     except VanishedError as error:
         raise NetworkError(
             error.message,
             object=error.object,
             hint="the registry loses what it is sent; when it is done with that, run the same command again",
         ) from error
-    return replace(report, blobs=tuple(_as_first(blob, sent.get(blob.digest)) for blob in report.blobs))
+    return replace(report, blobs=tuple(_as_first(blob, there.get(blob.digest)) for blob in report.blobs))
 
 
 def _as_first(blob: BlobReport, event: Event | None) -> BlobReport:

@@ -99,9 +99,13 @@ def diff(
     """
     from epoch_oci.api.look import version_at
     from epoch_oci.cli.strips import diff_lines, diff_picture
+    from epoch_oci.events import phase
     from epoch_oci.flows.diff import diff as compare
 
-    found = compare(*(version_at(word, place_of(run, word, store), deep=deep) for word in (a, b)))
+    phase(run.listen, "comparing")
+    sides = (version_at(word, place_of(run, word, store), deep=deep, on_event=run.listen) for word in (a, b))
+    found = compare(*sides)
+    run.progress.close()
     if svg is not None:
         write_file(svg, diff_picture(found).encode(), replace=force)
     run.result(found.to_json(), lambda: diff_lines(found))
