@@ -31,7 +31,7 @@ from epoch_oci.cli.session import connection_here
 from epoch_oci.transfer.throttle import BURST_SECONDS
 
 distributed = pytest.importorskip("distributed")
-pytestmark = [pytest.mark.xdist_group("dask"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.xdist_group("dask"), pytest.mark.timeout(600)]
 
 
 def fill(path, count: int, unique: int = 5_000) -> None:
@@ -74,7 +74,7 @@ def test_a_worker_that_is_killed_costs_what_it_had_under_way(tmp_path, fake_regi
     try:
         victim = worker_of(running.pid, lambda: registry.recording.count("PUT", "/manifests/") >= 5)
         os.kill(victim, signal.SIGKILL)
-        out, err = running.communicate(timeout=200)
+        out, err = running.communicate(timeout=250)
     finally:
         running.kill()
     assert running.returncode == 0, err
@@ -208,7 +208,7 @@ def test_a_scheduler_that_restarts_and_a_client_that_is_killed_cost_what_was_und
                     time.sleep(0.02)
                 if act is not None:
                     act(running)
-                out, err = running.communicate(timeout=90)
+                out, err = running.communicate(timeout=250)
             finally:
                 running.kill()
             if running.returncode == -signal.SIGKILL:
