@@ -502,6 +502,8 @@ def test_repositories_are_named_where_there_is_no_catalog(cli, tmp_path, store, 
     assert done.code == 0 and {row["source"] for row in done.json["snapshots"]} == {
         f"team/bot{number}:v{tag}" for number in (0, 1) for tag in (1, 2)
     }
+    endless = cli("sync", source, "second", "--repositories-from", "/dev/zero")
+    assert endless.code == 2 and "longer than" in endless.error
     single = cli("sync", f"{source}/team/bot2", "third", "--format", "json")
     assert single.code == 0 and single.json["counts"]["synced"] == 2
     assert "manifests/bot2/v1.json" in tree(tmp_path / "third")

@@ -35,6 +35,7 @@ _RETRY_TIMEOUT = timedelta(minutes=2)
 # As wide as any of the clouds has them; the store itself says which of its rules one breaks.
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{1,221}\Z")
 _ROOT = "."
+_LONGEST_BUNDLE = 64 << 20
 _NEVER_PROXIED = "localhost,127.0.0.0/8,::1,169.254.0.0/16"
 """This machine, and the services that hand out its credentials."""
 
@@ -241,7 +242,8 @@ def _authorities(options: BucketOptions) -> bytes:
 
 def _certificates(path: str) -> bytes:
     try:
-        raw = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            raw = file.read(_LONGEST_BUNDLE)
     except OSError as error:
         raise LocalIOError(f"{path}: {(error.strerror or 'cannot be read').lower()}", object=path) from error
     if b"-----BEGIN CERTIFICATE-----" not in raw:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # All else that is written is for its owner alone (reliability L2).
 _FOR_ALL = 0o644
 _SCHEMA_ID = b'"urn:epoch-oci:schema:'
+_LONGEST_SCHEMA = 1 << 20
 
 
 def demo(run: "Run", keep: flags.Keep = None) -> None:
@@ -161,9 +162,14 @@ def _export(path: Path, raw: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         older = path.exists()
-        if older and _SCHEMA_ID not in path.read_bytes():
+        if older and not _is_schema_of_ours(path):
             hint = "choose another directory, or move it away"
             raise ConflictError(f"{path} is no schema of this program", object=str(path), hint=hint)
     except OSError as error:
         raise LocalIOError(f"{path}: {(error.strerror or str(error)).lower()}", object=str(path)) from error
     write_file(str(path), raw, replace=older, mode=_FOR_ALL)
+
+
+def _is_schema_of_ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        return _SCHEMA_ID in file.read(_LONGEST_SCHEMA)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from epoch_oci.cli import flags
-from epoch_oci.cli.arguments import output_file, write_file
+from epoch_oci.cli.arguments import output_file, read_document, write_file
 from epoch_oci.cli.exit_codes import exit_code
 from epoch_oci.cli.streams import is_terminal
-from epoch_oci.errors import BatchError, LocalIOError, NotFoundError, UsageError, counted
+from epoch_oci.errors import BatchError, LocalIOError, UsageError, counted
 
 if TYPE_CHECKING:
     from epoch_oci.bulk.results import SyncReport
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from epoch_oci.cli.settings import Settings
     from epoch_oci.events import OnEvent
     from epoch_oci.transfer.throttle import Throttle
+
+_LONGEST_LIST = 16 << 20
+"""Bytes of --repositories-from: a registry of 100,000 names has 5 MB of them."""
 
 
 def sync(
@@ -408,17 +411,15 @@ def _listed(run: "Run", path: str | None) -> Sequence[str]:
     """The lines of --repositories-from; empty ones and those that begin with # are none."""
     if path is None:
         return ()
-    if path == "-":
-        if is_terminal(sys.stdin) or run.settings.password_stdin:
-            raise UsageError("--repositories-from - reads standard input", hint="pipe in the names, one a line")
-        text = sys.stdin.read()
-    else:
-        try:
-            text = Path(path).read_text("utf-8")
-        except FileNotFoundError:
-            raise NotFoundError(f"--repositories-from: there is no file {path}", object=path) from None
-        except UnicodeDecodeError:
-            raise UsageError(f"--repositories-from: {path} is no text", object=path) from None
+    if path == "-" and (is_terminal(sys.stdin) or run.settings.password_stdin):
+        raise UsageError("--repositories-from - reads standard input", hint="pipe in the names, one a line")
+    raw = read_document(path, _LONGEST_LIST)
+    if len(raw) > _LONGEST_LIST:
+        raise UsageError(f"--repositories-from: {path} is longer than {_LONGEST_LIST >> 20} MiB", object=path)
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"--repositories-from: {path} is no text", object=path) from None
     lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
 
