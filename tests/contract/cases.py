@@ -137,10 +137,10 @@ def _directory_case(kind: Kind, opener: Callable[[Path], Store], root: Path) -> 
 
 def plant_in_archive(archive: Path, digest: Digest, content: bytes) -> None:
     """Another program writes the archive anew, with one more blob."""
-    members = {}
+    members = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
     if archive.exists():
         with tarfile.open(archive) as old:
-            members = {item.name: old.extractfile(item).read() for item in old if item.isfile()}
+            members |= {item.name: old.extractfile(item).read() for item in old if item.isfile()}
     members[f"blobs/{digest.algorithm}/{digest.hex}"] = content
     write_tar(archive, members)
 
