@@ -166,13 +166,11 @@ class Dask:
         raise AssertionError((self.directory / "dask.log").read_text())
 
     def start_worker(self, env: dict | None = None) -> None:
+        """One more, of which the scheduler knows when this returns: a run that finds no worker ends at once."""
         words = ("--no-nanny", "--no-dashboard", "--nthreads", "4", "--host", "127.0.0.1", "--death-timeout", "60")
         self.workers.append(self._start("distributed.cli.dask_worker", self.address, *words, env=env))
-
-    def wait_for_workers(self) -> None:
-        """Until the scheduler knows of all that were started."""
         with distributed.Client(self.address, timeout=60, set_as_default=False) as client:
-            client.wait_for_workers(len(self.workers), timeout=60)
+            client.wait_for_workers(len(self.workers), timeout=100)
 
     def restart(self) -> None:
         """As a machine that comes up again: what ran on it is gone without a word."""
@@ -194,7 +192,6 @@ def test_a_scheduler_that_restarts_and_a_client_that_is_killed_cost_what_was_und
 
     with Dask(tmp_path) as dask:
         dask.start_worker()
-        dask.wait_for_workers()
         words = command("sync", "store", f"{registry.address}/m", "--scheduler", dask.address, "--format", "json")
         words += ["--limit-rate", "1M"]
         for act in (lambda running: running.kill(), lambda running: dask.restart(), None):
@@ -233,7 +230,6 @@ def test_workers_with_another_version_are_named(tmp_path):
     with Dask(tmp_path) as dask:
         for place in ("older", "lacking"):
             dask.start_worker(env={"PYTHONPATH": str(tmp_path / place)})
-        dask.wait_for_workers()
         done = run_fresh("sync", "store", "second", "--scheduler", dask.address, cwd=tmp_path)
     assert done.code == 2 and f"this is epoch-oci {__version__}, and " in done.error
     assert re.search(r"tcp://127.0.0.1:\d+ has 0\.0\.9\b", done.error)
@@ -286,8 +282,6 @@ def test_a_worker_that_comes_late_is_asked_before_its_first_piece(tmp_path, fake
             assert gate.reached.wait(120), running.communicate()  # the only worker has its hands full
             dask.start_worker(env={"PYTHONPATH": str(tmp_path / "older")})
             dask.start_worker()
-            with distributed.Client(dask.address, timeout=60, set_as_default=False) as client:
-                client.wait_for_workers(3, timeout=60)
             gate.opened.set()
             out, err = running.communicate(timeout=150)
         finally:
