@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from epoch_oci.cli.config_file import DEFAULT_KEYS, HOST_KEYS
 from epoch_oci.cli.flags import COMMON
 from epoch_oci.cli.session import connection_here
 from epoch_oci.cli.settings import environment
+from epoch_oci.locate import Connection
 
 
 @pytest.fixture
@@ -249,6 +251,13 @@ def test_a_worker_elsewhere_has_its_own_file(monkeypatch, tls_kit):
     assert connection.at("A.b").profile == "harbor" and connection.at("c.d").profile is None
     monkeypatch.setenv("EPOCH_OCI_PROFILE", "zot")
     assert connection_here(Reach()).at("a.b").profile == "zot"
+    assert connection_here(Reach(retry_for=5.0)).retry_for == 5.0
+
+
+def test_whatever_reaches_a_place_travels_to_a_worker_or_is_its_own():
+    of_its_own = {"username", "password", "environ", "hosts", "cache_directory", "state_directory"}
+    told = {"on_event", "on_debug"}
+    assert {field.name for field in fields(Connection)} == {field.name for field in fields(Reach)} | of_its_own | told
 
 
 def test_the_schema_has_the_keys_that_are_read():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import fields
 from itertools import combinations
 from queue import Queue
 
@@ -26,8 +27,10 @@ from test_sync import BASE, small, uploads, without_catalog
 from epoch_oci import __version__, errors
 from epoch_oci.bulk.ration import Rationed, Rations, portion
 from epoch_oci.bulk.work import BlobTask, Done, SnapshotTask
-from epoch_oci.bulk.worker import Reach, Words
+from epoch_oci.bulk.worker import Reach, Words, heard_of, told_of
 from epoch_oci.cli.session import connection_here
+from epoch_oci.events import Event
+from epoch_oci.oci.digest import Digest
 from epoch_oci.transfer.throttle import BURST_SECONDS
 
 distributed = pytest.importorskip("distributed")
@@ -374,6 +377,12 @@ def test_what_answers_and_is_no_scheduler_is_not_waited_for(tmp_path, fake_regis
     fill(tmp_path / "store", 1)
     done = run_fresh("sync", "store", "second", "--scheduler", f"tcp://{fake_registry().address}", cwd=tmp_path)
     assert done.code == 6 and "no Dask scheduler" in done.error
+
+
+def test_all_that_an_event_says_is_heard_from_a_worker():
+    said = {"digest": Digest.of(b"x"), "event": "phase", "action": "send"}
+    event = Event(**{field.name: said.get(field.name, number) for number, field in enumerate(fields(Event), 1)})
+    assert heard_of(json.loads(json.dumps({**told_of(event), "stamp": 1.5}))) == event
 
 
 def test_what_travels_is_words_and_digests():

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from epoch_oci import __version__
@@ -242,29 +242,15 @@ def _hide(error: EpochOciError, hide: Callable[[str], str]) -> None:
 
 def told_of(event: Event) -> dict[str, Any]:
     """An event as the scheduler passes it on: plain values."""
-    return {
-        "event": event.event,
-        "digest": str(event.digest) if event.digest else None,
-        "title": event.title,
-        "bytes": event.bytes,
-        "total": event.total,
-        "action": event.action,
-        "message": event.message,
-        "seconds": event.seconds,
-        "snapshot": event.snapshot,
-        "phase": event.phase,
-        "registry": event.registry,
-    }
+    told = {field.name: getattr(event, field.name) for field in fields(Event)}
+    return {**told, "digest": str(event.digest) if event.digest else None}
 
 
 def heard_of(value: dict[str, Any]) -> Event:
-    """The scheduler adds members of its own."""
-    # By our own members, so that what another version of Dask adds does no harm.
-    told = {key: value[key] for key in told_of(_NOTHING)}
+    """The event that was told of."""
+    # By our own members: the scheduler, and another version of Dask, add some of theirs.
+    told = {field.name: value[field.name] for field in fields(Event)}
     return Event(**{**told, "digest": Digest.parse(told["digest"]) if told["digest"] else None})
-
-
-_NOTHING = Event(event="done")
 
 
 def dask() -> Any:
