@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,12 @@ from support.faults import Flip, Respond
 from support.registry_auth import PASSWORD, USER, BasicAuth
 
 from epoch_oci import schemas
-from epoch_oci.bulk.worker import Reach
 from epoch_oci.cli import app
 from epoch_oci.cli.commands.machine import _OF_COMMANDS
-from epoch_oci.cli.config_file import DEFAULT_KEYS, HOST_KEYS
+from epoch_oci.cli.config_file import DEFAULT_KEYS, HOST_KEYS, load
 from epoch_oci.cli.flags import COMMON
-from epoch_oci.cli.session import connection_here
-from epoch_oci.cli.settings import environment
-from epoch_oci.locate import Connection
+from epoch_oci.cli.session import connection_here, options_for_workers
+from epoch_oci.cli.settings import environment, settings
 
 
 @pytest.fixture
@@ -246,18 +243,44 @@ def test_the_format_of_errors_may_stand_in_it(cli):
 def test_a_worker_elsewhere_has_its_own_file(monkeypatch, tls_kit):
     host = '[hosts."a.b"]\nprofile = "harbor"\nmirrors = ["m.example/x"]\n'
     write(f'[defaults]\nretry-for = 90\nca-file = "{tls_kit.ca_file}"\n{host}')
-    connection = connection_here(Reach())
+    connection = connection_here(())
     assert connection.ca_file == str(tls_kit.ca_file) and connection.retry_for == 90.0
     assert connection.at("A.b").profile == "harbor" and connection.at("c.d").profile is None
     monkeypatch.setenv("EPOCH_OCI_PROFILE", "zot")
-    assert connection_here(Reach()).at("a.b").profile == "zot"
-    assert connection_here(Reach(retry_for=5.0)).retry_for == 5.0
+    assert connection_here(()).at("a.b").profile == "zot"
+    # What its run was told outweighs it, as what is typed does.
+    told = options_for_workers(settings({"profile": "ghcr", "retry_for": "5s"}, {}))
+    assert connection_here(told).at("a.b").profile == "ghcr" and connection_here(told).retry_for == 5.0
 
 
-def test_whatever_reaches_a_place_travels_to_a_worker_or_is_its_own():
-    of_its_own = {"username", "password", "environ", "hosts", "cache_directory", "state_directory"}
-    told = {"on_event", "on_debug"}
-    assert {field.name for field in fields(Connection)} == {field.name for field in fields(Reach)} | of_its_own | told
+def test_every_option_of_how_a_registry_is_reached_travels_to_a_worker(tmp_path, monkeypatch, tls_kit):
+    monkeypatch.chdir(tmp_path)
+    for name in ("ca.pem", "own.pem", "own.key"):
+        (tmp_path / name).write_bytes(Path(tls_kit.ca_file).read_bytes())
+    (tmp_path / "auth.json").write_text("{}")
+    given = {
+        "plain_http": True,
+        "insecure": True,
+        "ca_file": "ca.pem",
+        "cert_file": "own.pem",
+        "key_file": "own.key",
+        "registry_config": "auth.json",
+        "trust_host": ["m.example"],
+        "profile": "zot",
+        "retry_for": "0",
+    }
+    assert set(given) == {flag.name for flag in COMMON if flag.registry} - {"progress", "username", "password_stdin"}
+    there = connection_here(options_for_workers(settings(given, {})))
+    assert there.plain_http and there.insecure and there.profile == "zot" and there.retry_for == 0
+    assert there.trusted_hosts == {"m.example"}
+    paths = (there.ca_file, there.cert_file, there.key_file, there.registry_config)
+    assert paths == tuple(str(tmp_path / name) for name in ("ca.pem", "own.pem", "own.key", "auth.json"))
+
+
+def test_neither_what_is_said_in_the_file_nor_who_logs_in_travels_to_a_worker():
+    write("[defaults]\nretry-for = 90\n")
+    environ = {**environment(), "EPOCH_OCI_USERNAME": "me", "EPOCH_OCI_PASSWORD": "hush"}
+    assert options_for_workers(settings({}, environ, load(environ))) == ()
 
 
 def test_the_schema_has_the_keys_that_are_read():

@@ -27,7 +27,7 @@ from test_sync import BASE, small, uploads, without_catalog
 from epoch_oci import __version__, errors
 from epoch_oci.bulk.ration import Rationed, Rations, portion
 from epoch_oci.bulk.work import BlobTask, Done, SnapshotTask
-from epoch_oci.bulk.worker import Reach, Words, heard_of, told_of
+from epoch_oci.bulk.worker import Words, heard_of, told_of
 from epoch_oci.cli.session import connection_here
 from epoch_oci.events import Event
 from epoch_oci.oci.digest import Digest
@@ -392,7 +392,7 @@ def test_what_travels_is_words_and_digests():
 
     entry = Entry("bot", "v1", "bot", "bot:v1")
     words = Words(
-        source="store", target="host.example/m", repositories=(), connect=connection_here, reach=Reach(), run="r"
+        source="store", target="host.example/m", repositories=(), connect=connection_here, options=(), run="r"
     )
     tasks = [
         BlobTask(made.document.digest, 5, entry, ((entry, made.document.digest),), ("mem", "x")),

@@ -31,24 +31,13 @@ _LONGEST_PAUSE = 900.0
 """Seconds, as no registry is obeyed for longer; the clocks of two workers may be further apart than that."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """How places are reached, as far as it is no secret; the rest a worker has in its own environment."""
-
-    plain_http: bool = False
-    insecure: bool = False
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    registry_config: str | None = None
-    profile: str | None = None
-    trusted_hosts: frozenset[str] = frozenset()
-    retry_for: float | None = None
+Options = tuple[tuple[str, Any], ...]
+"""Options by name, as values that can be hashed and pickled. None of them is a secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """What a worker needs to open both ends; `connect` is called there.
+    """What a worker needs to open both ends; `connect` is called there, with `options`.
 
     `run` names this run among those that the scheduler knows of, `leases` is how many pieces may be at one registry,
     `rate` how many bytes a second the whole cluster may move. `hide` takes out of a text what is secret on the worker
@@ -58,8 +47,8 @@ class Words:
     source: str
     target: str
     repositories: tuple[str, ...]
-    connect: Callable[[Reach], Connection]
-    reach: Reach
+    connect: Callable[[Options], Connection]
+    options: Options
     rate: int | None = None
     run: str = ""
     leases: int = 8
@@ -110,7 +99,7 @@ def ends_of(words: Words) -> _Ends:
         # Pieces come by the thousand, and opening means certificates, tokens and a look at the disk.
         if words not in _opened:
             relay = _Relay(words)
-            connection = replace(words.connect(words.reach), on_event=relay.hear)
+            connection = replace(words.connect(words.options), on_event=relay.hear)
             state = connection.state_directory
             target = open_side(words.target, connection=connection, create=True)
             if isinstance(target, StoreSide) and isinstance(target.store, EpochStore):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os.path
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -10,18 +11,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from epoch_oci.cli.config_file import load
+from epoch_oci.cli.flags import COMMON, Flag
 from epoch_oci.cli.settings import PASSWORD_VARIABLE, Settings, environment, secrets_of, settings, without_password
 from epoch_oci.cli.streams import Secrets, bounded, flush_result, is_terminal, result_line, write_error, write_result
 from epoch_oci.errors import UsageError
 
 if TYPE_CHECKING:
-    from epoch_oci.bulk.worker import Reach
+    from epoch_oci.bulk.worker import Options
     from epoch_oci.cli.progress import Progress
     from epoch_oci.events import Event
     from epoch_oci.locate import Connection, HostReach
 
 # Bytes: an archive that is piped in by mistake is not read to its end.
 _PASSWORD_LIMIT = 64 << 10
+# They are about registries and yet not told to workers: whose progress is shown, and who is logged in.
+_OF_THIS_PROCESS = frozenset({"progress", "username", "password_stdin"})
 _LOGGER = logging.getLogger("epoch_oci")
 
 
@@ -72,27 +76,10 @@ class Run:
         Raises UsageError, also for a user without a password unless the verb `asks` for it.
         """
         if self._connection is None:
-            from epoch_oci.locate import Connection
-
-            settings = self.settings
-            self._connection = Connection(
-                plain_http=settings.plain_http,
-                insecure=settings.insecure,
-                ca_file=settings.ca_file,
-                cert_file=settings.cert_file,
-                key_file=settings.key_file,
-                registry_config=settings.registry_config,
-                username=settings.username,
-                password=self._password(asks=asks),
-                environ=without_password(settings.environ),
-                trusted_hosts=frozenset(settings.trust_host),
-                profile=settings.profile,
-                retry_for=settings.retry_for,
-                hosts=reaches(settings),
-                cache_directory=settings.cache_directory,
-                state_directory=settings.state_directory,
+            self._connection = replace(
+                _connection(self.settings, self._password(asks=asks)),
                 on_event=self.listen,
-                on_debug=self.debug if settings.debug else None,
+                on_debug=self.debug if self.settings.debug else None,
             )
         return self._connection
 
@@ -219,44 +206,62 @@ def reaches(settings: Settings) -> "dict[str, HostReach]":
     """What the configuration file says of single registries, but for what was typed or is in a variable."""
     from epoch_oci.locate import HostReach
 
-    said = {name for name, origin in settings.origins.items() if origin and not settings.is_filed(name)}
-    # They are a pair: a certificate that was typed does not go with the file's key.
-    said |= {"key_file"} if "cert_file" in said else set()
     names = {"trust-host": "trusted_hosts"}
     found = {}
     for host, row in settings.file.hosts.items():
         members = {names.get(key, key.replace("-", "_")): item for key, item in row.items()}
-        known = {field.name for field in fields(HostReach)} - said
+        known = {field.name for field in fields(HostReach)} - settings.said
         found[host] = HostReach(**{name: item for name, item in members.items() if name in known})
     return found
 
 
-def connection_here(reach: "Reach") -> "Connection":
-    """How a worker elsewhere reaches registries and buckets: as `reach` says.
+def options_for_workers(settings: Settings) -> "Options":
+    """What workers elsewhere are told of how places are reached: what was typed or stands in a variable here.
+
+    What the configuration file says stays here: every machine has its own. Paths are absolute.
+    """
+    return tuple(
+        (flag.name, _absolute(flag, getattr(settings, flag.name)))
+        for flag in COMMON
+        if flag.registry and flag.name in settings.said and flag.name not in _OF_THIS_PROCESS
+    )
+
+
+def _absolute(flag: Flag, found: object) -> object:
+    return os.path.abspath(found) if flag.metavar in ("PEM", "FILE") and isinstance(found, str) else found  # noqa: PTH100
+
+
+def connection_here(options: "Options") -> "Connection":
+    """How a worker elsewhere reaches registries and buckets: as it was told, else as its own environment and file say.
 
     The credentials are those of this process's own environment, EPOCH_OCI_PASSWORD among them.
     """
-    from epoch_oci.locate import Connection
-
     environ = environment()
     own = settings({}, environ, load(environ))
+    told = dict(options)
+    here = replace(own, **told, origins={**own.origins, **dict.fromkeys(told, "the run that this is part of")})
+    return _connection(here, environ.get(PASSWORD_VARIABLE) if own.username else None)
+
+
+def _connection(settings: Settings, password: str | None) -> "Connection":
+    from epoch_oci.locate import Connection
+
     return Connection(
-        plain_http=reach.plain_http or own.plain_http,
-        insecure=reach.insecure or own.insecure,
-        ca_file=reach.ca_file or own.ca_file,
-        cert_file=reach.cert_file or own.cert_file,
-        # A pair, as in `reaches`.
-        key_file=reach.key_file if reach.cert_file else own.key_file,
-        registry_config=reach.registry_config or own.registry_config,
-        username=own.username,
-        password=environ.get(PASSWORD_VARIABLE) if own.username else None,
-        environ=without_password(environ),
-        profile=reach.profile or own.profile,
-        retry_for=own.retry_for if reach.retry_for is None else reach.retry_for,
-        hosts=reaches(own),
-        cache_directory=own.cache_directory,
-        state_directory=own.state_directory,
-        trusted_hosts=reach.trusted_hosts | frozenset(own.trust_host),
+        plain_http=settings.plain_http,
+        insecure=settings.insecure,
+        ca_file=settings.ca_file,
+        cert_file=settings.cert_file,
+        key_file=settings.key_file,
+        registry_config=settings.registry_config,
+        username=settings.username,
+        password=password,
+        environ=without_password(settings.environ),
+        trusted_hosts=frozenset(settings.trust_host),
+        profile=settings.profile,
+        retry_for=settings.retry_for,
+        hosts=reaches(settings),
+        cache_directory=settings.cache_directory,
+        state_directory=settings.state_directory,
     )
 
 

@@ -81,9 +81,13 @@ class Settings:
 
         return Path(self.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 (files there have no name)
 
-    def is_filed(self, name: str) -> bool:
-        """Whether a setting is what the configuration file says: another machine has its own."""
-        return self.file.path is not None and (self.origins.get(name) or "").startswith(self.file.path)
+    @property
+    def said(self) -> frozenset[str]:
+        """The names of what was typed or stands in a variable: it outweighs what any configuration file says."""
+        file = self.file.path
+        names = {name for name, at in self.origins.items() if at and (file is None or not at.startswith(file))}
+        # They are a pair: a certificate that was typed does not go with a file's key.
+        return frozenset(names | {"key_file"} if "cert_file" in names else names)
 
     @property
     def json(self) -> bool:

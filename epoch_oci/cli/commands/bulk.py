@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from epoch_oci.bulk.work import Local, Manner
     from epoch_oci.bulk.worker import Words
     from epoch_oci.cli.session import Run
-    from epoch_oci.cli.settings import Settings
     from epoch_oci.events import OnEvent
     from epoch_oci.transfer.throttle import Throttle
 
@@ -224,47 +223,26 @@ def _cluster(
 
 
 def _words(run: "Run", ends: tuple[str, str, Sequence[str]], jobs: int, limit_rate: str | None) -> "Words":
-    """What every worker is told. Paths are absolute, for it works elsewhere.
-
-    What the configuration file says stays here: every machine has its own.
-    """
+    """What every worker is told. Paths are absolute, for it works elsewhere."""
     from uuid import uuid4
 
     from epoch_oci.bulk.sides import absolute
-    from epoch_oci.bulk.worker import Reach, Words
+    from epoch_oci.bulk.worker import Words
     from epoch_oci.cli.arguments import rate
-    from epoch_oci.cli.session import connection_here, hidden_here
+    from epoch_oci.cli.session import connection_here, hidden_here, options_for_workers
 
-    settings = run.settings
     source, target, named = ends
     return Words(
         source=absolute(source),
         target=absolute(target),
         repositories=tuple(named),
         connect=connection_here,
-        reach=Reach(
-            plain_http=settings.plain_http,
-            insecure=settings.insecure,
-            # Only these two can stand in the file for all hosts; what else there is here was typed, or is in a
-            # variable.
-            ca_file=None if settings.is_filed("ca_file") else settings.ca_file,
-            cert_file=settings.cert_file,
-            key_file=settings.key_file,
-            registry_config=None if settings.is_filed("registry_config") else settings.registry_config,
-            profile=settings.profile,
-            trusted_hosts=frozenset(settings.trust_host),
-            retry_for=None if _is_own(settings, "retry_for") else settings.retry_for,
-        ),
+        options=options_for_workers(run.settings),
         rate=None if limit_rate is None else rate(limit_rate),
         run=f"epoch-oci-{uuid4().hex[:12]}",
         leases=jobs,
         hide=hidden_here,
     )
-
-
-def _is_own(settings: "Settings", name: str) -> bool:
-    """Whether a setting is this machine's alone: nobody said anything, or its configuration file did."""
-    return settings.origins.get(name) is None or settings.is_filed(name)
 
 
 def prune(
