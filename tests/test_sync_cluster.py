@@ -21,6 +21,7 @@ from registry_room import PASSWORD, USER
 from snapshots import noise, put_snapshot, tree
 from support.faults import Exchange, Fault, Throttle
 from support.net import hold
+from support.proxy import FaultProxy
 from support.registry_auth import BasicAuth
 from test_sync import BASE, small, uploads, without_catalog
 
@@ -222,6 +223,43 @@ def test_a_scheduler_that_restarts_and_a_client_that_is_killed_cost_what_was_und
     code, _, err = run("sync", f"{registry.address}/m", "second", cwd=tmp_path)
     assert code == 0, err
     assert without_catalog(tree(tmp_path / "second")) == tree(tmp_path / "store")
+
+
+def test_a_connection_to_the_scheduler_that_is_cut_again_and_again_costs_what_was_under_way(tmp_path, fake_registry):
+    registry = fake_registry()
+    fill(tmp_path / "store", 30, unique=100_000)
+
+    def through() -> int:
+        return registry.recording.count("PUT", "/manifests/")
+
+    with Dask(tmp_path) as dask, FaultProxy(("127.0.0.1", dask.port)) as line:
+        dask.start_worker()
+        words = command("sync", "store", f"{registry.address}/m", "--scheduler", f"tcp://{line.address}")
+        words += ["--format", "json", "--progress", "json", "--limit-rate", "1M"]
+        running = subprocess.Popen(
+            words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        cuts, before = 0, 0
+        try:
+            told = threading.Thread(target=lambda: outcome.extend(running.communicate()), daemon=True)
+            outcome: list[str] = []
+            told.start()
+            while told.is_alive():
+                # Many at once: whatever is done to go on meets a connection that ends meanwhile.
+                if through() >= before + 4:
+                    before = through()
+                    for _ in range(40):
+                        cuts += line.drop_connections()
+                        told.join(0.02)
+                told.join(0.02)
+        finally:
+            running.kill()
+    out, err = outcome
+    assert running.returncode == 0 and "Traceback" not in err and "distributed" not in err, err
+    assert json.loads(out)["counts"] == {**json.loads(out)["counts"], "synced": 30, "failed": 0} and cuts >= 10
+    # What workers tell is heard by each new connection as well; what they said while there was none is lost.
+    events = [json.loads(text) for text in err.splitlines() if text.startswith("{")]
+    assert len({event["snapshot"] for event in events if event["event"] == "blob-done"}) >= 15
 
 
 def test_workers_with_another_version_are_named(tmp_path):

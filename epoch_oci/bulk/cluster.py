@@ -10,6 +10,7 @@ import pickle
 import socket
 import threading
 import time
+from asyncio import CancelledError
 from concurrent.futures import Future
 from dataclasses import field
 from typing import Any
@@ -29,9 +30,13 @@ from epoch_oci.events import Event, OnEvent
 _PORT = 8786
 _AWAY_SECONDS = 60
 """How long a scheduler may be away while pieces are under way."""
+_RECONNECT_SECONDS = 5
+"""How long Dask has to connect anew before it is done here."""
 _LOOK_SECONDS = 0.2
-_TRIES = 3
-"""How often a piece is begun again because the scheduler lost it."""
+_OUTAGES = 3
+"""In how many outages a piece is begun again because the scheduler lost it."""
+_OUTAGE_SECONDS = 60
+"""What is lost within this of a first loss is lost in the same outage: a line that flaps cuts many times in one."""
 
 
 @dataclass(slots=True)
@@ -125,22 +130,35 @@ class Cluster:
             raise UsageError(f"this is epoch-oci {__version__}, and {named}", hint=_INSTALL)
 
     def crew(self, words: Words, manner: Manner, heard: OnEvent, sample: Wanted) -> "DaskCrew":
-        """Those who do the pieces of one run. Raises as `check`, with which it begins."""
-        self.check(words, sample)
-        rations = Rations(lambda: portions(self.client, words), words.rate).start() if words.rate else None
-        crew = DaskCrew(self, words, manner, heard, sample, rations, slots=max(1, sum(self.threads.values())))
-        crew.announce()
+        """Those who do the pieces of one run. Raises as `check`, and NetworkError where the scheduler is lost."""
+        try:
+            self.check(words, sample)
+            rations = Rations(lambda: portions(self.client, words), words.rate).start() if words.rate else None
+            crew = DaskCrew(self, words, manner, heard, sample, rations, slots=max(1, sum(self.threads.values())))
+            crew.announce()
+        except (Exception, CancelledError) as error:
+            raise _ours(error) from error
         return crew
 
     def comes_back(self) -> bool:
-        """Whether the scheduler is there, or there again within the time that this connection waits for it."""
-        while self.client.status == "connecting":
-            time.sleep(_LOOK_SECONDS)
-        if self.client.status != "running":
-            return False
-        with contextlib.suppress(TimeoutError):
-            self.client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        """Whether the scheduler is there, or there again within a minute."""
+        deadline = time.monotonic() + _AWAY_SECONDS
+        while not self._is_connected():
+            if time.monotonic() > deadline:
+                return False
+            # Dask tries again by itself, but for good gives up, without a word, when an attempt is cut in its middle.
+            with contextlib.suppress(NetworkError):
+                fresh = Cluster.at(self.client.scheduler.address).client
+                with contextlib.suppress(Exception):
+                    self.client.close(timeout=_LOOK_SECONDS)
+                self.client = fresh
         return True
+
+    def _is_connected(self) -> bool:
+        deadline = time.monotonic() + _RECONNECT_SECONDS
+        while self.client.status == "connecting" and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+        return bool(self.client.status == "running")
 
 
 def _connected(address: str) -> Any:
@@ -191,9 +209,11 @@ class DaskCrew:
     _announced_to: str = field(default="", init=False)
     _refused: dict[str, str] = field(default_factory=dict, init=False)
     _said: set[str] = field(default_factory=set, init=False)
+    _outage: int = field(default=0, init=False)
+    _outage_since: float = field(default=float("-inf"), init=False)
 
     def announce(self) -> None:
-        """Tell the scheduler of this run: nothing pauses, and its events are wanted here."""
+        """Tell a scheduler of this run, where nothing pauses yet; by each new connection, what is to be heard."""
 
         def listen(event: tuple[float, dict[str, Any]]) -> None:
             told = heard_of(event[1])
@@ -204,11 +224,12 @@ class DaskCrew:
                 self._said.add(told.message or "")
             self.heard(told)
 
-        client = self.cluster.client
-        for host in _hosts(self.words):
-            dask().Variable(f"{self.words.run}-{host}", client=client).set(0.0)
+        client, scheduler = self.cluster.client, self.cluster.scheduler
+        if scheduler != self._announced_to:
+            for host in _hosts(self.words):
+                dask().Variable(f"{self.words.run}-{host}", client=client).set(0.0)
         client.subscribe_topic(self.words.run, listen)
-        self._announced_to = self.cluster.scheduler
+        self._announced_to = scheduler
 
     def submit(self, task: Task) -> "Future[Done]":
         """As `Crew.submit`. A piece whose worker died is done again by another one, as Dask has it.
@@ -216,7 +237,7 @@ class DaskCrew:
         So is one of which a scheduler that was started anew knows nothing, when that was soon.
         """
         outer: Future[Done] = Future()
-        self._submit(task, outer, _TRIES)
+        self._submit(task, outer, frozenset())
         return outer
 
     def close(self) -> None:
@@ -224,7 +245,7 @@ class DaskCrew:
         if self.rations is not None:
             self.rations.close()
 
-    def _submit(self, task: Task, outer: "Future[Done]", tries: int) -> None:
+    def _submit(self, task: Task, outer: "Future[Done]", lost_in: frozenset[int]) -> None:
         letter = pickle.dumps((self.words, self.manner, self.sample, task))
         # `pure=False`: two pieces of the same words are two pieces, and Dask would answer the second from the first.
         inner = self.cluster.client.submit(piece_for(__version__, letter), pure=False, **self._only_fit())
@@ -234,9 +255,9 @@ class DaskCrew:
                 refusal = _pass_on(future, outer)
                 if refusal is not None:
                     self._refuse(*refusal)
-                    self._submit(task, outer, tries)
-            except Exception as error:
-                if not (tries and _is_lost(error) and self._begins_again(task, outer, tries - 1)):
+                    self._submit(task, outer, lost_in)
+            except BaseException as error:  # asyncio's cancellation, of which Dask makes use, is no Exception
+                if not (_is_lost(error) and self._begins_again(task, outer, lost_in)):
                     outer.set_exception(_ours(error))
 
         inner.add_done_callback(ended)
@@ -260,18 +281,37 @@ class DaskCrew:
             return {"workers": fit, "allow_other_workers": True} if fit else {}
         return {}
 
-    def _begins_again(self, task: Task, outer: "Future[Done]", tries: int) -> bool:
-        """Whether there is a scheduler to give it to; the first piece that was lost waits for one."""
-        try:
-            if not self.cluster.comes_back():
-                return False
-            if self._announced_to != self.cluster.scheduler:
-                self.cluster.check(self.words, self.sample)
+    def _begins_again(self, task: Task, outer: "Future[Done]", lost_in: frozenset[int]) -> bool:
+        """Whether there is a scheduler to give it to; the first piece that was lost waits for one, and for a worker."""
+        outage = self._lost()
+        if outage in lost_in:
+            time.sleep(_LOOK_SECONDS)
+        lost_in |= {outage}
+        deadline = time.monotonic() + _AWAY_SECONDS
+        while len(lost_in) <= _OUTAGES and self.cluster.comes_back():
+            try:
+                if self._announced_to != self.cluster.scheduler:
+                    self.cluster.client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+                    self.cluster.check(self.words, self.sample)
                 self.announce()
-            self._submit(task, outer, tries)
-        except Exception as error:  # whoever waits for the piece has to hear of it
-            outer.set_exception(_ours(error))
-        return True
+                self._submit(task, outer, lost_in)
+            except EpochOciError as error:  # whoever waits for the piece has to hear of it
+                outer.set_exception(error)
+            except BaseException as error:
+                # That a connection ended with the scheduler is found out by using it, so the first attempts may fail of
+                # that; and a scheduler is there some time before its workers are.
+                if time.monotonic() < deadline:
+                    time.sleep(_LOOK_SECONDS)
+                    continue
+                outer.set_exception(_ours(error))
+            return True
+        return False
+
+    def _lost(self) -> int:
+        """Something was lost: in which outage."""
+        if time.monotonic() > self._outage_since + _OUTAGE_SECONDS:
+            self._outage, self._outage_since = self._outage + 1, time.monotonic()
+        return self._outage
 
 
 def _pass_on(inner: Any, outer: "Future[Done]") -> tuple[str, str] | None:
@@ -308,4 +348,8 @@ def hush() -> None:
     Raises UsageError where Dask is not installed, which has to be loaded for that.
     """
     dask()
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # Its configuration gives some of its loggers a level of their own; what its event loop was doing when a connection
+    # ended is told by asyncio and tornado.
+    for name in ("distributed", "asyncio", "tornado", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "asyncio", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
