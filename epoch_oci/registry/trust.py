@@ -4,11 +4,13 @@ Origins are what credentials are bound to (reliability C1 to C5).
 """
 
 import contextlib
+import ipaddress
 import os
 import re
 import socket
 import ssl
 import threading
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -55,9 +57,36 @@ class Origin:
 
 
 def is_private(host: str) -> bool:
-    """Whether a host is an address that only this machine or its neighbours can mean."""
-    address = address_of(host)
-    return is_loopback(host) or (address is not None and not address.is_global)
+    """Whether a host is an address that only this machine or its neighbours can mean, however it is written."""
+    # As it is connected to: by IDNA full-width digits are digits, and a name is complete with its last dot or without.
+    name = unicodedata.normalize("NFKC", host).lower().rstrip(".")
+    if is_loopback(name) or name.endswith(".localhost"):  # all of them are this machine (RFC 6761 6.3)
+        return True
+    address = address_of(name) or _short_form(name)
+    return address is not None and not all(each.is_global for each in (address, *_carried(address)))
+
+
+def _short_form(name: str) -> ipaddress.IPv4Address | None:
+    """The address of `127.1`, `2130706433` or `0x7f.0.0.1`, as whoever connects reads them."""
+    # Spaces: inet_aton reads no further than to the first.
+    if " " in name:
+        return None
+    with contextlib.suppress(OSError, UnicodeError):
+        return ipaddress.IPv4Address(socket.inet_aton(name))
+    return None
+
+
+def _carried(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ...]:
+    """The addresses of IPv4 that a gateway makes of one of IPv6: NAT64 (RFC 6052 2.1), 6to4 (RFC 3056 2)."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return ()
+    found = [address.sixtofour] if address.sixtofour else []
+    if address in _NAT64:
+        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return tuple(found)
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def check_hop(here: Origin, there: Origin) -> None:
