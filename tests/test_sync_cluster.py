@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from itertools import combinations
 from queue import Queue
@@ -23,6 +24,7 @@ from support.faults import Exchange, Fault, Throttle
 from support.net import hold
 from support.proxy import FaultProxy
 from support.registry_auth import BasicAuth
+from support.waiting import until
 from test_sync import BASE, small, uploads, without_catalog
 
 from epoch_oci import __version__, errors
@@ -232,7 +234,7 @@ def test_a_connection_to_the_scheduler_that_is_cut_again_and_again_costs_what_wa
     def through() -> int:
         return registry.recording.count("PUT", "/manifests/")
 
-    with Dask(tmp_path) as dask, FaultProxy(("127.0.0.1", dask.port)) as line:
+    with Dask(tmp_path) as dask, FaultProxy(("127.0.0.1", dask.port)) as line, ThreadPoolExecutor(1) as waiting:
         dask.start_worker()
         words = command("sync", "store", f"{registry.address}/m", "--scheduler", f"tcp://{line.address}")
         words += ["--format", "json", "--progress", "json", "--limit-rate", "1M"]
@@ -241,25 +243,65 @@ def test_a_connection_to_the_scheduler_that_is_cut_again_and_again_costs_what_wa
         )
         cuts, before = 0, 0
         try:
-            told = threading.Thread(target=lambda: outcome.extend(running.communicate()), daemon=True)
-            outcome: list[str] = []
-            told.start()
-            while told.is_alive():
+            outcome = waiting.submit(running.communicate, timeout=400)
+            while not outcome.done():
                 # Many at once: whatever is done to go on meets a connection that ends meanwhile.
                 if through() >= before + 4:
                     before = through()
                     for _ in range(40):
                         cuts += line.drop_connections()
-                        told.join(0.02)
-                told.join(0.02)
+                        time.sleep(0.02)
+                time.sleep(0.02)
+            out, err = outcome.result()
         finally:
             running.kill()
-    out, err = outcome
     assert running.returncode == 0 and "Traceback" not in err and "distributed" not in err, err
     assert json.loads(out)["counts"] == {**json.loads(out)["counts"], "synced": 30, "failed": 0} and cuts >= 10
     # What workers tell is heard by each new connection as well; what they said while there was none is lost.
     events = [json.loads(text) for text in err.splitlines() if text.startswith("{")]
     assert len({event["snapshot"] for event in events if event["event"] == "blob-done"}) >= 15
+
+
+def test_what_an_interrupted_sync_had_under_way_is_called_off_and_not_begun_again(tmp_path, fake_registry):
+    registry = fake_registry()
+    fill(tmp_path / "store", 40, unique=100_000)
+
+    def through() -> int:
+        return registry.recording.count("PUT", "/manifests/")
+
+    with Dask(tmp_path) as dask:
+        dask.start_worker()
+        words = command("sync", "store", f"{registry.address}/m", "--scheduler", dask.address, "--limit-rate", "1M")
+        running = subprocess.Popen(words, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+        try:
+            until(lambda: through() >= 5)
+            running.send_signal(signal.SIGINT)
+            _, err = running.communicate(timeout=120)
+        finally:
+            running.kill()
+        assert running.returncode == 130 and "Traceback" not in err and "lost" not in err, err
+        with distributed.Client(dask.address, timeout=60, set_as_default=False) as client:
+            until(lambda: not any(client.processing().values()))
+    assert through() < 40
+
+
+@pytest.mark.long
+def test_a_scheduler_that_does_not_come_back_ends_the_sync_once_and_not_once_for_each_piece(tmp_path, fake_registry):
+    registry = fake_registry()
+    fill(tmp_path / "store", 40, unique=100_000)
+    with Dask(tmp_path) as dask:
+        dask.start_worker()
+        words = command("sync", "store", f"{registry.address}/m", "--scheduler", dask.address, "--limit-rate", "1M")
+        running = subprocess.Popen(words, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+        try:
+            until(lambda: registry.recording.count("PUT", "/manifests/") >= 5)
+            dask.scheduler.kill()
+            # Four pieces are under way: a minute for each would be too long.
+            _, err = running.communicate(timeout=150)
+        finally:
+            running.kill()
+    assert running.returncode == 10 and "Traceback" not in err, err
+    assert "the cluster lost the worker or the scheduler" in err and "not tried" in err
 
 
 def test_workers_with_another_version_are_named(tmp_path):

@@ -29,14 +29,12 @@ from epoch_oci.events import Event, OnEvent
 
 _PORT = 8786
 _AWAY_SECONDS = 60
-"""How long a scheduler may be away while pieces are under way."""
+"""How long a scheduler may be away while pieces are under way; what is lost in that time is lost in one outage."""
 _RECONNECT_SECONDS = 5
 """How long Dask has to connect anew before it is done here."""
 _LOOK_SECONDS = 0.2
 _OUTAGES = 3
 """In how many outages a piece is begun again because the scheduler lost it."""
-_OUTAGE_SECONDS = 60
-"""What is lost within this of a first loss is lost in the same outage: a line that flaps cuts many times in one."""
 
 
 @dataclass(slots=True)
@@ -44,7 +42,10 @@ class Cluster:
     """A connection to a scheduler; `close` ends it, and the processes that were started for it."""
 
     client: Any
+    address: str
     _local: Any = field(default=None)
+    _closed: bool = field(default=False, init=False)
+    _away_since: float | None = field(default=None, init=False)
 
     @classmethod
     def at(cls, address: str) -> "Cluster":
@@ -59,7 +60,7 @@ class Cluster:
             raise UsageError(f"--scheduler cannot be {address}", object=address, hint="write tcp://HOST:8786") from None
         try:
             socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
-            return cls(_connected(address))
+            return cls(_connected(address), address)
         except (OSError, ValueError) as error:
             raise NetworkError(
                 f"there is no Dask scheduler at {address}",
@@ -79,10 +80,11 @@ class Cluster:
             # Dask logs every worker that ends, which is what workers do.
             silence_logs=50,
         )
-        return cls(dask().Client(local, set_as_default=False), local)
+        return cls(dask().Client(local, set_as_default=False), local.scheduler_address, local)
 
     def close(self) -> None:
         """Let go; pieces that are under way elsewhere are called off."""
+        self._closed = True  # first: what is called off looks as if it were lost
         with contextlib.suppress(Exception):
             self.client.close(timeout=5)
         if self._local is not None:
@@ -136,29 +138,49 @@ class Cluster:
             rations = Rations(lambda: portions(self.client, words), words.rate).start() if words.rate else None
             crew = DaskCrew(self, words, manner, heard, sample, rations, slots=max(1, sum(self.threads.values())))
             crew.announce()
+        except EpochOciError:
+            raise
         except (Exception, CancelledError) as error:
             raise _ours(error) from error
         return crew
 
     def comes_back(self) -> bool:
-        """Whether the scheduler is there, or there again within a minute."""
-        deadline = time.monotonic() + _AWAY_SECONDS
-        while not self._is_connected():
-            if time.monotonic() > deadline:
-                return False
-            # Dask tries again by itself, but for good gives up, without a word, when an attempt is cut in its middle.
-            with contextlib.suppress(NetworkError):
-                fresh = Cluster.at(self.client.scheduler.address).client
-                with contextlib.suppress(Exception):
-                    self.client.close(timeout=_LOOK_SECONDS)
-                self.client = fresh
-        return True
+        """Whether the scheduler is there, or there again within a minute of when it was first missed."""
+        while not self._closed:
+            if self._is_connected():
+                self._away_since = None
+                return True
+            self._away_since = self._away_since or time.monotonic()
+            # The first piece that asks waits; for the others the time is over.
+            if time.monotonic() > self._away_since + _AWAY_SECONDS:
+                _drop(self.client)
+                break
+            self._connect_anew()
+        return False
 
     def _is_connected(self) -> bool:
+        """Whether Dask has a connection, for which it is left some time when it is about to make one."""
         deadline = time.monotonic() + _RECONNECT_SECONDS
-        while self.client.status == "connecting" and time.monotonic() < deadline:
+        while self.client.status == "connecting" and time.monotonic() < deadline and not self._closed:
             time.sleep(_LOOK_SECONDS)
         return bool(self.client.status == "running")
+
+    def _connect_anew(self) -> None:
+        """Dask tries again by itself, but gives up for good, without a word, when an attempt is cut in its middle."""
+        time.sleep(_LOOK_SECONDS)
+        try:
+            fresh = Cluster.at(self.address).client
+        except NetworkError:
+            return
+        # In this order: whoever submits meanwhile must not meet the one that is closed.
+        last, self.client = (fresh, self.client) if self._closed else (self.client, fresh)
+        _drop(last)
+
+
+def _drop(client: Any) -> None:
+    """End a connection, so that what waits in it for the scheduler is lost now instead of never."""
+    with contextlib.suppress(Exception):
+        client.close(timeout=_LOOK_SECONDS)
 
 
 def _connected(address: str) -> Any:
@@ -237,7 +259,12 @@ class DaskCrew:
         So is one of which a scheduler that was started anew knows nothing, when that was soon.
         """
         outer: Future[Done] = Future()
-        self._submit(task, outer, frozenset())
+        try:
+            self._submit(task, outer, frozenset())
+        except Exception as error:
+            if not _is_lost(error):
+                raise
+            outer.set_exception(_ours(error))  # of a scheduler that did not come back
         return outer
 
     def close(self) -> None:
@@ -288,28 +315,28 @@ class DaskCrew:
             time.sleep(_LOOK_SECONDS)
         lost_in |= {outage}
         deadline = time.monotonic() + _AWAY_SECONDS
-        while len(lost_in) <= _OUTAGES and self.cluster.comes_back():
+        while len(lost_in) <= _OUTAGES:
             try:
+                if not self.cluster.comes_back():
+                    return False
                 if self._announced_to != self.cluster.scheduler:
                     self.cluster.client.wait_for_workers(1, timeout=CONNECT_SECONDS)
                     self.cluster.check(self.words, self.sample)
                 self.announce()
                 self._submit(task, outer, lost_in)
-            except EpochOciError as error:  # whoever waits for the piece has to hear of it
-                outer.set_exception(error)
             except BaseException as error:
                 # That a connection ended with the scheduler is found out by using it, so the first attempts may fail of
                 # that; and a scheduler is there some time before its workers are.
-                if time.monotonic() < deadline:
+                if _is_lost(error) and time.monotonic() < deadline:
                     time.sleep(_LOOK_SECONDS)
                     continue
-                outer.set_exception(_ours(error))
+                outer.set_exception(_ours(error))  # whoever waits for the piece has to hear of it
             return True
         return False
 
     def _lost(self) -> int:
         """Something was lost: in which outage."""
-        if time.monotonic() > self._outage_since + _OUTAGE_SECONDS:
+        if time.monotonic() > self._outage_since + _AWAY_SECONDS:
             self._outage, self._outage_since = self._outage + 1, time.monotonic()
         return self._outage
 
@@ -330,7 +357,8 @@ def _pass_on(inner: Any, outer: "Future[Done]") -> tuple[str, str] | None:
 
 def _is_lost(error: BaseException) -> bool:
     """Whether the piece is unknown to the cluster, or what came of it; a worker that it killed is another matter."""
-    return isinstance(error, OSError | TimeoutError) or type(error).__name__.endswith("CancelledError")
+    named = type(error).__name__
+    return isinstance(error, OSError) or named.endswith("CancelledError") or named == "ClosedClientError"
 
 
 def _ours(error: BaseException) -> BaseException:
