@@ -19,6 +19,7 @@ from support.waiting import until
 from test_limit_rate import big_snapshot
 
 from epoch_oci.disk.assembly import Assembly, Spans
+from epoch_oci.disk.draft import sweep
 from epoch_oci.epoch.sparse import Segment
 from epoch_oci.errors import ConflictError, ContentError
 from epoch_oci.events import Event
@@ -383,6 +384,23 @@ def test_what_was_begun_under_a_stand_in_is_found_under_the_digest(directory, tm
         assert found.finish()
     assert [path.name for path in tmp_path.iterdir()] == [blob().digest.hex]
     assert (tmp_path / blob().digest.hex).read_bytes() == RAW
+
+
+def test_a_sweep_while_a_stand_in_is_renamed_harms_nothing(directory, tmp_path, monkeypatch):
+    rename = os.rename
+
+    def then_sweep(*names, **where) -> None:
+        rename(*names, **where)
+        sweep(directory)
+
+    monkeypatch.setattr(os, "rename", then_sweep)
+    with Assembly(directory, stand_in().digest.hex, stand_in(), "x") as assembly:
+        write_span(assembly, 0, len(RAW))
+        assert assembly.rename(assembly.digest())
+    monkeypatch.undo()
+    with Assembly(directory, blob().digest.hex, blob(), "x") as again:
+        assert again.missing() == [] and again.finish()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {blob().digest.hex: RAW}
 
 
 def test_a_stand_in_is_not_renamed_to_what_somebody_is_at(directory):

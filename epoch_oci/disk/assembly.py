@@ -361,7 +361,9 @@ class Assembly:
                     os.write(log, b"%s%s\n0 %d\n" % (RECORD_HEAD, os.fsencode(name), target.size))
                 finally:
                     os.close(log)
-                os.unlink(self._record, dir_fd=self._directory)
+                # A sweep that comes by now has taken it already: the part that it is of is gone.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._record, dir_fd=self._directory)
             finally:
                 os.close(opened[0])
         self._name, self._target, self._part, self._record = name, target, part, record
