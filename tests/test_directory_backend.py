@@ -264,6 +264,21 @@ class TestDrafts:
         backend.write("a/b", lambda: Spy(b"new"), 3)
         assert read(backend, "a/b") == b"new"
 
+    def test_what_another_process_deletes_first_is_deleted(
+        self, backend: DirectoryBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(backend, "a/b", b"x")
+        unlink = os.unlink
+
+        def after_another(name: str, *, dir_fd: int | None = None) -> None:
+            unlink(name, dir_fd=dir_fd)
+            unlink(name, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "unlink", after_another)
+        backend.delete("a/b")
+        monkeypatch.undo()
+        assert not (tmp_path / "space/a/b").exists()
+
     def test_a_sweep_that_is_quicker_than_the_owner_is_noticed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -62,7 +62,8 @@ def open_locked(name: str, directory: int, flags: int = 0) -> tuple[int, bool] |
                 undo.pop_all()
                 return descriptor, held is True
             # A second name, or a pipe: what is written there would land elsewhere (reliability N6).
-            os.unlink(name, dir_fd=directory)
+            with contextlib.suppress(FileNotFoundError):  # another process saw it as well
+                os.unlink(name, dir_fd=directory)
     return None
 
 

@@ -222,7 +222,8 @@ class DirectoryBackend:
             if directory is None or local.look_for_file(name, directory, what) is None:
                 return
             with local.local_errors(what):
-                os.unlink(name, dir_fd=directory)
+                with contextlib.suppress(FileNotFoundError):  # somebody else was quicker to delete it
+                    os.unlink(name, dir_fd=directory)
                 local.sync_directory(directory)
 
     def flush(self, prefix: str) -> None:
